@@ -1,0 +1,94 @@
+"""What can go wrong, as typed exceptions with an exit code. Imports no framework.
+
+Every message answers four questions: what is wrong, where (config key or file), what value was found, and what to
+do next. Jobs raise these; only the outermost entry point turns them into a process exit code.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class ExitCode(enum.IntEnum):
+    """Process exit codes; scripts and schedulers may rely on them."""
+
+    OK = 0
+    BUG = 1  # an internal error, shown with its traceback
+    CONFIG = 2  # configuration or usage, found before any training step
+    INPUT = 3  # an input artefact (preset, checkpoint, dataset, adapter) was rejected or could not be had
+    STORAGE = 4  # unwritable, full, I/O error
+    NUMERICAL = 5  # the loss or a gradient is not finite
+    BUSY = 6  # the run folder is in use by another process
+    SWEEP = 7  # a sweep ended with failed jobs
+    PREEMPTED = 75  # stopped by SIGTERM with a complete checkpoint (EX_TEMPFAIL: requeue me)
+    INTERRUPTED = 130  # stopped by SIGINT with a complete checkpoint
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    what: a sentence. where: config key (`optimizer.learning_rate`) or file. found: the offending value as the user
+    wrote it. action: what to do next (allowed values, nearest name, a command).
+    """
+
+    what: str
+    where: str
+    found: str
+    action: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}\n  found: {self.found}\n  fix:   {self.action}"
+
+
+class LlamaExpError(Exception):
+    """A user-facing failure: one or more problems and the exit code they lead to."""
+
+    exit_code = ExitCode.BUG
+
+    def __init__(self, *problems: Problem):
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class ConfigError(LlamaExpError):
+    """The configuration is wrong; holds every mistake that was found, not only the first."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class InputError(LlamaExpError):
+    """A preset, checkpoint, dataset or adapter was rejected or could not be had."""
+
+    exit_code = ExitCode.INPUT
+
+
+class StorageError(LlamaExpError):
+    """A file or folder could not be written."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class NumericalError(LlamaExpError):
+    """A loss or gradient is not finite; nothing of that step was applied or saved."""
+
+    exit_code = ExitCode.NUMERICAL
+
+
+class BusyError(LlamaExpError):
+    """Another live process owns the run folder."""
+
+    exit_code = ExitCode.BUSY
+
+
+class Preempted(LlamaExpError):
+    """SIGTERM arrived; the step was finished and a complete checkpoint written."""
+
+    exit_code = ExitCode.PREEMPTED
+
+
+class Interrupted(LlamaExpError):
+    """SIGINT arrived; the step was finished and a complete checkpoint written."""
+
+    exit_code = ExitCode.INTERRUPTED
