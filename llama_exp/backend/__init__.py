@@ -1,0 +1,164 @@
+"""What Keras leaves to the backend: compilation, gradients, bounded loops, threads, memory.
+
+The only package with `import tensorflow` or `import jax`; it imports the half that belongs to Keras' backend, so
+that a run on JAX never loads TensorFlow. Everything else in llama_exp is written with `keras.ops`.
+
+    compiled(function, reads, writes, jit)      a step: compiled once per shape, variables assigned in place
+      value_and_gradients(function, variables)  inside a step
+      scan(function, carry, xs)                 a loop whose memory is that of one iteration
+      update_if(predicate, function, variables) assignments that happen only when `predicate` holds
+      fused(function)                           assignments compiled as one kernel where that pays
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import keras
+
+if keras.backend.backend() == "tensorflow":
+    from llama_exp.backend import _tensorflow as _half
+elif keras.backend.backend() == "jax":
+    from llama_exp.backend import _jax as _half
+else:
+    raise ImportError(f"runtime.backend: {keras.backend.backend()!r} is not supported; use tensorflow or jax")
+
+
+def compiled(function, reads, writes, jit: bool):
+    """Compiles `function(*arrays) -> nest of tensors`, which may read and assign Keras variables.
+
+    Args:
+        function: takes nests (dicts, lists) of tensors. Python numbers become int32, float32 or bool scalars, so a
+            new value does not compile anew; a new shape does.
+        reads: variables that the function uses and leaves alone.
+        writes: variables that the function may assign, seed generators' states among them. On JAX their old
+            buffers are given to the new values.
+        jit: whether XLA compiles. Without it TensorFlow still builds a graph; JAX runs operation by operation.
+
+    Returns:
+        A callable: host arrays in, tensors of the backend out; `writes` are assigned when it returns.
+
+    Raises:
+        ValueError: (on JAX, at the first call) a variable is used that is in neither list, or one of `reads` is
+            assigned. TensorFlow would allow both; tests that run on both backends find them.
+    """
+    writes = _unique(writes)
+    reads = [variable for variable in _unique(reads) if not any(variable is other for other in writes)]
+    return _half.compiled(function, reads, writes, jit)
+
+
+def value_and_gradients(function, variables):
+    """Differentiates `function() -> (scalar loss, aux)` with respect to `variables`; inside `compiled` only.
+
+    Gradients flow to these variables alone: nothing is computed for frozen ones. A variable that does not take part
+    gets zeros. Sparse gradients (of embeddings) are summed into dense ones in a fixed order. What the function
+    assigns (seeds) stays assigned.
+
+    Returns:
+        ((loss, aux), gradients): gradients in the order of `variables`, in their shapes and dtypes.
+    """
+    return _half.value_and_gradients(function, list(variables))
+
+
+def scan(function, carry, xs, y_dtype=None, updates=()):
+    """Loops over the leading axis of `xs`, one iteration at a time; inside `compiled` only.
+
+    Args:
+        function: (carry, x) -> (carry, y), with carry of unchanged structure, shapes and dtypes; y is one tensor if
+            `y_dtype` is given, else None.
+        carry: nest of tensors.
+        xs: nest of tensors with the same leading axis.
+        y_dtype: dtype of y.
+        updates: variables that `function` assigns.
+
+    Returns:
+        (carry, ys): the last carry; the y of every iteration, stacked (None without `y_dtype`).
+
+    Why: TensorFlow's while_loop runs ten iterations at once unless told otherwise, and a Python loop keeps every
+    iteration's tensors alive; either would undo what chunking is for.
+    """
+    return _half.scan(function, carry, xs, y_dtype, list(updates))
+
+
+def update_if(predicate, function, variables) -> None:
+    """Runs `function()`, which assigns `variables`, only if the boolean scalar `predicate` holds.
+
+    The assignments depend on the predicate's value. If that value depends on all gradients, no variable is written
+    before the last gradient is computed: also a recomputed block then reads the old weights.
+    """
+    _half.update_if(predicate, function, list(variables))
+
+
+def fused(function):
+    """Makes `function()`, which only assigns variables, one XLA kernel within a TensorFlow graph that is not XLA.
+
+    An AdamW update is about fifteen element-wise operations per variable, each a pass over memory; fused it is one.
+    """
+    return _half.fused(function)
+
+
+def custom_gradient(function):
+    """`function(*tensors) -> (value, backward)` with its own backward pass: backward(upstream) -> gradients."""
+    return keras.ops.custom_gradient(function)
+
+
+def resolve_jit(jit: str) -> tuple[bool, str]:
+    """Decides whether XLA compiles the steps.
+
+    Args:
+        jit: auto, true or false (`runtime.jit`).
+
+    Returns:
+        (decision, reason for the log).
+    """
+    if jit in ("true", "false"):
+        return jit == "true", "as runtime.jit says"
+    if jit != "auto":
+        raise ValueError(f"jit must be auto, true or false, not {jit!r}")
+    return _half.auto_jit(device_kind())
+
+
+def device_kind() -> str:
+    """`cpu` or `gpu` (any accelerator)."""
+    return _half.device_kind()
+
+
+def device_name() -> str:
+    """The device that steps run on, for records: processor or accelerator model."""
+    if device_kind() != "cpu":
+        return _half.accelerator_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "cpu"
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else "cpu"
+
+
+def set_threads(threads: int) -> None:
+    """Limits the backend's thread pools; before its first operation (`runtime.start` sets the environment too)."""
+    _half.set_threads(threads)
+
+
+def peak_memory_bytes() -> int:
+    """Largest memory so far: of the accelerator's allocator, or on CPU the process' resident set."""
+    return _half.accelerator_peak_memory_bytes() if device_kind() != "cpu" else _resident_peak_bytes()
+
+
+def _resident_peak_bytes() -> int:
+    # VmHWM belongs to this program's memory; getrusage's maximum is inherited from the parent across exec.
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if os.uname().sysname == "Darwin" else peak * 1024
+
+
+def _unique(variables) -> list:
+    return list({id(variable): variable for variable in variables}.values())
