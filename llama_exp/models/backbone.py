@@ -1,0 +1,259 @@
+"""The Llama decoder (Touvron et al. 2023, arXiv:2302.13971 and 2307.09288; Llama team 2024, arXiv:2407.21783).
+
+Shape letters: B batch, S query positions, T key positions, D hidden_dim, M = B * S rows, K key/value heads,
+H head_dim, V vocabulary. In masks and tables B is 1 where all rows share them.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from llama_exp.models.arguments import check_arguments, one_scaling_factor
+from llama_exp.models.attention import attention_bias
+from llama_exp.models.decoder import TransformerDecoder
+from llama_exp.models.dropout import DropoutSeeds
+from llama_exp.models.embedding import TokenEmbedding
+from llama_exp.models.linear import Linear
+from llama_exp.models.norm import RMSNorm
+from llama_exp.models.remat import recomputed
+from llama_exp.models.rope import inverse_frequencies, rope_tables
+
+CONFIG_KEYS = (
+    "vocabulary_size",
+    "num_layers",
+    "num_query_heads",
+    "hidden_dim",
+    "intermediate_dim",
+    "num_key_value_heads",
+    "rope_max_wavelength",
+    "rope_position_scaling_factor",
+    "rope_frequency_adjustment_factor",
+    "rope_low_freq_factor",
+    "rope_high_freq_factor",
+    "rope_pretraining_sequence_length",
+    "layer_norm_epsilon",
+    "dropout",
+    "tie_word_embeddings",
+)
+
+
+@keras.saving.register_keras_serializable(package="llama_exp")
+class LlamaBackbone(keras.Model):
+    """Token embedding, `num_layers` decoder blocks and a final norm: hidden states, no logits.
+
+        x = embed(token_ids);  x = block_i(x) for each i;  hidden = norm(x)
+
+    Called on a dict of integer tensors (B, S); only `token_ids` is required:
+        token_ids: in [0, V). padding_mask: non-zero for real tokens. position_ids: default 0 .. S-1.
+        segment_ids: tokens see only their own segment; 0 is padding (documents packed into one row).
+    It returns the hidden states (B, S, D) in the compute dtype. At padding they are finite and mean nothing.
+
+    Incremental decoding, the same numbers in pieces:
+        cache = backbone.new_cache(batch_size, max_length)
+        hidden, cache = backbone.call_with_cache(token_ids, cache, cache_index, padding_mask=None, position_ids=None)
+
+    All variables exist after construction. Paths: `token_embedding/{embeddings, reverse_embeddings}`,
+    `transformer_layer_{i}/self_attention/{query, key, value, attention_output}/kernel`,
+    `transformer_layer_{i}/feedforward_{intermediate, gate, output}_dense/kernel`,
+    `transformer_layer_{i}/{self_attention, feedforward}_layernorm/scale`, `sequence_output_layernorm/scale`.
+
+    Numerics: RoPE angles, norms, softmax and SiLU in float32 whatever the policy.
+
+    Args:
+        vocabulary_size: V, tokens.
+        num_layers: decoder blocks.
+        num_query_heads: query heads; divides `hidden_dim`.
+        hidden_dim: D.
+        intermediate_dim: width of the feed-forward network.
+        num_key_value_heads: K; divides `num_query_heads`.
+        rope_max_wavelength: base of the rotary frequencies.
+        rope_scaling_factor: older name of `rope_position_scaling_factor`.
+        layer_norm_epsilon: epsilon of every norm.
+        dropout: probability in [0, 1), on attention outputs, in training.
+        dtype: name of a Keras dtype policy, a policy, or its serialized form; None: the global policy.
+        tie_word_embeddings: logits use the embedding table transposed.
+        rope_position_scaling_factor: positions are divided by it.
+        rope_frequency_adjustment_factor: Llama 3.1 scaling, with the next three (all four or none).
+        rope_low_freq_factor: see `llama_exp.models.rope.inverse_frequencies`.
+        rope_high_freq_factor: see there.
+        rope_pretraining_sequence_length: tokens.
+        **kwargs: `name`, `trainable`.
+
+    Attributes:
+        remat: recompute each block in the backward pass instead of keeping its activations.
+        token_embedding, transformer_layers, layer_norm: the layers.
+
+    Raises:
+        ValueError: an argument is impossible, or contradicts another.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_layers: int,
+        num_query_heads: int,
+        hidden_dim: int,
+        intermediate_dim: int,
+        num_key_value_heads: int,
+        rope_max_wavelength: float = 10000,
+        rope_scaling_factor: float | None = None,
+        layer_norm_epsilon: float = 1e-6,
+        dropout: float = 0,
+        dtype=None,
+        tie_word_embeddings: bool = False,
+        *,
+        rope_position_scaling_factor: float | None = None,
+        rope_frequency_adjustment_factor: float | None = None,
+        rope_low_freq_factor: float | None = None,
+        rope_high_freq_factor: float | None = None,
+        rope_pretraining_sequence_length: int | None = None,
+        **kwargs,
+    ):
+        rope_position_scaling_factor = one_scaling_factor(rope_scaling_factor, rope_position_scaling_factor)
+        given = locals()
+        config = {key: given[key] for key in CONFIG_KEYS}
+        check_arguments(**config)
+        super().__init__(dtype=_dtype_policy(dtype), **kwargs)
+        for key, value in config.items():
+            setattr(self, key, value)
+        self.remat = False
+        self.seed_generator = keras.random.SeedGenerator() if dropout > 0 else None
+        self._frequencies = inverse_frequencies(
+            hidden_dim // num_query_heads,
+            rope_max_wavelength,
+            rope_frequency_adjustment_factor,
+            rope_low_freq_factor,
+            rope_high_freq_factor,
+            rope_pretraining_sequence_length,
+        )
+        self._create_layers()
+
+    def _create_layers(self):
+        policy = self.dtype_policy
+        self.token_embedding = TokenEmbedding(
+            self.vocabulary_size, self.hidden_dim, self.tie_word_embeddings, dtype=policy, name="token_embedding"
+        )
+        self.token_embedding.build()
+        self.transformer_layers = [
+            TransformerDecoder(
+                self.intermediate_dim,
+                self.num_query_heads,
+                self.num_key_value_heads,
+                self.layer_norm_epsilon,
+                self.dropout,
+                dtype=policy,
+                name=f"transformer_layer_{i}",
+            )
+            for i in range(self.num_layers)
+        ]
+        self.layer_norm = RMSNorm(self.layer_norm_epsilon, dtype=policy, name="sequence_output_layernorm")
+        for layer in (*self.transformer_layers, self.layer_norm):
+            layer.build((None, self.hidden_dim))
+        self.built = True
+
+    def call(self, inputs, training=False):
+        """Hidden states (B, S, D) of a dict of tensors; see the class."""
+        token_ids_BS = inputs["token_ids"]
+        length = ops.shape(token_ids_BS)[1]
+        position_ids = inputs.get("position_ids")
+        if position_ids is None:
+            position_ids = ops.arange(length, dtype="int32")[None, :]
+        bias_B1ST = attention_bias(
+            length, length, padding_mask=inputs.get("padding_mask"), segment_ids=inputs.get("segment_ids")
+        )
+        seed = self.seed_generator.next() if training and self.seed_generator is not None else None
+        rope = self._rope(position_ids)
+        x_MD = self._embed(token_ids_BS)
+        for index, block in enumerate(self.transformer_layers):
+            x_MD = self._run_block(index, block, x_MD, rope, bias_B1ST, seed)
+        return ops.reshape(self.layer_norm(x_MD), (-1, length, self.hidden_dim))
+
+    def _run_block(self, index, block, x_MD, rope, bias_B1ST, seed):
+        def run(x_MD, seed):
+            seeds = None if seed is None else DropoutSeeds(seed, index)
+            return block(x_MD, rope=rope, bias_B1ST=bias_B1ST, seeds=seeds)[0]
+
+        if not self.remat:
+            return run(x_MD, seed)
+        # The tables and the bias are shared by all blocks and need no gradient, so they stay closed over.
+        return recomputed(block, lambda x_MD: run(x_MD, seed), x_MD)
+
+    def _embed(self, token_ids_BS):
+        return ops.reshape(self.token_embedding(token_ids_BS), (-1, self.hidden_dim))
+
+    def _rope(self, position_ids):
+        return rope_tables(position_ids, self._frequencies, self.rope_position_scaling_factor, self.compute_dtype)
+
+    def new_cache(self, batch_size: int, max_length: int) -> list:
+        """Empty keys and values for `call_with_cache`.
+
+        Returns:
+            Per block a pair of tensors (B, K, max_length, H) in the compute dtype: keys with RoPE applied, values.
+        """
+        head_dim = self.hidden_dim // self.num_query_heads
+        shape = (batch_size, self.num_key_value_heads, max_length, head_dim)
+        return [
+            (ops.zeros(shape, dtype=self.compute_dtype), ops.zeros(shape, dtype=self.compute_dtype))
+            for _ in self.transformer_layers
+        ]
+
+    def call_with_cache(self, token_ids, cache, cache_index, padding_mask=None, position_ids=None):
+        """Hidden states of new tokens, which also go into the cache.
+
+        Args:
+            token_ids: integers (B, S): a whole prompt, or the next token (S = 1).
+            cache: from `new_cache`, or returned by the previous call; T is its length.
+            cache_index: slot of the first new token, the same for all rows; an int or an integer scalar tensor.
+            padding_mask: (B, T) over the cache's slots, non-zero where a real token is or will be; None: everywhere.
+                Slots behind the new tokens are never seen, whatever it says.
+            position_ids: (B, S); default cache_index .. cache_index + S-1. Rows padded in front need no others,
+                since attention depends on distances only.
+
+        Returns:
+            Hidden states (B, S, D) in the compute dtype and the new cache.
+        """
+        length, max_length = ops.shape(token_ids)[1], ops.shape(cache[0][0])[2]
+        if position_ids is None:
+            position_ids = (ops.arange(length, dtype="int32") + cache_index)[None, :]
+        bias_B1ST = attention_bias(length, max_length, first_query=cache_index, padding_mask=padding_mask)
+        rope = self._rope(position_ids)
+        x_MD = self._embed(token_ids)
+        new_cache = []
+        for block, block_cache in zip(self.transformer_layers, cache, strict=True):
+            x_MD, block_cache = block(x_MD, rope=rope, bias_B1ST=bias_B1ST, cache=block_cache, cache_index=cache_index)
+            new_cache.append(block_cache)
+        return ops.reshape(self.layer_norm(x_MD), (-1, length, self.hidden_dim)), new_cache
+
+    def linear_layers(self) -> dict[str, Linear]:
+        """Every `Linear` by its path, such as `transformer_layer_0/self_attention/query`, in order of use."""
+        linears = {}
+        for block in self.transformer_layers:
+            attention = block.self_attention
+            for layer in (
+                attention.query,
+                attention.key,
+                attention.value,
+                attention.attention_output,
+                block.feedforward_gate_dense,
+                block.feedforward_intermediate_dense,
+                block.feedforward_output_dense,
+            ):
+                linears[layer.path] = layer
+        return linears
+
+    def get_config(self) -> dict:
+        """All constructor arguments under their newer names; `from_config` rebuilds the same architecture."""
+        config = {"name": self.name, "trainable": self.trainable}
+        config["dtype"] = keras.dtype_policies.serialize(self.dtype_policy)
+        return config | {key: getattr(self, key) for key in CONFIG_KEYS}
+
+
+def _dtype_policy(dtype):
+    try:
+        return keras.dtype_policies.get(dtype)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"dtype={dtype!r} is no Keras dtype policy. Use a name such as float32, bfloat16, mixed_bfloat16 or "
+            "mixed_float16, a keras.DTypePolicy or its serialized form."
+        ) from error

@@ -1,0 +1,74 @@
+"""Token embedding and the projection back to the vocabulary.
+
+Shape letters: B batch, S positions, D hidden_dim, V vocabulary, M rows (tokens).
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+EMBEDDING_STDDEV = 0.01
+
+
+@keras.saving.register_keras_serializable(package="llama_exp")
+class TokenEmbedding(keras.layers.Layer):
+    """Rows of a table (V, D) for token ids, and logits from hidden states.
+
+    Args:
+        vocabulary_size: V.
+        hidden_dim: D.
+        tie_word_embeddings: logits use the same table transposed (Press & Wolf 2017, arXiv:1608.05859); otherwise
+            a matrix `reverse_embeddings` (D, V) of their own.
+        **kwargs: Keras layer arguments (`name`, `dtype`).
+    """
+
+    def __init__(self, vocabulary_size: int, hidden_dim: int, tie_word_embeddings: bool, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # casts are written out where they happen
+        self.vocabulary_size = vocabulary_size
+        self.hidden_dim = hidden_dim
+        self.tie_word_embeddings = tie_word_embeddings
+        self.reverse_embeddings = None
+
+    def build(self, input_shape=None):
+        """Creates `embeddings` (V, D) and, if untied, `reverse_embeddings` (D, V), from N(0, EMBEDDING_STDDEV)."""
+        self.embeddings = self._add_table("embeddings", (self.vocabulary_size, self.hidden_dim))
+        if not self.tie_word_embeddings:
+            self.reverse_embeddings = self._add_table("reverse_embeddings", (self.hidden_dim, self.vocabulary_size))
+        self.built = True
+
+    def _add_table(self, name, shape):
+        initializer = keras.initializers.RandomNormal(stddev=EMBEDDING_STDDEV)
+        return self.add_weight(name=name, shape=shape, initializer=initializer)
+
+    def call(self, token_ids_BS):
+        """Embeds token_ids_BS (B, S), integers in [0, V); returns (B, S, D) in the compute dtype."""
+        # Gather first: casting the rows costs less than casting the table.
+        return ops.cast(ops.take(self.embeddings.value, token_ids_BS, axis=0), self.compute_dtype)
+
+    def project(self, hidden):
+        """Logits of hidden states.
+
+        Numerics: the product runs in the compute dtype (matrix units accumulate in float32), the result is float32.
+
+        Args:
+            hidden: (..., D).
+
+        Returns:
+            (..., V) float32.
+        """
+        x_MD = ops.reshape(ops.cast(hidden, self.compute_dtype), (-1, self.hidden_dim))
+        if self.tie_word_embeddings:
+            logits_MV = ops.einsum("md,vd->mv", x_MD, ops.cast(self.embeddings, self.compute_dtype))
+        else:
+            logits_MV = ops.matmul(x_MD, ops.cast(self.reverse_embeddings, self.compute_dtype))
+        leading = ops.shape(hidden)[:-1]
+        return ops.cast(ops.reshape(logits_MV, (*leading, self.vocabulary_size)), "float32")
+
+    def get_config(self) -> dict:
+        """Constructor arguments."""
+        return super().get_config() | {
+            "vocabulary_size": self.vocabulary_size,
+            "hidden_dim": self.hidden_dim,
+            "tie_word_embeddings": self.tie_word_embeddings,
+        }

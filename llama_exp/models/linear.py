@@ -1,0 +1,64 @@
+"""A matrix product without bias, with room for one additive adapter.
+
+Shape letters: M rows (B * S tokens), I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+KERNEL_STDDEV = 0.02
+
+
+@keras.saving.register_keras_serializable(package="llama_exp")
+class Linear(keras.layers.Layer):
+    """y = x W, plus adapter(x) where an adapter is attached.
+
+    The kernel is the plain 2-D matrix (I, O); attention heads are a reshape of the result. Rows are flattened
+    tokens: with a third axis TensorFlow multiplies batch by batch and sums the kernel's gradient over the batch.
+
+    Args:
+        output_dim: O.
+        **kwargs: Keras layer arguments (`name`, `dtype`).
+    """
+
+    def __init__(self, output_dim: int, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # casts are written out where they happen
+        self.output_dim = output_dim
+        self.adapter = None
+
+    def build(self, input_shape):
+        """Creates `kernel` (I, O), drawn from N(0, KERNEL_STDDEV), for inputs of shape (M, I)."""
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(input_shape[-1], self.output_dim),
+            initializer=keras.initializers.RandomNormal(stddev=KERNEL_STDDEV),
+        )
+        self.built = True
+
+    def attach(self, adapter: keras.layers.Layer | None) -> None:
+        """Puts `adapter` into the slot, or empties it with None."""
+        # Keras locks a built layer against new state; its own adapters open it in the same way.
+        self._tracker.unlock()
+        self.adapter = adapter
+        self._tracker.lock()
+
+    def call(self, x_MI, seeds=None):
+        """Multiplies x_MI by the kernel.
+
+        Args:
+            x_MI: (M, I) in the compute dtype.
+            seeds: `DropoutSeeds` in training, for the adapter; None otherwise.
+
+        Returns:
+            (M, O) in the compute dtype.
+        """
+        y_MO = ops.matmul(x_MI, ops.cast(self.kernel, self.compute_dtype))
+        if self.adapter is None:
+            return y_MO
+        return y_MO + self.adapter(x_MI, seeds=seeds)
+
+    def get_config(self) -> dict:
+        """Constructor arguments."""
+        return super().get_config() | {"output_dim": self.output_dim}

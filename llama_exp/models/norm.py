@@ -1,0 +1,43 @@
+"""Root-mean-square normalization (Zhang & Sennrich 2019, arXiv:1910.07467).
+
+Shape letters: D hidden_dim.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="llama_exp")
+class RMSNorm(keras.layers.Layer):
+    """Activations divided by their root mean square over the last axis, times a learned `scale`.
+
+        y = x / sqrt(mean(x^2) + epsilon) * scale
+
+    Numerics: all of it in float32, the product with `scale` included; one cast back to the compute dtype.
+
+    Args:
+        epsilon: added to the mean square, so that a zero row stays finite.
+        **kwargs: Keras layer arguments (`name`, `dtype`).
+    """
+
+    def __init__(self, epsilon: float, **kwargs):
+        super().__init__(autocast=False, **kwargs)  # casts are written out where they happen
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        """Creates `scale` (D,), ones, for inputs of shape (..., D)."""
+        self.scale = self.add_weight(name="scale", shape=(input_shape[-1],), initializer="ones")
+        self.built = True
+
+    def call(self, x):
+        """Normalizes x (..., D); same shape in the compute dtype."""
+        x = ops.cast(x, "float32")
+        mean_square = ops.mean(ops.square(x), axis=-1, keepdims=True)
+        scale_D = ops.cast(self.scale, "float32")
+        return ops.cast(x * ops.rsqrt(mean_square + self.epsilon) * scale_D, self.compute_dtype)
+
+    def get_config(self) -> dict:
+        """Constructor arguments."""
+        return super().get_config() | {"epsilon": self.epsilon}
