@@ -8,6 +8,7 @@ that a run on JAX never loads TensorFlow. Everything else in llama_exp is writte
       scan(function, carry, xs)                 a loop whose memory is that of one iteration
       update_if(predicate, function, variables) assignments that happen only when `predicate` holds
       fused(function)                           assignments compiled as one kernel where that pays
+      softmax_cross_entropy(logits, labels)     losses and their gradient together
 """
 
 from __future__ import annotations
@@ -98,9 +99,17 @@ def fused(function):
     return _half.fused(function)
 
 
-def custom_gradient(function):
-    """`function(*tensors) -> (value, backward)` with its own backward pass: backward(upstream) -> gradients."""
-    return keras.ops.custom_gradient(function)
+def softmax_cross_entropy(logits_MV, labels_M):
+    """Losses and what they send back, without another pass over the logits where the backend has such a kernel.
+
+    Args:
+        logits_MV: (M, V) float32.
+        labels_M: (M,) integers in [0, V).
+
+    Returns:
+        losses (M,) = logsumexp(logits) - logits[label], and their gradient (M, V) = softmax(logits) - onehot(label).
+    """
+    return _half.softmax_cross_entropy(logits_MV, labels_M)
 
 
 def resolve_jit(jit: str) -> tuple[bool, str]:

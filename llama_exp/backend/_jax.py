@@ -137,6 +137,13 @@ def fused(function):
     return function  # already part of one XLA program
 
 
+def softmax_cross_entropy(logits_MV, labels_M):
+    log_probabilities_MV = jax.nn.log_softmax(logits_MV)
+    is_label_MV = jnp.arange(logits_MV.shape[1]) == labels_M[:, None]
+    losses_M = -jnp.take_along_axis(log_probabilities_MV, labels_M[:, None], axis=1)[:, 0]
+    return losses_M, jnp.exp(log_probabilities_MV) - is_label_MV
+
+
 def device_kind() -> str:
     return "cpu" if jax.default_backend() == "cpu" else "gpu"
 

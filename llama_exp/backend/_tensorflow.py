@@ -83,6 +83,10 @@ def fused(function):
     return tf.function(call, jit_compile=True, autograph=False)
 
 
+def softmax_cross_entropy(logits_MV, labels_M):
+    return tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits_MV, labels=labels_M)
+
+
 def device_kind() -> str:
     return "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
 

@@ -1,0 +1,142 @@
+"""Next-token prediction: cross-entropy of hidden states without the whole logits in memory.
+
+    loss = sum over counted positions of  logsumexp(h W) - (h W)[label],        h (D,) hidden, W (D, V) output kernel
+
+Logits for B*S tokens are by far the largest tensor of a step (16 x 1024 tokens and 128k words: 8 GB in float32).
+Here they exist for `chunk_tokens` tokens at a time: the forward pass already turns each chunk's logits into the
+gradients of its hidden states and of W, so that the backward pass only scales them (as Liger Kernel does,
+Hsu et al. 2024, arXiv:2410.10989).
+
+Shape letters: B batch, S positions, D hidden_dim, V vocabulary, M = B * S tokens, C tokens of a chunk.
+"""
+
+from __future__ import annotations
+
+from keras import ops
+
+from llama_exp import backend
+
+
+def next_token_loss(token_embedding, hidden_BSD, labels_BS, loss_mask_BS, *, chunk_tokens: int, training: bool):
+    """The summed loss of a batch under a model's output kernel, tied or not.
+
+    Args:
+        token_embedding: the backbone's: `embeddings` (V, D), `reverse_embeddings` (D, V) or None when tied.
+        hidden_BSD: (B, S, D) in the compute dtype.
+        labels_BS: (B, S) integers in [0, V); those that do not count may be any.
+        loss_mask_BS: (B, S) weights, 0 where a position does not count.
+        chunk_tokens: positions whose logits exist at the same time.
+        training: whether the result is differentiable; if not, no gradient is computed.
+
+    Returns:
+        (summed loss, sum of the weights): float32 scalars.
+    """
+    tied = token_embedding.reverse_embeddings is None
+    kernel = token_embedding.embeddings if tied else token_embedding.reverse_embeddings
+    arguments = (hidden_BSD, kernel.value, labels_BS, loss_mask_BS)
+    options = {"chunk_tokens": chunk_tokens, "vocabulary_axis": 0 if tied else 1}
+    if training:
+        return differentiable_cross_entropy(*arguments, **options, kernel_trains=kernel.trainable)
+    return cross_entropy(*arguments, **options)
+
+
+def cross_entropy(hidden_BSD, kernel, labels_BS, loss_mask_BS, *, chunk_tokens: int, vocabulary_axis: int):
+    """Summed loss and weight for evaluation; see `next_token_loss`. kernel: (V, D) or (D, V) by `vocabulary_axis`."""
+    chunks = _chunks(hidden_BSD, labels_BS, loss_mask_BS, chunk_tokens)
+    kernel = ops.cast(kernel, hidden_BSD.dtype)
+
+    def add(loss, chunk):
+        losses_C, _ = _losses(chunk, kernel, vocabulary_axis)
+        return loss + ops.sum(losses_C), None
+
+    loss, _ = backend.scan(add, ops.zeros((), dtype="float32"), chunks)
+    return loss, ops.sum(ops.cast(loss_mask_BS, "float32"))
+
+
+def differentiable_cross_entropy(
+    hidden_BSD, kernel, labels_BS, loss_mask_BS, *, chunk_tokens: int, vocabulary_axis: int, kernel_trains: bool
+):
+    """As `cross_entropy`, with gradients for the hidden states and, only if `kernel_trains`, for the kernel.
+
+    Numerics: logits, softmax and the sum of the kernel's gradient in float32; products in the dtype of the hidden
+    states, except that float16 sends gradients back through float32 products: the loss scale, which keeps small
+    values from vanishing, reaches this function only in the backward pass.
+    """
+    hidden_CHUNKS, labels_CHUNKS, weights_CHUNKS = _chunks(hidden_BSD, labels_BS, loss_mask_BS, chunk_tokens)
+    dtype = hidden_BSD.dtype
+    gradient_dtype = "float32" if "float16" in str(dtype) and "bfloat16" not in str(dtype) else dtype
+
+    def forward(hidden_CHUNKS, kernel_FULL):
+        kernel = ops.cast(kernel_FULL, dtype)
+        gradient_kernel = ops.cast(kernel_FULL, gradient_dtype)
+
+        def add(carry, chunk):
+            losses_C, dlogits_CV = _losses(chunk, kernel, vocabulary_axis)
+            dlogits_CV = ops.cast(dlogits_CV, gradient_dtype)
+            dhidden_CD = ops.einsum("cv,vd->cd" if vocabulary_axis == 0 else "cv,dv->cd", dlogits_CV, gradient_kernel)
+            carry = {**carry, "loss": carry["loss"] + ops.sum(losses_C)}
+            if kernel_trains:
+                h_CD = ops.cast(chunk[0], gradient_dtype)
+                equation = "cv,cd->vd" if vocabulary_axis == 0 else "cv,cd->dv"
+                carry["dkernel"] += ops.cast(ops.einsum(equation, dlogits_CV, h_CD), "float32")
+            return carry, dhidden_CD
+
+        carry = {"loss": ops.zeros((), dtype="float32")}
+        if kernel_trains:
+            carry["dkernel"] = ops.zeros(kernel_FULL.shape, dtype="float32")
+        chunks = (hidden_CHUNKS, labels_CHUNKS, weights_CHUNKS)
+        return backend.scan(add, carry, chunks, y_dtype=gradient_dtype)
+
+    @ops.custom_gradient
+    def with_kernel(hidden_CHUNKS, kernel):
+        carry, dhidden_CHUNKS = forward(hidden_CHUNKS, kernel)
+
+        def backward(upstream):
+            return _scaled(dhidden_CHUNKS, upstream, dtype), _scaled(carry["dkernel"], upstream, kernel.dtype)
+
+        return carry["loss"], backward
+
+    @ops.custom_gradient
+    def without_kernel(hidden_CHUNKS):
+        carry, dhidden_CHUNKS = forward(hidden_CHUNKS, kernel)
+        return carry["loss"], lambda upstream: _scaled(dhidden_CHUNKS, upstream, dtype)
+
+    loss = with_kernel(hidden_CHUNKS, kernel) if kernel_trains else without_kernel(hidden_CHUNKS)
+    return loss, ops.sum(ops.cast(loss_mask_BS, "float32"))
+
+
+def _losses(chunk, kernel, vocabulary_axis: int):
+    """Weighted losses (C,) and their gradient with respect to the logits (C, V), both float32."""
+    hidden_CD, labels_C, weights_C = chunk
+    logits_CV = ops.einsum("cd,vd->cv" if vocabulary_axis == 0 else "cd,dv->cv", hidden_CD, kernel)
+    counted_C = weights_C > 0
+    losses_C, dlogits_CV = backend.softmax_cross_entropy(
+        ops.cast(logits_CV, "float32"), ops.where(counted_C, labels_C, 0)
+    )
+    # A product with 0 would keep a NaN of a position that does not count.
+    losses_C = ops.where(counted_C, losses_C * weights_C, 0.0)
+    return losses_C, ops.where(counted_C[:, None], dlogits_CV * weights_C[:, None], 0.0)
+
+
+def _chunks(hidden_BSD, labels_BS, loss_mask_BS, chunk_tokens: int):
+    """Tokens in chunks of equal size, at most `chunk_tokens`; the last one is filled up with weight 0."""
+    if chunk_tokens < 1:
+        raise ValueError(f"objective.chunk_tokens must be at least 1, not {chunk_tokens}")
+    batch_size, length, hidden_dim = hidden_BSD.shape
+    num_tokens = batch_size * length
+    num_chunks = -(-num_tokens // chunk_tokens)
+    size = -(-num_tokens // num_chunks)  # chunks of nearly equal size leave the least to fill up
+    missing = num_chunks * size - num_tokens
+
+    def split(x, trailing):
+        x = ops.reshape(x, (num_tokens, *trailing))
+        if missing:
+            x = ops.pad(x, [(0, missing)] + [(0, 0)] * len(trailing))
+        return ops.reshape(x, (num_chunks, size, *trailing))
+
+    weights = ops.cast(loss_mask_BS, "float32")
+    return split(hidden_BSD, (hidden_dim,)), split(ops.cast(labels_BS, "int32"), ()), split(weights, ())
+
+
+def _scaled(gradient, upstream, dtype):
+    return ops.cast(ops.cast(gradient, "float32") * ops.cast(upstream, "float32"), dtype)

@@ -1,0 +1,147 @@
+"""Chunked cross-entropy equals the plain one: values, gradients, masks, memory."""
+
+import types
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from llama_exp import backend, objective
+
+pytestmark = pytest.mark.neutral
+
+B, S, D, V = 3, 7, 8, 11
+
+
+def example(seed=0):
+    rng = np.random.default_rng(seed)
+    mask = (rng.random((B, S)) < 0.6).astype("float32")
+    return (
+        rng.normal(size=(B, S, D)).astype("float32"),
+        rng.normal(size=(V, D)).astype("float32"),
+        rng.integers(0, V, (B, S)).astype("int32"),
+        mask,
+    )
+
+
+def plain(hidden, kernel_VD, labels, mask, upstream=1.0):
+    """Loss, count and gradients in float64."""
+    hidden, kernel = hidden.astype("float64").reshape(-1, D), kernel_VD.astype("float64")
+    labels, mask = labels.reshape(-1), mask.astype("float64").reshape(-1)
+    logits = hidden @ kernel.T
+    probabilities = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    rows = np.arange(len(labels))
+    loss = -(np.log(probabilities[rows, labels]) * mask).sum()
+    probabilities[rows, labels] -= 1
+    dlogits = probabilities * mask[:, None] * upstream
+    return loss, mask.sum(), (dlogits @ kernel).reshape(B, S, D), dlogits.T @ hidden
+
+
+def embedding(kernel_VD, tied, trainable=True):
+    table = keras.Variable(kernel_VD if tied else kernel_VD.T, trainable=trainable)
+    other = None if tied else table
+    return types.SimpleNamespace(embeddings=table if tied else None, reverse_embeddings=other), table
+
+
+def run(values, tied, chunk_tokens, kernel_trains=True, jit=False, upstream=1.0, dtype="float32"):
+    hidden, kernel, labels, mask = values
+    layer, table = embedding(kernel, tied, kernel_trains)
+    source = keras.Variable(hidden)
+    differentiated = [source, table] if kernel_trains else [source]
+
+    def step(labels, mask):
+        def loss():
+            total, count = objective.next_token_loss(
+                layer, ops.cast(source, dtype), labels, mask, chunk_tokens=chunk_tokens, training=True
+            )
+            return total * upstream, (total, count)
+
+        (_, aux), gradients = backend.value_and_gradients(loss, differentiated)
+        return aux, gradients
+
+    (total, count), gradients = backend.compiled(step, [source, table], [], jit)(labels, mask)
+    gradients = [ops.convert_to_numpy(gradient) for gradient in gradients]
+    if kernel_trains and not tied:
+        gradients[1] = gradients[1].T
+    return float(total), float(count), gradients
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("chunk_tokens", [1, 4, 7, 21, 1000])
+def test_equals_the_plain_loss_and_gradients(tied, chunk_tokens, jit):
+    values = example()
+    loss, count, dhidden, dkernel = plain(*values, upstream=0.3)
+    total, weight, gradients = run(values, tied, chunk_tokens, jit=jit, upstream=0.3)
+    assert total == pytest.approx(loss, rel=1e-5) and weight == count
+    np.testing.assert_allclose(gradients[0], dhidden, atol=1e-5)
+    np.testing.assert_allclose(gradients[1], dkernel, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_frozen_kernel(tied):
+    values = example()
+    loss, _, dhidden, _ = plain(*values)
+    total, _, gradients = run(values, tied, 4, kernel_trains=False)
+    assert total == pytest.approx(loss, rel=1e-5) and len(gradients) == 1
+    np.testing.assert_allclose(gradients[0], dhidden, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_evaluation_equals_training(tied):
+    values = example()
+    layer, table = embedding(values[1], tied)
+    call = backend.compiled(
+        lambda *x: objective.next_token_loss(layer, *x, chunk_tokens=5, training=False), [table], [], jit=False
+    )
+    total, count = call(values[0], values[2], values[3])
+    loss, weight, *_ = plain(*values)
+    assert float(total) == pytest.approx(loss, rel=1e-5) and float(count) == weight
+
+
+def test_nothing_counts():
+    hidden, kernel, labels, mask = example()
+    total, count, gradients = run((hidden, kernel, labels, mask * 0), True, 4)
+    assert (total, count) == (0.0, 0.0)
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+def test_masked_positions_may_hold_anything():
+    hidden, kernel, labels, mask = example()
+    expected = run((hidden, kernel, labels, mask), True, 4)
+    labels = np.where(mask > 0, labels, 10**6).astype("int32")
+    total, _, gradients = run((hidden, kernel, labels, mask), True, 4)
+    assert total == expected[0]
+    np.testing.assert_array_equal(gradients[0], expected[2][0])
+
+
+def test_huge_logits_stay_finite():
+    hidden, kernel, labels, mask = example()
+    total, _, gradients = run((hidden * 1e4, kernel * 10, labels, mask), True, 4)
+    assert np.isfinite(total) and all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_lower_precision_is_close(dtype):
+    values = example()
+    loss, _, dhidden, dkernel = plain(*values)
+    total, _, gradients = run(values, True, 4, dtype=dtype)
+    assert total == pytest.approx(loss, rel=0.02)
+    np.testing.assert_allclose(gradients[0], dhidden, atol=0.05)
+    np.testing.assert_allclose(gradients[1], dkernel, atol=0.1)
+
+
+def test_float16_gradients_do_not_vanish_before_the_loss_scale_reaches_them():
+    values = example()
+    values[0][:] *= 0.01
+    _, _, gradients = run((values[0], values[1] * 1e-7, *values[2:]), True, 4, dtype="float16", upstream=2.0**15)
+    _, _, dhidden, _ = plain(values[0], values[1] * 1e-7, *values[2:], upstream=2.0**15)
+    assert np.abs(gradients[0]).max() > 0
+    np.testing.assert_allclose(gradients[0], dhidden, rtol=0.02, atol=1e-5)
+
+
+def test_chunk_tokens_below_one_is_refused():
+    with pytest.raises(ValueError, match="chunk_tokens"):
+        run(example(), True, 0)
