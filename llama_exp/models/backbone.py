@@ -245,11 +245,21 @@ class LlamaBackbone(keras.Model):
     def get_config(self) -> dict:
         """All constructor arguments under their newer names; `from_config` rebuilds the same architecture."""
         config = {"name": self.name, "trainable": self.trainable}
-        config["dtype"] = keras.dtype_policies.serialize(self.dtype_policy)
+        config["dtype"] = _serialized(self.dtype_policy)
         return config | {key: getattr(self, key) for key in CONFIG_KEYS}
 
 
+def _serialized(policy) -> dict:
+    """What `keras.dtype_policies.serialize` gives, which imports TensorFlow on every backend."""
+    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        return keras.dtype_policies.serialize(policy)
+    name = type(policy).__name__
+    return {"module": "keras", "class_name": name, "config": policy.get_config(), "registered_name": None}
+
+
 def _dtype_policy(dtype):
+    if isinstance(dtype, dict) and dtype.get("class_name") == "DTypePolicy":
+        return keras.DTypePolicy(**dtype["config"])  # without Keras' deserialization, for the same reason
     try:
         return keras.dtype_policies.get(dtype)
     except (ValueError, TypeError) as error:
