@@ -1,0 +1,293 @@
+"""The run in Weights & Biases: a mirror of `metrics.jsonl` that never blocks, kills or changes the training.
+
+Offline (the default) W&B's files lie in the run folder and `wandb sync` sends them later; online they are sent while
+the run goes on. `metrics.jsonl` stays the record: a resumed run writes the rows of the checkpointed part from it again,
+so that the newest offline folder is always the whole run, and the server gets exactly the rows that it lacks.
+Imports wandb only when the first row arrives, and not at all with mode `disabled`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import html
+import importlib.util
+import logging
+import netrc
+import os
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from llama_exp.errors import ConfigError, ExitCode, Problem
+from llama_exp.metrics_file import read_metrics
+from llama_exp.redact import is_secret_name, printable, redact
+from llama_exp.storage import plain
+
+# A server that does not answer may cost a run this much, and no more.
+INIT_TIMEOUT_SECONDS = 10.0
+FINISH_TIMEOUT_SECONDS = 30.0
+# What a SIGKILL may take from an offline file; W&B's own default is 15 s.
+FLUSH_SECONDS = 1.0
+_EXIT_CODES = {"finished": ExitCode.OK, "preempted": ExitCode.PREEMPTED, "interrupted": ExitCode.INTERRUPTED}
+_SUPERSEDED = "superseded-"
+_log = logging.getLogger(__name__)
+
+
+class WandbLogger:
+    """Observer that mirrors the run in W&B.
+
+    Rows of one step become one W&B row with the keys `train/loss`, `validation/loss` and so on, at W&B step = optimizer
+    step. Samples become an HTML panel of their step.
+
+    Args:
+        mode: `offline`, `online` or `disabled`.
+        project, entity, tags: W&B's own; entity None is the account's default.
+        folder: the run folder; W&B's files go to its subfolder `wandb`.
+        name: the run's name.
+        group: joins the runs of a sweep, or None.
+        config: the resolved config as plain containers; stored flat (`lora.rank`), without secrets.
+        run_id: W&B id; None makes one. A checkpoint's id takes its place.
+
+    Raises:
+        ConfigError: mode `online` without an API key and without a terminal to ask for one, or without wandb.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        project: str,
+        entity: str | None,
+        tags: Sequence[str],
+        *,
+        folder: Path,
+        name: str,
+        group: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+    ):
+        self._mode = str(mode.value if isinstance(mode, enum.Enum) else mode)
+        if self._mode not in ("offline", "online", "disabled"):
+            raise ValueError(f"mode={self._mode!r}: use 'offline', 'online' or 'disabled'")
+        check_credentials(self._mode)
+        self._project = project
+        self._entity = entity
+        self._tags = list(tags)
+        self._folder = Path(folder)
+        self._name = name
+        self._group = group
+        self._config = flattened(config or {})
+        self._run_id = run_id or secrets.token_hex(4)
+        self._run: Any = None
+        self._given_up = self._mode == "disabled"
+        self._rows = 0  # of metrics.jsonl that this observer was given, in this process and before
+        self._restored_rows = 0
+        self._next_step = 0  # W&B takes no row below it
+        self._step = 0
+        self._pending: dict[str, Any] = {}
+        self._samples: list[str] = []
+
+    @property
+    def sync_command(self) -> str | None:
+        """The command that sends the run to W&B; None if nothing waits for that."""
+        if self._run is None or self._mode != "offline":
+            return None
+        return shlex.join(["wandb", "sync", str(self._run.settings.sync_dir)])
+
+    def on_start(self, facts: dict[str, Any]) -> None:
+        """Takes the facts of the run that are scalars into the W&B config, as `facts.<name>`."""
+        scalars = {key: value for key, value in facts.items() if isinstance(value, str | int | float | bool)}
+        self._config |= flattened({"facts": scalars})
+
+    def on_metrics(self, row: dict[str, Any]) -> None:
+        """Takes a row; it is sent when the next step begins."""
+        if self._given_up:
+            return
+        self._begin(row["step"])
+        self._pending |= _wandb_row(row)
+        self._rows += 1
+
+    def on_sample(self, step: int, prompt: str, text: str) -> None:
+        """Takes a sample; it is sent with the rows of its step."""
+        if self._given_up:
+            return
+        self._begin(step)
+        continuation = html.escape(printable(redact(text.removeprefix(prompt))))
+        self._samples.append(f"<pre><b>{html.escape(printable(redact(prompt)))}</b>{continuation}</pre>")
+
+    def on_finish(self, status: str) -> None:
+        """Ends the W&B run within bounded time; what a server did not take waits on the disk."""
+        if self._run is None:
+            return
+        with self._harmless("finish"):
+            self._flush()
+            self._run.finish(exit_code=int(_EXIT_CODES.get(status, ExitCode.BUG)))
+            if self.sync_command:
+                _log.info("W&B: send this run with: %s", self.sync_command)
+
+    def state(self) -> dict[str, Any]:
+        """The W&B id and how many rows the run has had, for a checkpoint."""
+        return {"run_id": self._run_id, "rows": self._rows}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues the W&B run of a checkpoint."""
+        self._run_id = state["run_id"]
+        self._rows = self._restored_rows = state["rows"]
+
+    def _begin(self, step: int) -> None:
+        """Opens the run if this is its first step, and sends the step before."""
+        with self._harmless("log"):
+            if self._run is None:
+                self._open()
+            elif step != self._step:
+                self._flush()
+            self._step = step
+
+    def _flush(self) -> None:
+        if self._samples:
+            import wandb
+
+            self._pending["samples"] = wandb.Html("\n".join(self._samples))
+        self._send(self._step, self._pending)
+        self._pending, self._samples = {}, []
+
+    def _send(self, step: int, values: dict[str, Any]) -> None:
+        if values and step >= self._next_step:
+            self._run.log(values, step=step, commit=True)
+            self._next_step = step + 1
+
+    def _open(self) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise RuntimeError(f"wandb cannot be imported ({error}); the run goes on without it") from error
+        wandb.setup(settings=wandb.Settings(silent=True))
+        self._set_aside_earlier_attempts()
+        try:
+            self._run = self._init(wandb, self._mode)
+        except Exception as error:
+            if self._mode == "offline":
+                raise
+            _log.warning("W&B: no connection, the run stays offline (%s)", _one_line(error))
+            wandb.teardown()  # the failed attempt still holds the run id
+            self._mode = "offline"
+            self._run = self._init(wandb, self._mode)
+        self._next_step = self._run.starting_step
+        self._replay()
+        _log.info("W&B %s: %s", self._mode, self._run.url or self._run.settings.sync_dir)
+
+    def _init(self, wandb: Any, mode: str) -> Any:
+        settings = wandb.Settings(
+            mode=mode,
+            init_timeout=INIT_TIMEOUT_SECONDS,
+            finish_timeout=FINISH_TIMEOUT_SECONDS,
+            silent=True,
+            console="off",
+            save_code=False,
+            disable_git=True,
+            disable_job_creation=True,
+            symlink=False,
+            x_disable_meta=True,  # holds the command line, secrets and all
+            x_disable_machine_info=True,
+            x_transaction_log_flush_interval=FLUSH_SECONDS,
+        )
+        return wandb.init(
+            project=self._project,
+            entity=self._entity,
+            tags=self._tags,
+            group=self._group,
+            name=self._name,
+            id=self._run_id,
+            dir=str(self._folder),
+            config=dict(self._config),
+            resume="allow" if mode == "online" else None,
+            reinit="finish_previous",
+            settings=settings,
+        )
+
+    def _replay(self) -> None:
+        """Sends the rows before the checkpoint again, as far as W&B lacks them."""
+        steps: dict[int, dict[str, Any]] = {}
+        for row in read_metrics(self._folder / "metrics.jsonl")[: self._restored_rows]:
+            steps.setdefault(row["step"], {}).update(_wandb_row(row))
+        for step, values in steps.items():
+            self._send(step, values)
+
+    def _set_aside_earlier_attempts(self) -> None:
+        """Renames offline folders of before the resume, so that `wandb sync` does not send half of the run twice."""
+        for folder in (self._folder / "wandb").glob("offline-run-*"):
+            number = time.time_ns()
+            folder.rename(folder.with_name(f"{_SUPERSEDED}{number}-{folder.name}"))
+
+    @contextlib.contextmanager
+    def _harmless(self, action: str) -> Iterator[None]:
+        """Whatever goes wrong inside ends the mirror with one warning, never the training."""
+        try:
+            yield
+        except Exception as error:
+            self._given_up = True
+            _log.warning(
+                "W&B: %s failed, this run is no longer mirrored; metrics.jsonl is (%s)", action, _one_line(error)
+            )
+
+
+def check_credentials(mode: str) -> None:
+    """Finds out in time whether mode `online` can work; imports no wandb.
+
+    Raises:
+        ConfigError: no API key and no terminal to ask for one, or wandb is not installed.
+    """
+    if mode != "online":
+        return
+    if importlib.util.find_spec("wandb") is None:
+        action = "pip install wandb, or logger.mode=offline, or logger.mode=disabled"
+        raise ConfigError(Problem("wandb is not installed", "logger.mode", "online", action))
+    if not _has_key() and not (sys.stdin is not None and sys.stdin.isatty()):
+        action = "set the environment variable WANDB_API_KEY, or run `wandb login` once, or use logger.mode=offline"
+        raise ConfigError(
+            Problem("W&B has no API key and there is no terminal to ask", "logger.mode", "online", action)
+        )
+
+
+def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level with dotted keys; entries with a secret's name are left out."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flattened(value, f"{prefix}{key}.")
+        elif not is_secret_name(str(key)):
+            flat[f"{prefix}{key}"] = plain(value)
+    return flat
+
+
+def _has_key() -> bool:
+    """Whether wandb will find credentials: in the environment, or in the netrc file for the server's host."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        hosts = set(netrc.netrc(path).hosts)
+        if base_url := os.environ.get("WANDB_BASE_URL"):
+            return urlsplit(base_url).netloc in hosts
+        return any(host.endswith(("wandb.ai", "coreweave.com")) for host in hosts)
+    return False
+
+
+def _wandb_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row's figures under `<split>/<name>`; W&B takes NaN and infinities as floats."""
+    split = row["split"]
+    return {
+        f"{split}/{key}": value
+        for key, value in row.items()
+        if key not in ("step", "split") and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(printable(redact(str(error))).split())
+    return f"{type(error).__name__}: {text[:200]}"
