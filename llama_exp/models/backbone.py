@@ -6,18 +6,24 @@ H head_dim, V vocabulary. In masks and tables B is 1 where all rows share them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import keras
 from keras import ops
 
+from llama_exp import lora
 from llama_exp.models.arguments import check_arguments, one_scaling_factor
 from llama_exp.models.attention import attention_bias
 from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.dropout import DropoutSeeds
 from llama_exp.models.embedding import TokenEmbedding
+from llama_exp.models.layout import layout_map
 from llama_exp.models.linear import Linear
 from llama_exp.models.norm import RMSNorm
 from llama_exp.models.remat import recomputed
 from llama_exp.models.rope import inverse_frequencies, rope_tables
+from llama_exp.preset import PRESETS
 
 CONFIG_KEYS = (
     "vocabulary_size",
@@ -36,6 +42,13 @@ CONFIG_KEYS = (
     "dropout",
     "tie_word_embeddings",
 )
+
+
+class _BuiltInPresets:
+    """Class property: a copy of the table, so that nobody edits it by accident."""
+
+    def __get__(self, instance, owner) -> dict:
+        return dict(PRESETS)
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
@@ -83,10 +96,14 @@ class LlamaBackbone(keras.Model):
     Attributes:
         remat: recompute each block in the backward pass instead of keeping its activations.
         token_embedding, transformer_layers, layer_norm: the layers.
+        lora_arguments: rank, alpha, dropout and use_rslora of the adapters, None without.
+        presets: the built-in presets by id.
 
     Raises:
         ValueError: an argument is impossible, or contradicts another.
     """
+
+    presets = _BuiltInPresets()
 
     def __init__(
         self,
@@ -118,6 +135,7 @@ class LlamaBackbone(keras.Model):
         for key, value in config.items():
             setattr(self, key, value)
         self.remat = False
+        self.lora_arguments = None
         self.seed_generator = keras.random.SeedGenerator() if dropout > 0 else None
         self._frequencies = inverse_frequencies(
             hidden_dim // num_query_heads,
@@ -241,6 +259,61 @@ class LlamaBackbone(keras.Model):
             ):
                 linears[layer.path] = layer
         return linears
+
+    def enable_lora(
+        self,
+        rank: int,
+        alpha: float | None = None,
+        dropout: float = 0.0,
+        use_rslora: bool = False,
+        targets: Sequence[str] = ("query", "value"),
+        target_layer_names: Sequence[str] | None = None,
+    ) -> None:
+        """Freezes the backbone and adds adapters to `targets`; see `llama_exp.lora.enable`.
+
+        `target_layer_names` is KerasHub's name for `targets`.
+        """
+        lora.enable(self, rank, alpha, dropout, use_rslora, target_layer_names or targets)
+
+    def quantize(self, mode, **kwargs) -> None:
+        """Refuses: Keras' inherited method would find no layer it knows, warn, and change nothing."""
+        raise ValueError(f"mode={mode!r}: quantization is not supported. Use the bfloat16 policy to halve the memory.")
+
+    @classmethod
+    def from_preset(cls, preset: str, load_weights: bool = True, **kwargs) -> LlamaBackbone:
+        """The backbone of a preset.
+
+        Args:
+            preset: a key of `presets`, `kaggle://...`, `hf://...`, or a local folder in KerasHub's format.
+            load_weights: false: the preset's architecture with random weights.
+            **kwargs: constructor arguments, which win over the preset's; another shape than the preset's is an error.
+
+        Raises:
+            InputError: the preset could not be had, is damaged, or does not fit `kwargs`.
+        """
+        from llama_exp import preset as presets
+        from llama_exp.models import keras_hub_format
+
+        return keras_hub_format.load_backbone(cls, presets.resolve(preset, load_weights), load_weights, **kwargs)
+
+    def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
+        """Writes a preset that KerasHub and `from_preset` read.
+
+        Args:
+            preset_dir: a folder that does not exist, is empty, or holds a preset, which is replaced.
+            max_shard_size: GiB per weight file; None: one file.
+
+        Raises:
+            ValueError: the backbone has adapters.
+        """
+        from llama_exp.models import keras_hub_format
+
+        keras_hub_format.save_preset(self, Path(preset_dir), max_shard_gib=max_shard_size)
+
+    @staticmethod
+    def get_layout_map(device_mesh, model_parallel_dim_name: str = "model", data_parallel_dim_name: str = "batch"):
+        """How the variables are spread over `device_mesh`, for `keras.distribution.ModelParallel` (JAX only)."""
+        return layout_map(device_mesh, model_parallel_dim_name, data_parallel_dim_name)
 
     def get_config(self) -> dict:
         """All constructor arguments under their newer names; `from_config` rebuilds the same architecture."""

@@ -76,7 +76,6 @@ def rope_tables(position_ids, frequencies: np.ndarray, position_scaling_factor: 
 def rotate(x_BNSH, cos_B1SH, sin_B1SH):
     """`x_BNSH` with the pair (x_e, x_{e+E}) turned by the tables' angle.
 
-    (a, b) -> (a cos - b sin, b cos + a sin), written as x cos + swap(x) sin with the first half of sin negated.
+    (a, b) -> (a cos - b sin, b cos + a sin), written as x cos + roll(x, E) sin with the first half of sin negated.
     """
-    first_BNSE, second_BNSE = ops.split(x_BNSH, 2, axis=-1)
-    return x_BNSH * cos_B1SH + ops.concatenate([second_BNSE, first_BNSE], axis=-1) * sin_B1SH
+    return x_BNSH * cos_B1SH + ops.roll(x_BNSH, x_BNSH.shape[-1] // 2, axis=-1) * sin_B1SH

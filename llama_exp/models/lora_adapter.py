@@ -1,0 +1,69 @@
+"""The low-rank adapter (Hu et al. 2021, arXiv:2106.09685) as a layer for the slot of a `Linear`.
+
+Shape letters: M rows (tokens), I inputs, O outputs, R rank.
+"""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+# Variables stay float32 over any base: an update of 1e-4 relative size is lost in bfloat16's 8 bits.
+POLICY_OF_COMPUTE_DTYPE = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+class LoraAdapter(keras.layers.Layer):
+    """s * (dropout(x) A) B, with A (I, R) and B (R, O); the product A B is never formed.
+
+        before         x ──> W ──────────────> y          W (I, O) trainable
+        with adapter   x ──> W ──────────> + ─> y         W frozen
+                       └──> A ──> B ──> *s ┘              A, B trainable; B = 0 at first, so y is unchanged
+
+    A is drawn from U(-1/sqrt(I), 1/sqrt(I)), which is PEFT's kaiming_uniform(a=sqrt(5)).
+
+    Numerics: variables in float32, products in the base's compute dtype.
+
+    Args:
+        rank: R.
+        output_dim: O.
+        scale: s, that is alpha / R, or alpha / sqrt(R) for rsLoRA.
+        dropout: probability of zeroing an element of x, in training.
+        **kwargs: Keras layer arguments (`name`, `dtype`).
+    """
+
+    def __init__(self, rank: int, output_dim: int, scale: float, dropout: float, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.rank = rank
+        self.output_dim = output_dim
+        self.scale = scale
+        self.dropout = dropout
+
+    def build(self, input_shape):
+        """Creates `lora_a` (I, R) and `lora_b` (R, O) for inputs (M, I)."""
+        bound = 1 / math.sqrt(input_shape[-1])
+        uniform = keras.initializers.RandomUniform(-bound, bound)
+        self.lora_a = self.add_weight(name="lora_a", shape=(input_shape[-1], self.rank), initializer=uniform)
+        self.lora_b = self.add_weight(name="lora_b", shape=(self.rank, self.output_dim), initializer="zeros")
+        self.built = True
+
+    def call(self, x_MI, seeds=None):
+        """Adapts x_MI (M, I) to (M, O), both in the compute dtype; `seeds` as in `Linear.call`."""
+        if seeds is not None and self.dropout > 0:
+            x_MI = seeds.dropout(x_MI, self.dropout)
+        low_MR = ops.matmul(x_MI, ops.cast(self.lora_a, self.compute_dtype)) * self.scale
+        return ops.matmul(low_MR, ops.cast(self.lora_b, self.compute_dtype))
+
+    def delta(self):
+        """What merging adds to the kernel: s A B, (I, O) float32."""
+        return self.scale * ops.matmul(self.lora_a, self.lora_b)
+
+    def get_config(self) -> dict:
+        """Constructor arguments."""
+        return super().get_config() | {
+            "rank": self.rank,
+            "output_dim": self.output_dim,
+            "scale": self.scale,
+            "dropout": self.dropout,
+        }
