@@ -1,0 +1,15 @@
+"""The configuration's frontier: before it only data, behind it a typed `Config`. Imports no framework.
+
+    check_arguments   a command line -> every mistake at once (ConfigError), or what Hydra may run
+    to_config         a composed config -> `Config`
+    config_hash       `Config` -> which experiment it is
+    to_dict           `Config` or section -> plain data
+
+Hydra composes untyped, because it would stop at the first mistake; the types of llama_exp/config.py are applied here.
+"""
+
+from llama_exp.check.arguments import CONF, Command, check_arguments
+from llama_exp.check.identity import config_hash, to_dict
+from llama_exp.check.resolve import to_config
+
+__all__ = ["CONF", "Command", "check_arguments", "config_hash", "to_config", "to_dict"]

@@ -1,0 +1,184 @@
+"""Which values are impossible together. A rule runs only where every section it reads is sound by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from llama_exp import lora
+from llama_exp.config import Config, ModelConfig, ScheduleConfig, TfdsConfig, WsdScheduleConfig
+from llama_exp.errors import Problem
+from llama_exp.model import linear_shapes
+
+ROPE_ADJUSTMENT = (
+    "rope_frequency_adjustment_factor",
+    "rope_low_freq_factor",
+    "rope_high_freq_factor",
+    "rope_pretraining_sequence_length",
+)
+PRESET_TOKENIZER = "llama_exp.tokenizer.preset"
+
+
+def _nearest_number(value: int, possible: list[int]) -> int:
+    return min(possible, key=lambda candidate: (abs(candidate - value), candidate))
+
+
+def heads(config: Config) -> Iterator[Problem]:
+    """Query heads divide the hidden size into even heads; key/value heads divide the query heads."""
+    model = config.model
+    if model.hidden_dim % (2 * model.num_query_heads):
+        step = 2 * model.num_query_heads
+        yield Problem(
+            "is no even multiple of model.num_query_heads: rotary embedding turns pairs within a head",
+            "model.hidden_dim",
+            f"hidden_dim={model.hidden_dim} with num_query_heads={model.num_query_heads}",
+            f"the nearest hidden_dim is {max(1, round(model.hidden_dim / step)) * step}",
+        )
+    if model.num_query_heads % model.num_key_value_heads:
+        divisors = [n for n in range(1, model.num_query_heads + 1) if model.num_query_heads % n == 0]
+        yield Problem(
+            "does not divide model.num_query_heads: each key/value head serves the same number of query heads",
+            "model.num_key_value_heads",
+            f"num_key_value_heads={model.num_key_value_heads} with num_query_heads={model.num_query_heads}",
+            f"the nearest num_key_value_heads is {_nearest_number(model.num_key_value_heads, divisors)}",
+        )
+
+
+def rope(config: Config) -> Iterator[Problem]:
+    """Llama 3.1's four rotary keys come together, the low frequency factor below the high one."""
+    values = {key: getattr(config.model, key) for key in ROPE_ADJUSTMENT}
+    absent = [key for key, value in values.items() if value is None]
+    if absent and len(absent) < len(values):
+        yield Problem(
+            "Llama 3.1's four rotary keys come together or not at all",
+            f"model.{absent[0]}",
+            ", ".join(f"{key}={'null' if value is None else value}" for key, value in values.items()),
+            f"set {', '.join(absent)} too, or all four to null",
+        )
+    elif not absent and not config.model.rope_low_freq_factor < config.model.rope_high_freq_factor:
+        yield Problem(
+            "is not below model.rope_high_freq_factor",
+            "model.rope_low_freq_factor",
+            f"{config.model.rope_low_freq_factor} with rope_high_freq_factor={config.model.rope_high_freq_factor}",
+            "Llama 3.1 uses 1 and 4",
+        )
+
+
+def lora_targets(config: Config) -> Iterator[Problem]:
+    """Every target names a layer, and no adapter is wider than its layer."""
+    if config.lora.rank == 0:
+        return
+    shapes = linear_shapes(vars(config.model))
+    yield from lora.target_problems(config.lora.targets, list(shapes))
+    paths = lora.matching_paths(config.lora.targets, list(shapes))
+    narrowest = min(paths, key=lambda path: min(shapes[path]), default=None)
+    if narrowest is not None and config.lora.rank > min(shapes[narrowest]):
+        inputs, outputs = shapes[narrowest]
+        yield Problem(
+            f"exceeds the size of a target: {narrowest} is {inputs} x {outputs}, so a larger rank adds nothing",
+            "lora.rank",
+            str(config.lora.rank),
+            f"give at most {min(inputs, outputs)}, or leave that layer out of lora.targets",
+        )
+
+
+def steps(config: Config) -> Iterator[Problem]:
+    """Warm-up and decay fit into the run."""
+    schedule, max_steps = config.schedule, config.trainer.max_steps
+    if not isinstance(schedule, ScheduleConfig):
+        return
+    decay_steps = schedule.decay_steps if isinstance(schedule, WsdScheduleConfig) else 0
+    if schedule.warmup_steps > max_steps:
+        yield Problem(
+            "is longer than the run",
+            "schedule.warmup_steps",
+            f"warmup_steps={schedule.warmup_steps} with trainer.max_steps={max_steps}",
+            f"give at most {max_steps}, or raise trainer.max_steps",
+        )
+    elif schedule.warmup_steps + decay_steps > max_steps:
+        yield Problem(
+            "does not fit into the run behind the warm-up",
+            "schedule.decay_steps",
+            f"decay_steps={decay_steps}, warmup_steps={schedule.warmup_steps}, trainer.max_steps={max_steps}",
+            f"give at most {max_steps - schedule.warmup_steps}, or raise trainer.max_steps",
+        )
+
+
+def preset(config: Config) -> Iterator[Problem]:
+    """Weights and a tokenizer can only be loaded from somewhere."""
+    if config.preset.source is not None:
+        return
+    action = "set preset.source=<built-in id, kaggle://, hf:// or folder>"
+    if config.preset.load_weights:
+        yield Problem(
+            "asks for weights, but preset.source names none",
+            "preset.load_weights",
+            "load_weights=true with source=null",
+            f"{action}, or preset=none for random weights",
+        )
+    tokenizer = config.tokenizer
+    if getattr(tokenizer, "_target_", None) == PRESET_TOKENIZER:
+        yield Problem(
+            "takes the preset's tokenizer, but preset.source names no preset",
+            "tokenizer._target_",
+            "tokenizer=preset with source=null",
+            f"{action}, or choose tokenizer=bpe",
+        )
+
+
+def vocabulary(config: Config) -> Iterator[Problem]:
+    """The model has a row for each token."""
+    size = getattr(config.tokenizer, "vocabulary_size", 0)
+    if size > config.model.vocabulary_size:
+        yield Problem(
+            "exceeds model.vocabulary_size: the last tokens would have no embedding",
+            "tokenizer.vocabulary_size",
+            f"{size} with model.vocabulary_size={config.model.vocabulary_size}",
+            f"give at most {config.model.vocabulary_size}, or raise model.vocabulary_size",
+        )
+
+
+def tfds_keys(config: Config) -> Iterator[Problem]:
+    """A TFDS record is read as text, or as prompt and completion."""
+    dataset = config.dataset
+    if not isinstance(dataset, TfdsConfig):
+        return
+    pair = (dataset.prompt_key is not None, dataset.completion_key is not None)
+    if (dataset.text_key is not None, *pair) not in ((True, False, False), (False, True, True)):
+        yield Problem(
+            "a record is either text, or prompt and completion",
+            "dataset.text_key",
+            f"text_key={dataset.text_key}, prompt_key={dataset.prompt_key}, completion_key={dataset.completion_key}",
+            "set text_key alone, or text_key=null with prompt_key and completion_key",
+        )
+
+
+def resume(config: Config) -> Iterator[Problem]:
+    """A run can only be resumed from where there is something."""
+    if config.resume not in ("none", "auto") and not Path(config.resume).expanduser().is_dir():
+        yield Problem(
+            "is neither none nor auto, and no such folder exists",
+            "resume",
+            config.resume,
+            "give none, auto, or a run or checkpoint folder (outputs/<name>/<run>)",
+        )
+
+
+RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...] = (
+    (("model",), heads),
+    (("model",), rope),
+    (("model", "lora"), lora_targets),
+    (("schedule", "trainer"), steps),
+    (("preset", "tokenizer"), preset),
+    (("tokenizer", "model"), vocabulary),
+    (("dataset",), tfds_keys),
+    (("resume",), resume),
+)
+
+
+def impossible_pairs(config: Config, unsound: set[str]) -> Iterator[Problem]:
+    """Problems of all rules whose sections are sound; `model` rules need a model of ours."""
+    for sections, rule in RULES:
+        if unsound & set(sections) or ("model" in sections and not isinstance(config.model, ModelConfig)):
+            continue
+        yield from rule(config)

@@ -1,0 +1,49 @@
+"""Limits on the user's own YAML files, applied before anything expands them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from llama_exp.check.composition import shown_path
+from llama_exp.errors import Problem
+
+LARGEST_BYTES = 1_000_000
+MOST_NODES = 20_000  # with every alias written out
+MOST_FILES = 2_000
+
+
+def oversized_files(folder: Path) -> Iterator[Problem]:
+    """A problem for each YAML file below `folder` that is too large, by itself or once its aliases are expanded."""
+    for index, path in enumerate(sorted(folder.rglob("*.yaml"))):
+        where = shown_path(path)
+        if index == MOST_FILES:
+            yield Problem("holds too many YAML files", str(folder), f"more than {MOST_FILES}", "name a smaller folder")
+            return
+        size = path.stat().st_size
+        if size > LARGEST_BYTES:
+            yield Problem("is too large for a config file", where, f"{size} bytes", f"at most {LARGEST_BYTES} bytes")
+        elif b"*" in (content := path.read_bytes()):
+            try:
+                num_nodes = _expanded_size(yaml.compose(content, Loader=yaml.SafeLoader))
+            except yaml.YAMLError:
+                continue  # reported with its line where it is loaded
+            except RecursionError:
+                num_nodes = MOST_NODES + 1
+            if num_nodes > MOST_NODES:
+                action = "write the values out, or use ${interpolations}"
+                yield Problem("grows too large once its aliases are expanded", where, f"> {MOST_NODES} nodes", action)
+
+
+def _expanded_size(node: yaml.Node | None, sizes: dict[int, int] | None = None) -> int:
+    """Nodes below and including `node`, an alias counted as often as it is used; a cycle raises RecursionError."""
+    sizes = {} if sizes is None else sizes
+    if node is None:
+        return 0
+    if id(node) not in sizes:
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        flat = [child for entry in children for child in (entry if isinstance(entry, tuple) else (entry,))]
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in flat)
+    return sizes[id(node)]
