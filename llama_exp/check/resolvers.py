@@ -22,8 +22,11 @@ def share(fraction: float, steps: int) -> int:
 
 
 def folder_name(text: str) -> str:
-    """`${folder_name:lora.rank=8}`: as a folder's name; a long one is cut and ends in a hash of the whole."""
-    name = re.sub(r"[^A-Za-z0-9_.,=+-]+", "-", text).strip("-.") or "defaults"
+    """`${folder_name:lora.rank=8}`: lora.rank-8; a long one is cut and ends in a hash of the whole.
+
+    Only characters that need no quotes in `hydra.run.dir=<folder>`: a job is resumed that way.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", text.replace(",", "_")).strip("-.") or "defaults"
     if len(name) <= LONGEST_FOLDER_NAME:
         return name
     return f"{name[: LONGEST_FOLDER_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:HASH_LETTERS]}"

@@ -1,0 +1,68 @@
+"""From the command line to the result: check everything, compose, cross the frontier, run, report.
+
+    python train.py lora.rank=8        or        llama-exp train lora.rank=8
+
+Exit codes are those of `llama_exp.errors.ExitCode`; a sweep's jobs fail one by one, and the sweep tells at its end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from llama_exp.check import CONF, check_arguments, to_config
+from llama_exp.check.composition import VERSION_BASE
+from llama_exp.errors import ExitCode, Interrupted, Preempted
+from llama_exp.failures import Failures, of_hydra, report
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base=VERSION_BASE)
+def job(cfg: DictConfig) -> float | None:
+    """One run; returns the objective (validation loss), or None for a failed job of a sweep."""
+    node = HydraConfig.get()
+    overrides, in_sweep = list(node.overrides.task), node.mode == RunMode.MULTIRUN
+    if in_sweep:
+        print(f"\njob {node.job.num}: {node.job.override_dirname or 'no overrides'}", file=sys.stderr)
+    try:
+        from llama_exp.run import run_job
+
+        return run_job(to_config(cfg), overrides, Path(node.runtime.output_dir))
+    except (Exception, KeyboardInterrupt) as error:
+        code = report(error, debug=bool(cfg.debug))
+        if not in_sweep or isinstance(error, (Preempted, Interrupted, KeyboardInterrupt)):
+            raise SystemExit(code) from error
+        Failures(Path(node.sweep.dir)).add(node.job.num, overrides, error, code)
+        return None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command line (default: the process' own) and leaves the process with its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on to us instead of printing them its own way
+    debug, failures = "debug=true" in arguments, None
+    try:
+        command = check_arguments(arguments)
+        if command.sweep_dir is not None:
+            failures = Failures(command.sweep_dir)
+        sys.argv[1:] = command.arguments
+        job()
+        code = ExitCode.OK
+    except (Exception, KeyboardInterrupt) as error:
+        code = report(of_hydra(error), debug)
+    if failures is not None and failures.show():
+        code = ExitCode.SWEEP
+    if code:
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    from llama_exp import train
+
+    train.main()  # not this copy of the module: other processes find its functions under their real name
