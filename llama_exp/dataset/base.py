@@ -1,0 +1,160 @@
+"""What every data set does: records -> train and validation -> token rows, cached."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llama_exp.dataset.cache import cached_folder, content_key
+from llama_exp.dataset.examples import FORMAT_VERSION, Examples
+from llama_exp.dataset.packing import PACKINGS
+from llama_exp.dataset.records import Record
+from llama_exp.dataset.rows import OVERLONG, RowWriter
+from llama_exp.errors import ConfigError, InputError, Problem
+
+SPLITS = ("train", "validation")
+LOSS_ON = ("completion", "all")
+
+
+class Dataset(abc.ABC):
+    """A source of documents.
+
+    Args:
+        sequence_length: Tokens per row, at least 2.
+        packing: concat, best_fit or none (a string or an enum member of that value; so below).
+        overlong: split, truncate, drop or error.
+        validation_fraction: Share of the documents that a hash of their content puts into validation, in (0, 1).
+
+    Raises:
+        ConfigError: a value is impossible.
+    """
+
+    name: str
+
+    def __init__(self, *, sequence_length: int, packing: str, overlong: str, validation_fraction: float):
+        self.sequence_length = sequence_length
+        self.packing = chosen("dataset.packing", packing, PACKINGS)
+        self.overlong = chosen("dataset.overlong", overlong, OVERLONG)
+        self.validation_fraction = validation_fraction
+        if sequence_length < 2:
+            raise rejected("dataset.sequence_length", "a row needs a token and its successor", sequence_length, ">= 2")
+        if not 0 < validation_fraction < 1:
+            raise rejected("dataset.validation_fraction", "not a share", validation_fraction, "a number in (0, 1)")
+        self._fingerprint: str | None = None
+
+    @abc.abstractmethod
+    def open(self, cache_dir: str | Path) -> None:
+        """Makes the source ready to be read, with its own files under `cache_dir`, and computes the fingerprint.
+
+        Raises:
+            InputError: the source is missing, damaged or empty. StorageError: the cache cannot be written.
+        """
+
+    @abc.abstractmethod
+    def documents(self) -> Iterator[tuple[str, Record]]:
+        """Every record with its split, `train` or `validation`, in a fixed order. Needs `open`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of the documents and of everything that decides their split and their form."""
+        if self._fingerprint is None:
+            raise ValueError(f"{self.name}: call open(cache_dir) before anything else")
+        return self._fingerprint
+
+    def texts(self, split: str) -> Iterator[str]:
+        """The plain texts of one split, to train a tokenizer on."""
+        return (record.text for its_split, record in self.documents() if its_split == split)
+
+    def prepare(
+        self, tokenizer: Any, *, cache_dir: str | Path, loss_on: str, minimum_train_rows: int = 1
+    ) -> dict[str, Examples]:
+        """Token rows of both splits, from the cache where they are there already.
+
+        Args:
+            tokenizer: See `llama_exp.tokenizer`.
+            cache_dir: Rows go into its folder `examples`, under a key of everything that decides them.
+            loss_on: completion or all: which target tokens count.
+            minimum_train_rows: Fewer rows than this cannot be trained on (the batch size).
+
+        Raises:
+            InputError: a split is empty or too small, a document is too long under `overlong=error`, or a token id
+                lies outside the vocabulary. StorageError: the cache cannot be written.
+        """
+        loss_on = chosen("objective.loss_on", loss_on, LOSS_ON)
+        key = content_key(
+            format_version=FORMAT_VERSION,
+            dataset=self.fingerprint,
+            tokenizer=tokenizer.fingerprint,
+            vocabulary_size=tokenizer.vocabulary_size,
+            sequence_length=self.sequence_length,
+            packing=self.packing,
+            overlong=self.overlong,
+            loss_on=loss_on,
+        )
+
+        def build(folder: Path) -> dict[str, Any]:
+            return self._write(folder, tokenizer, loss_on)
+
+        folder, facts = cached_folder(Path(cache_dir) / "examples", key[:32], build)
+        for split in SPLITS:
+            needed = minimum_train_rows if split == "train" else 1
+            if facts[split]["rows"] < needed:
+                raise self._too_small(split, facts[split], needed)
+        return {split: Examples(folder / split, facts[split], fingerprint=f"{key}-{split}") for split in SPLITS}
+
+    def _write(self, folder: Path, tokenizer: Any, loss_on: str) -> dict[str, Any]:
+        with contextlib.ExitStack() as stack:
+            writers = {
+                split: stack.enter_context(
+                    RowWriter(
+                        folder / split,
+                        name=f"{self.name}, split {split}",
+                        tokenizer=tokenizer,
+                        sequence_length=self.sequence_length,
+                        overlong=self.overlong,
+                        loss_on=loss_on,
+                    )
+                )
+                for split in SPLITS
+            }
+            for split, record in self.documents():
+                writers[split].add(record)
+            facts = {split: writer.finish(self.packing) for split, writer in writers.items()}
+        for split, counts in facts.items():
+            if not counts["rows"]:  # before it enters the cache: an empty set is no result
+                raise self._too_small(split, counts, 1)
+        return facts
+
+    def _too_small(self, split: str, counts: dict[str, int], needed: int) -> InputError:
+        stages = ("documents", "empty", "overlong", "overlong_dropped", "masked", "tokens", "rows")
+        return InputError(
+            Problem(
+                what=f"the {split} split has fewer rows than the {needed} that are needed",
+                where=f"dataset {self.name}",
+                found=", ".join(f"{stage.replace('_', ' ')} {counts[stage]}" for stage in stages),
+                action="give more data, change dataset.validation_fraction, or shorten dataset.sequence_length"
+                " (and trainer.batch_size)",
+            )
+        )
+
+    def _split_of(self, group: str) -> str:
+        """Validation for the share `validation_fraction` of all hashes: equal content always falls on one side."""
+        hashed = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big")
+        return "validation" if hashed < self.validation_fraction * 2**64 else "train"
+
+
+def chosen(where: str, value: Any, allowed: Any) -> str:
+    """The plain string of a choice, given as a string or an enum member; ConfigError where it is none of the allowed."""
+    value = getattr(value, "value", value)
+    if value not in allowed:
+        raise rejected(where, "not one of the choices", value, ", ".join(allowed))
+    return value
+
+
+def rejected(where: str, what: str, found: Any, allowed: str) -> ConfigError:
+    """A ConfigError about one key."""
+    return ConfigError(Problem(what=what, where=where, found=repr(found), action=f"allowed: {allowed}"))

@@ -1,0 +1,152 @@
+"""Data sets of ours: the raw source is read once, and a TFDS builder keeps its examples.
+
+    <cache_dir>/tfds/<name>/<content key>/1.0.0/    ArrayRecord files of TFDS
+    <cache_dir>/tfds/<name>/<content key>.json      number, bytes and SHA-256 of the documents
+
+The small file answers everything that opening a data set asks, so TFDS is not even imported when the rows are cached.
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llama_exp.dataset.base import Dataset
+from llama_exp.dataset.cache import content_key, locked, read_json, storage_errors, write_json
+from llama_exp.dataset.records import Record
+from llama_exp.errors import InputError, LlamaExpError, Problem
+
+log = logging.getLogger("llama_exp")
+
+
+class BuilderDataset(Dataset):
+    """A data set of ours: examples that a TFDS builder of our own keeps under `<cache_dir>/tfds`."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._folder: Path | None = None
+        self._config_name = ""
+
+    @property
+    def record_options(self) -> dict[str, Any]:
+        """What shapes records after they were stored; part of the fingerprint."""
+        return {}
+
+    @abc.abstractmethod
+    def source_key(self) -> str:
+        """A cheap hexadecimal key of the raw source and of the options that shape the examples."""
+
+    @abc.abstractmethod
+    def generate(self) -> Iterator[dict[str, str]]:
+        """The examples, made from the raw source; the builder stores them."""
+
+    @abc.abstractmethod
+    def record(self, example: dict[str, str]) -> Record:
+        """The record of a stored example."""
+
+    def open(self, cache_dir: str | Path) -> None:
+        """Builds the examples unless that was done before, and computes the fingerprint."""
+        self._folder = Path(cache_dir) / "tfds"
+        self._config_name = self._named(self.source_key()[:24])
+        facts = self._facts_path()
+        stored = read_json(facts)
+        if stored is None or not self._builder_folder().is_dir():
+            with storage_errors(self._folder):
+                facts.parent.mkdir(parents=True, exist_ok=True)
+                with locked(facts.with_suffix(".lock")):
+                    stored = read_json(facts)
+                    if stored is None or not self._builder_folder().is_dir():
+                        stored = self._build(facts)
+        self._fingerprint = content_key(
+            name=self.name,
+            documents=stored["sha256"],
+            validation_fraction=self.validation_fraction,
+            **self.record_options,
+        )
+
+    def documents(self) -> Iterator[tuple[str, Record]]:
+        """Every record with its split, read from the builder's files."""
+        assert self._folder is not None, "open() comes first"
+        from llama_exp.dataset import builders
+
+        builder = builders.build(self.name, self._config_name, str(self._folder), self.generate)
+        for example in self._guarded(builders.read(builder, "train")):
+            record = self.record({field: value.decode("utf-8") for field, value in example.items()})
+            yield self._split_of(record.group), record
+
+    def _named(self, key: str) -> str:
+        return key
+
+    def _facts_path(self) -> Path:
+        return self._folder / self.name / f"{self._config_name}.json"
+
+    def _builder_folder(self) -> Path:
+        return self._folder / self.name / self._config_name
+
+    def _build(self, facts: Path) -> dict[str, Any]:
+        from llama_exp.dataset import builders
+
+        counts = {"documents": 0, "bytes": 0}
+        total = hashlib.sha256()
+        errors = []
+
+        def counted() -> Iterator[dict[str, str]]:
+            try:
+                for example in self.generate():
+                    content = {field: value for field, value in example.items() if field != "source"}
+                    counts["documents"] += 1
+                    counts["bytes"] += sum(len(value.encode()) for value in content.values())
+                    total.update(json.dumps(content, sort_keys=True).encode() + b"\n")
+                    yield example
+            except LlamaExpError as error:
+                errors.append(error)
+                raise
+
+        examples = self._not_empty(counted())
+        try:
+            builders.build(self.name, self._config_name, str(self._folder), lambda: examples)
+        except Exception:
+            if errors:  # TFDS would pass on a copy, with its own text
+                raise errors[0] from None
+            raise
+        stored = {**counts, "sha256": total.hexdigest()}
+        write_json(facts, stored)
+        log.info("dataset %s: %d documents, %d bytes", self.name, counts["documents"], counts["bytes"])
+        return stored
+
+    def _not_empty(self, examples: Iterator[dict[str, str]]) -> Iterator[dict[str, str]]:
+        """The same examples; the first one is made right here, so that an empty source fails before a builder starts."""
+        first = next(examples, None)
+        if first is None:
+            raise InputError(
+                Problem(
+                    what="the data set is empty",
+                    where=f"dataset {self.name}",
+                    found="0 documents",
+                    action="check the source: its files may hold nothing but white space",
+                )
+            )
+
+        def all_of_them() -> Iterator[dict[str, str]]:
+            yield first
+            yield from examples
+
+        return all_of_them()
+
+    def _guarded(self, examples: Iterator[Any]) -> Iterator[Any]:
+        try:
+            yield from examples
+        except Exception as error:  # the reader's exceptions come from C++, without a type of their own
+            raise InputError(
+                Problem(
+                    what="the prepared examples cannot be read",
+                    where=str(self._builder_folder()),
+                    found=str(error).splitlines()[0],
+                    action="delete that folder: it is built again",
+                )
+            ) from error

@@ -1,0 +1,77 @@
+"""Plain text on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llama_exp.dataset import files
+from llama_exp.dataset.base import chosen
+from llama_exp.dataset.builder_dataset import BuilderDataset
+from llama_exp.dataset.cache import content_key
+from llama_exp.dataset.records import Record, document
+
+_VERSION = 1  # raise it when the way files become documents changes
+_DOCUMENTS = ("file", "paragraph", "line")
+_ENCODING_ERRORS = ("strict", "replace")
+
+
+class TextFiles(BuilderDataset):
+    """UTF-8 text files: each file, paragraph (between blank lines) or line is a document; blank ones are none.
+
+    Args:
+        files: Paths or glob patterns.
+        document: file, paragraph or line.
+        encoding_errors: strict (stop, naming file and line) or replace (U+FFFD, counted).
+        **options: See `Dataset`.
+    """
+
+    name = "text_files"
+
+    def __init__(self, *, files: Sequence[str], document: str, encoding_errors: str, **options: Any):
+        super().__init__(**options)
+        self.files = list(files)
+        self.document = chosen("dataset.document", document, _DOCUMENTS)
+        self.encoding_errors = chosen("dataset.encoding_errors", encoding_errors, _ENCODING_ERRORS)
+
+    def source_key(self) -> str:
+        """SHA-256 of the files' bytes, names and the options."""
+        paths = files.resolve(self.files)
+        return content_key(
+            version=_VERSION,
+            names=[path.name for path in paths],
+            digests=files.digests(paths),
+            document=self.document,
+            encoding_errors=self.encoding_errors,
+        )
+
+    def generate(self) -> Iterator[dict[str, str]]:
+        """The documents in the order of the files; `source` is file:line of a document's first line."""
+        for path in files.resolve(self.files):
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise files.unreadable(error) from None
+            text = files.decode(data, path, self.encoding_errors)
+            for line, part in _parts(text, self.document):
+                yield {"text": part, "source": f"{path.name}:{line}"}
+
+    def record(self, example: dict[str, str]) -> Record:
+        """The text as it is."""
+        return document(example["source"], example["text"])
+
+
+def _parts(text: str, kind: str) -> Iterator[tuple[int, str]]:
+    """(number of its first line, text) of each document."""
+    if kind == "file":
+        if text.strip():
+            yield 1, text
+        return
+    pattern = r"[^\n]+" if kind == "line" else r"[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*"
+    line, position = 1, 0
+    for match in re.finditer(pattern, text):
+        line += text.count("\n", position, match.start())
+        position = match.start()
+        if match.group().strip():
+            yield line, match.group()

@@ -1,0 +1,162 @@
+"""Byte-level BPE, as Llama 3 has it.
+
+Every byte is a token of its own, so every text has an encoding and `decode` gives back exactly what was encoded.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import models, pre_tokenizers, trainers
+
+# Llama 3's (and tiktoken's cl100k_base) split of text into words: no merge crosses these borders.
+SPLIT_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+BEGIN, END, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|pad|>"
+# KerasHub's Llama3Tokenizer refuses a vocabulary without the first five.
+SPECIAL_TOKENS = (BEGIN, END, "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", PAD)
+STOP_TOKENS = (END, "<|eot_id|>", "<|im_end|>")
+PAD_TOKENS = (PAD, "<|finetune_right_pad_id|>")
+
+# The split pattern keeps letters apart from "<|", so no merge can ever make such a token out of text.
+_SPECIAL_FORM = re.compile(r"<\|\w+\|>")
+
+
+class BytePairTokenizer:
+    """A byte-level BPE tokenizer over a vocabulary and merge rules.
+
+    Args:
+        vocabulary: Token -> id. Tokens are in GPT-2's printable form of bytes; those of the form <|name|> are special.
+        merges: Pairs of tokens, the first pair merges first.
+
+    Raises:
+        ValueError: a byte or a part of a merge rule is missing from the vocabulary, or ids repeat.
+    """
+
+    def __init__(self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]):
+        missing = [token for token in byte_tokens() if token not in vocabulary]
+        missing += [token for pair in merges for token in (*pair, "".join(pair)) if token not in vocabulary]
+        if missing:
+            raise ValueError(f"vocabulary: {len(missing)} tokens are missing, among them {missing[0]!r}: add them")
+        if len(set(vocabulary.values())) != len(vocabulary) or min(vocabulary.values()) < 0:
+            raise ValueError("vocabulary: ids must be different and not negative")
+        self._vocabulary = dict(vocabulary)
+        self._merges = [tuple(pair) for pair in merges]
+        self._special = {token: id_ for token, id_ in vocabulary.items() if _SPECIAL_FORM.fullmatch(token)}
+        self._special_ids = frozenset(self._special.values())
+        self._encoder = tokenizers.Tokenizer(models.BPE(vocab=self._vocabulary, merges=self._merges))
+        self._encoder.pre_tokenizer = _pre_tokenizer()
+        to_byte = {token: byte for byte, token in enumerate(byte_tokens())}
+        self._bytes = {
+            id_: token.encode() if token in self._special else bytes(to_byte[character] for character in token)
+            for token, id_ in vocabulary.items()
+        }
+        self.vocabulary_size = max(vocabulary.values()) + 1
+        self.bos_id = self._special.get(BEGIN)
+        self.eos_id = self._special.get(END)
+        self.pad_id = next((self._special[token] for token in PAD_TOKENS if token in self._special), None)
+        self.stop_ids = tuple(self._special[token] for token in STOP_TOKENS if token in self._special)
+        self.fingerprint = hashlib.sha256(
+            json.dumps(["byte_pair", sorted(self._vocabulary.items()), self._merges]).encode()
+        ).hexdigest()
+
+    def encode(self, text: str, continuation: bool = False) -> list[int]:
+        """Token ids of a text; special tokens written in it are ordinary text."""
+        return self.encode_batch([text], continuation)[0]
+
+    def encode_batch(self, texts: Sequence[str], continuation: bool = False) -> list[list[int]]:
+        """Token ids of each text; a continuation is encoded like any other text."""
+        return [encoding.ids for encoding in self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """The text of token ids; bytes that are no UTF-8 (a character cut in two) become U+FFFD."""
+        skipped = self._special_ids if skip_special_tokens else frozenset()
+        try:
+            parts = [self._bytes[int(id_)] for id_ in token_ids if int(id_) not in skipped]
+        except KeyError as error:
+            raise ValueError(f"token_ids: {error.args[0]} is not in the vocabulary of {self.vocabulary_size}") from None
+        return b"".join(parts).decode("utf-8", errors="replace")
+
+    def special_id(self, token: str) -> int | None:
+        """The id of a special token, or None where the vocabulary has none of that name."""
+        return self._special.get(token)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `tokenizer.json` and `assets/tokenizer/` as KerasHub's Llama 3 presets have them."""
+        assets = Path(folder) / "assets" / "tokenizer"
+        assets.mkdir(parents=True, exist_ok=True)
+        vocabulary = dict(sorted(self._vocabulary.items(), key=lambda item: item[1]))
+        (assets / "vocabulary.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+        # KerasHub skips the version line, and without any line it cannot build its table of merges.
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in self._merges)]
+        (assets / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        config = {
+            "module": "keras_hub.src.models.llama3.llama3_tokenizer",
+            "class_name": "Llama3Tokenizer",
+            "config": {
+                "name": "llama3_tokenizer",
+                "trainable": True,
+                "dtype": {
+                    "module": "keras",
+                    "class_name": "DTypePolicy",
+                    "config": {"name": "int32"},
+                    "registered_name": None,
+                },
+                "config_file": "tokenizer.json",
+                "sequence_length": None,
+                "add_prefix_space": False,
+                "unsplittable_tokens": [token for token in SPECIAL_TOKENS if token in self._special],
+            },
+            "registered_name": "keras_hub>Llama3Tokenizer",
+        }
+        (Path(folder) / "tokenizer.json").write_text(json.dumps(config, indent=4), encoding="utf-8")
+
+
+@functools.cache
+def byte_tokens() -> tuple[str, ...]:
+    """GPT-2's printable character for each byte 0..255: itself where it prints, else one from U+0100 on."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    hidden = [byte for byte in range(256) if byte not in printable]
+    return tuple(chr(byte) if byte in printable else chr(256 + hidden.index(byte)) for byte in range(256))
+
+
+def train(texts: Iterable[str], vocabulary_size: int) -> BytePairTokenizer:
+    """A BPE tokenizer of at most `vocabulary_size` tokens: bytes, then merges by frequency, then special tokens."""
+    trained = tokenizers.Tokenizer(models.BPE())
+    trained.pre_tokenizer = _pre_tokenizer()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size - len(SPECIAL_TOKENS),
+        min_frequency=2,  # a pair seen once would only memorize its text
+        initial_alphabet=list(byte_tokens()),
+        show_progress=False,
+    )
+    trained.train_from_iterator(texts, trainer)
+    return from_merges([tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]])
+
+
+def from_merges(merges: Sequence[tuple[str, str]]) -> BytePairTokenizer:
+    """The tokenizer whose byte b has id b; merged tokens follow in order, then the special tokens."""
+    vocabulary = {token: byte for byte, token in enumerate(byte_tokens())}
+    for first, second in merges:
+        vocabulary.setdefault(first + second, len(vocabulary))
+    for token in SPECIAL_TOKENS:
+        vocabulary[token] = len(vocabulary)
+    return BytePairTokenizer(vocabulary, merges)
+
+
+def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )

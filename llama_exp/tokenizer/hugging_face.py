@@ -1,0 +1,129 @@
+"""Hugging Face's `tokenizer.json`, run by the tokenizers library."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from llama_exp.tokenizer.byte_pair import PAD_TOKENS, STOP_TOKENS
+
+TOKENIZER, TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
+_BOS_TOKENS = ("<|begin_of_text|>", "<s>")
+_EOS_TOKENS = ("<|end_of_text|>", "</s>", "<|endoftext|>", "<|im_end|>")
+
+
+class HuggingFaceTokenizer:
+    """A tokenizer over the text of a `tokenizer.json`.
+
+    The token that begins and the one that ends a document come from `tokenizer_config` (`bos_token`, `eos_token`), then
+    from `generation_config` (`bos_token_id`, `eos_token_id`, whose list also gives the stop tokens), then from the
+    usual names among the added tokens.
+
+    Args:
+        text: Content of `tokenizer.json`.
+        tokenizer_config: Content of `tokenizer_config.json`, or {}.
+        generation_config: Content of `generation_config.json`, or {}.
+
+    Raises:
+        ValueError: the text is no tokenizer, or a named token is not in its vocabulary.
+    """
+
+    def __init__(self, text: str, tokenizer_config: dict[str, Any], generation_config: dict[str, Any]):
+        self._text, self._tokenizer_config, self._generation_config = text, tokenizer_config, generation_config
+        self._encoder = _processor(text)
+        self._continuation = _processor(json.dumps(_without_leading_space(json.loads(text))))
+        self.vocabulary_size = max(self._encoder.get_vocab(with_added_tokens=True).values()) + 1
+        added = self._encoder.get_added_tokens_decoder()
+        self._special = {token.content: id_ for id_, token in added.items() if token.special}
+        stops = generation_config.get("eos_token_id")
+        stops = [stops] if isinstance(stops, int) else list(stops or [])
+        self.bos_id = self._find("bos_token", generation_config.get("bos_token_id"), _BOS_TOKENS)
+        self.eos_id = self._find("eos_token", stops[0] if stops else None, _EOS_TOKENS)
+        self.pad_id = self._find("pad_token", generation_config.get("pad_token_id"), PAD_TOKENS)
+        names = [self._special[token] for token in STOP_TOKENS if token in self._special]
+        ends = [] if self.eos_id is None else [self.eos_id]
+        self.stop_ids = tuple(dict.fromkeys([*ends, *stops, *names]))
+        self.fingerprint = hashlib.sha256(
+            json.dumps(["hugging_face", text, self.bos_id, self.eos_id, self.pad_id]).encode()
+        ).hexdigest()
+
+    def encode(self, text: str, continuation: bool = False) -> list[int]:
+        """Token ids of a text; special tokens written in it are ordinary text."""
+        return self.encode_batch([text], continuation)[0]
+
+    def encode_batch(self, texts: Sequence[str], continuation: bool = False) -> list[list[int]]:
+        """Token ids of each text; a continuation gets no space in front, whatever the tokenizer does else."""
+        encoder = self._continuation if continuation else self._encoder
+        return [encoding.ids for encoding in encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """The text of token ids, as the file's own decoder gives it."""
+        ids = [int(id_) for id_ in token_ids]
+        for id_ in ids:
+            if id_ < 0 or self._encoder.id_to_token(id_) is None:
+                raise ValueError(f"token_ids: {id_} is not in the vocabulary of {self.vocabulary_size}")
+        return self._encoder.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def special_id(self, token: str) -> int | None:
+        """The id of a special token, or None where the file has none of that name."""
+        return self._special.get(token)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the files as they were read, under Hugging Face's names; KerasHub has no class for them."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / TOKENIZER).write_text(self._text, encoding="utf-8")
+        for name, content in ((TOKENIZER_CONFIG, self._tokenizer_config), (GENERATION_CONFIG, self._generation_config)):
+            if content:
+                (folder / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+    def _find(self, key: str, fallback_id: int | None, names: Sequence[str]) -> int | None:
+        named = self._tokenizer_config.get(key)
+        if isinstance(named, dict):  # an AddedToken written out
+            named = named.get("content")
+        if named is not None:
+            token_id = self._encoder.token_to_id(named)
+            if token_id is None:
+                raise ValueError(f"{TOKENIZER_CONFIG}: {key} {named!r} is not in the vocabulary")
+            return token_id
+        if fallback_id is not None:
+            return fallback_id
+        return next((self._special[name] for name in names if name in self._special), None)
+
+
+def _processor(text: str) -> tokenizers.Tokenizer:
+    try:
+        processor = tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f"not a tokenizer.json of the tokenizers library ({error})") from None
+    processor.encode_special_tokens = True  # in text they are characters; only we add special tokens
+    processor.no_padding()
+    processor.no_truncation()
+    return processor
+
+
+def _without_leading_space(content: dict[str, Any]) -> dict[str, Any]:
+    """The same tokenizer without the space (or U+2581) that it would put in front of a text."""
+
+    def change(part: Any) -> Any:
+        if isinstance(part, list):
+            return [change(item) for item in part if not (isinstance(item, dict) and item.get("type") == "Prepend")]
+        if not isinstance(part, dict):
+            return part
+        part = {key: change(value) for key, value in part.items()}
+        if part.get("type") == "Metaspace":
+            part.update(prepend_scheme="never")
+            part.pop("add_prefix_space", None)
+        if part.get("type") == "ByteLevel":
+            part.update(add_prefix_space=False)
+        return part
+
+    changed = {key: change(content.get(key)) for key in ("normalizer", "pre_tokenizer")}
+    if (changed["normalizer"] or {}).get("type") == "Prepend":
+        changed["normalizer"] = None
+    return {**content, **changed}
