@@ -148,7 +148,7 @@ class Dataset(abc.ABC):
 
 
 def chosen(where: str, value: Any, allowed: Any) -> str:
-    """The plain string of a choice, given as a string or an enum member; ConfigError where it is none of the allowed."""
+    """The plain string of a choice (a string or an enum member); ConfigError where it is none of the allowed."""
     value = getattr(value, "value", value)
     if value not in allowed:
         raise rejected(where, "not one of the choices", value, ", ".join(allowed))

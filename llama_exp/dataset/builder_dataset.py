@@ -120,7 +120,7 @@ class BuilderDataset(Dataset):
         return stored
 
     def _not_empty(self, examples: Iterator[dict[str, str]]) -> Iterator[dict[str, str]]:
-        """The same examples; the first one is made right here, so that an empty source fails before a builder starts."""
+        """The same examples; the first one is made now, so that an empty source fails before a builder starts."""
         first = next(examples, None)
         if first is None:
             raise InputError(

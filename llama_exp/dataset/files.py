@@ -62,7 +62,7 @@ def unreadable(error: OSError) -> InputError:
 
 
 def decode(data: bytes, path: Path, errors: str = "strict", first_line: int = 1) -> str:
-    """The text of UTF-8 bytes, without a byte order mark and with line ends made \\n.
+    """The text of UTF-8 bytes, without a byte order mark and with line ends made newlines.
 
     Args:
         data: The bytes.

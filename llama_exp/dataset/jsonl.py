@@ -96,7 +96,7 @@ class Jsonl(BuilderDataset):
 
         try:
             item = json.loads(files.decode(line, path, first_line=number))
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise wrong("not JSON", f"{error}", "each line must be one JSON object") from None
         if not isinstance(item, dict):
             raise wrong("not a JSON object", type(item).__name__, "each line must be one JSON object") from None
@@ -120,7 +120,8 @@ class Jsonl(BuilderDataset):
             action = "write the character itself or the whole surrogate pair"
             raise wrong("half a surrogate pair", "an escape such as \\ud83d alone", action) from None
         except ValueError as error:
-            raise wrong("a value of the wrong form", str(error), "see the README's section on jsonl") from None
+            action = "text, prompt and completion are strings, messages a list of {role, content}"
+            raise wrong("a value of the wrong form", str(error), action) from None
         return json.dumps(content)
 
     def _content(self, item: dict[str, Any], form: str) -> dict[str, Any]:

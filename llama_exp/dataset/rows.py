@@ -5,6 +5,7 @@ Shape letters: L stands for sequence_length.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from itertools import groupby
 from pathlib import Path
@@ -26,7 +27,7 @@ _ROWS_AT_ONCE = 4096
 
 
 class RowWriter:
-    """Takes the records of one split and leaves `Examples` files in a folder.
+    """Takes the records of one split and leaves `Examples` files in a folder; a context manager.
 
     The tokens pass through flat files in the same folder, so that memory holds no more than some records, some rows,
     and a few numbers per document.
@@ -45,21 +46,19 @@ class RowWriter:
         self._folder, self._name, self._tokenizer = folder, name, tokenizer
         self._sequence_length, self._overlong, self._all_count = sequence_length, overlong, loss_on == "all"
         self._token_type = np.min_scalar_type(max(tokenizer.vocabulary_size - 1, 0))
-        self._tokens_file = open(folder / "tokens.flat", "wb")
-        self._targets_file = open(folder / "targets.flat", "wb")
         self._waiting: list[Record] = []
         self._lengths: list[int] = []
         self._max_token_id = 0
-        self.counts = dict.fromkeys(
-            ("documents", "empty", "overlong", "overlong_dropped", "masked", "masked_pieces"), 0
-        )
+        self.counts = dict.fromkeys(("documents", "empty", "overlong", "overlong_dropped", "masked"), 0)
 
     def __enter__(self) -> RowWriter:
+        self._files = contextlib.ExitStack()
+        self._tokens_file = self._files.enter_context(open(self._folder / "tokens.flat", "wb"))
+        self._targets_file = self._files.enter_context(open(self._folder / "targets.flat", "wb"))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._tokens_file.close()
-        self._targets_file.close()
+        self._files.close()
 
     def add(self, record: Record) -> None:
         """Takes one record; its tokens are made when enough records wait."""
@@ -76,12 +75,11 @@ class RowWriter:
             segments and rows that were written; vocabulary_size, max_token_id.
         """
         self._tokenize()
-        self._tokens_file.close()
-        self._targets_file.close()
+        self._files.close()
         lengths = np.array(self._lengths, np.int64)
         facts = {
             **self.counts,
-            **dict.fromkeys(("rows", "segments", "tokens", "target_tokens"), 0),
+            **dict.fromkeys(("masked_pieces", "rows", "segments", "tokens", "target_tokens"), 0),
             "vocabulary_size": self._tokenizer.vocabulary_size,
             "max_token_id": self._max_token_id,
         }
@@ -117,13 +115,11 @@ class RowWriter:
     def _encode(self, records: list[Record]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Token ids (int64) and target marks (uint8) of each record; all plain text goes to the tokenizer at once."""
         plans = [_joined(record.pieces, self._tokenizer, self._all_count) for record in records]
-        encoded: dict[bool, list[list[int]]] = {}
+        queues = {}
         for continuation in (False, True):
-            texts = [
-                part for plan in plans for part, _, later in plan if isinstance(part, str) and later == continuation
-            ]
-            encoded[continuation] = self._tokenizer.encode_batch(texts, continuation=continuation) if texts else []
-        queues = {continuation: iter(parts) for continuation, parts in encoded.items()}
+            parts = [(part, later) for plan in plans for part, _, later in plan if isinstance(part, str)]
+            texts = [part for part, later in parts if later == continuation]
+            queues[continuation] = iter(self._tokenizer.encode_batch(texts, continuation=continuation))
         all_ids, all_targets = [], []
         for plan in plans:
             ids: list[int] = []
