@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import linecache
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,12 +133,13 @@ def has(cfg: DictConfig, path: str) -> bool:
     node = cfg
     for part in path.split("."):
         if isinstance(node, ListConfig):
-            if not part.isdigit() or int(part) >= len(node):
-                return False
-            part = int(part)
-        elif not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or part not in node:
+            node = node._get_node(int(part)) if part.isdigit() and int(part) < len(node) else None
+        elif isinstance(node, DictConfig) and not (node._is_none() or node._is_missing()):
+            node = node._get_node(part, validate_access=False)  # `in` would not see a value that is missing
+        else:
             return False
-        node = node._get_node(part)
+        if node is None:
+            return False
     return True
 
 
@@ -162,7 +164,8 @@ def _composition_problem(error: Exception) -> Problem:
     if mark is not None:
         where = f"{shown_path(Path(mark.name))}, line {mark.line + 1}"
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        return Problem(f"is not valid YAML: {reason}", where, mark.get_snippet() or "", "correct the file")
+        line = linecache.getline(mark.name, mark.line + 1).strip()
+        return Problem(f"is not valid YAML: {reason}", where, show(line or "the end of the file"), "correct the file")
     if isinstance(error, RecursionError):
         return Problem("is nested too deeply", "configuration", type(error).__name__, "remove the recursion")
     lines = str(error or "").splitlines() or [str(error.__cause__ or type(error).__name__).splitlines()[0]]

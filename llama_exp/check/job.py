@@ -87,21 +87,22 @@ class JobCheck:
         config = typing_pass.config(resolved.data)
         found = [*typing_pass.problems, *impossible_values(config, self._origin)]
         unfilled = {problem.where for problem in resolved.problems}
-        found = [problem for problem in found if problem.where not in unfilled]
-        # An interpolated value is as wrong as its source, which is reported already.
-        wrong = {problem.where for problem in found} | {problem.where for problem in self.problems}
-        found = [problem for problem in [*found, *resolved.problems] if self._is_news(problem, resolved, wrong)]
-        self.problems += found
+        found = [problem for problem in found if problem.where not in unfilled] + resolved.problems
+        told = {problem.where for problem in self.problems}
+        wrong = {problem.where for problem in found} | told
+        self.problems += [p for p in found if p.where not in told and self._is_news(p.where, resolved, wrong)]
         self.problems += hydra_targets(cfg, config)
         unsound = {problem.where.partition(".")[0] for problem in self.problems}
         unsound |= set(sections()) if EVERYTHING in self.doubtful else self.doubtful
         self.problems += impossible_pairs(config, unsound)
         return Job(self.problems, config, cfg)
 
-    def _is_news(self, problem: Problem, resolved: Resolved, wrong: set[str]) -> bool:
-        if resolved.references.get(problem.where, set()) & wrong:
+    def _is_news(self, path: str, resolved: Resolved, wrong: set[str]) -> bool:
+        # An interpolated value is as wrong as its source, which is reported itself; in a circle, each is a source.
+        sources = resolved.sources(path)
+        if sources & wrong and path not in sources:
             return False
-        return not self._in_doubt(problem.where) or self._override_of(problem.where) is not None
+        return not self._in_doubt(path) or self._override_of(path) is not None
 
     def _compose(self) -> DictConfig | None:
         try:

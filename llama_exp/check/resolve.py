@@ -29,6 +29,16 @@ class Resolved:
         self.problems: list[Problem] = []
         self.data = {key: self._value(cfg, key, key) for key in cfg if key != HYDRA}
 
+    def sources(self, path: str) -> set[str]:
+        """The paths that a value is taken from, directly or through others."""
+        found: set[str] = set()
+        open_paths = [path]
+        while open_paths:
+            new = self.references.get(open_paths.pop(), set()) - found
+            found |= new
+            open_paths += new
+        return found
+
     def _value(self, parent: DictConfig | ListConfig, key: Any, path: str) -> Any:
         node = parent._get_node(key)
         if node._is_interpolation():

@@ -204,8 +204,8 @@ class Typing:
             return MISSING
         if dataclasses.is_dataclass(declared):
             values = self._values(f"{name}.", declared, data)
-            for value in values.values():
-                self._nested_targets(name, value)
+            for key, value in values.items():
+                self._nested_targets(f"{name}.{key}", value)
             return declared(**values)
         target = data.get(TARGET, MISSING)
         known = section_schemas(name)
