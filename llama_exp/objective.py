@@ -96,9 +96,11 @@ def differentiable_cross_entropy(
 
         return carry["loss"], backward
 
+    frozen_kernel = ops.stop_gradient(kernel)  # a tensor: TensorFlow allows no variables inside custom_gradient
+
     @ops.custom_gradient
     def without_kernel(hidden_CHUNKS):
-        carry, dhidden_CHUNKS = forward(hidden_CHUNKS, kernel)
+        carry, dhidden_CHUNKS = forward(hidden_CHUNKS, frozen_kernel)
         return carry["loss"], lambda upstream: _scaled(dhidden_CHUNKS, upstream, dtype)
 
     loss = with_kernel(hidden_CHUNKS, kernel) if kernel_trains else without_kernel(hidden_CHUNKS)

@@ -133,7 +133,7 @@ def test_update_if(jit):
     weight = variable([1.0, 1.0])
 
     def step(x):
-        backend.update_if(ops.all(ops.isfinite(x)), backend.fused(lambda: weight.assign(weight + x)), [weight])
+        backend.update_if(ops.all(ops.isfinite(x)), lambda: weight.assign(weight + x), [weight])
         return weight.value + 0.0
 
     call = backend.compiled(step, reads=[], writes=[weight], jit=jit)
@@ -147,8 +147,17 @@ def test_facts():
     assert backend.device_kind() in ("cpu", "gpu")
     assert backend.device_name()
     assert backend.peak_memory_bytes() > 10 * 2**20
-    assert backend.resolve_jit("true")[0] is True
-    assert backend.resolve_jit("false")[0] is False
-    assert isinstance(backend.resolve_jit("auto")[0], bool)
+
+
+def test_resolve_jit(monkeypatch):
+    jax = keras.backend.backend() == "jax"
+    assert backend.resolve_jit("true", "float32")[0] is True
+    assert backend.resolve_jit("false", "float32")[0] is False
+    assert backend.resolve_jit("auto", "float32")[0] is jax
+    assert backend.resolve_jit("auto", "float16")[0] is True
+    monkeypatch.setattr(backend, "_cpuinfo", lambda *keys: "sse avx512_bf16")
+    assert backend.resolve_jit("auto", "bfloat16")[0] is jax
+    monkeypatch.setattr(backend, "_cpuinfo", lambda *keys: "sse avx2")
+    assert backend.resolve_jit("auto", "bfloat16")[0] is True
     with pytest.raises(ValueError, match="auto, true or false"):
-        backend.resolve_jit("yes")
+        backend.resolve_jit("yes", "float32")

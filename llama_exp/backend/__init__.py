@@ -7,7 +7,7 @@ that a run on JAX never loads TensorFlow. Everything else in llama_exp is writte
       value_and_gradients(function, variables)  inside a step
       scan(function, carry, xs)                 a loop whose memory is that of one iteration
       update_if(predicate, function, variables) assignments that happen only when `predicate` holds
-      fused(function)                           assignments compiled as one kernel where that pays
+      apply_gradients(optimizer, ...)           one update
       softmax_cross_entropy(logits, labels)     losses and their gradient together
 """
 
@@ -24,6 +24,8 @@ elif keras.backend.backend() == "jax":
     from llama_exp.backend import _jax as _half
 else:
     raise ImportError(f"runtime.backend: {keras.backend.backend()!r} is not supported; use tensorflow or jax")
+
+_CPU_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def compiled(function, reads, writes, jit: bool):
@@ -91,12 +93,9 @@ def update_if(predicate, function, variables) -> None:
     _half.update_if(predicate, function, list(variables))
 
 
-def fused(function):
-    """Makes `function()`, which only assigns variables, one XLA kernel within a TensorFlow graph that is not XLA.
-
-    An AdamW update is about fifteen element-wise operations per variable, each a pass over memory; fused it is one.
-    """
-    return _half.fused(function)
+def apply_gradients(optimizer, gradients, variables) -> None:
+    """One update by a built Keras optimizer, loss scaling included; inside `compiled` only."""
+    _half.apply_gradients(optimizer, gradients, list(variables))
 
 
 def softmax_cross_entropy(logits_MV, labels_M):
@@ -112,11 +111,12 @@ def softmax_cross_entropy(logits_MV, labels_M):
     return _half.softmax_cross_entropy(logits_MV, labels_M)
 
 
-def resolve_jit(jit: str) -> tuple[bool, str]:
-    """Decides whether XLA compiles the steps.
+def resolve_jit(jit: str, compute_dtype: str) -> tuple[bool, str]:
+    """Decides whether XLA compiles the steps, from what the machine is, never from timing: a resume must agree.
 
     Args:
         jit: auto, true or false (`runtime.jit`).
+        compute_dtype: of the model's products.
 
     Returns:
         (decision, reason for the log).
@@ -125,7 +125,15 @@ def resolve_jit(jit: str) -> tuple[bool, str]:
         return jit == "true", "as runtime.jit says"
     if jit != "auto":
         raise ValueError(f"jit must be auto, true or false, not {jit!r}")
-    return _half.auto_jit(device_kind())
+    if keras.backend.backend() == "jax":
+        return True, "JAX without XLA runs operation by operation"
+    if device_kind() != "cpu":
+        return True, "faster on an accelerator"
+    if compute_dtype == "float32":
+        return False, "TensorFlow's own float32 kernels are as fast on CPU and start sooner"
+    if compute_dtype == "bfloat16" and _CPU_BFLOAT16_FLAGS & set(_cpuinfo("flags", "Features").split()):
+        return False, "this CPU multiplies bfloat16 in hardware, which XLA does not use"
+    return True, f"without XLA this CPU emulates {compute_dtype} products"
 
 
 def device_kind() -> str:
@@ -137,12 +145,7 @@ def device_name() -> str:
     """The device that steps run on, for records: processor or accelerator model."""
     if device_kind() != "cpu":
         return _half.accelerator_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "cpu"
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else "cpu"
+    return _cpuinfo("model name") or "cpu"
 
 
 def set_threads(threads: int) -> None:
@@ -167,6 +170,16 @@ def _resident_peak_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if os.uname().sysname == "Darwin" else peak * 1024
+
+
+def _cpuinfo(*keys: str) -> str:
+    """The first processor's entry under one of `keys`; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    entries = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in entries if key.strip() in keys), "")
 
 
 def _unique(variables) -> list:

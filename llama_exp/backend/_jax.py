@@ -6,12 +6,6 @@ import jax
 import keras
 from jax import numpy as jnp
 
-
-def auto_jit(device_kind: str) -> tuple[bool, str]:
-    del device_kind
-    return True, "auto: JAX compiles with XLA"
-
-
 _entered: list[_Scope] = []  # the scopes that are open, outermost first
 
 
@@ -133,8 +127,12 @@ def update_if(predicate, function, variables) -> None:
     outer.state_mapping.update({id(v): value for v, value in zip(variables, values, strict=True)})
 
 
-def fused(function):
-    return function  # already part of one XLA program
+def apply_gradients(optimizer, gradients, variables) -> None:
+    # `apply` of a LossScaleOptimizer assigns inside lax.cond and would leak tracers; its stateless form does not.
+    outer, state = _current_scope(), optimizer.variables
+    values, state_values = optimizer.stateless_apply(outer.values(state), gradients, outer.values(variables))
+    assigned = zip([*variables, *state], [*values, *state_values], strict=True)
+    outer.state_mapping.update({id(v): value for v, value in assigned})
 
 
 def softmax_cross_entropy(logits_MV, labels_M):

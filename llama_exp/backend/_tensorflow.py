@@ -6,12 +6,6 @@ import numpy as np
 import tensorflow as tf
 
 
-def auto_jit(device_kind: str) -> tuple[bool, str]:
-    if device_kind == "cpu":
-        return False, "auto: on CPU TensorFlow's own kernels"
-    return True, "auto: XLA on an accelerator"
-
-
 def compiled(function, reads, writes, jit: bool):
     del reads, writes  # a graph refers to variables themselves
     graph = tf.function(function, jit_compile=jit, autograph=False)
@@ -75,12 +69,8 @@ def update_if(predicate, function, variables) -> None:
     tf.cond(predicate, update, lambda: tf.constant(False))
 
 
-def fused(function):
-    def call():
-        function()
-        return tf.constant(True)  # XLA clusters need an output
-
-    return tf.function(call, jit_compile=True, autograph=False)
+def apply_gradients(optimizer, gradients, variables) -> None:
+    optimizer.apply(gradients, variables)
 
 
 def softmax_cross_entropy(logits_MV, labels_M):
