@@ -36,7 +36,6 @@ PRESET_FILES = (
     "model.weights.json",
     "*.weights.h5",
 )
-DEFAULT_MAX_SHARD_GIB = 10
 
 
 def load_backbone(backbone_class, folder: Path, load_weights: bool = True, dtype=None, **stated):
@@ -94,7 +93,7 @@ def check_preset(folder: Path, stated: dict) -> None:
     keras_hub_weights.check_weights(folder, stated)
 
 
-def save_preset(backbone, folder: Path, tokenizer=None, max_shard_gib: float | None = DEFAULT_MAX_SHARD_GIB) -> None:
+def save_preset(backbone, folder: Path, tokenizer=None, max_shard_gib: float | None = 10) -> None:
     """Writes a preset that KerasHub and `load_backbone` read. The folder appears complete or not at all.
 
     Args:

@@ -1,0 +1,208 @@
+"""A Llama language model: backbone, output projection, tokenizer, generation.
+
+Shape letters: B batch, S positions, D hidden_dim, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from llama_exp import preset as presets
+from llama_exp.models import keras_hub_format
+from llama_exp.models.backbone import LlamaBackbone
+from llama_exp.models.generation import Generator
+from llama_exp.models.sampling import sampler
+
+# Positions whose logits `score` holds at a time; the whole (B, S, V) would dominate memory.
+SCORE_POSITIONS = 128
+
+
+@keras.saving.register_keras_serializable(package="llama_exp")
+class LlamaCausalLM(keras.Model):
+    """Next-token logits over a `LlamaBackbone`, and text in and out where there is a tokenizer.
+
+    Called on the backbone's input dict it returns logits (B, S, V) float32.
+
+    Args:
+        backbone: a `LlamaBackbone`; its `token_embedding` is the output projection too.
+        tokenizer: an object with encode, decode, vocabulary_size, bos_id and stop_ids (see llama_exp.tokenizer); None:
+            token ids only.
+        **kwargs: `name`, `trainable`.
+    """
+
+    def __init__(self, backbone: LlamaBackbone, tokenizer=None, **kwargs):
+        super().__init__(dtype=backbone.dtype_policy, **kwargs)
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self._generator = Generator(backbone)
+        self.built = True
+
+    def call(self, inputs, training=False):
+        """Logits (B, S, V) float32 of a dict of integer tensors (B, S); see `LlamaBackbone`."""
+        return self.backbone.token_embedding.project(self.backbone(inputs, training=training))
+
+    @classmethod
+    def from_preset(cls, preset: str | Path, load_weights: bool = True, dtype=None, **stated) -> LlamaCausalLM:
+        """A model from a preset, with its tokenizer if it has one.
+
+        Args:
+            preset: a built-in id, `kaggle://...`, `hf://...`, or a local folder.
+            load_weights: false leaves random weights.
+            dtype: Keras dtype policy; None: the global one.
+            **stated: constructor arguments of the backbone; a shape that differs from the preset's is an error.
+
+        Raises:
+            InputError: the preset could not be had or is not one.
+        """
+        folder = presets.resolve(str(preset), load_weights)
+        backbone = keras_hub_format.load_backbone(LlamaBackbone, folder, load_weights, dtype, **stated)
+        tokenizer = None
+        if (folder / keras_hub_format.TOKENIZER_FILE).exists():
+            from llama_exp import tokenizer as tokenizers
+
+            tokenizer = tokenizers.load(folder)
+        return cls(backbone, tokenizer)
+
+    def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
+        """Writes backbone and tokenizer as a preset that KerasHub and `from_preset` read.
+
+        Args:
+            preset_dir: a folder that does not exist, is empty, or holds a preset, which is replaced.
+            max_shard_size: GiB per weight file; None: one file.
+
+        Raises:
+            ValueError: the backbone has adapters.
+        """
+        keras_hub_format.save_preset(self.backbone, Path(preset_dir), self.tokenizer, max_shard_size)
+
+    def generate(
+        self,
+        prompts,
+        max_length: int,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop_token_ids: Sequence[int] | str | None = "auto",
+        seed: int = 0,
+    ):
+        """Continues prompts.
+
+        Args:
+            prompts: a text or a list of texts (the tokenizer encodes them and its begin token goes in front), a 1-D
+                array of token ids, or a list of such arrays of any lengths.
+            max_length: tokens of prompt and continuation together, in each row.
+            temperature: logits are divided by it; 0 takes the likeliest token.
+            top_k: draw among the k likeliest tokens only.
+            top_p: draw among the likeliest tokens that together reach this probability.
+            stop_token_ids: tokens that end a row. "auto": the tokenizer's (none without a tokenizer); None: none.
+            seed: of the draws; the same seed gives the same tokens.
+
+        Returns:
+            Prompt and continuation, in the form of `prompts`: texts without special tokens, or int32 arrays, which
+            keep the stop token.
+
+        Raises:
+            ValueError: an argument is impossible, or a prompt leaves no room below `max_length`.
+        """
+        if not isinstance(prompts, str) and len(prompts) == 0:
+            raise ValueError("prompts is empty. Give at least one prompt.")
+        is_text = isinstance(prompts, str) or all(isinstance(prompt, str) for prompt in prompts)
+        is_single = isinstance(prompts, str) or (not is_text and np.ndim(prompts[0]) == 0)
+        rows = [prompts] if is_single else list(prompts)
+        token_ids = [self._encode(text) for text in rows] if is_text else [_token_array(row) for row in rows]
+        self._check_prompts(token_ids, max_length)
+        if not isinstance(seed, numbers.Integral) or seed < 0:
+            raise ValueError(f"seed={seed!r} must be a whole number of at least 0.")
+        kind = sampler(temperature, top_k, top_p, self._num_tokens())
+        stops = self._stop_ids(stop_token_ids)
+        outputs = self._generator.generate(token_ids, max_length, kind, temperature, top_p, stops, int(seed))
+        results = [self.tokenizer.decode(output.tolist()) for output in outputs] if is_text else outputs
+        return results[0] if is_single else results
+
+    def score(self, token_ids, padding_mask=None):
+        """Log-probability of every token given those before it in its row.
+
+        Args:
+            token_ids: integers (B, S).
+            padding_mask: (B, S), non-zero for real tokens; padding may stand in front or behind. None: no padding.
+
+        Returns:
+            (B, S) float32 array; 0 for the first real token of a row, which nothing precedes, and for padding.
+        """
+        token_ids = np.asarray(token_ids, np.int32)
+        mask = np.ones_like(token_ids) if padding_mask is None else (np.asarray(padding_mask) != 0).astype(np.int32)
+        positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0).astype(np.int32)
+        hidden_BSD = self.backbone({"token_ids": token_ids, "padding_mask": mask, "position_ids": positions})
+        scores = np.zeros(token_ids.shape, np.float32)
+        for start in range(0, token_ids.shape[1] - 1, SCORE_POSITIONS):
+            targets = token_ids[:, start + 1 : start + 1 + SCORE_POSITIONS]
+            logits = self.backbone.token_embedding.project(hidden_BSD[:, start : start + targets.shape[1]])
+            target_logits = ops.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+            values = target_logits - ops.logsumexp(logits, axis=-1)
+            scores[:, start + 1 : start + 1 + targets.shape[1]] = ops.convert_to_numpy(values)
+        scores[:, 1:] *= mask[:, 1:] * mask[:, :-1]
+        return scores
+
+    def get_config(self) -> dict:
+        """The backbone; a tokenizer is saved by `save_to_preset`, not here."""
+        return {"backbone": self.backbone.get_config(), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict) -> LlamaCausalLM:
+        """A model with the architecture of `get_config`."""
+        return cls(LlamaBackbone.from_config(config["backbone"]), name=config["name"])
+
+    def _encode(self, text: str) -> np.ndarray:
+        if self.tokenizer is None:
+            raise ValueError("prompts are text, but the model has no tokenizer. Give one, or give token ids.")
+        begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        return np.array(begin + self.tokenizer.encode(text), np.int32)
+
+    def _check_prompts(self, prompts: list[np.ndarray], max_length: int) -> None:
+        if not isinstance(max_length, numbers.Integral) or isinstance(max_length, bool):
+            raise ValueError(f"max_length={max_length!r} must be a whole number of tokens.")
+        vocabulary_size = self.backbone.vocabulary_size
+        for row, prompt in enumerate(prompts):
+            if len(prompt) == 0:
+                raise ValueError(f"prompts[{row}] has no tokens. Give at least one.")
+            if len(prompt) >= max_length:
+                raise ValueError(
+                    f"prompts[{row}] has {len(prompt)} tokens, which leaves no room in max_length={max_length} "
+                    f"(it counts the prompt). Set max_length to {len(prompt) + 1} or more, or shorten the prompt."
+                )
+            outside = prompt[(prompt < 0) | (prompt >= vocabulary_size)]
+            if len(outside):
+                raise ValueError(
+                    f"prompts[{row}] has token {outside[0]}, outside of the vocabulary of {vocabulary_size}. "
+                    "Use the tokenizer that belongs to the model."
+                )
+
+    def _num_tokens(self) -> int:
+        """Ids that may be generated: those that the tokenizer knows, if the model has more."""
+        size = self.backbone.vocabulary_size
+        return size if self.tokenizer is None else min(size, self.tokenizer.vocabulary_size)
+
+    def _stop_ids(self, stop_token_ids) -> list[int]:
+        if stop_token_ids is None:
+            return []
+        if isinstance(stop_token_ids, str):
+            if stop_token_ids != "auto":
+                raise ValueError(f"stop_token_ids={stop_token_ids!r} must be 'auto', None or a list of token ids.")
+            return [] if self.tokenizer is None else list(self.tokenizer.stop_ids)
+        return [int(token_id) for token_id in stop_token_ids]
+
+
+def _token_array(row) -> np.ndarray:
+    array = np.asarray(row)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ValueError(
+            f"prompts must be text or 1-D arrays of token ids, not an array of shape {array.shape} and "
+            f"type {array.dtype}."
+        )
+    return array.astype(np.int32)
