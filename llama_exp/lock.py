@@ -10,7 +10,6 @@ import logging
 import os
 import socket
 import time
-import weakref
 from pathlib import Path
 
 from llama_exp.errors import BusyError, Problem
@@ -95,9 +94,10 @@ class FolderLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+            _held.discard(self)
 
 
-_held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
+_held: set[FolderLock] = set()
 
 
 def _forget_locks() -> None:

@@ -122,13 +122,14 @@ class WandbLogger:
 
     def on_finish(self, status: str) -> None:
         """Ends the W&B run within bounded time; what a server did not take waits on the disk."""
-        if self._run is None:
-            return
-        with self._harmless("finish"):
-            self._flush()
-            self._run.finish(exit_code=int(_EXIT_CODES.get(status, ExitCode.BUG)))
-            if self.sync_command:
-                _log.info("W&B: send this run with: %s", self.sync_command)
+        if self._run is not None and not self._given_up:
+            with self._harmless("finish"):
+                self._flush()
+                self._run.finish(exit_code=int(_EXIT_CODES.get(status, ExitCode.BUG)))
+                if self.sync_command:
+                    _log.info("W&B: send this run with: %s", self.sync_command)
+        if self._given_up:
+            self._abandon()
 
     def state(self) -> dict[str, Any]:
         """The W&B id and how many rows the run has had, for a checkpoint."""
@@ -179,7 +180,8 @@ class WandbLogger:
             self._run = self._init(wandb, self._mode)
         self._next_step = self._run.starting_step
         self._replay()
-        _log.info("W&B %s: %s", self._mode, self._run.url or self._run.settings.sync_dir)
+        where = self._run.url if self._mode == "online" else self._run.settings.sync_dir
+        _log.info("W&B %s: %s", self._mode, where)
 
     def _init(self, wandb: Any, mode: str) -> Any:
         settings = wandb.Settings(
@@ -224,6 +226,12 @@ class WandbLogger:
             number = time.time_ns()
             folder.rename(folder.with_name(f"{_SUPERSEDED}{number}-{folder.name}"))
 
+    def _abandon(self) -> None:
+        """Shuts down a service that failed before, in silence: at exit it would end in a traceback."""
+        if self._mode != "disabled" and (wandb := sys.modules.get("wandb")) is not None:
+            with contextlib.suppress(Exception):
+                wandb.teardown()
+
     @contextlib.contextmanager
     def _harmless(self, action: str) -> Iterator[None]:
         """Whatever goes wrong inside ends the mirror with one warning, never the training."""
@@ -231,9 +239,8 @@ class WandbLogger:
             yield
         except Exception as error:
             self._given_up = True
-            _log.warning(
-                "W&B: %s failed, this run is no longer mirrored; metrics.jsonl is (%s)", action, _one_line(error)
-            )
+            text = "W&B: %s failed, this run is no longer mirrored; metrics.jsonl is (%s)"
+            _log.warning(text, action, _one_line(error))
 
 
 def check_credentials(mode: str) -> None:

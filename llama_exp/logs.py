@@ -101,10 +101,10 @@ class LogFile(logging.Handler):
             self.close()
             LOGGER.warning("%s cannot be written any more: %s", self._path, error.strerror)
 
-    def note_error(self, error: BaseException, with_traceback: bool) -> None:
-        """Appends what ended the run; only here, because the entry point tells it on the terminal."""
-        trace = (type(error), error, error.__traceback__) if with_traceback else None
-        self.handle(LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, "%s", (error,), trace))
+    def note_error(self, reason: str, error: BaseException | None) -> None:
+        """Appends what ended the run, with the traceback of `error`; the entry point tells it on the terminal."""
+        trace = None if error is None else (type(error), error, error.__traceback__)
+        self.handle(LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, "%s", (reason,), trace))
 
     def close(self) -> None:
         """Closes the file."""

@@ -107,7 +107,8 @@ def git_state(source: Path) -> tuple[dict[str, Any], str | None]:
         status = _git(source, "status", "--porcelain=v1", "--untracked-files=all").splitlines()
         patch = _git(source, "diff", "--no-ext-diff", "--no-textconv", "--binary", "HEAD")
     except (OSError, subprocess.SubprocessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        told = getattr(error, "stderr", None) or b""
+        reason = (told.decode("utf-8", "backslashreplace").strip() or str(error)).splitlines()
         return {"commit": None, "reason": reason[0] if reason else type(error).__name__}, None
     untracked = [line[3:] for line in status if line.startswith("??")]
     facts = {"commit": commit, "branch": branch, "dirty": bool(status), "untracked": untracked}

@@ -56,20 +56,23 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
-def smoothed(values: Sequence[float], span: float) -> list[float]:
-    """Exponential moving average over about `span` values, without the usual bias towards the start.
+def smoothed(values: Sequence[float], window: int) -> list[float]:
+    """Mean over up to `window` values around each one.
 
-    m_t = (1 - a) m_(t-1) + a v_t and w_t likewise for v = 1, with a = 2 / (span + 1); the result is m_t / w_t.
-    Values that are not finite are skipped: the average stays as it was.
+    The window stays symmetric, so it shrinks towards both ends: unlike an exponential average, the curve does not lag
+    behind a falling loss. Values that are not finite do not count; where no other is near, NaN results.
     """
-    rate = 2.0 / (span + 1.0)
-    mean = weight = 0.0
-    averages = []
+    sums, counts = [0.0], [0]
     for value in values:
-        if math.isfinite(value):
-            mean += rate * (value - mean)
-            weight += rate * (1.0 - weight)
-        averages.append(mean / weight if weight else value)
+        finite = math.isfinite(value)
+        sums.append(sums[-1] + (value if finite else 0.0))
+        counts.append(counts[-1] + finite)
+    averages = []
+    for index in range(len(values)):
+        reach = min(window // 2, index, len(values) - 1 - index)
+        low, high = index - reach, index + reach + 1
+        count = counts[high] - counts[low]
+        averages.append((sums[high] - sums[low]) / count if count else math.nan)
     return averages
 
 
@@ -94,13 +97,13 @@ def write_plot(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
     for number, (label, rows) in enumerate(runs.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         own_colour = _COLOURS[1] if len(runs) == 1 else colour
-        prefix = "" if len(runs) == 1 else f"{label}: "
+        prefix = "" if len(runs) == 1 else f"{_literal(label)}: "
         _draw_train(losses, _split(rows, "train"), colour, prefix)
         _draw_validation(losses, _split(rows, "validation"), own_colour, prefix)
         train = [row for row in _split(rows, "train") if row.get("learning_rate") is not None]
         rates.plot([row["step"] for row in train], [row["learning_rate"] for row in train], color=colour, linewidth=1.2)
     losses.set_ylabel("loss (nats per token)")
-    rates.set_ylabel("learning rate")
+    rates.set_ylabel("learning rate", fontsize=9)
     rates.set_xlabel("optimizer step")
     rates.set_ylim(bottom=0.0)
     rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
@@ -108,9 +111,11 @@ def write_plot(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.02)
+    figure.align_ylabels()
     if losses.get_legend_handles_labels()[0]:
         losses.legend(frameon=False, loc="upper right")
-    figure.suptitle(" / ".join(runs) if len(runs) <= 2 else f"{len(runs)} runs", fontsize=10, color="#444444")
+    title = " / ".join(runs) if len(runs) <= 2 else f"{len(runs)} runs"
+    figure.suptitle(_literal(title), fontsize=10, color="#444444")
     _save(figure, path)
 
 
@@ -123,7 +128,7 @@ def _draw_train(axes: Any, rows: Sequence[Row], colour: str, prefix: str) -> Non
     axes.plot(steps, values, color=colour, alpha=1.0 if few else 0.3, linewidth=1.2 if few else 0.8,
               marker="." if few else None, label=label if few else None)  # fmt: skip
     if not few:
-        axes.plot(steps, smoothed(values, max(5.0, len(rows) / 20)), color=colour, linewidth=1.8,
+        axes.plot(steps, smoothed(values, max(5, len(rows) // 15)), color=colour, linewidth=1.8,
                   label=f"{label} (smoothed; faint: each row)")  # fmt: skip
 
 
@@ -149,3 +154,8 @@ def _save(figure: Any, path: Path) -> None:
 
 def _split(rows: Sequence[Row], split: str) -> list[Row]:
     return [row for row in rows if row.get("split") == split and isinstance(row.get("loss"), float | int)]
+
+
+def _literal(text: str) -> str:
+    """Text that Matplotlib shows as it is, and does not take for a formula."""
+    return text.replace("$", r"\$")

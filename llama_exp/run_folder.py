@@ -28,7 +28,7 @@ from llama_exp.errors import ConfigError, ExitCode, Interrupted, LlamaExpError, 
 from llama_exp.lock import FolderLock
 from llama_exp.metrics_file import MetricsFile, Samples, read_metrics
 from llama_exp.redact import redact_arguments
-from llama_exp.storage import make_folder, plain, restrict_umask, write_json, write_text
+from llama_exp.storage import make_folder, plain, restrict_umask, storage_errors, write_json, write_text
 
 _ARTEFACTS = ("run.json", "config.yaml", "overrides.yaml", "metrics.jsonl", "samples.md", "summary.json", "loss.png")
 _STEP_FOLDER = re.compile(r"^step-(\d+)$")
@@ -128,10 +128,9 @@ class RunFolder:
         self._record["starts"] = [*earlier.get("starts", []), start]
         write_json(record_file, self._record)
         number = len(self._record["starts"])
-        self._write_yaml("config.yaml", plain(config), number)
-        self._write_yaml("overrides.yaml", redact_arguments(overrides), number)
-        if patch is not None:
-            write_text(self.path / "git.diff", patch)
+        self._replace("config.yaml", _yaml(plain(config)), number)
+        self._replace("overrides.yaml", _yaml(redact_arguments(overrides)), number)
+        self._replace("git.diff", patch, number)
         write_json(self.path / "summary.json", {"status": "running", "started": start["time"]})
 
     def record(self, **facts: Any) -> None:
@@ -180,19 +179,21 @@ class RunFolder:
             if error is None:
                 self.finish()
             else:  # what ended the run matters more than that its summary cannot be written either
-                self._log_file.note_error(error, with_traceback=outcome(error)[1] is ExitCode.BUG)
+                bug = outcome(error)[1] is ExitCode.BUG
+                self._log_file.note_error(_reason(error) or "", error if bug else None)
                 with contextlib.suppress(LlamaExpError):
                     self.finish(error)
         finally:
             self.close()
 
-    def _write_yaml(self, name: str, value: Any, start: int) -> None:
-        """Writes a YAML file; one of an earlier start that said something else is kept as `<name>.<its number>`."""
-        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10**9)
+    def _replace(self, name: str, text: str | None, start: int) -> None:
+        """Writes a file of this start (None: no file); an earlier start's that differs is kept, with its number."""
         file = self.path / name
-        if file.exists() and (previous := file.read_text(encoding="utf-8")) != text:
-            write_text(file.with_name(f"{file.stem}.{start - 1}{file.suffix}"), previous)
-        write_text(file, text)
+        with storage_errors(file):
+            if file.exists() and file.read_text(encoding="utf-8") != text:
+                file.rename(file.with_name(f"{file.stem}.{start - 1}{file.suffix}"))
+        if text is not None:
+            write_text(file, text)
 
 
 def outcome(error: BaseException | None) -> tuple[str, ExitCode]:
@@ -223,6 +224,10 @@ def find_unfinished(root: Path, config_hash: str) -> Path | None:
             if summary.get("status") != "finished":
                 candidates.append((_last_step(folder), record["starts"][-1]["time"], str(folder)))
     return Path(max(candidates)[2]) if candidates else None
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10**9)
 
 
 def _own(path: Path) -> FolderLock:

@@ -30,7 +30,7 @@ _ACTIONS = {
     errno.ENAMETOOLONG: "choose a shorter `name`, or another folder with hydra.run.dir=<folder>",
     errno.ENOTDIR: "a part of the path is a file: choose another folder with hydra.run.dir=<folder>",
     errno.EEXIST: "a file is in the way: move it, or choose another folder with hydra.run.dir=<folder>",
-    errno.ENOENT: "the folder is gone: was it moved or deleted while the run was using it?",
+    errno.ENOENT: "moved, deleted, or impossible there: choose another folder with hydra.run.dir=<folder>",
 }
 
 

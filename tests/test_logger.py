@@ -1,0 +1,462 @@
+"""The W&B mirror: real run files read back, real clients against a server on the loopback, sick servers."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import wandb_reader
+from fake_wandb import API_KEY, FakeWandb
+
+from llama_exp import logger as logger_module
+from llama_exp.errors import ConfigError, ExitCode
+from llama_exp.logger import WandbLogger, check_credentials, flattened
+from llama_exp.metrics_file import MetricsFile, read_metrics
+
+CONFIG = {
+    "name": "x",
+    "lora": {"rank": 8, "targets": ["query", "value"]},
+    "optimizer": {"learning_rate": 3e-4},
+    "hub": {"token": "canary-config"},
+    "empty": {},
+}
+
+
+@pytest.fixture(autouse=True)
+def own_wandb(tmp_path, monkeypatch):
+    """Each test has a W&B service and a home of its own."""
+    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    yield
+    if (wandb := sys.modules.get("wandb")) is not None:
+        wandb.teardown()
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    with FakeWandb() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+def make(folder, mode="offline", **more):
+    arguments = {
+        "project": "proj",
+        "entity": None,
+        "tags": ["a", "b"],
+        "name": "the-run",
+        "group": "sweep",
+        "config": CONFIG,
+    }
+    return WandbLogger(mode, folder=folder, **{**arguments, **more})
+
+
+def row(step, split="train", loss=None):
+    loss = 5.0 / (1 + step) if loss is None else loss
+    return {"step": step, "split": split, "loss": loss, "tokens": step * 64, "mfu": None, "seconds": 0.5 * step}
+
+
+def observers(folder, mode="offline", **more):
+    folder.mkdir(exist_ok=True)
+    return [MetricsFile(folder / "metrics.jsonl"), make(folder, mode, **more)]
+
+
+def report(watching, steps):
+    for step in steps:
+        if step:
+            for observer in watching:
+                observer.on_metrics(row(step))
+        if step % 4 == 0:
+            for observer in watching:
+                observer.on_metrics(row(step, "validation", 3.0))
+                observer.on_sample(step, "The <zip>", "The <zip> function")
+
+
+def finish(watching, status="finished"):
+    for observer in watching:
+        observer.on_finish(status)
+
+
+def expected_rows(folder):
+    """metrics.jsonl as W&B rows: one per step."""
+    steps = {}
+    for entry in read_metrics(folder / "metrics.jsonl"):
+        figures = {key: value for key, value in entry.items() if key not in ("step", "split") and value is not None}
+        steps.setdefault(entry["step"], {}).update({f"{entry['split']}/{key}": value for key, value in figures.items()})
+    return steps
+
+
+def mirrored_rows(history):
+    """W&B rows without W&B's own entries, by step; fails if a step occurs twice or out of order."""
+    assert [entry["_step"] for entry in history] == sorted({entry["_step"] for entry in history})
+    return {
+        entry["_step"]: {key: value for key, value in entry.items() if key.startswith(("train/", "validation/"))}
+        for entry in history
+    }
+
+
+def offline_run(folder):
+    (run,) = (folder / "wandb").glob("offline-run-*")
+    return wandb_reader.read(run)
+
+
+# ---------------------------------------------------------------------------------------------------------- offline
+
+
+def test_offline_files_equal_the_record(tmp_path, caplog):
+    caplog.set_level("INFO", "llama_exp")
+    folder = tmp_path / "run"
+    watching = observers(folder, run_id="id123")
+    watching[1].on_start({"num_parameters": 7, "shapes": [1, 2]})
+    report(watching, range(10))
+    finish(watching)
+    run = offline_run(folder)
+    assert mirrored_rows(run.history) == expected_rows(folder)
+    assert (run.run_id, run.name, run.group, run.project, run.tags) == ("id123", "the-run", "sweep", "proj", ["a", "b"])
+    assert run.config == {
+        "name": "x",
+        "lora.rank": 8,
+        "lora.targets": ["query", "value"],
+        "optimizer.learning_rate": 3e-4,
+        "facts.num_parameters": 7,
+        "empty": {},
+    }
+    assert run.exit_code == 0
+    panels = {entry["_step"] for entry in run.history if any(key.startswith("samples") for key in entry)}
+    assert panels == {0, 4, 8}
+    (page, *_) = (folder / "wandb").rglob("*.html")
+    assert "<b>The &lt;zip&gt;</b> function" in page.read_text()
+    command = watching[1].sync_command
+    assert command.startswith("wandb sync ") and Path(command.split(" ", 2)[2]).is_dir() and command in caplog.text
+
+
+@pytest.mark.parametrize(("status", "code"), [("preempted", 75), ("interrupted", 130), ("failed", 1)])
+def test_the_exit_code_tells_how_it_ended(tmp_path, status, code):
+    watching = observers(tmp_path / "run")
+    report(watching, [0])
+    finish(watching, status)
+    assert offline_run(tmp_path / "run").exit_code == code
+
+
+def test_nan_and_infinity_do_no_harm(tmp_path, caplog):
+    watching = observers(tmp_path / "run")
+    for step, loss in enumerate([math.nan, math.inf, -math.inf, 1.0]):
+        for observer in watching:
+            observer.on_metrics(row(step, loss=loss))
+    finish(watching)
+    history = offline_run(tmp_path / "run").history
+    losses = [entry["train/loss"] for entry in history]
+    assert str(losses[0]).lower() == "nan" and [float(loss) for loss in losses[1:]] == [math.inf, -math.inf, 1.0]
+    assert "WARNING" not in caplog.text
+
+
+def test_resume_continues_the_id_and_writes_the_whole_run(tmp_path):
+    folder = tmp_path / "run"
+    first = observers(folder)
+    report(first, range(6))
+    states = json.loads(json.dumps([observer.state() for observer in first]))
+    report(first, range(6, 9))
+    finish(first, "preempted")
+    second = observers(folder)
+    for observer in second:
+        observer.on_start({})
+    for observer, state in zip(second, states, strict=True):
+        observer.restore(state)
+    report(second, range(6, 12))
+    finish(second)
+    run = offline_run(folder)
+    assert run.run_id == states[1]["run_id"]
+    assert mirrored_rows(run.history) == expected_rows(folder)
+    assert sorted(expected_rows(folder)) == list(range(12))
+    assert len(list((folder / "wandb").glob("superseded-*-offline-run-*"))) == 1
+
+
+def test_an_attempt_without_a_checkpoint_is_set_aside(tmp_path):
+    for _ in range(2):
+        watching = observers(tmp_path / "run")
+        report(watching, range(3))
+        finish(watching)
+    assert mirrored_rows(offline_run(tmp_path / "run").history) == expected_rows(tmp_path / "run")
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from llama_exp.logger import WandbLogger
+logger = WandbLogger("offline", "p", None, [], folder=Path(sys.argv[1]), name="n", run_id="killed")
+for step in range(50):
+    logger.on_metrics({"step": step, "split": "train", "loss": 1.0})
+time.sleep(1.6)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_sigkill_leaves_a_readable_file(tmp_path):
+    finished = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True)
+    assert finished.returncode == -signal.SIGKILL
+    run = offline_run(tmp_path)
+    assert [entry["_step"] for entry in run.history] == list(range(49))  # the last one waits for its validation row
+
+
+ORPHANED = """
+import os, signal, sys, time
+from pathlib import Path
+from llama_exp import logs
+from llama_exp.logger import WandbLogger
+logs.attach_console()
+logger = WandbLogger("offline", "p", None, [], folder=Path(sys.argv[1]), name="n")
+logger.on_metrics({"step": 0, "split": "train", "loss": 1.0})
+for entry in Path("/proc").glob("[0-9]*/stat"):
+    pid, name, _, parent = entry.read_text().replace(")", "").split(" ", 4)[:4]
+    if name == "(wandb-core" and int(parent) == os.getpid():
+        os.kill(int(pid), signal.SIGKILL)
+        print("killed")
+time.sleep(0.3)
+for step in range(1, 200):
+    logger.on_metrics({"step": step, "split": "train", "loss": 1.0})
+    logger.on_sample(step, "a", "b")
+logger.on_finish("finished")
+print("training finished")
+"""
+
+
+def test_death_of_the_wandb_service_is_one_warning(tmp_path):
+    start = time.monotonic()
+    finished = subprocess.run(
+        [sys.executable, "-c", ORPHANED, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert finished.stdout == "killed\ntraining finished\n", finished.stderr
+    assert finished.returncode == 0
+    assert finished.stderr.count("WARNING: W&B") == 1
+    assert "Traceback" not in finished.stderr
+    assert time.monotonic() - start < 20
+
+
+def test_disabled_mode_imports_no_wandb(tmp_path):
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom llama_exp.logger import WandbLogger\n"
+        "w = WandbLogger('disabled', 'p', None, [], folder=Path(sys.argv[1]), name='n')\n"
+        "w.on_start({})\nw.on_metrics({'step': 0, 'split': 'train', 'loss': 1.0})\nw.on_sample(0, 'a', 'b')\n"
+        "w.on_finish('finished')\nw.restore(w.state())\nprint(w.sync_command, 'wandb' in sys.modules)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert run.stdout == "None False\n"
+    assert list(tmp_path.glob("wandb*")) == []
+
+
+def test_a_wandb_that_cannot_be_imported_is_one_warning(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    watching = observers(tmp_path / "run")
+    report(watching, range(5))
+    finish(watching)
+    assert len(caplog.records) == 1 and "cannot be imported" in caplog.text
+    assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 6
+
+
+# ----------------------------------------------------------------------------------------------------------- online
+
+
+def test_online_the_server_has_what_the_record_has(tmp_path, fake):
+    folder = tmp_path / "run"
+    watching = observers(folder, "online", run_id="id123")
+    report(watching, range(10))
+    finish(watching, "preempted")
+    assert mirrored_rows(fake.history("id123")) == expected_rows(folder)
+    assert fake.config("id123")["optimizer.learning_rate"] == 3e-4 and "hub.token" not in fake.config("id123")
+    assert fake.exit_codes == {"id123": 75}
+    assert fake.runs["id123"]["groupName"] == "sweep"
+    assert watching[1].sync_command is None
+
+
+def test_online_resume_fills_gaps_and_repeats_nothing(tmp_path, fake):
+    folder = tmp_path / "run"
+    first = observers(folder, "online", run_id="id123")
+    report(first, range(8))
+    states = [observer.state() for observer in first]
+    report(first, range(8, 11))
+    finish(first, "preempted")
+    # A crash: the server lacks what was reported last, and also some of what was reported before the checkpoint.
+    del fake.streams["id123"]["wandb-history.jsonl"][5:]
+    fake.streams["id123"]["wandb-summary.json"] = ['{"_step": 4}']
+    second = observers(folder, "online")
+    for observer, state in zip(second, states, strict=True):
+        observer.restore(state)
+    report(second, range(8, 14))
+    finish(second)
+    assert mirrored_rows(fake.history("id123")) == expected_rows(folder)
+    assert sorted(expected_rows(folder)) == list(range(14))
+
+
+def test_online_resume_skips_steps_that_the_server_has(tmp_path, fake):
+    folder = tmp_path / "run"
+    first = observers(folder, "online", run_id="id123")
+    report(first, range(6))
+    states = [observer.state() for observer in first]
+    report(first, range(6, 10))
+    finish(first, "preempted")
+    second = observers(folder, "online")
+    for observer, state in zip(second, states, strict=True):
+        observer.restore(state)
+    report(second, range(6, 13))
+    finish(second)
+    assert mirrored_rows(fake.history("id123")) == expected_rows(folder)
+
+
+def test_offline_run_can_be_synced_later(tmp_path, fake):
+    folder = tmp_path / "run"
+    watching = observers(folder, run_id="later")
+    report(watching, range(6))
+    finish(watching)
+    assert fake.history("later") == []
+    environment = {**os.environ, "WANDB_MODE": "online"}
+    command = [sys.executable, "-m", *watching[1].sync_command.split(" ")]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert finished.returncode == 0, finished.stderr
+    assert mirrored_rows(fake.history("later")) == expected_rows(folder)
+
+
+@pytest.mark.parametrize("behaviour", [500, 401, "hang"])
+def test_a_sick_server_costs_bounded_time_and_the_run_goes_offline(tmp_path, fake, monkeypatch, caplog, behaviour):
+    monkeypatch.setattr(logger_module, "INIT_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.setattr(logger_module, "FINISH_TIMEOUT_SECONDS", 1.5)
+    fake.behaviour = behaviour
+    folder = tmp_path / "run"
+    watching = observers(folder, "online", run_id="id123")
+    start = time.monotonic()
+    report(watching, range(6))
+    finish(watching)
+    assert time.monotonic() - start < 15
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+    assert "stays offline" in caplog.text and API_KEY not in caplog.text
+    run = offline_run(folder)
+    assert run.run_id == "id123" and mirrored_rows(run.history) == expected_rows(folder)
+    assert "offline-run-" in watching[1].sync_command
+
+
+@pytest.mark.parametrize("behaviour", [500, "hang"])
+def test_a_server_that_falls_sick_later_costs_bounded_time(tmp_path, fake, monkeypatch, behaviour):
+    monkeypatch.setattr(logger_module, "FINISH_TIMEOUT_SECONDS", 1.5)
+    folder = tmp_path / "run"
+    watching = observers(folder, "online", run_id="id123")
+    report(watching, range(3))
+    fake.behaviour = behaviour
+    start = time.monotonic()
+    report(watching, range(3, 100))
+    assert time.monotonic() - start < 2
+    finish(watching)
+    assert time.monotonic() - start < 10
+    assert len(read_metrics(folder / "metrics.jsonl")) == 124
+    (run,) = (folder / "wandb").glob("run-*")
+    assert mirrored_rows(wandb_reader.read(run).history) == expected_rows(folder)
+
+
+def test_no_server_at_all(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(logger_module, "INIT_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+    watching = observers(tmp_path / "run", "online")
+    start = time.monotonic()
+    report(watching, range(3))
+    finish(watching)
+    assert time.monotonic() - start < 10
+    assert mirrored_rows(offline_run(tmp_path / "run").history) == expected_rows(tmp_path / "run")
+
+
+def test_no_secret_reaches_wandb(tmp_path, fake, monkeypatch):
+    for name in ("HF_TOKEN", "KAGGLE_KEY"):
+        monkeypatch.setenv(name, f"canary-{name}")
+    monkeypatch.setattr(sys, "argv", ["train.py", "wandb.api_key=canary-argument"])
+    config = {**CONFIG, "note": "canary-HF_TOKEN", "password": "canary-password"}
+    for mode in ("online", "offline"):
+        folder = tmp_path / mode
+        watching = observers(folder, mode, config=config)
+        watching[1].on_start({"path": "canary-KAGGLE_KEY"})
+        report(watching, range(3))
+        watching[1].on_sample(2, "canary-HF_TOKEN", "canary-KAGGLE_KEY")
+        finish(watching)
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        assert len(files) >= 6
+        for file in files:
+            assert b"canary" not in file.read_bytes() and API_KEY.encode() not in file.read_bytes(), file
+    assert len(fake.requests) >= 4
+    for method, path, body in fake.requests:
+        assert b"canary" not in body and API_KEY.encode() not in body, (method, path)
+
+
+# ------------------------------------------------------------------------------------------------------ credentials
+
+
+def no_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115
+
+
+def test_online_without_key_and_terminal_is_a_config_error_before_training(tmp_path, monkeypatch):
+    no_terminal(monkeypatch)
+    with pytest.raises(ConfigError) as caught:
+        make(tmp_path, "online")
+    problem = caught.value.problems[0]
+    assert caught.value.exit_code is ExitCode.CONFIG and problem.where == "logger.mode" and problem.found == "online"
+    assert "WANDB_API_KEY" in problem.action and "logger.mode=offline" in problem.action
+
+
+@pytest.mark.parametrize(
+    ("entry", "base_url", "accepted"),
+    [
+        ("api.wandb.ai", None, True),
+        ("example.org", None, False),
+        ("my.host:8080", "http://my.host:8080", True),
+        ("api.wandb.ai", "http://my.host:8080", False),
+    ],
+)
+def test_a_netrc_entry_for_the_server_is_a_key(tmp_path, monkeypatch, entry, base_url, accepted):
+    no_terminal(monkeypatch)
+    netrc = tmp_path / "home" / ".netrc"
+    netrc.write_text(f"machine {entry} login user password {API_KEY}\n")
+    netrc.chmod(0o600)
+    if base_url:
+        monkeypatch.setenv("WANDB_BASE_URL", base_url)
+    if accepted:
+        check_credentials("online")
+    else:
+        with pytest.raises(ConfigError):
+            check_credentials("online")
+
+
+def test_online_without_wandb_is_a_config_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", API_KEY)
+    monkeypatch.setattr(logger_module.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="not installed"):
+        make(tmp_path, "online")
+
+
+def test_checking_credentials_imports_no_wandb():
+    script = "import sys, llama_exp.logger\nllama_exp.logger.check_credentials('online')\nprint('wandb' in sys.modules)"
+    environment = {**os.environ, "WANDB_API_KEY": API_KEY}
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
+
+
+def test_mode_is_checked_and_the_schema_enum_is_taken(tmp_path):
+    from llama_exp.config import LoggerMode
+
+    with pytest.raises(ValueError, match="mode='of'"):
+        make(tmp_path, "of")
+    for mode in LoggerMode:
+        if mode is not LoggerMode.online:
+            make(tmp_path, mode)
+
+
+def test_flattened():
+    assert flattened({"a": {"b": {"c": 1}}, "l": [1, {"d": 2}], "api_key": "x", "n": None}) == {
+        "a.b.c": 1,
+        "l": [1, {"d": 2}],
+        "n": None,
+    }
