@@ -39,7 +39,7 @@ class TokenEmbedding(keras.layers.Layer):
 
     def _add_table(self, name, shape):
         initializer = keras.initializers.RandomNormal(stddev=EMBEDDING_STDDEV)
-        return self.add_weight(name=name, shape=shape, initializer=initializer)
+        return self.add_weight(name=name, shape=shape, initializer=initializer, autocast=False)
 
     def call(self, token_ids_BS):
         """Embeds token_ids_BS (B, S), integers in [0, V); returns (B, S, D) in the compute dtype."""

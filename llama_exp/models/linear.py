@@ -34,6 +34,7 @@ class Linear(keras.layers.Layer):
             name="kernel",
             shape=(input_shape[-1], self.output_dim),
             initializer=keras.initializers.RandomNormal(stddev=KERNEL_STDDEV),
+            autocast=False,
         )
         self.built = True
 
@@ -41,6 +42,7 @@ class Linear(keras.layers.Layer):
         """Puts `adapter` into the slot, or empties it with None."""
         # Keras locks a built layer against new state; its own adapters open it in the same way.
         self._tracker.unlock()
+        self._tracker.untrack(self.adapter)
         self.adapter = adapter
         self._tracker.lock()
 

@@ -44,8 +44,9 @@ class LoraAdapter(keras.layers.Layer):
         """Creates `lora_a` (I, R) and `lora_b` (R, O) for inputs (M, I)."""
         bound = 1 / math.sqrt(input_shape[-1])
         uniform = keras.initializers.RandomUniform(-bound, bound)
-        self.lora_a = self.add_weight(name="lora_a", shape=(input_shape[-1], self.rank), initializer=uniform)
-        self.lora_b = self.add_weight(name="lora_b", shape=(self.rank, self.output_dim), initializer="zeros")
+        shape_a, shape_b = (input_shape[-1], self.rank), (self.rank, self.output_dim)
+        self.lora_a = self.add_weight(name="lora_a", shape=shape_a, initializer=uniform, autocast=False)
+        self.lora_b = self.add_weight(name="lora_b", shape=shape_b, initializer="zeros", autocast=False)
         self.built = True
 
     def call(self, x_MI, seeds=None):

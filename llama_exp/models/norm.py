@@ -28,7 +28,7 @@ class RMSNorm(keras.layers.Layer):
 
     def build(self, input_shape):
         """Creates `scale` (D,), ones, for inputs of shape (..., D)."""
-        self.scale = self.add_weight(name="scale", shape=(input_shape[-1],), initializer="ones")
+        self.scale = self.add_weight(name="scale", shape=(input_shape[-1],), initializer="ones", autocast=False)
         self.built = True
 
     def call(self, x):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import keras
+from keras import ops
 
 
 def recomputed(layer: keras.layers.Layer, function: Callable, x):
@@ -26,8 +27,9 @@ def recomputed(layer: keras.layers.Layer, function: Callable, x):
         What `function` returns: one tensor.
     """
     trainable, frozen = layer.trainable_variables, layer.non_trainable_variables
-    # Frozen values are closed over instead of passed in: nothing then asks for their gradients.
-    frozen_mapping = [(variable, variable.value) for variable in frozen]
+    # On TensorFlow `.value` is still a variable; what goes in as an argument is read there, and the frozen ones are
+    # read here. These are closed over, so that nothing asks for their gradients.
+    frozen_mapping = [(variable, ops.stop_gradient(variable.value)) for variable in frozen]
 
     def run(x, *trainable_values):
         mapping = frozen_mapping + list(zip(trainable, trainable_values, strict=True))

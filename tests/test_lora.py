@@ -1,0 +1,347 @@
+"""LoRA is the paper's formula, trains nothing else, and travels to PEFT and back."""
+
+import json
+
+import keras
+import numpy as np
+import oracles
+import pytest
+from gradients import loss_and_gradients
+from keras import ops
+
+from llama_exp import lora
+from llama_exp.errors import InputError
+from llama_exp.models import LlamaBackbone
+
+pytestmark = pytest.mark.neutral
+
+IDS = np.random.default_rng(0).integers(0, 40, (2, 8)).astype("int32")
+PATHS = list(LlamaBackbone(40, 2, 4, 32, 48, 2).linear_layers())
+
+
+def make(seed=0, **kwargs):
+    backbone = LlamaBackbone(40, 2, 4, 32, 48, 2, **kwargs)
+    oracles.randomize(backbone, seed)
+    return backbone
+
+
+def hidden(backbone):
+    return ops.convert_to_numpy(ops.cast(backbone({"token_ids": IDS}), "float32"))
+
+
+def fill(backbone, seed=5):
+    generator = np.random.default_rng(seed)
+    for variable in backbone.trainable_variables:
+        variable.assign(generator.normal(size=tuple(variable.shape)) * 0.3)
+
+
+def test_fresh_adapters_change_nothing():
+    backbone = make()
+    before = hidden(backbone)
+    backbone.enable_lora(4, targets=["all-linear"])
+    np.testing.assert_array_equal(hidden(backbone), before)
+    for adapter in lora.adapters(backbone).values():
+        a_IR = ops.convert_to_numpy(adapter.lora_a.value)
+        bound = 1 / np.sqrt(a_IR.shape[0])
+        assert np.abs(a_IR).max() <= bound and a_IR.std() == pytest.approx(bound / np.sqrt(3), rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "scale"),
+    [
+        ({"rank": 4}, 1.0),
+        ({"rank": 4, "alpha": 12.0}, 3.0),
+        ({"rank": 4, "alpha": 12.0, "use_rslora": True}, 6.0),
+    ],
+)
+def test_adapters_equal_the_formula(arguments, scale):
+    backbone = make()
+    backbone.enable_lora(**arguments, targets=["query", "value", "mlp"])
+    fill(backbone)
+    weights = oracles.arrays(backbone)
+    deltas = {
+        path: scale * weights[f"{path}/adapter/lora_a"] @ weights[f"{path}/adapter/lora_b"]
+        for path in PATHS
+        if not path.endswith(("key", "attention_output"))
+    }
+    expected = oracles.numpy_hidden(backbone.get_config(), weights, IDS, deltas=deltas)
+    plain = oracles.numpy_hidden(backbone.get_config(), weights, IDS)
+    assert np.abs(expected - plain).max() > 0.1
+    np.testing.assert_allclose(hidden(backbone), expected, atol=oracles.TOLERANCE)
+
+
+def test_only_adapters_train_and_the_base_stays_bit_identical():
+    backbone = make()
+    backbone.enable_lora(4, alpha=8, targets=["query", "value"])
+    fill(backbone)
+    paths = {v.path for v in backbone.trainable_variables}
+    assert paths == set(lora.adapter_variables(backbone)) and len(paths) == 8
+    before, digest = oracles.arrays(backbone), lora.base_digest(backbone)
+    optimizer = keras.optimizers.AdamW(0.1)
+    for _ in range(2):
+        _, gradients = loss_and_gradients(
+            lambda: ops.mean(ops.square(backbone({"token_ids": IDS}, training=True))), backbone
+        )
+        assert set(gradients) == paths
+        optimizer.apply([gradients[v.path] for v in backbone.trainable_variables], backbone.trainable_variables)
+    after = oracles.arrays(backbone)
+    assert {path for path in before if not np.array_equal(before[path], after[path])} == paths
+    assert lora.base_digest(backbone) == digest
+
+
+def test_base_digest_sees_every_base_weight_and_no_adapter():
+    backbone = make()
+    plain = lora.base_digest(backbone)
+    backbone.enable_lora(2)
+    fill(backbone)
+    assert lora.base_digest(backbone) == plain
+    for variable in backbone.weights:
+        if "adapter" not in variable.path:
+            old = ops.convert_to_numpy(variable.value)
+            variable.assign(old + np.eye(1, old.size).reshape(old.shape))
+            assert lora.base_digest(backbone) != plain, variable.path
+            variable.assign(old)
+    assert lora.base_digest(backbone) == plain
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_gradients_of_the_base_are_not_computed(remat):
+    """The compiled backward pass holds no product of the shape of a frozen kernel's gradient."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("reads a TensorFlow graph; on JAX only the requested arguments are differentiated")
+    import tensorflow as tf
+
+    backbone = LlamaBackbone(40, 1, 4, 32, 56, 2)
+    backbone.enable_lora(2)
+    backbone.remat = remat
+
+    @tf.function
+    def step():
+        values = [variable.value for variable in backbone.trainable_variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            loss = ops.mean(ops.square(backbone({"token_ids": IDS}, training=True)))
+        return tape.gradient(loss, values)
+
+    operations = step.get_concrete_function().graph.get_operations()
+    shapes = [tuple(op.outputs[0].shape) for op in operations if op.type == "MatMul"]
+    assert (32, 2) in shapes  # lora_a's gradient is there
+    assert not {(32, 56), (56, 32)} & set(shapes)
+
+
+@pytest.mark.parametrize("policy", ["float32", "bfloat16"])
+def test_merged_equals_unmerged(policy):
+    backbone = make(dtype=policy)
+    backbone.enable_lora(4, alpha=2, targets=["attention"])
+    fill(backbone)
+    before = hidden(backbone)
+    lora.merge(backbone)
+    assert lora.adapters(backbone) == {} and len(backbone.trainable_variables) == len(backbone.weights) == 21
+    tolerance = oracles.TOLERANCE if policy == "float32" else 0.15
+    np.testing.assert_allclose(hidden(backbone), before, atol=tolerance)
+    assert np.abs(before - hidden(make(dtype=policy))).max() > 0.3
+    backbone.enable_lora(2)  # the slot is free again
+
+
+@pytest.mark.parametrize("policy", ["bfloat16", "mixed_bfloat16", "mixed_float16"])
+def test_adapters_are_float32_over_any_base(policy):
+    backbone = make(dtype=policy)
+    backbone.enable_lora(2)
+    assert {keras.backend.standardize_dtype(v.dtype) for v in backbone.trainable_variables} == {"float32"}
+    states = backbone({"token_ids": IDS})
+    assert keras.backend.standardize_dtype(states.dtype) == backbone.compute_dtype
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        (["query"], {"query"}),
+        (["attention"], {"query", "key", "value", "attention_output"}),
+        (["mlp"], {"feedforward_gate_dense", "feedforward_intermediate_dense", "feedforward_output_dense"}),
+        (["all-linear"], {path.rpartition("/")[2] for path in PATHS}),
+        ([r".*/(key|value)"], {"key", "value"}),
+        (["query", "mlp"], {"query", *lora.MLP}),
+    ],
+)
+def test_targets(targets, names):
+    assert lora.matching_paths(targets, PATHS) == [path for path in PATHS if path.rpartition("/")[2] in names]
+
+
+def test_a_pattern_matches_whole_paths():
+    assert lora.matching_paths([r"transformer_layer_1/.*/query"], PATHS) == ["transformer_layer_1/self_attention/query"]
+    assert lora.matching_paths([PATHS[0]], PATHS) == PATHS[:1]
+    assert lora.matching_paths(["self_attention"], PATHS) == []
+    assert lora.matching_paths(["quer"], PATHS) == []
+
+
+@pytest.mark.parametrize("target", ["querry", "q_proj", "transformer_layer_7/.*", "("])
+def test_unmatched_target_raises(target):
+    backbone = make()
+    with pytest.raises(ValueError) as error:
+        backbone.enable_lora(4, targets=["value", target])
+    assert target in str(error.value) and "attention_output" in str(error.value)
+    assert len(backbone.trainable_variables) == 21  # nothing half done
+    if target == "querry":
+        assert "did you mean query?" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"rank": 0}, "rank=0"),
+        ({"rank": 2.5}, "rank=2.5"),
+        ({"rank": 4, "alpha": 0}, "alpha=0"),
+        ({"rank": 4, "dropout": 1.0}, "dropout=1.0"),
+        ({"rank": 4, "targets": []}, "lora.targets"),
+    ],
+)
+def test_impossible_arguments_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        make().enable_lora(**arguments)
+
+
+def test_second_call_raises():
+    backbone = make()
+    backbone.enable_lora(4)
+    with pytest.raises(ValueError, match="adapters already"):
+        backbone.enable_lora(4)
+
+
+def test_keras_hub_name_of_targets():
+    backbone = make()
+    backbone.enable_lora(4, target_layer_names=["key"])
+    assert {path.rpartition("/")[2] for path in lora.adapters(backbone)} == {"key"}
+
+
+def test_dropout_reaches_the_adapter():
+    backbone = make()
+    backbone.enable_lora(4, dropout=0.5)
+    fill(backbone)
+    calm = hidden(backbone)
+    moving = [ops.convert_to_numpy(backbone({"token_ids": IDS}, training=True)) for _ in range(2)]
+    assert np.abs(moving[0] - moving[1]).max() > 1e-3 and np.abs(moving[0] - calm).max() > 1e-3
+
+
+@pytest.mark.parametrize("targets", [["query", "mlp"], [r"transformer_layer_1/.*/(key|value)"]])
+def test_saved_adapter_comes_back(tmp_path, targets):
+    backbone = make()
+    backbone.enable_lora(4, alpha=6, dropout=0.1, use_rslora=True, targets=targets)
+    fill(backbone)
+    lora.save_adapter(backbone, tmp_path / "adapter")
+    fresh, prepared = make(), make()
+    prepared.enable_lora(4, alpha=6, use_rslora=True, targets=targets)
+    for other in (fresh, prepared):
+        lora.load_adapter(other, tmp_path / "adapter")
+        assert set(lora.adapter_variables(other)) == set(lora.adapter_variables(backbone))
+        np.testing.assert_array_equal(hidden(other), hidden(backbone))
+    assert fresh.lora_arguments == backbone.lora_arguments
+
+
+@pytest.mark.parametrize("targets", [["all-linear"], [r"transformer_layer_1/.*/(query|value)"]])
+def test_peft_loads_our_adapter(tmp_path, targets):
+    import peft
+    import torch
+
+    backbone = make()
+    model = oracles.transformers_model(backbone)
+    backbone.enable_lora(4, alpha=6, use_rslora=True, targets=targets)
+    fill(backbone)
+    lora.save_adapter(backbone, tmp_path)
+    with torch.no_grad():
+        plain = model(input_ids=torch.tensor(IDS, dtype=torch.long)).logits.numpy()
+        adapted = peft.PeftModel.from_pretrained(model, str(tmp_path)).eval()
+        expected = adapted(input_ids=torch.tensor(IDS, dtype=torch.long)).logits.numpy()
+    logits = ops.convert_to_numpy(backbone.token_embedding.project(backbone({"token_ids": IDS})))
+    assert np.abs(expected - plain).max() > 0.1
+    np.testing.assert_allclose(logits, expected, atol=oracles.TOLERANCE)
+
+
+def test_we_load_an_adapter_of_peft(tmp_path):
+    import peft
+    import torch
+
+    backbone = make()
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(oracles.transformers_model(backbone), config).eval()
+    adapted.save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = adapted(input_ids=torch.tensor(IDS, dtype=torch.long)).logits.numpy()
+    lora.load_adapter(backbone, tmp_path)
+    assert len(lora.adapters(backbone)) == 4
+    logits = ops.convert_to_numpy(backbone.token_embedding.project(backbone({"token_ids": IDS})))
+    np.testing.assert_allclose(logits, expected, atol=oracles.TOLERANCE)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    backbone = make()
+    backbone.enable_lora(4)
+    fill(backbone)
+    lora.save_adapter(backbone, tmp_path)
+    return tmp_path
+
+
+def change_config(folder, **changes):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def change_tensors(folder, change):
+    import safetensors.numpy
+
+    path = folder / "adapter_model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    change(tensors)
+    safetensors.numpy.save_file(tensors, path)
+
+
+KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json"),
+        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "adapter_model.safetensors"),
+        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}"), "cannot be read"),
+        (lambda folder: change_config(folder, r=8), "pair of rank 8"),
+        (lambda folder: change_config(folder, use_dora=True), "use_dora is not supported"),
+        (lambda folder: change_config(folder, peft_type="LOHA"), "not LoRA"),
+        (lambda folder: change_tensors(folder, lambda tensors: tensors.pop(KEY)), "pair of rank 4"),
+        (
+            lambda folder: change_tensors(folder, lambda tensors: tensors.update(x=tensors[KEY])),
+            "no adapter of a Llama",
+        ),
+        (lambda folder: change_tensors(folder, lambda tensors: tensors.clear()), "no adapter"),
+    ],
+)
+def test_damaged_adapters_are_refused(saved, damage, named):
+    damage(saved)
+    backbone = make()
+    with pytest.raises(InputError, match=named):
+        lora.load_adapter(backbone, saved)
+    assert lora.adapters(backbone) == {}
+
+
+def test_adapters_of_another_base_or_shape_are_refused(saved):
+    with pytest.raises(InputError, match="other base weights"):
+        lora.load_adapter(make(seed=1), saved)
+    with pytest.raises(InputError, match="layers that the model lacks"):
+        lora.load_adapter(LlamaBackbone(40, 1, 4, 32, 48, 2), saved)
+    with pytest.raises(InputError, match="shapes do not fit"):
+        lora.load_adapter(LlamaBackbone(40, 2, 4, 64, 48, 2), saved)
+    prepared = make()
+    prepared.enable_lora(4, alpha=1)
+    with pytest.raises(InputError, match="does not fit the adapters"):
+        lora.load_adapter(prepared, saved)
+
+
+def test_a_base_in_another_precision_is_accepted_with_a_warning(saved, caplog):
+    lora.load_adapter(make(dtype="bfloat16"), saved)
+    assert "cannot be compared" in caplog.text
+
+
+def test_saving_without_adapters_raises(tmp_path):
+    with pytest.raises(ValueError, match="no adapters to save"):
+        lora.save_adapter(make(), tmp_path)
