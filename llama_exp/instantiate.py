@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,7 +23,7 @@ from llama_exp.check.typed import KERAS_PREFIX, OWN_PREFIX, TARGET, allowed_targ
 from llama_exp.errors import ConfigError, Problem
 
 # Keys that speak to Hydra instead of the target.
-HYDRA_KEYS = {TARGET, "_args_", "_partial_", "_recursive_", "_convert_"}
+HYDRA_KEYS = {TARGET, "_args_", "_partial_"}
 # Keras classes whose arguments are code or files to run.
 CODE_CLASSES = {"Lambda", "TFSMLayer", "TorchModuleWrapper"}
 
@@ -46,12 +45,9 @@ def instantiate(section: Any, trusted_modules: list[str], where: str = TARGET, *
     node = to_dict(section)
     _raise_if_any(list(_problems(node, trusted_modules, where, set(kwargs))))
     from hydra.errors import InstantiationException
-    from hydra.utils import instantiate as hydra_instantiate
 
-    is_partial = bool(node.get("_partial_"))
     try:
-        factory = hydra_instantiate({**_literal(node), "_partial_": True, "_convert_": "all"})
-        return functools.partial(factory, **kwargs) if is_partial else factory(**kwargs)
+        return _build(node, kwargs)
     except InstantiationException as error:
         cause = _root_cause(error)
         if not isinstance(cause, (InstantiationException, ValueError)):
@@ -86,17 +82,14 @@ def _raise_if_any(problems: list[Problem]) -> None:
 
 
 def _problems(node: Any, trusted_modules: list[str], where: str, added: set[str]) -> Iterator[Problem]:
-    """Problems of a target and of the targets nested in it; nothing is imported below a refused one."""
+    """Problems of a target and of the targets nested in it."""
     if isinstance(node, list):
         for index, item in enumerate(node):
             yield from _problems(item, trusted_modules, f"{where}[{index}]", set())
     if not isinstance(node, dict):
         return
     if TARGET in node:
-        refused = list(_target_problems(node, trusted_modules, where, added))
-        yield from refused
-        if refused:
-            return
+        yield from _target_problems(node, trusted_modules, where, added)
     for key, value in node.items():
         yield from _problems(value, trusted_modules, f"{where}.{key}", set())
 
@@ -181,13 +174,23 @@ def _parameters(located: Any) -> tuple[set[str], bool, set[str]]:
     return names, bool(functions), required
 
 
-def _literal(node: Any) -> Any:
-    """The same data with `${` escaped: it is resolved already, and what a value says is not to be looked up again."""
-    if isinstance(node, dict):
-        return {key: _literal(value) for key, value in node.items()}
+def _build(node: Any, added: Mapping[str, Any]) -> Any:
+    """The data of `node` with every target in it built; Hydra imports and calls, our data stay out of its sight.
+
+    Why: Hydra would look up `${...}` in texts that are resolved already.
+    """
     if isinstance(node, list):
-        return [_literal(value) for value in node]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", node) if isinstance(node, str) else node
+        return [_build(item, {}) for item in node]
+    if not isinstance(node, dict):
+        return node
+    values = {key: _build(value, {}) for key, value in node.items() if key not in HYDRA_KEYS}
+    if TARGET not in node:
+        return values
+    from hydra.utils import instantiate as hydra_instantiate
+
+    factory = hydra_instantiate({TARGET: node[TARGET], "_partial_": True})
+    made = functools.partial(factory, *_build(node.get("_args_", []), {}), **{**values, **added})
+    return made if node.get("_partial_") else made()
 
 
 def _root_cause(error: BaseException) -> BaseException:

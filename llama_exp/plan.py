@@ -109,19 +109,24 @@ def _activation_bytes_per_token(model: Mapping[str, Any], sequence_length: int, 
     return in_float32 * FLOAT32_BYTES + in_compute_type * compute_bytes
 
 
+def rows(plan: Plan) -> list[tuple[str, str]]:
+    """The plan as labels and texts, for a table."""
+    share = plan.num_trainable_parameters / plan.num_parameters
+    total_flops = plan.flops_per_token * plan.total_tokens
+    parts = [f"{component} {_gib(size)}" for component, size in plan.memory_bytes.items() if size]
+    return [
+        ("parameters", f"{plan.num_parameters:,}, of which {plan.num_trainable_parameters:,} train ({share:.3%})"),
+        ("tokens", f"{plan.tokens_per_step:,} per step, {plan.total_tokens:,} in all"),
+        ("arithmetic", f"{_short(plan.flops_per_token)}FLOP per token, {_short(total_flops)}FLOP in all"),
+        ("memory", f"about {_gib(sum(plan.memory_bytes.values()))}: {', '.join(parts)}"),
+    ]
+
+
 def show(plan: Plan, console: Console) -> None:
     """Prints the plan as a small table."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    share = plan.num_trainable_parameters / plan.num_parameters
-    table.add_row("parameters", f"{plan.num_parameters:,}")
-    table.add_row("trainable", f"{plan.num_trainable_parameters:,} ({share:.3%})")
-    table.add_row("tokens", f"{plan.tokens_per_step:,} per step, {plan.total_tokens:,} in all")
-    total_flops = plan.flops_per_token * plan.total_tokens
-    table.add_row("arithmetic", f"{_short(plan.flops_per_token)}FLOP per token, {_short(total_flops)}FLOP in all")
-    table.add_row("memory", f"about {_gib(sum(plan.memory_bytes.values()))} at the peak:")
-    for component, size in plan.memory_bytes.items():
-        if size:
-            table.add_row("", f"{_gib(size):>10}  {component}")
+    for label, text in rows(plan):
+        table.add_row(label, text)
     console.print(table, highlight=False)
 
 

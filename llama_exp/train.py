@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
+from hydra import version
+from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -23,7 +24,6 @@ from llama_exp.errors import ExitCode, Interrupted, Preempted
 from llama_exp.failures import Failures, of_hydra, report
 
 
-@hydra.main(config_path=str(CONF), config_name="config", version_base=VERSION_BASE)
 def job(cfg: DictConfig) -> float | None:
     """One run; returns the objective (validation loss), or None for a failed job of a sweep."""
     node = HydraConfig.get()
@@ -33,7 +33,8 @@ def job(cfg: DictConfig) -> float | None:
     try:
         from llama_exp.run import run_job
 
-        return run_job(to_config(cfg), overrides, Path(node.runtime.output_dir))
+        group = Path(node.sweep.dir).name if in_sweep else None
+        return run_job(to_config(cfg), overrides, Path(node.runtime.output_dir), group)
     except (Exception, KeyboardInterrupt) as error:
         code = report(error, debug=bool(cfg.debug))
         if not in_sweep or isinstance(error, (Preempted, Interrupted, KeyboardInterrupt)):
@@ -51,8 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = check_arguments(arguments)
         if command.sweep_dir is not None:
             failures = Failures(command.sweep_dir)
-        sys.argv[1:] = command.arguments
-        job()
+        run_hydra(command.arguments)
         code = ExitCode.OK
     except (Exception, KeyboardInterrupt) as error:
         code = report(of_hydra(error), debug)
@@ -60,6 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = ExitCode.SWEEP
     if code:
         sys.exit(code)
+
+
+def run_hydra(arguments: Sequence[str]) -> None:
+    """What `@hydra.main` does, with arguments of our own.
+
+    `sys.argv` stays as the user typed it, for the run's record; and `job` stays an ordinary function, which launchers
+    can send to other processes by its name.
+    """
+    version.setbase(VERSION_BASE)
+    parser = get_args_parser()
+    options = parser.parse_args(arguments)
+    _run_hydra(options, parser, task_function=job, config_path=str(CONF), config_name="config")
 
 
 if __name__ == "__main__":

@@ -39,9 +39,10 @@ def run_folder(*, _root_: DictConfig) -> str:
     if config.resume == "auto":
         from llama_exp.run_folder import find_unfinished
 
-        unfinished = find_unfinished(Path("outputs") / config.name, full_hash)
+        root = Path("outputs") / config.name
+        unfinished = find_unfinished(root, full_hash)
         if unfinished is not None:
-            return unfinished.name
+            return str(unfinished.relative_to(root))
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{full_hash[:HASH_LETTERS]}"
 
 

@@ -1,0 +1,85 @@
+"""The plan: exact counts, and a memory estimate whose parts move as they should."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from llama_exp import plan
+from llama_exp.check import check_arguments
+
+
+def planned(*arguments):
+    return plan.make_plan(check_arguments(arguments).config)
+
+
+def test_the_default_run():
+    made = planned()
+    assert (made.num_parameters, made.num_trainable_parameters) == (2_755_008, 2_755_008)
+    assert made.tokens_per_step == 16 * 256
+    assert made.total_tokens == 16 * 256 * 400
+    assert made.memory_bytes["weights"] == 4 * 2_755_008
+    assert made.memory_bytes["optimizer"] == 8 * 2_755_008
+    assert made.memory_bytes["adapters"] == 0
+    assert made.memory_bytes["logits"] == 2 * 1024 * 2048 * 4
+
+
+def test_flops_of_a_model_small_enough_to_count_by_hand():
+    model = {
+        "vocabulary_size": 10,
+        "num_layers": 1,
+        "num_query_heads": 2,
+        "num_key_value_heads": 1,
+        "hidden_dim": 4,
+        "intermediate_dim": 6,
+        "tie_word_embeddings": True,
+    }
+    matrices = 4 * 4 + 2 * (4 * 2) + 4 * 4 + 3 * (4 * 6) + 10 * 4
+    attention = 12 * 4 * 8
+    no_lora = {"rank": 0, "targets": ["query"]}
+    assert plan.flops_per_token(model, no_lora, 8) == 6 * matrices + attention
+    lora = {"rank": 2, "targets": ["query"]}
+    assert plan.flops_per_token(model, lora, 8) == 4 * matrices + 6 * (2 * 4 + 2 * 4) + attention
+
+
+def test_lora_on_seven_billion():
+    full, lora = planned("model=llama2_7b"), planned("model=llama2_7b", "lora.rank=8")
+    assert lora.num_trainable_parameters == 4_194_304
+    assert lora.num_parameters == full.num_parameters + 4_194_304
+    assert lora.memory_bytes["optimizer"] == 8 * 4_194_304
+    assert lora.memory_bytes["weights"] == full.memory_bytes["weights"] == 4 * 6_738_415_616
+    assert lora.flops_per_token < full.flops_per_token
+
+
+def test_what_saves_memory():
+    base = planned("model=llama_110m")
+    assert planned("model=llama_110m", "precision=bfloat16").memory_bytes["weights"] * 2 == base.memory_bytes["weights"]
+    mixed = planned("model=llama_110m", "precision=mixed_bfloat16")
+    assert mixed.memory_bytes["weights"] == base.memory_bytes["weights"]
+    assert mixed.memory_bytes["activations"] < base.memory_bytes["activations"]
+    remat = planned("model=llama_110m", "trainer.remat=block")
+    assert remat.memory_bytes["activations"] * 5 < base.memory_bytes["activations"]
+    assert remat.flops_per_token == base.flops_per_token
+    split = planned("model=llama_110m", "trainer.batch_size=4", "trainer.accumulation_steps=4")
+    assert split.tokens_per_step == base.tokens_per_step
+    assert split.memory_bytes["activations"] * 4 == base.memory_bytes["activations"]
+    assert split.memory_bytes["gradients"] == 2 * base.memory_bytes["gradients"]
+    assert planned("objective.chunk_tokens=512").memory_bytes["logits"] == 2 * 512 * 2048 * 4
+
+
+def test_classes_of_the_users_own_have_no_plan():
+    assert planned("trusted_modules=[mine]", "model._target_=mine.Net") is None
+    assert planned("trusted_modules=[mine]", "dataset._target_=mine.Data") is not None
+    assert planned("trusted_modules=[mine]", "dataset._target_=mine.Data", "dataset.sequence_length=long") is None
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_rows_and_table(width):
+    made = planned("model=llama2_7b", "lora.rank=8")
+    assert [label for label, _ in plan.rows(made)] == ["parameters", "tokens", "arithmetic", "memory"]
+    output = io.StringIO()
+    plan.show(made, Console(file=output, width=width))
+    text = output.getvalue()
+    assert "6,742,609,920, of which 4,194,304 train (0.062%)" in text
+    assert "weights 25.10 GiB" in " ".join(text.split())
+    assert all(len(line) <= width for line in text.splitlines())
