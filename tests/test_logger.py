@@ -318,7 +318,7 @@ def test_offline_run_can_be_synced_later(tmp_path, fake):
     assert fake.history("later") == []
     environment = {**os.environ, "WANDB_MODE": "online"}
     command = [sys.executable, "-m", *watching[1].sync_command.split(" ")]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    finished = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert finished.returncode == 0, finished.stderr
     assert mirrored_rows(fake.history("later")) == expected_rows(folder)
 
