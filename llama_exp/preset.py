@@ -23,6 +23,8 @@ SMALL_FILES = (
     CONFIG_FILE,
     "metadata.json",
     "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
     "assets/tokenizer/vocabulary.spm",
     "assets/tokenizer/vocabulary.json",
     "assets/tokenizer/merges.txt",

@@ -125,7 +125,7 @@ def test_a_file_is_no_preset(tmp_path):
 
 @pytest.fixture
 def kaggle(monkeypatch, tmp_path):
-    """A Kaggle that serves a preset without vocabulary.json and merges.txt; gives the log of requested files."""
+    """A Kaggle that serves a Llama 2 preset, which has no vocabulary.json for one; gives the log of requested files."""
     import kagglehub
     import requests
 
@@ -133,7 +133,7 @@ def kaggle(monkeypatch, tmp_path):
 
     def download(handle, path=None):
         requested.append(path)
-        if path in ("assets/tokenizer/vocabulary.json", "assets/tokenizer/merges.txt"):
+        if path not in (None, "config.json", "metadata.json", "tokenizer.json", "assets/tokenizer/vocabulary.spm"):
             response = requests.Response()
             response.status_code = 404
             raise requests.HTTPError("404 Client Error", response=response)
@@ -153,7 +153,7 @@ def test_weights_are_fetched_only_when_wanted(kaggle, tmp_path):
     assert kaggle == [None]
     kaggle.clear()
     assert resolve("llama3_8b_en", load_weights=False) == tmp_path
-    assert kaggle[0] == "config.json" and None not in kaggle
+    assert kaggle[0] == "config.json" and "assets/tokenizer/vocabulary.spm" in kaggle and None not in kaggle
     assert not any("weights" in path for path in kaggle)
 
 

@@ -20,15 +20,18 @@ import keras
 
 from llama_exp.errors import InputError, Problem, StorageError
 from llama_exp.models import keras_hub_weights
-from llama_exp.models.keras_hub_config import CONFIG_FILE, config_document, read_config, read_json, require_agreement
+from llama_exp.models.keras_hub_config import CONFIG_FILE, config_document, read_config, require_agreement
 
 TOKENIZER_FILE = "tokenizer.json"
+BYTE_PAIR_ASSET = Path("assets", "tokenizer", "vocabulary.json")
 METADATA_FILE = "metadata.json"
 # A folder with anything else in it is somebody's work and is never replaced.
 PRESET_FILES = (
     CONFIG_FILE,
     METADATA_FILE,
     TOKENIZER_FILE,
+    "tokenizer_config.json",
+    "generation_config.json",
     "assets",
     "README.md",
     "preprocessor.json",
@@ -135,10 +138,8 @@ def _architecture(backbone) -> dict:
 
 
 def _class_name(folder: Path) -> str:
-    # KerasHub has two names for one architecture, and its Llama 3 tokenizer asks for the second.
-    if (folder / TOKENIZER_FILE).exists() and read_json(folder / TOKENIZER_FILE).get("class_name") == "Llama3Tokenizer":
-        return "Llama3Backbone"
-    return "LlamaBackbone"
+    # KerasHub has two names for one architecture, and its Llama 3 tokenizer (byte-level BPE) asks for the second.
+    return "Llama3Backbone" if (folder / BYTE_PAIR_ASSET).exists() else "LlamaBackbone"
 
 
 def _metadata(backbone) -> dict:

@@ -167,7 +167,7 @@ def _write_file(path: Path, groups: dict, names, variables: dict) -> None:
             group = file.create_group(name)
             group.attrs["name"] = groups[name][0][1].layer_name
             for tensor_path, tensor in groups[name]:
-                value = np.asarray(ops.convert_to_numpy(variables[tensor.variable])).reshape(tensor.file_shape)
+                value = np.asarray(ops.convert_to_numpy(variables[tensor.variable].value)).reshape(tensor.file_shape)
                 dataset = group.create_dataset(tensor_path.rpartition("/")[2], data=value)
                 if value.dtype == ml_dtypes.bfloat16:
                     dataset.attrs["dtype"] = "bfloat16"  # HDF5 knows only "two bytes"

@@ -52,7 +52,7 @@ def outputs(model):
 
 
 def weights(model):
-    return {v.path: np.asarray(keras.ops.convert_to_numpy(v)) for v in model.variables}
+    return {v.path: np.asarray(keras.ops.convert_to_numpy(v.value)) for v in model.variables}
 
 
 def assert_same_weights(model, other):
@@ -412,6 +412,26 @@ def test_a_preset_is_replaced_and_nothing_else_remains(preset):
     assert_same_weights(model, load_backbone(LlamaBackbone, preset))
     assert [path.name for path in preset.parent.iterdir()] == ["preset"]
     assert not (preset / "model.weights.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("assets", "class_name"),
+    [("vocabulary.spm", "LlamaBackbone"), ("vocabulary.json", "Llama3Backbone"), (None, "LlamaBackbone")],
+)
+def test_the_class_for_keras_hub_follows_from_the_tokenizer(tmp_path, assets, class_name):
+    class Tokenizer:
+        def save(self, folder):
+            if assets:
+                (folder / "assets" / "tokenizer").mkdir(parents=True)
+                (folder / "assets" / "tokenizer" / assets).write_text("{}")
+            (folder / "tokenizer.json").write_text("x" * (2 << 20))  # those of Hugging Face have many megabytes
+            (folder / "tokenizer_config.json").write_text("{}")
+
+    for _ in range(2):  # the second time it replaces what it wrote the first time
+        save_preset(backbone(), tmp_path / "preset", Tokenizer())
+    document = json.loads((tmp_path / "preset" / "config.json").read_text())
+    assert document["class_name"] == class_name
+    assert document["registered_name"] == f"keras_hub>{class_name}"
 
 
 def test_a_folder_with_other_things_is_not_replaced(preset):
