@@ -1,0 +1,281 @@
+"""The project's shape, as tests: one name for one thing, one frontier, one direction, small pieces."""
+
+import ast
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llama_exp.check import CONF
+from llama_exp.check.typed import hints, schema_keys, sections
+from llama_exp.config import SCHEMAS, Config
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "llama_exp"
+FILES = sorted(PACKAGE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in FILES}
+
+# Bottom to top; a module imports only what stands in a line above its own.
+LAYERS = (
+    {"errors", "redact", "__version__"},
+    {"storage"},
+    {"backend", "lock", "logs", "metrics_file", "preset", "provenance", "report", "runtime"},
+    {"dataset", "run_folder", "logger", "progress"},
+    {"tokenizer"},
+    {"models", "lora", "precision", "objective", "optimizer", "schedule"},
+    {"model", "trainer"},
+    {"config"},
+    {"check"},
+    {"plan", "instantiate"},
+    {"run", "failures"},
+    {"train"},
+    {"cli"},
+)
+# `backbone.enable_lora` hands over to lora.py, which puts its layer from models/ into the backbone.
+MUTUAL = {("models", "lora"), ("lora", "models")}
+CONFIG_SIDE = {"config", "check", "instantiate", "failures", "train"}
+BEHIND_THE_FRONTIER = {
+    "keras": {"backend", "models", "lora", "model", "precision", "objective", "optimizer", "schedule", "trainer"},
+    "tensorflow": {"backend"},
+    "jax": {"backend"},
+    "wandb": {"logger"},
+    "tensorflow_datasets": {"dataset"},
+    "hydra": CONFIG_SIDE,
+    "omegaconf": CONFIG_SIDE,
+    # Oracles of the tests only.
+    "keras_hub": set(),
+    "transformers": set(),
+    "peft": set(),
+    "torch": set(),
+}
+FRONTIER = ("config", "errors", "check", "instantiate", "plan", "cli", "train", "failures")
+
+
+def module_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(tree):
+    """Dotted names that a file imports, anywhere in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield from ([f"{node.module}.{alias.name}" for alias in node.names] if node.module else [])
+
+
+def own_imports(path):
+    """First components below llama_exp that a file imports from other modules of the package."""
+    for name in imports(TREES[path]):
+        parts = name.split(".")
+        if parts[0] == "llama_exp" and len(parts) > 1 and parts[1] != module_of(path):
+            yield parts[1]
+
+
+# --- 4: group = field = module
+
+
+def test_groups_are_config_fields_are_modules():
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"experiment", "sweep", "hydra"}
+    assert groups == set(sections())
+    modules = {module_of(path) for path in FILES}
+    assert set(sections()) <= modules
+
+
+def test_targets_live_in_the_module_of_their_section():
+    for target in SCHEMAS:
+        module = target.split(".")[1]
+        assert module.removesuffix("s") in sections() or module in sections(), target
+
+
+# --- 2: one name for one value
+
+
+def identifiers(*modules):
+    """Every name that occurs in modules: parameters, attributes, keywords, variables, texts."""
+    found = set()
+    for path, tree in TREES.items():
+        if module_of(path) in modules:
+            for node in ast.walk(tree):
+                for attribute in ("arg", "attr", "id"):
+                    found.add(getattr(node, attribute, None))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.add(node.value)
+    return found
+
+
+@pytest.mark.parametrize("section", sections())
+def test_every_key_keeps_its_name_up_to_its_module(section):
+    modules = {section, "run", *(["models"] if section == "model" else [])}
+    if not all(any(module_of(path) == module for path in FILES) for module in modules):
+        pytest.fail(f"one of the modules {modules} does not exist")
+    if section in ("trainer", "objective"):
+        modules |= {"dataset", "trainer"}
+    missing = schema_keys(section) - {"_target_"} - identifiers(*modules)
+    assert not missing, f"{section}: {missing} are read by nobody under their own names"
+
+
+def function_of(target):
+    """The AST of the function, or of the constructor and those of its bases, that a target names."""
+    module, name = target.split(".")[1:3]
+    definitions = {
+        node.name: node
+        for path, tree in TREES.items()
+        if module_of(path) == module
+        for node in tree.body
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+    }
+    return name, definitions
+
+
+def parameters_of(name, definitions):
+    node = definitions[name]
+    if isinstance(node, ast.FunctionDef):
+        return {arg.arg for arg in node.args.args + node.args.kwonlyargs}
+    found = set()
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            found = {arg.arg for arg in item.args.args + item.args.kwonlyargs}
+            if item.args.kwarg is None:
+                return found
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id in definitions:
+            found |= parameters_of(base.id, definitions)
+    return found
+
+
+@pytest.mark.parametrize("target", sorted(SCHEMAS))
+def test_a_targets_parameters_are_its_sections_keys(target):
+    name, definitions = function_of(target)
+    assert name in definitions, f"{target} is defined nowhere"
+    keys = {field.name for field in dataclasses.fields(SCHEMAS[target])} - {"_target_"}
+    assert keys <= parameters_of(name, definitions)
+
+
+# The same number under another meaning, where the receiver knows nothing of the giver's section.
+OTHER_MEANING = {("max_steps", "num_steps"), ("batch_size", "minimum_train_rows")}
+
+
+def test_the_run_passes_values_on_under_their_own_names():
+    tree = TREES[PACKAGE / "run.py"]
+    renamed = set()
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        for keyword in call.keywords:
+            value = keyword.value
+            if isinstance(value, ast.Attribute) and value.attr == "value":
+                value = value.value
+            chain = ast.unparse(value).split(".")
+            if chain[0] == "config" and len(chain) == 3 and chain[2] != keyword.arg:
+                renamed.add((chain[2], keyword.arg))
+    # run.json names facts, not keys: `backend`, `seed` keep theirs anyway.
+    assert renamed - OTHER_MEANING - {("policy", "precision")} == set()
+
+
+# --- 3 and 7: the frontier, one direction
+
+
+def test_the_layers_name_every_module():
+    modules = {module_of(path) for path in FILES} - {"__init__"}
+    named = set().union(*LAYERS) - {"__version__"}
+    assert modules - named == set()
+    assert sum(map(len, LAYERS)) == len(named) + 1, "a module stands in two layers"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    module = module_of(path)
+    if module == "__init__":
+        assert list(own_imports(path)) == []
+        return
+    (own,) = [height for height, layer in enumerate(LAYERS) if module in layer]
+    for imported in own_imports(path):
+        (height,) = [height for height, layer in enumerate(LAYERS) if imported in layer]
+        assert height < own or (module, imported) in MUTUAL, f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_frameworks_stay_where_they_belong(path):
+    for name in imports(TREES[path]):
+        allowed = BEHIND_THE_FRONTIER.get(name.split(".")[0])
+        assert allowed is None or module_of(path) in allowed, f"{path.name} imports {name}"
+
+
+def test_nobody_passes_an_unresolved_config_around():
+    for path in FILES:
+        text = path.read_text()
+        if module_of(path) not in CONFIG_SIDE:
+            for word in ("DictConfig", "ListConfig", "cfg.", "OmegaConf"):
+                assert word not in text, f"{path.name}: {word}"
+        assert "cfg.get(" not in text
+
+
+def test_sections_are_never_assigned_to():
+    """Nobody edits the config: no assignment to an attribute of something called config."""
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
+                for target in targets:
+                    assert not ast.unparse(target).startswith("config."), f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("module", FRONTIER)
+def test_no_framework_behind_an_import_on_this_side(module):
+    code = (
+        f"import sys, llama_exp.{module};"
+        "print([m for m in ('keras', 'tensorflow', 'jax', 'torch', 'wandb', 'tensorflow_datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- 9: sizes
+
+
+def length(function):
+    """Lines of a function without its docstring."""
+    docstring = function.body[0] if ast.get_docstring(function, clean=False) is not None else None
+    return function.end_lineno - function.lineno + 1 - (docstring.end_lineno - docstring.lineno + 1 if docstring else 0)
+
+
+def test_sizes():
+    lines = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in FILES}
+    assert {path: count for path, count in lines.items() if count > 350} == {}
+    functions = {
+        f"{path.name}:{node.name}": length(node)
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    assert {name: count for name, count in functions.items() if count > 60} == {}
+    assert len((ROOT / "train.py").read_text().splitlines()) <= 40
+    assert lines[Path("llama_exp/train.py")] <= 80
+    assert max(len(path.read_text().splitlines()) for path in CONF.rglob("*.yaml")) <= 60
+
+
+# --- 12: adaptation isolated
+
+
+@pytest.mark.parametrize("name", ["linear", "attention", "decoder", "embedding", "rope", "norm"])
+def test_the_layers_know_nothing_of_adaptation(name):
+    text = (PACKAGE / "models" / f"{name}.py").read_text().lower()
+    assert "lora" not in text and "quant" not in text
+
+
+# --- 11: no base class with a single child
+
+
+def test_base_classes_have_several_children():
+    classes = [node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    abstract = {node.name for node in classes if any("ABC" in ast.unparse(base) for base in node.bases)}
+    for name in abstract:
+        children = [node.name for node in classes if any(ast.unparse(base) == name for base in node.bases)]
+        assert len(children) >= 2, name
+
+
+def test_the_root_config_declares_nothing_twice():
+    names = [field.name for field in dataclasses.fields(Config)]
+    assert len(names) == len(set(names)) == len(hints(Config))
