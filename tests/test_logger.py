@@ -1,4 +1,4 @@
-"""The W&B mirror: real run files read back, real clients against a server on the loopback, sick servers."""
+"""The W&B mirror offline: real run files read back, deaths of this process and of W&B's, credentials."""
 
 import json
 import math
@@ -10,105 +10,23 @@ import time
 from pathlib import Path
 
 import pytest
-import wandb_reader
-from fake_wandb import API_KEY, FakeWandb
+from fake_wandb import API_KEY
+from mirror import (
+    expected_rows,
+    finish,
+    make,
+    mirrored_rows,
+    observers,
+    offline_run,
+    own_wandb,  # noqa: F401 (a fixture)
+    report,
+    row,
+)
 
 from llama_exp import logger as logger_module
 from llama_exp.errors import ConfigError, ExitCode
-from llama_exp.logger import WandbLogger, check_credentials, flattened
-from llama_exp.metrics_file import MetricsFile, read_metrics
-
-CONFIG = {
-    "name": "x",
-    "lora": {"rank": 8, "targets": ["query", "value"]},
-    "optimizer": {"learning_rate": 3e-4},
-    "hub": {"token": "canary-config"},
-    "empty": {},
-}
-
-
-@pytest.fixture(autouse=True)
-def own_wandb(tmp_path, monkeypatch):
-    """Each test has a W&B service and a home of its own."""
-    for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC", "WANDB_IDENTITY_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    yield
-    if (wandb := sys.modules.get("wandb")) is not None:
-        wandb.teardown()
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    with FakeWandb() as server:
-        for name, value in server.environment().items():
-            monkeypatch.setenv(name, value)
-        yield server
-
-
-def make(folder, mode="offline", **more):
-    arguments = {
-        "project": "proj",
-        "entity": None,
-        "tags": ["a", "b"],
-        "name": "the-run",
-        "group": "sweep",
-        "config": CONFIG,
-    }
-    return WandbLogger(mode, folder=folder, **{**arguments, **more})
-
-
-def row(step, split="train", loss=None):
-    loss = 5.0 / (1 + step) if loss is None else loss
-    return {"step": step, "split": split, "loss": loss, "tokens": step * 64, "mfu": None, "seconds": 0.5 * step}
-
-
-def observers(folder, mode="offline", **more):
-    folder.mkdir(exist_ok=True)
-    return [MetricsFile(folder / "metrics.jsonl"), make(folder, mode, **more)]
-
-
-def report(watching, steps):
-    for step in steps:
-        if step:
-            for observer in watching:
-                observer.on_metrics(row(step))
-        if step % 4 == 0:
-            for observer in watching:
-                observer.on_metrics(row(step, "validation", 3.0))
-                observer.on_sample(step, "The <zip>", "The <zip> function")
-
-
-def finish(watching, status="finished"):
-    for observer in watching:
-        observer.on_finish(status)
-
-
-def expected_rows(folder):
-    """metrics.jsonl as W&B rows: one per step."""
-    steps = {}
-    for entry in read_metrics(folder / "metrics.jsonl"):
-        figures = {key: value for key, value in entry.items() if key not in ("step", "split") and value is not None}
-        steps.setdefault(entry["step"], {}).update({f"{entry['split']}/{key}": value for key, value in figures.items()})
-    return steps
-
-
-def mirrored_rows(history):
-    """W&B rows without W&B's own entries, by step; fails if a step occurs twice or out of order."""
-    assert [entry["_step"] for entry in history] == sorted({entry["_step"] for entry in history})
-    return {
-        entry["_step"]: {key: value for key, value in entry.items() if key.startswith(("train/", "validation/"))}
-        for entry in history
-    }
-
-
-def offline_run(folder):
-    (run,) = (folder / "wandb").glob("offline-run-*")
-    return wandb_reader.read(run)
-
-
-# ---------------------------------------------------------------------------------------------------------- offline
+from llama_exp.logger import check_credentials, flattened
+from llama_exp.metrics_file import read_metrics
 
 
 def test_offline_files_equal_the_record(tmp_path, caplog):
@@ -259,136 +177,6 @@ def test_a_wandb_that_cannot_be_imported_is_one_warning(tmp_path, monkeypatch, c
     finish(watching)
     assert len(caplog.records) == 1 and "cannot be imported" in caplog.text
     assert len(read_metrics(tmp_path / "run" / "metrics.jsonl")) == 6
-
-
-# ----------------------------------------------------------------------------------------------------------- online
-
-
-def test_online_the_server_has_what_the_record_has(tmp_path, fake):
-    folder = tmp_path / "run"
-    watching = observers(folder, "online", run_id="id123")
-    report(watching, range(10))
-    finish(watching, "preempted")
-    assert mirrored_rows(fake.history("id123")) == expected_rows(folder)
-    assert fake.config("id123")["optimizer.learning_rate"] == 3e-4 and "hub.token" not in fake.config("id123")
-    assert fake.exit_codes == {"id123": 75}
-    assert fake.runs["id123"]["groupName"] == "sweep"
-    assert watching[1].sync_command is None
-
-
-def test_online_resume_fills_gaps_and_repeats_nothing(tmp_path, fake):
-    folder = tmp_path / "run"
-    first = observers(folder, "online", run_id="id123")
-    report(first, range(8))
-    states = [observer.state() for observer in first]
-    report(first, range(8, 11))
-    finish(first, "preempted")
-    # A crash: the server lacks what was reported last, and also some of what was reported before the checkpoint.
-    del fake.streams["id123"]["wandb-history.jsonl"][5:]
-    fake.streams["id123"]["wandb-summary.json"] = ['{"_step": 4}']
-    second = observers(folder, "online")
-    for observer, state in zip(second, states, strict=True):
-        observer.restore(state)
-    report(second, range(8, 14))
-    finish(second)
-    assert mirrored_rows(fake.history("id123")) == expected_rows(folder)
-    assert sorted(expected_rows(folder)) == list(range(14))
-
-
-def test_online_resume_skips_steps_that_the_server_has(tmp_path, fake):
-    folder = tmp_path / "run"
-    first = observers(folder, "online", run_id="id123")
-    report(first, range(6))
-    states = [observer.state() for observer in first]
-    report(first, range(6, 10))
-    finish(first, "preempted")
-    second = observers(folder, "online")
-    for observer, state in zip(second, states, strict=True):
-        observer.restore(state)
-    report(second, range(6, 13))
-    finish(second)
-    assert mirrored_rows(fake.history("id123")) == expected_rows(folder)
-
-
-def test_offline_run_can_be_synced_later(tmp_path, fake):
-    folder = tmp_path / "run"
-    watching = observers(folder, run_id="later")
-    report(watching, range(6))
-    finish(watching)
-    assert fake.history("later") == []
-    environment = {**os.environ, "WANDB_MODE": "online"}
-    command = [sys.executable, "-m", *watching[1].sync_command.split(" ")]
-    finished = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert finished.returncode == 0, finished.stderr
-    assert mirrored_rows(fake.history("later")) == expected_rows(folder)
-
-
-@pytest.mark.parametrize("behaviour", [500, 401, "hang"])
-def test_a_sick_server_costs_bounded_time_and_the_run_goes_offline(tmp_path, fake, monkeypatch, caplog, behaviour):
-    monkeypatch.setattr(logger_module, "INIT_TIMEOUT_SECONDS", 1.5)
-    monkeypatch.setattr(logger_module, "FINISH_TIMEOUT_SECONDS", 1.5)
-    fake.behaviour = behaviour
-    folder = tmp_path / "run"
-    watching = observers(folder, "online", run_id="id123")
-    start = time.monotonic()
-    report(watching, range(6))
-    finish(watching)
-    assert time.monotonic() - start < 15
-    assert [record.levelname for record in caplog.records].count("WARNING") == 1
-    assert "stays offline" in caplog.text and API_KEY not in caplog.text
-    run = offline_run(folder)
-    assert run.run_id == "id123" and mirrored_rows(run.history) == expected_rows(folder)
-    assert "offline-run-" in watching[1].sync_command
-
-
-@pytest.mark.parametrize("behaviour", [500, "hang"])
-def test_a_server_that_falls_sick_later_costs_bounded_time(tmp_path, fake, monkeypatch, behaviour):
-    monkeypatch.setattr(logger_module, "FINISH_TIMEOUT_SECONDS", 1.5)
-    folder = tmp_path / "run"
-    watching = observers(folder, "online", run_id="id123")
-    report(watching, range(3))
-    fake.behaviour = behaviour
-    start = time.monotonic()
-    report(watching, range(3, 100))
-    assert time.monotonic() - start < 2
-    finish(watching)
-    assert time.monotonic() - start < 10
-    assert len(read_metrics(folder / "metrics.jsonl")) == 124
-    (run,) = (folder / "wandb").glob("run-*")
-    assert mirrored_rows(wandb_reader.read(run).history) == expected_rows(folder)
-
-
-def test_no_server_at_all(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(logger_module, "INIT_TIMEOUT_SECONDS", 1.5)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("WANDB_API_KEY", API_KEY)
-    watching = observers(tmp_path / "run", "online")
-    start = time.monotonic()
-    report(watching, range(3))
-    finish(watching)
-    assert time.monotonic() - start < 10
-    assert mirrored_rows(offline_run(tmp_path / "run").history) == expected_rows(tmp_path / "run")
-
-
-def test_no_secret_reaches_wandb(tmp_path, fake, monkeypatch):
-    for name in ("HF_TOKEN", "KAGGLE_KEY"):
-        monkeypatch.setenv(name, f"canary-{name}")
-    monkeypatch.setattr(sys, "argv", ["train.py", "wandb.api_key=canary-argument"])
-    config = {**CONFIG, "note": "canary-HF_TOKEN", "password": "canary-password"}
-    for mode in ("online", "offline"):
-        folder = tmp_path / mode
-        watching = observers(folder, mode, config=config)
-        watching[1].on_start({"path": "canary-KAGGLE_KEY"})
-        report(watching, range(3))
-        watching[1].on_sample(2, "canary-HF_TOKEN", "canary-KAGGLE_KEY")
-        finish(watching)
-        files = [file for file in folder.rglob("*") if file.is_file()]
-        assert len(files) >= 6
-        for file in files:
-            assert b"canary" not in file.read_bytes() and API_KEY.encode() not in file.read_bytes(), file
-    assert len(fake.requests) >= 4
-    for method, path, body in fake.requests:
-        assert b"canary" not in body and API_KEY.encode() not in body, (method, path)
 
 
 # ------------------------------------------------------------------------------------------------------ credentials
