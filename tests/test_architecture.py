@@ -224,10 +224,8 @@ def test_sections_are_never_assigned_to():
 
 @pytest.mark.parametrize("module", FRONTIER)
 def test_no_framework_behind_an_import_on_this_side(module):
-    code = (
-        f"import sys, llama_exp.{module};"
-        "print([m for m in ('keras', 'tensorflow', 'jax', 'torch', 'wandb', 'tensorflow_datasets') if m in sys.modules])"
-    )
+    frameworks = ("keras", "tensorflow", "jax", "torch", "wandb", "tensorflow_datasets")
+    code = f"import sys, llama_exp.{module}; print([m for m in {frameworks} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
