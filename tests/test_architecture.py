@@ -26,7 +26,7 @@ LAYERS = (
     {"tokenizer"},
     {"models", "lora", "precision", "objective", "optimizer", "schedule"},
     {"model", "trainer"},
-    {"config"},
+    {"config", "resume"},
     {"check"},
     {"plan", "instantiate"},
     {"run", "failures"},

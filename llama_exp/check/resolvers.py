@@ -32,21 +32,17 @@ def folder_name(text: str) -> str:
     return f"{name[: LONGEST_FOLDER_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:HASH_LETTERS]}"
 
 
-def run_folder(*, _root_: DictConfig) -> str:
-    """`${run_folder:}`: <date_time>_<hash>, or with resume=auto the newest unfinished run of the same configuration."""
-    config = to_config(_root_)
-    full_hash = config_hash(config)
-    if config.resume == "auto":
-        from llama_exp.run_folder import find_unfinished
+def run_dir(*, _root_: DictConfig) -> str:
+    """`${run_dir:}`: outputs/<name>/<date_time>_<hash>, or the folder of the run that `resume` continues."""
+    from llama_exp import resume
 
-        root = Path("outputs") / config.name
-        unfinished = find_unfinished(root, full_hash)
-        if unfinished is not None:
-            return str(unfinished.relative_to(root))
-    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{full_hash[:HASH_LETTERS]}"
+    config = to_config(_root_)
+    full_hash, root = config_hash(config), Path("outputs") / config.name
+    folder = resume.folder_of(config.resume, root, full_hash)
+    return str(folder or root / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{full_hash[:HASH_LETTERS]}")
 
 
 def register() -> None:
     """Makes the functions known to OmegaConf; harmless when called again."""
-    for resolver in (share, folder_name, run_folder):
+    for resolver in (share, folder_name, run_dir):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)

@@ -1,0 +1,81 @@
+"""Which run goes on, from which checkpoint, and what it may not change."""
+
+import json
+
+import pytest
+import yaml
+
+from llama_exp import resume
+from llama_exp.errors import ConfigError
+
+CONFIG = {
+    "name": "a",
+    "seed": 0,
+    "lora": {"rank": 4},
+    "trainer": {"max_steps": 10, "keep_checkpoints": 2, "callbacks": {}},
+    "runtime": {"threads": 0},
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run that was cut after its checkpoint of step 4."""
+    folder = tmp_path / "a" / "run"
+    for step in (2, 4):
+        checkpoint = folder / "checkpoints" / f"step-{step:08d}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "manifest.json").write_text("{}")
+    record = {"config_hash": "h", "starts": [{"time": "2026-01-01T00:00:00+00:00"}]}
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "summary.json").write_text('{"status": "running"}')
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    return folder
+
+
+def changed(**sections):
+    return {key: ({**value, **sections[key]} if key in sections else value) for key, value in CONFIG.items()}
+
+
+def test_the_folder_that_goes_on(run):
+    root = run.parent
+    assert resume.folder_of("none", root, "h") is None
+    assert resume.folder_of("auto", root, "h") == run
+    assert resume.folder_of("auto", root, "another") is None
+    assert resume.folder_of(str(run), root, "") == run
+    assert resume.folder_of(str(run / "checkpoints" / "step-00000002"), root, "") == run
+
+
+def test_a_finished_run_does_not_go_on_by_itself(run):
+    (run / "summary.json").write_text('{"status": "finished"}')
+    assert resume.folder_of("auto", run.parent, "h") is None
+
+
+def test_continues(run, tmp_path):
+    assert not resume.continues("none", run)
+    assert resume.continues("auto", run)
+    assert not resume.continues("auto", tmp_path / "fresh")
+    assert resume.continues(str(run), run)
+    with pytest.raises(ConfigError, match="its own folder"):
+        resume.continues(str(run), tmp_path / "fresh")
+    with pytest.raises(ConfigError, match="holds run.json"):
+        resume.continues(str(tmp_path), tmp_path)
+
+
+def test_a_chosen_checkpoint_sets_later_ones_aside(run):
+    checkpoints = run / "checkpoints"
+    assert resume.chosen_checkpoint("auto") is None
+    assert resume.chosen_checkpoint(str(run)) is None
+    assert resume.chosen_checkpoint(str(checkpoints / "step-00000002")) == checkpoints / "step-00000002"
+    assert sorted(entry.name for entry in checkpoints.iterdir()) == ["step-00000002", "step-00000004.abandoned-1"]
+
+
+def test_what_may_change(run):
+    resume.check_unchanged(run, CONFIG)
+    resume.check_unchanged(run, changed(trainer={"max_steps": 99}, runtime={"threads": 2}) | {"name": "b"})
+
+
+def test_what_may_not_change_is_named_all_at_once(run):
+    with pytest.raises(ConfigError) as caught:
+        resume.check_unchanged(run, changed(lora={"rank": 8}) | {"seed": 1})
+    assert [problem.where for problem in caught.value.problems] == ["lora.rank", "seed"]
+    assert caught.value.problems[0].found == "8, begun with 4" and "lora.rank=4" in caught.value.problems[0].action
