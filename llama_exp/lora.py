@@ -183,6 +183,7 @@ def save_adapter(backbone, folder: str | Path) -> None:
 
     Raises:
         ValueError: the backbone has no adapters.
+        StorageError: the folder cannot be written; files that were there are intact.
     """
     from keras import ops
 

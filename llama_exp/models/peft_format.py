@@ -9,6 +9,7 @@ Shape letters: I inputs, O outputs, R rank.
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from llama_exp import storage
 from llama_exp.errors import InputError, Problem
 
 CONFIG_FILE = "adapter_config.json"
@@ -48,7 +50,7 @@ UNSUPPORTED = {
 
 
 def write(folder: Path, matrices: dict, linear_paths: list[str], arguments: dict, base: dict) -> None:
-    """Writes both files into `folder`, which is created if need be.
+    """Writes both files into `folder`, which is created if need be; raises `StorageError` if that fails.
 
     Args:
         folder: where to.
@@ -75,10 +77,24 @@ def write(folder: Path, matrices: dict, linear_paths: list[str], arguments: dict
         module = f"base_model.model.{_peft_module(path)}"
         tensors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a_IR.T)
         tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b_RO.T)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     metadata = {"format": "pt", METADATA_KEY: json.dumps(base)}
-    safetensors.numpy.save_file(tensors, folder / WEIGHTS_FILE, metadata=metadata)
+    storage.make_folder(folder)
+    _replace(folder / WEIGHTS_FILE, safetensors.numpy.save(tensors, metadata=metadata))
+    storage.write_json(folder / CONFIG_FILE, config)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Replaces a file: readers find the old content or the new one."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    with storage.storage_errors(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _peft_module(path: str) -> str:

@@ -160,8 +160,8 @@ def test_cache_and_whole_read_the_same_precision():
     """Keras casts variables to the compute dtype in a model's call, but not outside; norm scales must not notice."""
     backbone = make(dtype="mixed_float16")
     next(v for v in backbone.weights if v.path == "sequence_output_layernorm/scale").assign(np.full(32, 1 + 2**-12))
-    ids = tokens(1, 1)
-    states, _ = backbone.call_with_cache(ids, backbone.new_cache(1, 1), 0)
+    ids = tokens(1, 2)
+    states, _ = backbone.call_with_cache(ids, backbone.new_cache(1, 2), 0)
     np.testing.assert_array_equal(ops.convert_to_numpy(states), hidden(backbone, ids))
 
 
