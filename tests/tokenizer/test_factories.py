@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from small_tokenizers import sentence_piece_model
 
 from llama_exp.errors import ConfigError, InputError
 from llama_exp.tokenizer import auto, bpe, byte, factories, hf_json, load, preset, sentencepiece
@@ -48,9 +49,9 @@ def test_preset_without_a_preset_is_a_config_error(run_arguments):
         preset(**run_arguments)
 
 
-def test_files(run_arguments, tmp_path, sentence_piece_proto):
+def test_files(run_arguments, tmp_path):
     file = tmp_path / "tokenizer.model"
-    file.write_bytes(sentence_piece_proto)
+    file.write_bytes(sentence_piece_model())
     assert sentencepiece(file=str(file), **run_arguments).bos_id == 1
     file.write_bytes(b"no model")
     with pytest.raises(InputError, match="not a SentencePiece model"):

@@ -6,6 +6,7 @@ import json
 import pytest
 import tokenizers
 from keras.src.saving import serialization_lib
+from small_tokenizers import sentence_piece_model
 
 from llama_exp.tokenizer import load
 from llama_exp.tokenizer.byte_pair import SPECIAL_TOKENS, from_merges, train
@@ -66,8 +67,8 @@ def test_llama_3_as_it_is_differs_only_where_merges_cross_words(tmp_path):
     assert [tokenizer.decode([id_]) for id_ in tokenizer.encode("  x")] == [" ", " x"]  # \\s+(?!\\S) leaves one space
 
 
-def test_llama_2(sentence_piece_proto, tmp_path):
-    tokenizer = SentencePieceTokenizer(sentence_piece_proto)
+def test_llama_2(tmp_path):
+    tokenizer = SentencePieceTokenizer(sentence_piece_model())
     tokenizer.save(tmp_path)
     config, folder = assets(tmp_path, keras_hub.tokenizers.LlamaTokenizer)
     theirs = keras_hub.tokenizers.LlamaTokenizer.from_config(config)

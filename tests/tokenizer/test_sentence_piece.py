@@ -1,14 +1,15 @@
 """SentencePiece models: special tokens, continuations, files."""
 
 import pytest
+from small_tokenizers import sentence_piece_model
 
 from llama_exp.tokenizer import load
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
 
 @pytest.fixture
-def tokenizer(sentence_piece_proto):
-    return SentencePieceTokenizer(sentence_piece_proto)
+def tokenizer():
+    return SentencePieceTokenizer(sentence_piece_model())
 
 
 @pytest.mark.parametrize("text", ["the quick brown fox", "  two  spaces\n\ttab", "naïve 😀 ☃", ""])

@@ -1,13 +1,13 @@
 """Small tokenizer files, made on the spot."""
 
+import functools
 import io
 
-import pytest
 import sentencepiece
 
 
-@pytest.fixture(scope="session")
-def sentence_piece_proto():
+@functools.cache
+def sentence_piece_model() -> bytes:
     """A BPE model with Llama 2's settings: byte fallback, identity normalization, white space kept."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
