@@ -24,13 +24,13 @@ SMALLEST_BUCKET = 16
 class Generator:
     """Continues token sequences with a backbone. Compiled functions are kept and reused.
 
-    Weights are read at each call. Adapters that come or go change the computation, and it is compiled anew.
+    Weights are read at each call. Adapters that come or go bring or take variables; then it is compiled anew.
     """
 
     def __init__(self, backbone):
         self._backbone = backbone
         self._functions = {}
-        self._compiled_parts = []  # variables and adapters that the functions were compiled with
+        self._variables = []  # those that the functions were compiled with
 
     def generate(
         self,
@@ -77,10 +77,9 @@ class Generator:
 
     def _function(self, *key):
         variables = self._backbone.variables
-        parts = [*variables, *(linear.adapter for linear in self._backbone.linear_layers().values())]
-        if [id(part) for part in parts] != [id(part) for part in self._compiled_parts]:
+        if [id(v) for v in variables] != [id(v) for v in self._variables]:
             self._functions.clear()
-            self._compiled_parts = parts
+            self._variables = list(variables)
         if key not in self._functions:
             _, _, num_steps, num_stops, kind = key
 
