@@ -12,14 +12,15 @@ import abc
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from llama_exp.dataset.base import Dataset
-from llama_exp.dataset.cache import content_key, locked, read_json, storage_errors, write_json
+from llama_exp.dataset.cache import content_key, locked, read_json, storage_error, storage_errors, write_json
 from llama_exp.dataset.records import Record
-from llama_exp.errors import InputError, LlamaExpError, Problem
+from llama_exp.errors import InputError, Problem
 
 log = logging.getLogger("llama_exp")
 
@@ -103,17 +104,19 @@ class BuilderDataset(Dataset):
                     counts["bytes"] += sum(len(value.encode()) for value in content.values())
                     total.update(json.dumps(content, sort_keys=True).encode() + b"\n")
                     yield example
-            except LlamaExpError as error:
+            except Exception as error:
                 errors.append(error)
                 raise
 
         examples = self._not_empty(counted())
+        # Files without facts come from a process that was killed in between: TFDS would take them for the result.
+        shutil.rmtree(self._builder_folder(), ignore_errors=True)
         try:
             builders.build(self.name, self._config_name, str(self._folder), lambda: examples)
-        except Exception:
+        except Exception as error:
             if errors:  # TFDS would pass on a copy, with its own text
                 raise errors[0] from None
-            raise
+            raise storage_error(self._folder, error) from error  # ArrayRecord raises RuntimeError on a full disk
         stored = {**counts, "sha256": total.hexdigest()}
         write_json(facts, stored)
         log.info("dataset %s: %d documents, %d bytes", self.name, counts["documents"], counts["bytes"])

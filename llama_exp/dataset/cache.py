@@ -92,14 +92,19 @@ def storage_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            Problem(
-                what="the cache cannot be written",
-                where="runtime.cache_dir",
-                found=f"{folder}: {error}",
-                action="free some space, or point runtime.cache_dir to a folder that this user may write",
-            )
-        ) from error
+        raise storage_error(folder, error) from error
+
+
+def storage_error(folder: Path, error: Exception) -> StorageError:
+    """The StorageError for a cache folder that could not be written."""
+    return StorageError(
+        Problem(
+            what="the cache cannot be written",
+            where="runtime.cache_dir",
+            found=f"{folder}: {error}",
+            action="free some space, or point runtime.cache_dir to a folder that this user may write",
+        )
+    )
 
 
 def file_digest(path: Path) -> str:

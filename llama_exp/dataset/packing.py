@@ -24,6 +24,8 @@ import numpy as np
 
 PACKINGS = ("concat", "best_fit", "none")
 
+_SUMMED_AT_ONCE = 1 << 24  # tokens
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -59,8 +61,7 @@ def pack(lengths: np.ndarray, is_target: np.ndarray, sequence_length: int, packi
     else:
         start, length, continues = _cut_documents(lengths, sequence_length)
         row, column = np.arange(len(start)), np.zeros(len(start), np.int64)
-    before = np.concatenate([[0], np.cumsum(is_target, dtype=np.int64)])
-    targets = before[start + length + continues] - before[start + 1]
+    targets = _targets_before(is_target, start + length + continues) - _targets_before(is_target, start + 1)
     targets_of_row = np.bincount(row, weights=targets)
     kept = np.flatnonzero(targets_of_row[row] > 0)
     left_out = int(((targets_of_row[row] == 0) & (length + continues > 1)).sum())
@@ -124,3 +125,15 @@ def _cut_documents(lengths: np.ndarray, sequence_length: int) -> tuple[np.ndarra
     length = np.minimum(sequence_length, lengths[document] - offset)
     continues = (offset + length < lengths[document]).astype(np.int64)
     return (np.cumsum(lengths) - lengths)[document] + offset, length, continues
+
+
+def _targets_before(is_target: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Sum of `is_target` before each of the ascending positions, int64 (P,), without a sum per token in memory."""
+    before = np.empty(len(positions), np.int64)
+    total = 0
+    for first in range(0, len(is_target) + 1, _SUMMED_AT_ONCE):
+        sums = np.concatenate([[0], np.cumsum(is_target[first : first + _SUMMED_AT_ONCE], dtype=np.int64)])
+        here = slice(*np.searchsorted(positions, [first, first + _SUMMED_AT_ONCE]))
+        before[here] = total + sums[positions[here] - first]
+        total += int(sums[-1])
+    return before

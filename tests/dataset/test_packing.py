@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llama_exp.dataset import packing
 from llama_exp.dataset.packing import PACKINGS, best_fit_decreasing, pack
 
 documents = st.lists(st.integers(2, 40), min_size=1, max_size=40)
@@ -14,10 +15,10 @@ def everything_counts(lengths):
     return np.array(lengths, np.int64), np.ones(sum(lengths), np.uint8)
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("kind", PACKINGS)
 @given(lengths=documents, sequence_length=st.integers(2, 24))
-def test_every_target_is_there_exactly_once(packing, lengths, sequence_length):
-    layout, left_out = pack(*everything_counts(lengths), sequence_length, packing)
+def test_every_target_is_there_exactly_once(kind, lengths, sequence_length):
+    layout, left_out = pack(*everything_counts(lengths), sequence_length, kind)
     ends = np.cumsum(lengths)
     targets = set((np.arange(sum(lengths))).tolist()) - set((ends - lengths).tolist())
     found = [
@@ -29,10 +30,10 @@ def test_every_target_is_there_exactly_once(packing, lengths, sequence_length):
     assert left_out == 0
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("kind", PACKINGS)
 @given(lengths=documents, sequence_length=st.integers(2, 24))
-def test_pieces_stay_inside_rows_and_documents_and_do_not_overlap(packing, lengths, sequence_length):
-    layout, _ = pack(*everything_counts(lengths), sequence_length, packing)
+def test_pieces_stay_inside_rows_and_documents_and_do_not_overlap(kind, lengths, sequence_length):
+    layout, _ = pack(*everything_counts(lengths), sequence_length, kind)
     assert (layout.column >= 0).all()
     assert (layout.column + layout.length <= sequence_length).all()
     # The column behind the row's end is the only place for the successor of a cut piece.
@@ -57,13 +58,13 @@ def test_concat_fills_every_row_but_those_at_the_end(lengths, sequence_length):
 
 @given(lengths=documents, sequence_length=st.integers(2, 24))
 def test_documents_that_fit_are_whole_unless_concatenated(lengths, sequence_length):
-    for packing in ("best_fit", "none"):
-        layout, _ = pack(*everything_counts(lengths), sequence_length, packing)
+    for kind in ("best_fit", "none"):
+        layout, _ = pack(*everything_counts(lengths), sequence_length, kind)
         starts = dict(zip((np.cumsum(lengths) - lengths).tolist(), lengths, strict=True))
         for start, length, continues in zip(layout.start, layout.length, layout.continues, strict=True):
             if starts.get(start, sequence_length + 1) <= sequence_length:
                 assert (length, continues) == (starts[start], 0)
-        if packing == "none":
+        if kind == "none":
             assert layout.num_rows == len(layout.start)
 
 
@@ -83,6 +84,17 @@ def test_best_fit_decreasing_is_what_its_name_says(lengths, capacity):
         assert sorted(taken) == list(range(len(taken)))
 
 
+@given(lengths=documents, sequence_length=st.integers(2, 24), at_once=st.integers(1, 50))
+def test_the_stream_is_summed_in_parts(lengths, sequence_length, at_once):
+    is_target = (np.arange(sum(lengths)) % 3 > 0).astype(np.uint8)
+    whole = packing.pack(np.array(lengths), is_target, sequence_length, "concat")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_SUMMED_AT_ONCE", at_once)
+        parts = packing.pack(np.array(lengths), is_target, sequence_length, "concat")
+    assert whole[1] == parts[1]
+    assert all(np.array_equal(getattr(whole[0], field), getattr(parts[0], field)) for field in ("start", "row"))
+
+
 def test_the_drawing_in_the_docstring():
     lengths, is_target = everything_counts([6, 3])
     concat, _ = pack(lengths, is_target, 4, "concat")
@@ -100,12 +112,12 @@ def test_the_drawing_in_the_docstring():
     ]
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
-def test_what_has_no_target_is_left_out_and_counted(packing):
+@pytest.mark.parametrize("kind", PACKINGS)
+def test_what_has_no_target_is_left_out_and_counted(kind):
     lengths = np.array([12, 3])
     is_target = np.zeros(15, np.uint8)
     is_target[[10, 13]] = 1  # the first eight tokens of document 0 are a prompt
-    layout, left_out = pack(lengths, is_target, 4, packing)
+    layout, left_out = pack(lengths, is_target, 4, kind)
     assert left_out == 2
     assert 0 not in layout.start and 4 not in layout.start
     assert {8, 12} <= set(layout.start.tolist())

@@ -58,6 +58,16 @@ def test_a_deleted_builder_folder_is_built_again(small, tmp_path):
     assert list(opened(tmp_path).texts("train")) == texts
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{")])
+def test_lost_facts_are_found_again(small, tmp_path, damage):
+    first = opened(tmp_path)
+    (facts,) = (tmp_path / "tfds" / "python_docs").glob("*.json")
+    damage(facts)
+    second = opened(tmp_path)
+    assert second.fingerprint == first.fingerprint
+    assert list(second.texts("train")) == list(first.texts("train"))
+
+
 def test_other_sources_are_another_builder_but_equal_documents_the_same_fingerprint(small, tmp_path, monkeypatch):
     first = opened(tmp_path)
     monkeypatch.setattr(stdlib, "digest", lambda: "d2")

@@ -1,6 +1,9 @@
 """Plain text files: what a document is, encodings, patterns."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -96,6 +99,21 @@ def test_no_file_names_the_pattern(tmp_path, name):
 def test_no_pattern_at_all(tmp_path):
     with pytest.raises(InputError, match="no files"):
         opened(tmp_path)
+
+
+FULL_DISK = """
+import resource, sys, tensorflow_datasets, test_text_files, pathlib
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+test_text_files.opened(pathlib.Path(sys.argv[1]), "a.txt", document="line")
+"""
+
+
+def test_a_full_disk_is_a_storage_error(tmp_path):
+    (tmp_path / "a.txt").write_text("\n".join(f"line {number} {hash(number * 7)}" for number in range(9000)))
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert "StorageError: runtime.cache_dir: the cache cannot be written" in result.stderr
 
 
 def test_files_without_text_are_an_empty_set(tmp_path):
