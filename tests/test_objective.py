@@ -1,5 +1,7 @@
 """Chunked cross-entropy equals the plain one: values, gradients, masks, memory."""
 
+import subprocess
+import sys
 import types
 
 import keras
@@ -145,3 +147,36 @@ def test_float16_gradients_do_not_vanish_before_the_loss_scale_reaches_them():
 def test_chunk_tokens_below_one_is_refused():
     with pytest.raises(ValueError, match="chunk_tokens"):
         run(example(), True, 0)
+
+
+@pytest.mark.parametrize("jit", [False, True] if keras.backend.backend() == "tensorflow" else [True])
+def test_logits_are_never_whole_in_memory(jit):
+    program = f"""
+import numpy as np, keras
+from keras import ops
+from llama_exp import backend, objective
+V, D, N = 16384, 64, 8192  # whole logits: 512 MiB
+kernel, hidden = keras.Variable(np.zeros((V, D), "float32")), keras.Variable(np.ones((1, N, D), "float32"))
+def step(labels, mask):
+    def loss():
+        arguments = (hidden.value, kernel.value, labels, mask)
+        options = dict(chunk_tokens=CHUNK, vocabulary_axis=0, kernel_trains=True)
+        return objective.differentiable_cross_entropy(*arguments, **options)[0], None
+    (loss, _), gradients = backend.value_and_gradients(loss, [hidden, kernel])
+    return loss, [ops.sum(gradient) for gradient in gradients]
+def run(chunk):
+    global CHUNK
+    CHUNK = chunk
+    call = backend.compiled(step, [hidden, kernel], [], {jit})
+    float(ops.convert_to_numpy(call(np.zeros((1, N), "int32"), np.ones((1, N), "float32"))[0]))  # waits for it
+    return backend.peak_memory_bytes()
+start = run(128)
+chunked = run(256) - start
+whole = run(N) - start
+print(chunked // 2**20, whole // 2**20)
+"""
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    chunked, whole = map(int, result.stdout.split())
+    assert whole > 400, "the measurement sees whole logits"
+    assert chunked < 100

@@ -148,11 +148,6 @@ def device_name() -> str:
     return _cpuinfo("model name") or "cpu"
 
 
-def set_threads(threads: int) -> None:
-    """Limits the backend's thread pools; before its first operation (`runtime.start` sets the environment too)."""
-    _half.set_threads(threads)
-
-
 def peak_memory_bytes() -> int:
     """Largest memory so far: of the accelerator's allocator, or on CPU the process' resident set."""
     return _half.accelerator_peak_memory_bytes() if device_kind() != "cpu" else _resident_peak_bytes()

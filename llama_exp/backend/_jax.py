@@ -152,7 +152,3 @@ def accelerator_name() -> str:
 
 def accelerator_peak_memory_bytes() -> int:
     return int((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
-
-
-def set_threads(threads: int) -> None:
-    del threads  # JAX reads only the environment, which `runtime.start` sets

@@ -88,8 +88,3 @@ def accelerator_name() -> str:
 
 def accelerator_peak_memory_bytes() -> int:
     return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
-
-
-def set_threads(threads: int) -> None:
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)

@@ -1,16 +1,17 @@
 """The training loop, one step of it, evaluation, checkpoints, signals.
 
-`Trainer` and `Result` load Keras when they are first used; `Checkpoints` never does.
+`Trainer` loads Keras when it is first used; the others never do.
 """
 
 from llama_exp.trainer.checkpoint import Checkpoint, Checkpoints, load
+from llama_exp.trainer.counters import Result
 
 __all__ = ["Checkpoint", "Checkpoints", "Result", "Trainer", "load"]
 
 
 def __getattr__(name: str):
-    if name in ("Trainer", "Result"):
-        from llama_exp.trainer import loop
+    if name == "Trainer":
+        from llama_exp.trainer.loop import Trainer
 
-        return getattr(loop, name)
+        return Trainer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

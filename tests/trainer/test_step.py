@@ -18,7 +18,7 @@ BOTH = [True] if JAX else [False, True]  # without XLA, JAX runs operation by op
 
 def model(kind=LlamaBackbone, **changes):
     keras.utils.set_random_seed(1)
-    options = {"num_layers": 2, "num_query_heads": 4, "hidden_dim": 16, "intermediate_dim": 32}
+    options = {"num_layers": 1, "num_query_heads": 4, "hidden_dim": 16, "intermediate_dim": 32}
     options |= {"vocabulary_size": V, "num_key_value_heads": 2, "tie_word_embeddings": True}
     return kind(**options | changes)
 
@@ -157,7 +157,7 @@ def test_loss_scaling_skips_overflows_and_lowers_the_scale():
     assert np.isfinite(first.loss) and not first.applied and first.loss_scale == 2.0**40
     for path, value in weights(backbone).items():
         np.testing.assert_array_equal(value, before[path])
-    results = [step(batch(1, 2)) for _ in range(40)]
+    results = [step(batch(1, 2)) for _ in range(30)]
     assert results[0].loss_scale == 2.0**39
     applied = [result for result in results if result.applied]
     assert applied and int(ops.convert_to_numpy(scaled.iterations)) == len(applied)
@@ -178,12 +178,11 @@ def test_same_seed_same_bits(jit):
         np.testing.assert_array_equal(value, theirs[path])
 
 
-@pytest.mark.parametrize("jit", BOTH)
-def test_rematerialized_blocks_give_the_same_update(jit):
+def test_rematerialized_blocks_give_the_same_update():
     def run(remat):
-        backbone = model()
+        backbone = model(num_layers=2)
         backbone.remat = remat
-        step = TrainStep(backbone, optimizer(), chunk_tokens=16, jit=jit)
+        step = TrainStep(backbone, optimizer(), chunk_tokens=16, jit=JAX)
         return [step(batch(1, 4, seed)) for seed in range(3)], weights(backbone)
 
     (results, ours), (others, theirs) = run(True), run(False)

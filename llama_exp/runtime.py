@@ -1,0 +1,96 @@
+"""Backend, threads and cache folder, set before Keras is imported. Imports no framework itself.
+
+Thread counts reach the frameworks through their environment: TensorFlow's two pools (its oneDNN kernels run on the
+first), XLA's pool in JAX, and OpenMP for what else uses it. Results on CPU are the same bits for the same number of
+threads; another number splits sums differently.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from llama_exp.errors import ConfigError, Problem
+from llama_exp.storage import make_folder
+
+BACKENDS = ("tensorflow", "jax")
+THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "PJRT_NPROC", "NPROC")
+_log = logging.getLogger(__name__)
+
+
+def start(*, backend: str, jit: str, threads: int, cache_dir: str) -> None:
+    """Prepares the process for a run; must come before anything imports Keras.
+
+    Args:
+        backend: tensorflow or jax.
+        jit: auto, true or false; what `auto` means is decided when the model's dtype is known (`backend.resolve_jit`).
+        threads: of the frameworks' pools; 0: as many as this process may use.
+        cache_dir: created, so that an impossible place is told before minutes of work.
+
+    Raises:
+        ConfigError: Keras is already imported with another backend.
+        StorageError: `cache_dir` cannot be made.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"runtime.backend={backend!r} must be one of {', '.join(BACKENDS)}")
+    count = str(thread_count(threads))
+    if "keras" in sys.modules:
+        _check_running(backend, count)
+    else:
+        os.environ["KERAS_BACKEND"] = backend
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, count))
+        # Without a GPU TensorFlow's libraries print an error about the missing driver, and hints about the build.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if backend == "jax" and jit == "false":
+        _log.warning("runtime.jit=false on JAX runs every operation by itself: many times slower, for debugging only")
+    make_folder(Path(cache_dir))
+
+
+def import_backend() -> None:
+    """Imports Keras and its backend, keeping what their libraries print at start-up off the terminal.
+
+    TensorFlow's C++ side writes build hints to the file descriptor of standard error before any of its log settings
+    count. If the import fails, they are shown.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            importlib.import_module("llama_exp.backend")
+        except BaseException:
+            chatter.seek(0)
+            os.write(saved, chatter.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def thread_count(threads: int) -> int:
+    """The number of threads that `runtime.threads` means: itself, or for 0 the processors this process may use."""
+    if threads < 0:
+        raise ValueError(f"runtime.threads={threads} must be at least 0")
+    if threads:
+        return threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_running(backend: str, count: str) -> None:
+    """A process has one backend; a second run in it (a sweep's next job) must want the same."""
+    running = sys.modules["keras"].config.backend()
+    if running != backend:
+        raise ConfigError(
+            Problem(
+                f"this process already runs Keras on {running}",
+                "runtime.backend",
+                backend,
+                f"start a process of its own for it, or set runtime.backend={running}",
+            )
+        )
+    if os.environ.get(THREAD_VARIABLES[0], count) != count:
+        _log.warning("runtime.threads=%s has no effect: this process already started its threads", count)

@@ -1,0 +1,55 @@
+"""What a run counts while it goes, and what it reports at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run has reached; losses in nats per token, None if nothing was validated.
+
+    steps: optimizer steps. skipped_steps: of these, float16 overflows without an update. tokens: that were not
+    padding. seconds: of all attempts together.
+    """
+
+    steps: int
+    skipped_steps: int
+    tokens: int
+    seconds: float
+    validation_loss: float | None
+    best_validation_loss: float | None
+    best_step: int | None
+
+
+@dataclass
+class Progress:
+    """How far a run is, over all its attempts; part of every checkpoint."""
+
+    step: int = 0  # finished optimizer steps
+    validated_step: int = -1  # the last one that was validated
+    skipped_steps: int = 0
+    tokens: int = 0  # not padding
+    seconds: float = 0.0  # in training and validation
+    validation_loss: float | None = None
+    best_validation_loss: float | None = None
+    best_step: int | None = None
+
+    def advance(self, tokens: int, seconds: float, applied: bool) -> None:
+        """Notes one more step."""
+        self.step += 1
+        self.skipped_steps += not applied
+        self.tokens += tokens
+        self.seconds += seconds
+
+    def result(self) -> Result:
+        """The outcome, should the run end here."""
+        return Result(
+            steps=self.step,
+            skipped_steps=self.skipped_steps,
+            tokens=self.tokens,
+            seconds=self.seconds,
+            validation_loss=self.validation_loss,
+            best_validation_loss=self.best_validation_loss,
+            best_step=self.best_step,
+        )

@@ -1,0 +1,284 @@
+"""The loop: what it tells, how it stops, and that a cut run ends with the same bits as a straight one."""
+
+import json
+import math
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from trainer_doubles import MemoryExamples, Recorder
+
+from llama_exp import schedule
+from llama_exp.errors import InputError, Interrupted, NumericalError, Preempted, StorageError
+from llama_exp.models import LlamaBackbone, LlamaCausalLM
+from llama_exp.optimizer import adamw
+from llama_exp.trainer import Checkpoints, Trainer
+
+pytestmark = pytest.mark.neutral
+
+V, S = 32, 8
+TIME_FIELDS = {"seconds", "tokens_per_second", "mfu", "peak_memory_bytes"}
+
+
+class Letters:
+    """A tokenizer of 32 characters."""
+
+    vocabulary_size, bos_id, eos_id, pad_id, stop_ids = V, 0, 1, None, ()
+
+    def encode(self, text):
+        return [ord(character) % V for character in text]
+
+    def decode(self, ids):
+        return "".join(chr(64 + token) for token in ids)
+
+
+def trainer(folder, *, lora=False, dropout=0.0, prompts=(), observers=None, rate=0.02, keep=2, **options):
+    keras.utils.set_random_seed(5)
+    shape = {"num_layers": 1, "num_query_heads": 2, "hidden_dim": 16, "intermediate_dim": 24}
+    shape |= {"num_key_value_heads": 1, "tie_word_embeddings": True, "dropout": dropout}
+    backbone = LlamaBackbone(vocabulary_size=V, **shape)
+    if lora:
+        backbone.enable_lora(rank=2, dropout=dropout)
+    options = {
+        "seed": 3,
+        "jit": "auto",
+        "chunk_tokens": 16,
+        "max_steps": 6,
+        "batch_size": 4,
+        "accumulation_steps": 1,
+        "log_every_steps": 1,
+        "validate_every_steps": 3,
+        "validation_batches": None,
+        "checkpoint_every_steps": 2,
+        "sample_prompts": prompts,
+        "sample_tokens": 5,
+        "sample_temperature": 0.8,
+    } | options
+    rates = schedule.cosine(learning_rate=rate, num_steps=6, warmup_steps=2, final_fraction=0.1)
+    optimizer = adamw(learning_rate=rates, weight_decay=0.1, beta_1=0.9, beta_2=0.95, epsilon=1e-8, global_clipnorm=1.0)
+    examples = {"train": MemoryExamples(10, V, S, seed=0), "validation": MemoryExamples(7, V, S, seed=1)}
+    checkpoints = Checkpoints(folder, keep=keep, config_hash="c", facts={"threads": 2})
+    recorder = Recorder()
+    observers = {"recorder": recorder} | (observers or {})
+    run = Trainer(
+        LlamaCausalLM(backbone, Letters()),
+        examples,
+        optimizer,
+        checkpoints=checkpoints,
+        observers=observers,
+        **options,
+    )
+    return run, backbone, optimizer, recorder
+
+
+def numbers(backbone, optimizer):
+    variables = [*backbone.weights, *backbone.non_trainable_variables, *optimizer.variables]
+    return [np.asarray(ops.convert_to_numpy(variable)).copy() for variable in variables]
+
+
+def without_times(rows):
+    return [{key: value for key, value in row.items() if key not in TIME_FIELDS} for row in rows]
+
+
+def stop_at(step, action):
+    """An observer that acts at the train row of a step, once."""
+
+    def act(row):
+        if row["split"] == "train" and row["step"] == step:
+            action()
+
+    return {"stop": Recorder(at_row=act)}
+
+
+def crash():
+    raise RuntimeError("power cut")
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+VARIANTS = [
+    {"prompts": ["ab"]},
+    {"dropout": 0.2, "accumulation_steps": 2},
+    {"lora": True},
+    {"lora": True, "dropout": 0.2, "accumulation_steps": 2},
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=["full", "full-dropout-2x4", "lora", "lora-dropout-2x4"])
+def test_cut_and_continued_runs_equal_a_straight_one(tmp_path, variant):
+    run, backbone, optimizer, straight = trainer(tmp_path / "straight", **variant)
+    expected_result = run.fit()
+    expected = numbers(backbone, optimizer)
+
+    observers = stop_at(3, terminate)  # at a step without a checkpoint or a finished validation of its own
+    run, *_, recorder = trainer(tmp_path / "cut", observers=observers, **variant)
+    with pytest.raises(Preempted, match="SIGTERM"):
+        run.fit()
+    assert recorder.status == "preempted"
+    run, *_ = trainer(tmp_path / "cut", observers=stop_at(5, crash), **variant)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run.fit()
+    run, backbone, optimizer, recorder = trainer(tmp_path / "cut", **variant)
+    result = run.fit()
+
+    for ours, theirs in zip(numbers(backbone, optimizer), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert without_times(recorder.rows) == without_times(straight.rows)
+    assert recorder.samples == straight.samples
+    assert (result.steps, result.validation_loss) == (6, expected_result.validation_loss)
+    assert (result.tokens, result.best_step) == (expected_result.tokens, expected_result.best_step)
+
+
+def test_lora_checkpoints_hold_adapters_only_and_the_base_stays(tmp_path):
+    run, backbone, _, _ = trainer(tmp_path, lora=True)
+    frozen = {v.path: ops.convert_to_numpy(v).copy() for v in backbone.weights if not v.trainable}
+    run.fit()
+    saved = run._checkpoints.newest()
+    assert set(saved.tensors["trainable"]) == {v.path for v in backbone.trainable_variables}
+    assert all("/lora_" in path for path in saved.tensors["trainable"])
+    for variable in backbone.weights:
+        if not variable.trainable:
+            np.testing.assert_array_equal(ops.convert_to_numpy(variable), frozen[variable.path])
+
+
+def test_another_base_is_refused(tmp_path):
+    trainer(tmp_path, lora=True)[0].fit()
+    run, backbone, _, _ = trainer(tmp_path, lora=True)
+    backbone.layer_norm.scale.assign(np.full(16, 0.5))
+    with pytest.raises(InputError, match="base digest"):
+        run.fit()
+
+
+def test_another_model_is_refused_and_nothing_changes(tmp_path):
+    trainer(tmp_path)[0].fit()
+    run, backbone, optimizer, _ = trainer(tmp_path, lora=True, max_steps=8)
+    before = numbers(backbone, optimizer)
+    saved = run._checkpoints.newest()
+    with pytest.raises(InputError):
+        run.restore(saved)
+    for ours, theirs in zip(numbers(backbone, optimizer), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_rows_samples_and_facts(tmp_path):
+    run, _, optimizer, recorder = trainer(tmp_path, prompts=["ab", "xyz"])
+    result = run.fit()
+    train = [row for row in recorder.rows if row["split"] == "train"]
+    validation = [row for row in recorder.rows if row["split"] == "validation"]
+    assert recorder.rows[0]["split"] == "validation" and recorder.rows[0]["step"] == 0
+    assert [row["step"] for row in train] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in validation] == [0, 3, 6]
+    expected = {"step", "split", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second"}
+    assert all(set(row) == expected | {"peak_memory_bytes", "mfu", "seconds"} for row in train)
+    assert all(row["perplexity"] == pytest.approx(math.exp(row["loss"])) for row in validation)
+    assert [row["learning_rate"] for row in train[:2]] == pytest.approx([0.01, 0.02])
+    assert train[0]["tokens_per_second"] is None and train[3]["tokens_per_second"] > 0 and train[3]["mfu"] > 0
+    assert train[-1]["tokens"] == result.tokens > 0
+    assert result.validation_loss == validation[-1]["loss"] < validation[0]["loss"]
+    assert [sample[:2] for sample in recorder.samples] == [(s, p) for s in (0, 3, 6) for p in ("ab", "xyz")]
+    assert all(len(text) == 1 + len(prompt) + 5 for _, prompt, text in recorder.samples)
+    assert recorder.facts["max_steps"] == 6 and recorder.facts["num_trainable_parameters"] > 0
+    assert recorder.status == "finished" and int(ops.convert_to_numpy(optimizer.iterations)) == 6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000006"]
+    json.dumps(recorder.rows)
+
+
+def test_validation_weighs_tokens_not_batches(tmp_path):
+    whole = trainer(tmp_path / "a", max_steps=1, batch_size=7)
+    parts = trainer(tmp_path / "b", max_steps=1, batch_size=3)
+    for run, *_ in (whole, parts):
+        run.fit()
+    assert parts[3].rows[0]["loss"] == pytest.approx(whole[3].rows[0]["loss"], rel=1e-6)
+    first = trainer(tmp_path / "c", max_steps=1, batch_size=3, validation_batches=1)
+    first[0].fit()
+    assert first[3].rows[0]["loss"] != pytest.approx(whole[3].rows[0]["loss"], rel=1e-6)
+
+
+def test_a_finished_run_returns_its_result_again(tmp_path):
+    result = trainer(tmp_path)[0].fit()
+    run, _, _, recorder = trainer(tmp_path)
+    assert run.fit() == result
+    assert recorder.status == "finished" and len(recorder.rows) == 9
+
+
+def test_non_finite_gradients_stop_before_they_are_applied_or_saved(tmp_path):
+    def poison():
+        scale = backbone.layer_norm.scale
+        scale.assign(np.full(scale.shape, np.nan))
+
+    run, backbone, _, recorder = trainer(tmp_path, observers=stop_at(5, poison), validate_every_steps=100)
+    with pytest.raises(NumericalError, match="step 6: loss nan(.|\n)*last good checkpoint: step 4"):
+        run.fit()
+    assert recorder.status == "failed"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000004"]
+
+
+def test_float16_overflow_at_the_smallest_scale_stops(tmp_path):
+    from llama_exp.trainer.step import StepResult
+
+    run, *_ = trainer(tmp_path)
+    overflow = {"loss": 1.0, "grad_norm": float("inf"), "learning_rate": 0.1, "applied": False}
+    run._check(StepResult(**overflow, loss_scale=2.0), {})
+    with pytest.raises(NumericalError, match="loss scale 1"):
+        run._check(StepResult(**overflow, loss_scale=1.0), {})
+
+
+def test_interrupt_is_told_apart_and_state_is_saved(tmp_path):
+    observers = stop_at(1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    run, *_, recorder = trainer(tmp_path, observers=observers)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match="resume=auto"):
+        run.fit()
+    assert recorder.status == "interrupted" and signal.getsignal(signal.SIGINT) is before
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_signal_during_validation_is_answered_without_a_row(tmp_path):
+    run, *_, recorder = trainer(tmp_path)
+    batch = run._evaluation._examples.batch
+
+    def stop(indices):
+        terminate()
+        return batch(indices)
+
+    run._evaluation._examples.batch = stop
+    with pytest.raises(Preempted):
+        run.fit()
+    assert recorder.rows == []
+    run, *_, recorder = trainer(tmp_path)
+    run.fit()
+    assert [row["step"] for row in recorder.rows if row["split"] == "validation"] == [0, 3, 6]
+
+
+def test_a_full_disk_is_forgiven_twice(tmp_path, monkeypatch, caplog):
+    run, *_ = trainer(tmp_path, checkpoint_every_steps=1)
+    save, failures = run._checkpoints.save, [3]
+
+    def fail(step, *arguments):
+        if failures[0]:
+            failures[0] -= 1
+            raise StorageError()
+        return save(step, *arguments)
+
+    monkeypatch.setattr(run._checkpoints, "save", fail)
+    with pytest.raises(StorageError):
+        run.fit()
+    failures[0] = 2
+    run, *_ = trainer(tmp_path, checkpoint_every_steps=1)
+    save = run._checkpoints.save
+    monkeypatch.setattr(run._checkpoints, "save", fail)
+    assert run.fit().steps == 6
+    assert caplog.text.count("the run goes on") == 4
+
+
+def test_other_threads_are_warned_about(tmp_path, caplog):
+    trainer(tmp_path, max_steps=2)[0].fit()
+    run, *_ = trainer(tmp_path)
+    run._checkpoints.facts["threads"] = 8
+    run.fit()
+    assert "threads is 8" in caplog.text and "not bitwise" in caplog.text

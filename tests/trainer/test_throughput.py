@@ -1,0 +1,83 @@
+"""Arithmetic per token, the machine's rate, and the second signal."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llama_exp import lora, plan
+from llama_exp.models import LlamaBackbone
+from llama_exp.trainer.metrics import Meter, flops_per_token, gemm_flops_per_second
+from llama_exp.trainer.signals import StopSignals
+from llama_exp.trainer.state import frozen_digest
+
+pytestmark = pytest.mark.neutral
+
+MODEL = {"vocabulary_size": 40, "num_layers": 2, "num_query_heads": 4, "hidden_dim": 16, "intermediate_dim": 24}
+MODEL |= {"num_key_value_heads": 2}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_flops_equal_the_plan_s(tied, rank):
+    model = MODEL | {"tie_word_embeddings": tied}
+    backbone = LlamaBackbone(**model)
+    lora = {"rank": rank, "targets": ["query", "value"]}
+    if rank:
+        backbone.enable_lora(**lora)
+    assert flops_per_token(backbone, 32) == plan.flops_per_token(model, lora, 32)
+
+
+def test_gemm_rate_is_plausible_and_measured_once():
+    rate = gemm_flops_per_second("float32", True)
+    assert 1e9 < rate < 1e16
+    assert gemm_flops_per_second("float32", True) == rate
+
+
+def test_the_meter_leaves_the_compiling_step_out():
+    meter = Meter(flops_per_token=100, roof=1000.0)
+    meter.add(tokens=8, seconds=60.0)
+    assert meter.read()["tokens_per_second"] is None
+    meter.add(tokens=6, seconds=1.0)
+    meter.add(tokens=2, seconds=1.0)
+    reading = meter.read()
+    assert reading["tokens_per_second"] == 4.0 and reading["mfu"] == 0.4 and reading["peak_memory_bytes"] > 0
+
+
+def test_nohup_keeps_sighup_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.received is None
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert signals.received == signal.SIGUSR1
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_second_signal_ends_the_process(name):
+    program = f"""
+import os, signal
+from llama_exp.trainer.signals import StopSignals
+from llama_exp.trainer.state import frozen_digest
+with StopSignals() as signals:
+    os.kill(os.getpid(), signal.{name})
+    assert signals.received == signal.{name}
+    os.kill(os.getpid(), signal.{name})
+    print("still here")
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert result.returncode == -getattr(signal, name) and "still here" not in result.stdout
+
+
+def test_the_frozen_digest_is_the_adapter_s_base_digest():
+    backbone = LlamaBackbone(**MODEL)
+    empty = frozen_digest(backbone)
+    backbone.enable_lora(rank=2, targets=["query"])
+    assert frozen_digest(backbone) == lora.base_digest(backbone) != empty

@@ -1,0 +1,59 @@
+"""Small models, rows in memory and an observer that remembers, for the trainer's tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class MemoryExamples:
+    """Random rows of uneven length, as `llama_exp.dataset.Examples` gives them."""
+
+    def __init__(self, num_rows: int, vocabulary_size: int, length: int, seed: int):
+        rng = np.random.default_rng(seed)
+        shape = (num_rows, length)
+        # A pattern to learn: each token is followed by the next number.
+        starts = rng.integers(0, vocabulary_size, (num_rows, 1))
+        tokens = (starts + np.arange(length + 1)) % vocabulary_size
+        counted = np.arange(length) < rng.integers(1, length + 1, (num_rows, 1))
+        self.rows = {
+            "token_ids": tokens[:, :-1].astype("int32"),
+            "position_ids": np.broadcast_to(np.arange(length, dtype="int32"), shape).copy(),
+            "segment_ids": counted.astype("int32"),
+            "padding_mask": counted.astype("int32"),
+            "labels": tokens[:, 1:].astype("int32"),
+            "loss_mask": counted.astype("float32"),
+        }
+
+    def __len__(self):
+        return len(self.rows["token_ids"])
+
+    def batch(self, indices):
+        return {key: value[indices] for key, value in self.rows.items()}
+
+
+class Recorder:
+    """Remembers what it was told; cut back at a restore, as the metrics file is."""
+
+    def __init__(self, at_row=None):
+        self.rows, self.samples, self.facts, self.status = [], [], None, None
+        self._at_row = at_row or (lambda row: None)
+
+    def on_start(self, facts):
+        self.facts = facts
+
+    def on_metrics(self, row):
+        self.rows.append(row)
+        self._at_row(row)
+
+    def on_sample(self, step, prompt, text):
+        self.samples.append((step, prompt, text))
+
+    def on_finish(self, status):
+        self.status = status
+
+    def state(self):
+        return {"rows": self.rows, "samples": self.samples}
+
+    def restore(self, state):
+        self.rows = [dict(row) for row in state["rows"]]
+        self.samples = [tuple(sample) for sample in state["samples"]]
