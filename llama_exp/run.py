@@ -217,7 +217,7 @@ def _preset_folder(config: Config) -> Path | None:
 
 def _build_data(config: Config, preset_folder: Path | None):
     """The tokenizer and the token rows of both splits."""
-    cache_dir = config.runtime.cache_dir
+    cache_dir = str(Path(config.runtime.cache_dir).expanduser())
     dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
     dataset.open(cache_dir)
     tokenizer = instantiate(

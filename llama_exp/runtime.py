@@ -47,7 +47,7 @@ def start(*, backend: str, jit: str, threads: int, cache_dir: str) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if backend == "jax" and jit == "false":
         _log.warning("runtime.jit=false on JAX runs every operation by itself: many times slower, for debugging only")
-    make_folder(Path(cache_dir))
+    make_folder(Path(cache_dir).expanduser())
 
 
 def import_backend() -> None:

@@ -1,9 +1,44 @@
 """Settings for the whole suite: one backend per process, quiet frameworks, no way out to the network."""
 
+import ipaddress
 import os
+import socket
+
+import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+
+def _is_local(host):
+    if host in ("localhost", "", None):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True, scope="session")
+def loopback_only():
+    """A test that reaches for another machine fails as it would without a network."""
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def guarded_connect(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_local(address[0]):
+            raise OSError(f"the tests have no network: {address}")
+        return connect(self, address)
+
+    def guarded_look_up(host, *arguments, **options):
+        if isinstance(host, bytes):
+            host = host.decode()
+        if not _is_local(host) and host != socket.gethostname():
+            raise socket.gaierror(socket.EAI_NONAME, f"the tests have no network: {host}")
+        return look_up(host, *arguments, **options)
+
+    socket.socket.connect, socket.getaddrinfo = guarded_connect, guarded_look_up
+    yield
+    socket.socket.connect, socket.getaddrinfo = connect, look_up
