@@ -4,8 +4,8 @@
     preset -> backbone -> adapters ------------+-> trainer.fit() -> adapter/ or model/, summary
     learning rate schedule -> optimizer -------'
 
-What can fail for want of an input fails first: the preset is looked for and compared with the config before Keras is
-imported. From here on every part sees its own section's values only; nobody edits the config.
+What can fail for want of an input fails first: the preset is looked for before Keras is imported, and compared with
+the config before anything is built. From here on every part sees its own section's values only; nobody edits the config.
 """
 
 from __future__ import annotations
@@ -92,6 +92,8 @@ class Run:
         self._checkpoint = resume.chosen_checkpoint(config.resume)
         preset_folder = _preset_folder(config)
         runtime.import_backend()
+        if preset_folder is not None:
+            _check_preset(config, preset_folder)
         check_targets(
             {
                 name: getattr(config, name)
@@ -203,16 +205,18 @@ class Run:
 
 
 def _preset_folder(config: Config) -> Path | None:
-    """The local folder to load weights from, compared with the config's shape; None: random weights."""
+    """The local folder to load weights from; None: random weights."""
     if config.preset.source is None or not config.preset.load_weights:
         return None
-    folder = preset.resolve(config.preset.source)
-    stated = to_dict(config.model)
-    stated.pop("_target_")
+    return preset.resolve(config.preset.source)
+
+
+def _check_preset(config: Config, preset_folder: Path) -> None:
+    """Compares the preset with the config's shape, so that no large model is built in vain."""
     from llama_exp.models import keras_hub_format
 
-    keras_hub_format.check_preset(folder, stated)
-    return folder
+    stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
+    keras_hub_format.check_preset(preset_folder, stated)
 
 
 def _build_data(config: Config, preset_folder: Path | None):
