@@ -12,7 +12,7 @@ from llama_exp.dataset.cache import content_key
 from llama_exp.dataset.records import Record, pair
 from llama_exp.dataset.stdlib import Documented
 
-_VERSION = 1  # raise it when questions, answers or the choice of objects change
+_VERSION = 2  # raise it when questions, answers or the choice of objects change
 _ANSWER_CHARACTERS = (24, 600)  # shorter ones say nothing, longer ones are seldom one thought
 _MAX_SIGNATURE_CHARACTERS = 120
 
@@ -91,7 +91,7 @@ def _pairs(item: Documented) -> Iterator[tuple[str, str]]:
     if answer is None:
         return
     purpose = _chosen(_PURPOSE_QUESTIONS[item.kind], item.name)
-    yield purpose.format(name=item.name, signature=signature or "()"), answer
+    yield purpose.format(name=item.name, signature=signature), answer
     if signature:
         yield _chosen(_SIGNATURE_QUESTIONS, item.name).format(name=item.name), f"Call it as `{item.name}{signature}`."
     if item.parameters:
@@ -101,7 +101,7 @@ def _pairs(item: Documented) -> Iterator[tuple[str, str]]:
 def _first_sentence_paragraph(docstring: str) -> str | None:
     """The docstring's first paragraph on one line, as a sentence; None where it is no readable prose."""
     paragraph = re.split(r"\n\s*\n", docstring.strip())[0]
-    text = " ".join(paragraph.split())
+    text = " ".join(paragraph.replace("``", "`").split())
     shortest, longest = _ANSWER_CHARACTERS
     readable = shortest <= len(text) <= longest and len(text.split()) >= 4 and not _NO_PROSE.search(paragraph)
     if not readable or text.endswith(":") or not (text[0].isupper() or text[0] == "`"):

@@ -23,6 +23,14 @@ def test_pairs_of_a_function():
         assert "m.wrap" in question and question[-1] in "?."
 
 
+def test_long_and_unknown_signatures_are_not_made_up():
+    for signature in ("", f"({'a' * 200})"):
+        item = Documented("function", "m.x", signature, (), "Return the ``sum`` of two things.")
+        ((question, answer),) = python_qa._pairs(item)
+        assert "`m.x`" in question
+        assert answer == "Return the `sum` of two things."
+
+
 def test_one_parameter_and_none():
     assert (
         answers("method", "Do this first and then that.", "(a)", (("a", ""),))[2] == "`m.x` takes one parameter: `a`."
