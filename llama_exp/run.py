@@ -5,7 +5,8 @@
     learning rate schedule -> optimizer -------'
 
 What can fail for want of an input fails first: the preset is looked for before Keras is imported, and compared with
-the config before anything is built. From here on every part sees its own section's values only; nobody edits the config.
+the config before anything is built. From here on every part sees its own section's values only; nobody edits the
+config.
 """
 
 from __future__ import annotations
