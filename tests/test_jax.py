@@ -12,16 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.skipif(os.environ["KERAS_BACKEND"] == "jax", reason="this process is that one")
 def test_the_neutral_tests_pass_on_jax():
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-m",
-        "neutral and not slow",
-        "-p",
-        "no:cacheprovider",
-        str(ROOT / "tests"),
-    ]
+    options = ["-m", "neutral and not slow", "-n", "0", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, str(ROOT / "tests")]
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     for name in [name for name in environment if name.startswith("PYTEST_XDIST")]:
         del environment[name]
