@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import json
 import logging
 import math
@@ -163,17 +162,11 @@ def merge(backbone) -> None:
 
 
 def base_digest(backbone) -> str:
-    """SHA-256 over path, dtype, shape and bytes of every variable that is not an adapter's."""
-    from keras import ops
+    """The digest (see `weights_digest`) of every variable that is not an adapter's."""
+    from llama_exp.models.digest import weights_digest
 
     own = set(adapter_variables(backbone))
-    digest = hashlib.sha256()
-    for variable in sorted(backbone.weights, key=lambda variable: variable.path):
-        if variable.path not in own:
-            array = ops.convert_to_numpy(variable.value)
-            digest.update(f"{variable.path} {array.dtype} {array.shape}\n".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
+    return weights_digest(variable for variable in backbone.weights if variable.path not in own)
 
 
 def save_adapter(backbone, folder: str | Path) -> None:

@@ -118,7 +118,7 @@ def write_text(path: Path, text: str) -> None:
             with contextlib.suppress(OSError):
                 draft.unlink()
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -194,7 +194,7 @@ def _is_secret(key: Any, value: Any) -> bool:
     return isinstance(value, str) and is_secret_name(str(key))
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes a rename inside the folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

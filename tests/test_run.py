@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -85,7 +86,7 @@ def summary(folder):
 @pytest.fixture(scope="module", params=["full", "lora"])
 def uninterrupted(request, workplace):
     """Overrides of a run of 10 steps, and the folder of that run."""
-    extra = ["trainer.max_steps=10", "trainer.accumulation_steps=2", f"name={request.param}"]
+    extra = ["trainer.max_steps=10", "trainer.accumulation_steps=2"]
     extra += LORA if request.param == "lora" else ["model.dropout=0.1"]
     folder = workplace / f"straight-{request.param}"
     run(workplace, *extra, f"hydra.run.dir={folder}")
@@ -155,22 +156,39 @@ def kill_after(process, folder, lines):
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_killed_run_ends_with_the_same_bits(uninterrupted, workplace):
-    overrides, straight = uninterrupted
-    # The same command twice, without naming a folder: resume=auto must find it.
-    process = start(workplace, *overrides, "resume=auto")
+def killed_and_resumed(workplace, overrides, name, lines):
+    """The folder of a run that was killed once metrics.jsonl had so many lines, and then resumed by the same command."""
+    overrides = [*overrides, f"name={name}", "resume=auto"]
+    root = workplace / "outputs" / name
+    process = start(workplace, *overrides)
     deadline = time.monotonic() + 200
-    root = workplace / "outputs" / overrides[2].partition("=")[2]
     while time.monotonic() < deadline and not list(root.glob("*/metrics.jsonl")):
         time.sleep(0.01)
     folder = next(root.glob("*/metrics.jsonl")).parent
-    kill_after(process, folder, 7)  # between the first checkpoint and the last
+    kill_after(process, folder, lines)
     assert summary(folder)["status"] == "running"
-    run(workplace, *overrides, "resume=auto")
+    run(workplace, *overrides)  # without naming a folder: resume=auto finds it
     assert [entry.name for entry in root.iterdir()] == [folder.name]
-    assert final_state(folder) == final_state(straight)
     assert summary(folder)["status"] == "finished"
     assert len(json.loads((folder / "run.json").read_text())["starts"]) == 2
+    return folder
+
+
+def test_a_killed_run_ends_with_the_same_bits(uninterrupted, workplace):
+    overrides, straight = uninterrupted
+    lines = random.SystemRandom().randint(1, 12)  # of 14: before the first checkpoint, between two, after the last
+    kind = "lora" if "lora.rank=4" in overrides else "full"
+    folder = killed_and_resumed(workplace, overrides, f"killed-{kind}", lines)
+    assert final_state(folder) == final_state(straight), f"killed after {lines} lines"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", range(1, 13))
+def test_killed_anywhere_it_ends_with_the_same_bits(uninterrupted, workplace, lines):
+    overrides, straight = uninterrupted
+    kind = "lora" if "lora.rank=4" in overrides else "full"
+    folder = killed_and_resumed(workplace, overrides, f"series-{kind}-{lines}", lines)
+    assert final_state(folder) == final_state(straight)
 
 
 def test_sigterm_leaves_a_checkpoint_and_code_75(workplace):

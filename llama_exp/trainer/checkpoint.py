@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from llama_exp.errors import InputError, NumericalError, Problem, StorageError
+from llama_exp.storage import sync_folder
 from llama_exp.trainer.tensor_file import file_digest, read_tensors, write_blocks, write_tensors
 
 SCHEMA = 1
@@ -119,11 +120,11 @@ class Checkpoints:
                 "state": dict(state),
             }
             write_blocks(draft / "manifest.json", [_manifest_bytes(manifest)])
-            _sync_folder(draft)
+            sync_folder(draft)
             if target.exists():  # of an attempt that this run has gone back behind
                 os.rename(target, self._hidden(target))
             os.rename(draft, target)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise StorageError(_storage_problem(target, tensors, error)) from error
@@ -325,11 +326,3 @@ def _storage_problem(target: Path, tensors, error: OSError) -> Problem:
         f"{error.strerror or error}; {needed} bytes needed, {free} free",
         "free some space or choose another folder with hydra.run.dir=<folder>; older checkpoints are intact",
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 
@@ -10,8 +9,8 @@ import numpy as np
 from keras import ops
 
 from llama_exp.errors import InputError, Problem
+from llama_exp.models.digest import weights_digest
 from llama_exp.trainer.step import seed_states
-from llama_exp.trainer.tensor_file import array_bytes
 
 SHOWN = 5
 
@@ -81,17 +80,8 @@ def restore(variables: Mapping[str, Mapping], saved: Mapping[str, Mapping[str, n
 
 
 def frozen_digest(backbone) -> str:
-    """SHA-256 over path, dtype, shape and bytes of every frozen weight, in path order.
-
-    It stands for the base model in checkpoints of adapters; equal to `llama_exp.lora.base_digest` there.
-    """
-    digest = hashlib.sha256()
-    for variable in sorted(backbone.weights, key=lambda variable: variable.path):
-        if not variable.trainable:
-            array = np.asarray(ops.convert_to_numpy(variable))
-            digest.update(f"{variable.path} {array.dtype} {array.shape}\n".encode())
-            digest.update(array_bytes(array))
-    return digest.hexdigest()
+    """The digest of every frozen weight: it stands for the base model in checkpoints of adapters."""
+    return weights_digest(variable for variable in backbone.weights if not variable.trainable)
 
 
 def check_base(digest: str, saved: str, where: str) -> None:
