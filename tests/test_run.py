@@ -157,7 +157,7 @@ def kill_after(process, folder, lines):
 
 
 def killed_and_resumed(workplace, overrides, name, lines):
-    """The folder of a run that was killed once metrics.jsonl had so many lines, and then resumed by the same command."""
+    """The folder of a run killed once metrics.jsonl had so many lines, then resumed by the same command."""
     overrides = [*overrides, f"name={name}", "resume=auto"]
     root = workplace / "outputs" / name
     process = start(workplace, *overrides)
