@@ -42,3 +42,8 @@ def loopback_only():
     socket.socket.connect, socket.getaddrinfo = guarded_connect, guarded_look_up
     yield
     socket.socket.connect, socket.getaddrinfo = connect, look_up
+
+
+def pytest_collection_modifyitems(items):
+    """The longest test first, so that the other process does the rest meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_jax.py")
