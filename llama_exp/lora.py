@@ -169,10 +169,13 @@ def base_digest(backbone) -> str:
     return weights_digest(variable for variable in backbone.weights if variable.path not in own)
 
 
-def save_adapter(backbone, folder: str | Path) -> None:
+def save_adapter(backbone, folder: str | Path) -> str:
     """Writes the adapters as a PEFT checkpoint: `adapter_config.json` and `adapter_model.safetensors`.
 
     PEFT loads the folder as it is. The digest of the base stands in the safetensors metadata.
+
+    Returns:
+        The digest of the base, see `base_digest`.
 
     Raises:
         ValueError: the backbone has no adapters.
@@ -191,6 +194,7 @@ def save_adapter(backbone, folder: str | Path) -> None:
     }
     base = {"digest": base_digest(backbone), "variable_dtype": backbone.variable_dtype}
     peft_format.write(Path(folder), matrices, list(backbone.linear_layers()), backbone.lora_arguments, base)
+    return base["digest"]
 
 
 def load_adapter(backbone, folder: str | Path) -> None:

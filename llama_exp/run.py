@@ -68,7 +68,7 @@ def run_job(config: Config, overrides: Sequence[str], folder: Path, group: str |
         try:
             run = Run(config, run_folder, group)
             result = run.fit()
-            summary = run_folder.finish(**run.export(result))
+            summary = run_folder.finish(**run.export())
         except LlamaExpError as error:
             summary = run_folder.finish(error)
             if error.exit_code in (ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
@@ -96,10 +96,7 @@ class Run:
         if preset_folder is not None:
             _check_preset(config, preset_folder)
         check_targets(
-            {
-                name: getattr(config, name)
-                for name in ("dataset", "tokenizer", "model", "optimizer", "schedule", "logger")
-            }
+            {name: getattr(config, name) for name in WITH_TARGET}
             | {f"trainer.callbacks.{name}": node for name, node in config.trainer.callbacks.items()},
             config.trusted_modules,
             ADDED_ARGUMENTS,
@@ -122,18 +119,17 @@ class Run:
             self.trainer.restore(load(self._checkpoint))
         return self.trainer.fit()
 
-    def export(self, result) -> dict[str, Any]:
+    def export(self) -> dict[str, Any]:
         """Writes the adapter or the model, and returns what the summary should say beside the metrics' figures."""
         if not self._has_adapters:
             self.model.save_to_preset(self._folder.model)
-            return {"model": str(self._folder.model.name)}
+            return {"model": self._folder.model.name}
         from llama_exp import lora
 
-        lora.save_adapter(self.model.backbone, self._folder.adapter)
-        after = lora.base_digest(self.model.backbone)
+        after = lora.save_adapter(self.model.backbone, self._folder.adapter)
         if after != self._base_digest:
             raise RuntimeError(f"training changed frozen weights: digest {self._base_digest} before, {after} after")
-        return {"adapter": str(self._folder.adapter.name), "base_digest": {"before": self._base_digest, "after": after}}
+        return {"adapter": self._folder.adapter.name, "base_digest": {"before": self._base_digest, "after": after}}
 
     def next_commands(self) -> dict[str, str]:
         """What a person may want to type next."""
@@ -199,6 +195,7 @@ class Run:
             ),
             observers=observers,
             seed=config.seed,
+            base_digest=self._base_digest,
             chunk_tokens=config.objective.chunk_tokens,
             jit=config.runtime.jit.value,
             **section,

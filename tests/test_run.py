@@ -1,5 +1,6 @@
 """Whole runs, each in a process of its own as a user starts it: what they leave, resume, adapters, sweeps, faults."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from llama_exp.check import check_arguments
+from llama_exp.run import run_job
 
 ROOT = Path(__file__).resolve().parents[1]
 TIME_FIELDS = {"tokens_per_second", "peak_memory_bytes", "mfu", "seconds"}  # what a clock decides, not the run
@@ -108,6 +112,17 @@ def test_a_run_leaves_everything(uninterrupted, workplace):
     kept = sorted(entry.name for entry in (folder / "checkpoints").iterdir())
     assert kept == ["step-00000009", "step-00000010"]
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_part_of_a_run_edits_its_config(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("LLAMA_EXP_CACHE", str(workplace / "cache"))
+    overrides = [*SMALL, *LORA, f"dataset.files=[{workplace}/text.txt]", "trainer.max_steps=2", "logger.mode=disabled"]
+    config = check_arguments(overrides).config
+    before = dataclasses.asdict(config)
+    loss = run_job(config, overrides, workplace / "in-process")
+    assert dataclasses.asdict(config) == before
+    assert loss == pytest.approx(summary(workplace / "in-process")["validation"]["last"])
 
 
 def test_metrics_are_the_record(uninterrupted):

@@ -53,6 +53,7 @@ class Trainer:
         observers: name -> object with on_start(facts), on_metrics(row), on_sample(step, prompt, text),
             on_finish(status), state(), restore(state). The name is the key of its state in checkpoints.
         seed: of the data order and the samples.
+        base_digest: of the frozen weights, where it is known; None: computed for the first checkpoint.
         jit: auto, true or false.
         chunk_tokens: see `llama_exp.objective`.
         max_steps: optimizer steps.
@@ -76,6 +77,7 @@ class Trainer:
         checkpoints: Checkpoints,
         observers: Mapping,
         seed: int,
+        base_digest: str | None = None,
         jit: str,
         chunk_tokens: int,
         max_steps: int,
@@ -105,7 +107,7 @@ class Trainer:
             self._backbone, examples["validation"], batch_size=batch_size, max_batches=validation_batches, **options
         )
         self._progress = Progress()
-        self._base_digest: str | None = None
+        self._base_digest = base_digest
         self._saved_step: int | None = None
         self._failed_saves = 0
         self._restored = False
