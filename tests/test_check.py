@@ -244,23 +244,27 @@ def test_impossible_values(line):
 @pytest.mark.parametrize(
     "where, lines, words",
     [
-        ("model.num_key_value_heads", ["model.num_key_value_heads=4"], "nearest num_key_value_heads is 3"),
+        (
+            "model.num_key_value_heads",
+            ["model.num_query_heads=8", "model.num_key_value_heads=6"],
+            "num_key_value_heads is 4",
+        ),
         ("model.hidden_dim", ["model.hidden_dim=190"], "nearest hidden_dim is 192"),
-        ("model.hidden_dim", ["model.hidden_dim=18"], "nearest hidden_dim is 24"),
+        ("model.hidden_dim", ["model.hidden_dim=18"], "nearest hidden_dim is 16"),
         ("model.rope_low_freq_factor", ["model.rope_frequency_adjustment_factor=8"], "all four"),
         (
             "model.rope_low_freq_factor",
             ["model=llama3_1_8b", "preset=none", "model.rope_low_freq_factor=4"],
             "1 and 4",
         ),
-        ("lora.rank", ["lora.rank=65"], "at most 64"),
+        ("lora.rank", ["lora.rank=129"], "at most 128"),
         ("lora.targets", ["lora.rank=2", "lora.targets=[qery]"], "did you mean query?"),
         ("lora.targets", ["lora.rank=2", "lora.targets=[query,'(']"], "allowed"),
-        ("schedule.warmup_steps", ["schedule.warmup_steps=401"], "at most 400"),
-        ("schedule.decay_steps", ["schedule=wsd", "schedule.decay_steps=381"], "at most 380"),
+        ("schedule.warmup_steps", ["schedule.warmup_steps=1201"], "at most 1200"),
+        ("schedule.decay_steps", ["schedule=wsd", "schedule.decay_steps=1141"], "at most 1140"),
         ("preset.load_weights", ["preset.load_weights=true"], "preset=none"),
         ("tokenizer._target_", ["tokenizer=preset"], "tokenizer=bpe"),
-        ("tokenizer.vocabulary_size", ["tokenizer.vocabulary_size=4096"], "at most 2048"),
+        ("tokenizer.vocabulary_size", ["tokenizer.vocabulary_size=4096"], "at most 512"),
         ("dataset.text_key", ["dataset=tfds", "dataset.builder=x", "dataset.prompt_key=q"], "text_key=null"),
         ("resume", ["resume=outputs/nowhere"], "auto"),
         ("dataset.chat_template", ["dataset=jsonl", "dataset.files=[a]", "dataset.chat_template=x"], "chatml"),
@@ -273,9 +277,9 @@ def test_impossible_pairs(where, lines, words):
 
 
 def test_pairs_at_their_limits_are_possible():
-    assert config("lora.rank=64").lora.rank == 64
-    assert config("schedule=wsd", "schedule.decay_steps=380").schedule.decay_steps == 380
-    assert config("model.hidden_dim=12", "lora.rank=0").model.hidden_dim == 12
+    assert config("lora.rank=128").lora.rank == 128
+    assert config("schedule=wsd", "schedule.decay_steps=1140").schedule.decay_steps == 1140
+    assert config("model.hidden_dim=8", "lora.rank=0").model.hidden_dim == 8
     assert config("lora.rank=2", "lora.targets=[all-linear]").lora.targets == ["all-linear"]
     assert config("trainer.max_steps=1").schedule.warmup_steps == 0
 
@@ -442,16 +446,16 @@ def test_rerun_from_a_pickle_is_refused():
 
 
 def test_every_point_of_a_sweep_is_checked():
-    found = problems("-m", "lora.rank=4,65", "trainer.max_steps=20")
-    assert "lora.rank=65" in found["lora.rank"].what
+    found = problems("-m", "lora.rank=4,129", "trainer.max_steps=20")
+    assert "lora.rank=129" in found["lora.rank"].what
     found = problems("-m", "model=llama_tiny,lama2", "optimizer.learning_rate=1e-3,fast", "+zzz=1,2")
     assert {"model", "optimizer.learning_rate", "zzz"} <= set(found)
     assert "learning_rate=fast" in found["optimizer.learning_rate"].found
 
 
 def test_bad_combination_names_its_point():
-    found = problems("-m", "model=llama_tiny,llama_15m", "lora.rank=4,100")
-    assert "model=llama_tiny lora.rank=100" in found["lora.rank"].what
+    found = problems("-m", "model=llama_tiny,llama_15m", "lora.rank=4,200")
+    assert "model=llama_tiny lora.rank=200" in found["lora.rank"].what
 
 
 def test_sweep_from_a_file():
@@ -501,7 +505,7 @@ def test_hash_ignores_what_cannot_change_the_result():
 def test_to_dict_is_plain_data():
     plain = to_dict(config())
     assert plain["dataset"]["packing"] == "concat" and plain["runtime"]["jit"] == "auto"
-    assert plain["schedule"]["warmup_steps"] == 20
+    assert plain["schedule"]["warmup_steps"] == 60
 
 
 def test_resolvers():

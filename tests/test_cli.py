@@ -144,7 +144,7 @@ def test_a_signal_ends_the_whole_sweep(tmp_path, code):
 
 
 def test_no_job_starts_if_a_later_one_is_wrong(tmp_path):
-    done = run(tmp_path, "-m", "lora.rank=8,65")
+    done = run(tmp_path, "-m", "lora.rank=8,129")
     assert done.returncode == 2 and seen(tmp_path) == [] and not (tmp_path / "outputs").exists()
 
 
@@ -197,7 +197,7 @@ def shown(*arguments, environment=()):
 def test_cfg_job_shows_the_whole_config():
     text = shown("model=llama2_7b", "lora.rank=8", "--cfg", "job")
     assert "source: llama2_7b_en" in text and "rank: 8" in text and "hidden_dim: 4096" in text
-    assert "warmup_steps: 20" in shown("--cfg", "job", "--resolve", "--package", "schedule")
+    assert "warmup_steps: 60" in shown("--cfg", "job", "--resolve", "--package", "schedule")
 
 
 def test_help():

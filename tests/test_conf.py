@@ -65,7 +65,7 @@ NEEDED = {
 }
 # Published: Hugging Face's and Meta's model cards; llama2.c for the 15M and 110M models.
 PARAMETERS = {
-    "llama_tiny": 2_755_008,
+    "llama_tiny": 3_082_496,
     "llama_15m": 15_191_712,
     "llama_110m": 109_529_856,
     "smollm2_135m": 134_515_008,
@@ -186,7 +186,7 @@ def test_lora_rank_alone_switches_lora_on():
 
 
 def test_schedules_follow_the_length_of_the_run():
-    assert config().schedule.warmup_steps == 20
+    assert config().schedule.warmup_steps == 60
     assert config("trainer.max_steps=1000").schedule.warmup_steps == 50
     wsd = config("schedule=wsd", "trainer.max_steps=1000").schedule
     assert (wsd.warmup_steps, wsd.decay_steps) == (50, 200)
