@@ -118,7 +118,7 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
         ("parameters", f"{plan.num_parameters:,}, of which {plan.num_trainable_parameters:,} train ({share:.3%})"),
         ("tokens", f"{plan.tokens_per_step:,} per step, {plan.total_tokens:,} in all"),
         ("arithmetic", f"{_short(plan.flops_per_token)}FLOP per token, {_short(total_flops)}FLOP in all"),
-        ("memory", f"about {_gib(sum(plan.memory_bytes.values()))}: {', '.join(parts)}"),
+        ("memory", f"about {_gib(sum(plan.memory_bytes.values()))} beside the frameworks: {', '.join(parts)}"),
     ]
 
 

@@ -92,6 +92,8 @@ class Run:
         self._base_digest: str | None = None
         self._checkpoint = resume.chosen_checkpoint(config.resume)
         preset_folder = _preset_folder(config)
+        if self._has_adapters and preset_folder is None:
+            log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
         runtime.import_backend()
         if preset_folder is not None:
             _check_preset(config, preset_folder)

@@ -262,7 +262,6 @@ def test_impossible_values(line):
         ("lora.targets", ["lora.rank=2", "lora.targets=[query,'(']"], "allowed"),
         ("schedule.warmup_steps", ["schedule.warmup_steps=1201"], "at most 1200"),
         ("schedule.decay_steps", ["schedule=wsd", "schedule.decay_steps=1141"], "at most 1140"),
-        ("preset.load_weights", ["preset.load_weights=true"], "preset=none"),
         ("tokenizer._target_", ["tokenizer=preset"], "tokenizer=bpe"),
         ("tokenizer.vocabulary_size", ["tokenizer.vocabulary_size=4096"], "at most 512"),
         ("dataset.text_key", ["dataset=tfds", "dataset.builder=x", "dataset.prompt_key=q"], "text_key=null"),

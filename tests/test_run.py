@@ -282,3 +282,22 @@ def test_the_run_folder_is_named_after_time_and_configuration(workplace):
     (folder,) = (workplace / "outputs" / "named").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", folder.name)
     assert json.loads((folder / "run.json").read_text())["config_hash"].startswith(folder.name[-8:])
+
+
+def test_a_run_s_model_is_the_preset_of_the_next(uninterrupted, workplace):
+    """Trains adapters on the model that the first run left; naming its folder is enough."""
+    overrides, first = uninterrupted
+    if "lora.rank=4" in overrides:
+        pytest.skip("that run leaves an adapter")
+    folder = workplace / "adapted"
+    run(
+        workplace,
+        "model.dropout=0.1",
+        f"preset.source={first}/model",
+        *LORA,
+        "trainer.max_steps=2",
+        f"hydra.run.dir={folder}",
+    )
+    assert rows(folder)[0]["loss"] == pytest.approx(rows(first)[-1]["loss"], rel=1e-5)
+    output = run(workplace, f"preset.source={first}/model", "model.num_layers=3", code=3)
+    assert "num_layers" in output and "Traceback" not in output

@@ -105,24 +105,13 @@ def steps(config: Config) -> Iterator[Problem]:
 
 
 def preset(config: Config) -> Iterator[Problem]:
-    """Weights and a tokenizer can only be loaded from somewhere."""
-    if config.preset.source is not None:
-        return
-    action = "set preset.source=<built-in id, kaggle://, hf:// or folder>"
-    if config.preset.load_weights:
-        yield Problem(
-            "asks for weights, but preset.source names none",
-            "preset.load_weights",
-            "load_weights=true with source=null",
-            f"{action}, or preset=none for random weights",
-        )
-    tokenizer = config.tokenizer
-    if getattr(tokenizer, "_target_", None) == PRESET_TOKENIZER:
+    """A tokenizer can only be loaded from somewhere."""
+    if config.preset.source is None and getattr(config.tokenizer, "_target_", None) == PRESET_TOKENIZER:
         yield Problem(
             "takes the preset's tokenizer, but preset.source names no preset",
             "tokenizer._target_",
             "tokenizer=preset with source=null",
-            f"{action}, or choose tokenizer=bpe",
+            "set preset.source=<built-in id, kaggle://, hf:// or folder>, or choose tokenizer=bpe",
         )
 
 
