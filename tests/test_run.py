@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,7 +46,7 @@ LORA = ["lora.rank=4", "lora.dropout=0.1", "lora.targets=[attention]"]
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def playground(tmp_path_factory):
     """A folder to start runs in, with a text to train on and a cache that all runs share."""
     folder = tmp_path_factory.mktemp("runs")
     paragraphs = [f"{'abcdefgh'[n % 8] * 3} counts {n} and {n * n} and {n % 7}." for n in range(300)]
@@ -53,18 +54,18 @@ def workplace(tmp_path_factory):
     return folder
 
 
-def start(workplace, *overrides, small=True, **environment):
+def start(playground, *overrides, small=True, **environment):
     command = [sys.executable, str(ROOT / "train.py"), *(SMALL if small else []), *overrides]
-    command += [f"dataset.files=[{workplace}/text.txt]"] if small else []
-    environment = {**os.environ, "LLAMA_EXP_CACHE": str(workplace / "cache"), "PYTHONPATH": str(ROOT), **environment}
+    command += [f"dataset.files=[{playground}/text.txt]"] if small else []
+    environment = {**os.environ, "LLAMA_EXP_CACHE": str(playground / "cache"), "PYTHONPATH": str(ROOT), **environment}
     environment.pop("KERAS_BACKEND", None)
     return subprocess.Popen(
-        command, cwd=workplace, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=playground, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def run(workplace, *overrides, code=0, **options):
-    process = start(workplace, *overrides, **options)
+def run(playground, *overrides, code=0, **options):
+    process = start(playground, *overrides, **options)
     output, errors = process.communicate(timeout=240)
     assert process.returncode == code, errors[-3000:]
     return output + errors
@@ -88,16 +89,16 @@ def summary(folder):
 
 
 @pytest.fixture(scope="module", params=["full", "lora"])
-def uninterrupted(request, workplace):
+def uninterrupted(request, playground):
     """Overrides of a run of 10 steps, and the folder of that run."""
     extra = ["trainer.max_steps=10", "trainer.accumulation_steps=2"]
     extra += LORA if request.param == "lora" else ["model.dropout=0.1"]
-    folder = workplace / f"straight-{request.param}"
-    run(workplace, *extra, f"hydra.run.dir={folder}")
+    folder = playground / f"straight-{request.param}"
+    run(playground, *extra, f"hydra.run.dir={folder}")
     return extra, folder
 
 
-def test_a_run_leaves_everything(uninterrupted, workplace):
+def test_a_run_leaves_everything(uninterrupted, playground):
     overrides, folder = uninterrupted
     found = summary(folder)
     assert found["status"] == "finished" and found["exit_code"] == 0 and found["steps"] == 10
@@ -114,15 +115,15 @@ def test_a_run_leaves_everything(uninterrupted, workplace):
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_no_part_of_a_run_edits_its_config(workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
-    monkeypatch.setenv("LLAMA_EXP_CACHE", str(workplace / "cache"))
-    overrides = [*SMALL, *LORA, f"dataset.files=[{workplace}/text.txt]", "trainer.max_steps=2", "logger.mode=disabled"]
+def test_no_part_of_a_run_edits_its_config(playground, monkeypatch):
+    monkeypatch.chdir(playground)
+    monkeypatch.setenv("LLAMA_EXP_CACHE", str(playground / "cache"))
+    overrides = [*SMALL, *LORA, f"dataset.files=[{playground}/text.txt]", "trainer.max_steps=2", "logger.mode=disabled"]
     config = check_arguments(overrides).config
     before = dataclasses.asdict(config)
-    loss = run_job(config, overrides, workplace / "in-process")
+    loss = run_job(config, overrides, playground / "in-process")
     assert dataclasses.asdict(config) == before
-    assert loss == pytest.approx(summary(workplace / "in-process")["validation"]["last"])
+    assert loss == pytest.approx(summary(playground / "in-process")["validation"]["last"])
 
 
 def test_metrics_are_the_record(uninterrupted):
@@ -171,45 +172,45 @@ def kill_after(process, folder, lines):
     assert process.returncode == -signal.SIGKILL
 
 
-def killed_and_resumed(workplace, overrides, name, lines):
+def killed_and_resumed(playground, overrides, name, lines):
     """The folder of a run killed once metrics.jsonl had so many lines, then resumed by the same command."""
     overrides = [*overrides, f"name={name}", "resume=auto"]
-    root = workplace / "outputs" / name
-    process = start(workplace, *overrides)
+    root = playground / "outputs" / name
+    process = start(playground, *overrides)
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and not list(root.glob("*/metrics.jsonl")):
         time.sleep(0.01)
     folder = next(root.glob("*/metrics.jsonl")).parent
     kill_after(process, folder, lines)
     assert summary(folder)["status"] == "running"
-    run(workplace, *overrides)  # without naming a folder: resume=auto finds it
+    run(playground, *overrides)  # without naming a folder: resume=auto finds it
     assert [entry.name for entry in root.iterdir()] == [folder.name]
     assert summary(folder)["status"] == "finished"
     assert len(json.loads((folder / "run.json").read_text())["starts"]) == 2
     return folder
 
 
-def test_a_killed_run_ends_with_the_same_bits(uninterrupted, workplace):
+def test_a_killed_run_ends_with_the_same_bits(uninterrupted, playground):
     overrides, straight = uninterrupted
     lines = random.SystemRandom().randint(1, 12)  # of 14: before the first checkpoint, between two, after the last
     kind = "lora" if "lora.rank=4" in overrides else "full"
-    folder = killed_and_resumed(workplace, overrides, f"killed-{kind}", lines)
+    folder = killed_and_resumed(playground, overrides, f"killed-{kind}", lines)
     assert final_state(folder) == final_state(straight), f"killed after {lines} lines"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lines", range(1, 13))
-def test_killed_anywhere_it_ends_with_the_same_bits(uninterrupted, workplace, lines):
+def test_killed_anywhere_it_ends_with_the_same_bits(uninterrupted, playground, lines):
     overrides, straight = uninterrupted
     kind = "lora" if "lora.rank=4" in overrides else "full"
-    folder = killed_and_resumed(workplace, overrides, f"series-{kind}-{lines}", lines)
+    folder = killed_and_resumed(playground, overrides, f"series-{kind}-{lines}", lines)
     assert final_state(folder) == final_state(straight)
 
 
-def test_sigterm_leaves_a_checkpoint_and_code_75(workplace):
-    folder = workplace / "terminated"
+def test_sigterm_leaves_a_checkpoint_and_code_75(playground):
+    folder = playground / "terminated"
     overrides = ["trainer.max_steps=3000", "trainer.checkpoint_every_steps=3000", f"hydra.run.dir={folder}"]
-    process = start(workplace, *overrides)
+    process = start(playground, *overrides)
     while process.poll() is None and (
         not (folder / "metrics.jsonl").exists() or len((folder / "metrics.jsonl").read_text().splitlines()) < 5
     ):
@@ -222,9 +223,9 @@ def test_sigterm_leaves_a_checkpoint_and_code_75(workplace):
     assert "resume=auto" in errors
 
 
-def test_a_sweep_gives_one_folder_per_job(workplace):
-    output = run(workplace, "-m", "lora.rank=2,4", "trainer.max_steps=2", "hydra.sweep.dir=sweep")
-    folders = sorted(path.parent for path in (workplace / "sweep").glob("*/summary.json"))
+def test_a_sweep_gives_one_folder_per_job(playground):
+    output = run(playground, "-m", "lora.rank=2,4", "trainer.max_steps=2", "hydra.sweep.dir=sweep")
+    folders = sorted(path.parent for path in (playground / "sweep").glob("*/summary.json"))
     assert [summary(folder)["status"] for folder in folders] == ["finished", "finished"], output[-2000:]
     ranks = [yaml.safe_load((folder / "config.yaml").read_text())["lora"]["rank"] for folder in folders]
     assert ranks == [2, 4]
@@ -232,20 +233,20 @@ def test_a_sweep_gives_one_folder_per_job(workplace):
     assert [config["r"] for config in configs] == [2, 4]
 
 
-def test_a_failing_job_of_a_sweep_does_not_stop_the_others(workplace):
+def test_a_failing_job_of_a_sweep_does_not_stop_the_others(playground):
     output = run(
-        workplace, "-m", "optimizer.learning_rate=1e30,1e-3", "trainer.max_steps=4", "hydra.sweep.dir=bad", code=7
+        playground, "-m", "optimizer.learning_rate=1e30,1e-3", "trainer.max_steps=4", "hydra.sweep.dir=bad", code=7
     )
-    folders = sorted(path.parent for path in (workplace / "bad").glob("*/summary.json"))
+    folders = sorted(path.parent for path in (playground / "bad").glob("*/summary.json"))
     assert [summary(folder)["status"] for folder in folders] == ["failed", "finished"], output[-2000:]
     assert summary(folders[0])["exit_code"] == 5
     for checkpoint in (folders[0] / "checkpoints").glob("step-*"):
         assert "tmp" not in checkpoint.name
 
 
-def test_a_run_on_jax_imports_no_tensorflow(workplace):
+def test_a_run_on_jax_imports_no_tensorflow(playground):
     """TensorFlow is made impossible to import, as where only JAX is installed."""
-    blocker = workplace / "no_tensorflow"
+    blocker = playground / "no_tensorflow"
     blocker.mkdir()
     (blocker / "sitecustomize.py").write_text(
         "import importlib.abc, importlib.util, sys\n"
@@ -259,39 +260,39 @@ def test_a_run_on_jax_imports_no_tensorflow(workplace):
         "    return None if name == 'tensorflow' else find(name, package)\n"
         "importlib.util.find_spec = find_spec\n"
     )
-    folder = workplace / "jax"
+    folder = playground / "jax"
     path = f"{blocker}{os.pathsep}{ROOT}"
     overrides = ["runtime.backend=jax", "trainer.max_steps=4", f"hydra.run.dir={folder}"]
-    run(workplace, *overrides, PYTHONPATH=path, LLAMA_EXP_CACHE=str(workplace / "jax-cache"))
+    run(playground, *overrides, PYTHONPATH=path, LLAMA_EXP_CACHE=str(playground / "jax-cache"))
     assert summary(folder)["status"] == "finished"
     assert json.loads((folder / "run.json").read_text())["backend"] == "jax"
 
 
-def test_a_preset_that_cannot_be_had_is_told_at_once(workplace):
+def test_a_preset_that_cannot_be_had_is_told_at_once(playground):
     began = time.monotonic()
-    offline = {"KAGGLEHUB_CACHE": str(workplace / "kagglehub"), "KAGGLE_API_ENVIRONMENT": "LOCALHOST"}
-    output = run(workplace, "model=llama2_7b", "lora.rank=8", small=False, code=3, **offline)
+    offline = {"KAGGLEHUB_CACHE": str(playground / "kagglehub"), "KAGGLE_API_ENVIRONMENT": "LOCALHOST"}
+    output = run(playground, "model=llama2_7b", "lora.rank=8", small=False, code=3, **offline)
     assert time.monotonic() - began < 20
     for words in ("llama2_7b_en", "preset.source=<folder>", "KAGGLE_KEY", "KAGGLEHUB_CACHE", "preset=none"):
         assert words in output
     assert "Traceback" not in output
 
 
-def test_the_run_folder_is_named_after_time_and_configuration(workplace):
-    run(workplace, "trainer.max_steps=1", "name=named")
-    (folder,) = (workplace / "outputs" / "named").iterdir()
+def test_the_run_folder_is_named_after_time_and_configuration(playground):
+    run(playground, "trainer.max_steps=1", "name=named")
+    (folder,) = (playground / "outputs" / "named").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", folder.name)
     assert json.loads((folder / "run.json").read_text())["config_hash"].startswith(folder.name[-8:])
 
 
-def test_a_run_s_model_is_the_preset_of_the_next(uninterrupted, workplace):
+def test_a_run_s_model_is_the_preset_of_the_next(uninterrupted, playground):
     """Trains adapters on the model that the first run left; naming its folder is enough."""
     overrides, first = uninterrupted
     if "lora.rank=4" in overrides:
         pytest.skip("that run leaves an adapter")
-    folder = workplace / "adapted"
+    folder = playground / "adapted"
     run(
-        workplace,
+        playground,
         "model.dropout=0.1",
         f"preset.source={first}/model",
         *LORA,
@@ -299,5 +300,16 @@ def test_a_run_s_model_is_the_preset_of_the_next(uninterrupted, workplace):
         f"hydra.run.dir={folder}",
     )
     assert rows(folder)[0]["loss"] == pytest.approx(rows(first)[-1]["loss"], rel=1e-5)
-    output = run(workplace, f"preset.source={first}/model", "model.num_layers=3", code=3)
+    output = run(playground, f"preset.source={first}/model", "model.num_layers=3", code=3)
     assert "num_layers" in output and "Traceback" not in output
+
+
+def test_a_run_goes_on_from_a_checkpoint_that_is_named(uninterrupted, playground):
+    overrides, straight = uninterrupted
+    folder = playground / f"{straight.name}-again"
+    shutil.copytree(straight, folder)
+    run(playground, *overrides, f"resume={folder}/checkpoints/step-00000009")
+    assert final_state(folder) == final_state(straight)
+    assert (folder / "checkpoints" / "step-00000010.abandoned-1").is_dir()
+    output = run(playground, *overrides, "optimizer.weight_decay=0.5", f"resume={folder}", code=2)
+    assert "optimizer.weight_decay" in output and "begun with 0.1" in output
