@@ -1,6 +1,7 @@
 """A short run told to the record and to its W&B mirror, and both read back: for the tests of the mirror."""
 
 import sys
+import time
 
 import pytest
 import wandb_reader
@@ -73,9 +74,13 @@ def mirrored_rows(history):
     }
 
 
-def offline_run(folder):
+def offline_run(folder, finished=True):
+    """The W&B run in a run folder. W&B's service may write the end of a finished one after `finish()` returned."""
     (run,) = (folder / "wandb").glob("offline-run-*")
-    return wandb_reader.read(run)
+    deadline = time.monotonic() + 20
+    while (found := wandb_reader.read(run)).exit_code is None and finished and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
 
 
 @pytest.fixture(autouse=True)
