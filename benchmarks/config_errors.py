@@ -19,7 +19,7 @@ COMMANDS = {
     "an empty interpreter": ([sys.executable, "-c", "pass"], 0),
     "three mistakes named": ([*TRAIN, "lora.rnk=8", "model=lama2_7b", "optimizer.learning_rate=fast"], 2),
     "model=llama2_7b lora.rank=8 --cfg job": ([*TRAIN, "model=llama2_7b", "lora.rank=8", "--cfg", "job"], 0),
-    "a sweep of 12 points with one mistake": (
+    "a sweep of 12 points with one wrong value": (
         [*TRAIN, "-m", "lora.rank=4,8,16", "optimizer.learning_rate=1e-4,3e-4,1e-3,fast"],
         2,
     ),

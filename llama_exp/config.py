@@ -1,7 +1,8 @@
 """The typed schema of a run: one dataclass per config group, one field per YAML key. Imports no framework.
 
-Fields carry type, unit and meaning. Values live once, in `conf/`: nothing here has a default. The dataclasses are
-not frozen because Hydra cannot override or compose frozen ones; a test shows that no run changes its config.
+Fields carry type, unit and meaning. Values live once, in `conf/`: nothing here has a default. Hydra composes untyped,
+because it would stop at the first mistake; `llama_exp.check` types the result with these classes. A test shows that no
+run changes its config.
 
 Sections with a `_target_` (`model`, `dataset`, `tokenizer`, `optimizer`, `schedule`, `logger`) name the object that
 Hydra builds from their remaining keys. `SCHEMAS` gives the dataclass of each target of ours; a target of the
