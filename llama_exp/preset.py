@@ -138,10 +138,10 @@ def _from_kaggle(source: str, handle: str, load_weights: bool) -> Path:
 
         model = handles.parse_model_handle(name)
     except (ImportError, ValueError) as error:
-        raise InputError(_unavailable(source, name, error)) from error
+        raise InputError(_unavailable(source, f"Kaggle ({name})", error)) from error
 
     if not model.is_versioned() or cache.Cache().load_from_cache(model) is None:
-        _require_answer(source, name, kaggle_env.get_endpoint(kaggle_env.get_env()))
+        _require_answer(source, f"Kaggle ({name})", kaggle_env.get_endpoint(kaggle_env.get_env()))
     try:
         if load_weights:
             return Path(kagglehub.model_download(name))
@@ -170,7 +170,7 @@ def _from_hugging_face(source: str, load_weights: bool) -> Path:
     from huggingface_hub import constants
 
     if not constants.HF_HUB_OFFLINE and not _is_cached(name, load_weights):
-        _require_answer(source, name, constants.ENDPOINT)
+        _require_answer(source, f"Hugging Face ({name})", constants.ENDPOINT)
     weights = [WEIGHTS_PATTERN, "model.weights.json"] if load_weights else []
     try:
         # Not hf_hub_download: without network it retries for 23 seconds, and this one gives up at once.
@@ -189,7 +189,7 @@ def _is_cached(name: str, load_weights: bool) -> bool:
     return (folder / CONFIG_FILE).exists() and (not load_weights or any(folder.glob(WEIGHTS_PATTERN)))
 
 
-def _require_answer(source: str, name: str, url: str) -> None:
+def _require_answer(source: str, origin: str, url: str) -> None:
     """Fails if the host swallows packets; every other failure is left to the client, which explains it better."""
     import requests
 
@@ -209,7 +209,7 @@ def _require_answer(source: str, name: str, url: str) -> None:
     threading.Thread(target=ask, daemon=True).start()
     if not answered.wait(ANSWER_SECONDS) or timed_out.is_set():
         error = TimeoutError(f"no answer within {ANSWER_SECONDS} s from {url}")
-        raise InputError(_unavailable(source, name, error)) from error
+        raise InputError(_unavailable(source, origin, error)) from error
 
 
 def _unavailable(source: str, origin: str, error: Exception) -> Problem:

@@ -60,12 +60,15 @@ def test_an_existing_folder_is_taken_as_it_stands(tmp_path):
     assert resolve(str(tmp_path)) == tmp_path
 
 
+SOON_SECONDS = 10  # on a busy machine; left to themselves the clients retry for 23 s or wait without end
+
+
 @pytest.mark.parametrize("source", ["llama2_7b_en", "kaggle://keras/llama2/keras/llama2_7b_en", "hf://keras/llama2_7b"])
 @pytest.mark.parametrize("load_weights", [True, False])
 def test_without_network_the_message_names_origin_and_ways_out(offline, source, load_weights):
     start = time.monotonic()
     text = message(source, load_weights)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < SOON_SECONDS
     assert ("Hugging Face" if source.startswith("hf") else "Kaggle") in text
     for way in ("network", "licence", "preset.source=<folder>", "cache", "preset=none"):
         assert way in text
@@ -86,8 +89,10 @@ def test_a_host_that_never_answers_is_given_up(monkeypatch, tmp_path, source):
         monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kaggle"))
         monkeypatch.setattr(preset, "ANSWER_SECONDS", 0.3)
         start = time.monotonic()
-        assert f"no answer within 0.3 s from {url}" in message(source)
-        assert time.monotonic() - start < 3
+        text = message(source)
+        assert f"no answer within 0.3 s from {url}" in text
+        assert ("Hugging Face (keras" if source.startswith("hf") else "Kaggle (keras") in text
+        assert time.monotonic() - start < SOON_SECONDS
 
 
 def test_a_name_lookup_that_hangs_is_given_up(monkeypatch, tmp_path):
@@ -97,7 +102,7 @@ def test_a_name_lookup_that_hangs_is_given_up(monkeypatch, tmp_path):
     monkeypatch.setattr(preset, "ANSWER_SECONDS", 0.3)
     start = time.monotonic()
     assert "no answer" in message("llama2_7b_en")
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < SOON_SECONDS
     release.set()
 
 

@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from llama_exp import lora
-from llama_exp.models.arguments import check_arguments, one_scaling_factor
+from llama_exp.models.arguments import ROPE_ADJUSTMENT, SIZES, check_arguments, one_scaling_factor
 from llama_exp.models.attention import attention_bias
 from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.dropout import DropoutSeeds
@@ -26,18 +26,10 @@ from llama_exp.models.rope import inverse_frequencies, rope_tables
 from llama_exp.preset import PRESETS
 
 CONFIG_KEYS = (
-    "vocabulary_size",
-    "num_layers",
-    "num_query_heads",
-    "hidden_dim",
-    "intermediate_dim",
-    "num_key_value_heads",
+    *SIZES,
     "rope_max_wavelength",
     "rope_position_scaling_factor",
-    "rope_frequency_adjustment_factor",
-    "rope_low_freq_factor",
-    "rope_high_freq_factor",
-    "rope_pretraining_sequence_length",
+    *ROPE_ADJUSTMENT,
     "layer_norm_epsilon",
     "dropout",
     "tie_word_embeddings",

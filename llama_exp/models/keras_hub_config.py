@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 
 from llama_exp.errors import InputError, Problem
+from llama_exp.models.arguments import ROPE_ADJUSTMENT, SIZES
 
 logger = logging.getLogger(__name__)
 
@@ -23,22 +24,8 @@ REGISTERED_NAMES = frozenset(
 FILE_KEYS = frozenset(
     {"module", "class_name", "config", "registered_name", "assets", "weights", "build_config", "compile_config"}
 )
-SIZE_KEYS = (
-    "vocabulary_size",
-    "num_layers",
-    "num_query_heads",
-    "hidden_dim",
-    "intermediate_dim",
-    "num_key_value_heads",
-)
-SHAPE_KEYS = (*SIZE_KEYS, "tie_word_embeddings")
+SHAPE_KEYS = (*SIZES, "tie_word_embeddings")
 NUMBER_KEYS = ("rope_max_wavelength", "rope_position_scaling_factor", "layer_norm_epsilon", "dropout")
-OPTIONAL_NUMBER_KEYS = (
-    "rope_frequency_adjustment_factor",
-    "rope_low_freq_factor",
-    "rope_high_freq_factor",
-    "rope_pretraining_sequence_length",
-)
 OLD_NAMES = {"rope_scaling_factor": "rope_position_scaling_factor"}
 # Not arguments of the architecture: how it is called, and what the precision policy decides here.
 IGNORED_KEYS = frozenset({"name", "trainable", "dtype"})
@@ -63,7 +50,7 @@ def read_config(folder: Path) -> dict:
         action = "use the preset without int8, whose weights are floating-point"
         raise _reject(path, "quantized presets are not supported yet", "dtype of a quantized model", action)
     _refuse_unknown(path, "", document, FILE_KEYS)
-    known = {*SHAPE_KEYS, *NUMBER_KEYS, *OPTIONAL_NUMBER_KEYS, *OLD_NAMES, *IGNORED_KEYS}
+    known = {*SHAPE_KEYS, *NUMBER_KEYS, *ROPE_ADJUSTMENT, *OLD_NAMES, *IGNORED_KEYS}
     _refuse_unknown(path, "config.", config, known)
     return _arguments(path, config)
 
@@ -143,7 +130,7 @@ def _arguments(path: Path, config: dict) -> dict:
             raise _reject(path, f"{key} and {name} disagree", f"{value} and {arguments[name]}", "download it again")
         _check_value(path, name, value)
         arguments[name] = value
-    missing = [key for key in SIZE_KEYS if key not in arguments]
+    missing = [key for key in SIZES if key not in arguments]
     if missing:
         raise _reject(path, "the configuration is incomplete", f"no {', '.join(missing)}", "download it again")
     return arguments
@@ -151,11 +138,11 @@ def _arguments(path: Path, config: dict) -> dict:
 
 def _check_value(path: Path, key: str, value) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if key in SIZE_KEYS:
+    if key in SIZES:
         valid, wanted = number and isinstance(value, int) and value >= 1, "a whole number of at least 1"
     elif key == "tie_word_embeddings":
         valid, wanted = isinstance(value, bool), "true or false"
-    elif key in OPTIONAL_NUMBER_KEYS:
+    elif key in ROPE_ADJUSTMENT:
         valid, wanted = value is None or (number and value > 0), "null or a number above 0"
     elif key == "dropout":
         valid, wanted = number and 0 <= value < 1, "a number in [0, 1)"
