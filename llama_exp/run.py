@@ -140,31 +140,14 @@ class Run:
 
     def _record(self, config: Config, examples, tokenizer, preset_folder: Path | None) -> None:
         """Adds what is known now to run.json."""
-        from llama_exp import backend
-
         self._folder.record(
-            backend=config.runtime.backend.value,
-            device=backend.device_name(),
-            threads=runtime.thread_count(config.runtime.threads),
+            **_machine(config),
             seed=config.seed,
             dataset={split: {"fingerprint": rows.fingerprint, **rows.facts} for split, rows in examples.items()},
             tokenizer={"fingerprint": tokenizer.fingerprint, "vocabulary_size": tokenizer.vocabulary_size},
             preset={"source": config.preset.source, "folder": preset_folder and str(preset_folder)},
             base_digest=self._base_digest,
         )
-
-    def _comparable_facts(self, config: Config) -> dict[str, Any]:
-        """What must be the same for a resumed run to be the same bits; a checkpoint records it."""
-        from llama_exp import backend
-
-        versions = {name: version for name, version in provenance.package_versions().items() if name in SAME_BITS}
-        threads = runtime.thread_count(config.runtime.threads)
-        return {
-            "backend": config.runtime.backend.value,
-            "device": backend.device_name(),
-            "threads": threads,
-            **versions,
-        }
 
     def _build_trainer(self, config: Config, examples):
         from llama_exp import precision
@@ -193,7 +176,7 @@ class Run:
                 self._folder.checkpoints,
                 keep=keep_checkpoints,
                 config_hash=config_hash(config),
-                facts=self._comparable_facts(config),
+                facts=_comparable_facts(config),
             ),
             observers=observers,
             seed=config.seed,
@@ -202,6 +185,23 @@ class Run:
             jit=config.runtime.jit.value,
             **section,
         )
+
+
+def _machine(config: Config) -> dict[str, Any]:
+    """What the run computes on."""
+    from llama_exp import backend
+
+    return {
+        "backend": config.runtime.backend.value,
+        "device": backend.device_name(),
+        "threads": runtime.thread_count(config.runtime.threads),
+    }
+
+
+def _comparable_facts(config: Config) -> dict[str, Any]:
+    """What must be the same for a resumed run to be the same bits; a checkpoint records it."""
+    versions = {name: version for name, version in provenance.package_versions().items() if name in SAME_BITS}
+    return {**_machine(config), **versions}
 
 
 def _preset_folder(config: Config) -> Path | None:
