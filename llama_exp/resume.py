@@ -87,7 +87,10 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: a key that decides the result differs; every such key is named.
     """
-    recorded = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    file = folder / "config.yaml"
+    if not file.is_file():  # killed between run.json and config.yaml: nothing was trained with another config
+        return
+    recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
     before, now = _flat(recorded), _flat(config)
     problems = []
     for key in sorted(before.keys() | now.keys()):

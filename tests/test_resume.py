@@ -74,6 +74,11 @@ def test_what_may_change(run):
     resume.check_unchanged(run, changed(trainer={"max_steps": 99}, runtime={"threads": 2}) | {"name": "b"})
 
 
+def test_a_run_that_was_killed_before_its_config_was_written_goes_on(run):
+    (run / "config.yaml").unlink()
+    resume.check_unchanged(run, changed(lora={"rank": 8}))
+
+
 def test_what_may_not_change_is_named_all_at_once(run):
     with pytest.raises(ConfigError) as caught:
         resume.check_unchanged(run, changed(lora={"rank": 8}) | {"seed": 1})
