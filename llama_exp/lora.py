@@ -183,7 +183,7 @@ def save_adapter(backbone, folder: str | Path) -> str:
     """
     from keras import ops
 
-    from llama_exp.models import peft_format
+    from llama_exp.formats import peft
 
     found = adapters(backbone)
     if not found:
@@ -193,7 +193,7 @@ def save_adapter(backbone, folder: str | Path) -> str:
         for path, adapter in found.items()
     }
     base = {"digest": base_digest(backbone), "variable_dtype": backbone.variable_dtype}
-    peft_format.write(Path(folder), matrices, list(backbone.linear_layers()), backbone.lora_arguments, base)
+    peft.write(Path(folder), matrices, list(backbone.linear_layers()), backbone.lora_arguments, base)
     return base["digest"]
 
 
@@ -206,10 +206,10 @@ def load_adapter(backbone, folder: str | Path) -> None:
         InputError: the folder is damaged, belongs to another architecture or base, or its rank, scale or layers are
             not those of the adapters that are there.
     """
-    from llama_exp.models import peft_format
+    from llama_exp.formats import peft
 
     folder = Path(folder)
-    matrices, arguments, base = peft_format.read(folder)
+    matrices, arguments, base = peft.read(folder)
     _check_fit(backbone, folder, matrices, arguments)
     _check_base(backbone, folder, base)
     if not adapters(backbone):

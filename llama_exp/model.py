@@ -1,6 +1,6 @@
-"""The model of a run: built, filled and adapted in one fixed order; and its size, computed without building it.
+"""The model of a run: built, filled and adapted in one fixed order; and the size of its adapters, without building it.
 
-Importing this module imports no framework: the formulas serve the plan that is printed before Keras is chosen.
+Importing this module imports no framework: the count serves the plan that is printed before Keras is chosen.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llama_exp import lora as low_rank
+from llama_exp.architecture import linear_shapes
 
 
 def build(
@@ -44,36 +45,13 @@ def build(
     keras.utils.set_random_seed(seed)
     backbone = backbone_factory(dtype=precision.policy(policy))
     if preset_dir is not None:
-        from llama_exp.models import keras_hub_format
+        from llama_exp.formats import keras_hub
 
-        keras_hub_format.load_weights(backbone, preset_dir)
+        keras_hub.load_weights(backbone, preset_dir)
     if lora["rank"] > 0:
         backbone.enable_lora(**lora)
     backbone.remat = remat
     return backbone
-
-
-def linear_shapes(model: Mapping) -> dict[str, tuple[int, int]]:
-    """Shape (inputs, outputs) of every linear layer by path, in order of use, for a `model` section."""
-    hidden_dim, intermediate_dim = model["hidden_dim"], model["intermediate_dim"]
-    key_value_dim = hidden_dim // model["num_query_heads"] * model["num_key_value_heads"]
-    block = {
-        "self_attention/query": (hidden_dim, hidden_dim),
-        "self_attention/key": (hidden_dim, key_value_dim),
-        "self_attention/value": (hidden_dim, key_value_dim),
-        "self_attention/attention_output": (hidden_dim, hidden_dim),
-        "feedforward_gate_dense": (hidden_dim, intermediate_dim),
-        "feedforward_intermediate_dense": (hidden_dim, intermediate_dim),
-        "feedforward_output_dense": (intermediate_dim, hidden_dim),
-    }
-    return {f"transformer_layer_{i}/{name}": shape for i in range(model["num_layers"]) for name, shape in block.items()}
-
-
-def count_parameters(model: Mapping) -> int:
-    """Parameters of the backbone of a `model` section, the output matrix included."""
-    embeddings = model["vocabulary_size"] * model["hidden_dim"] * (1 if model["tie_word_embeddings"] else 2)
-    norms = (2 * model["num_layers"] + 1) * model["hidden_dim"]
-    return embeddings + norms + sum(inputs * outputs for inputs, outputs in linear_shapes(model).values())
 
 
 def count_lora_parameters(model: Mapping, lora: Mapping) -> int:

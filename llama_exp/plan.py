@@ -25,9 +25,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from llama_exp.architecture import count_parameters, linear_shapes
 from llama_exp.check.identity import to_dict
 from llama_exp.config import Config, ModelConfig, Remat
-from llama_exp.model import count_lora_parameters, count_parameters, linear_shapes
+from llama_exp.model import count_lora_parameters
 
 FLOAT32_BYTES = 4
 VARIABLE_BYTES = {"float32": 4, "bfloat16": 2, "mixed_bfloat16": 4, "mixed_float16": 4}

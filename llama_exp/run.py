@@ -213,10 +213,10 @@ def _preset_folder(config: Config) -> Path | None:
 
 def _check_preset(config: Config, preset_folder: Path) -> None:
     """Compares the preset with the config's shape, so that no large model is built in vain."""
-    from llama_exp.models import keras_hub_format
+    from llama_exp.formats import keras_hub
 
     stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
-    keras_hub_format.check_preset(preset_folder, stated)
+    keras_hub.check_preset(preset_folder, stated)
 
 
 def _build_data(config: Config, preset_folder: Path | None):

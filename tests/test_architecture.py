@@ -19,8 +19,9 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 # Bottom to top; a module imports only what stands in a line above its own.
 LAYERS = (
-    {"errors", "redact", "__version__"},
+    {"errors", "redact", "architecture", "__version__"},
     {"storage"},
+    {"formats"},
     {"backend", "lock", "logs", "metrics_file", "preset", "provenance", "report", "runtime"},
     {"dataset", "run_folder", "logger", "progress"},
     {"tokenizer"},
@@ -37,7 +38,18 @@ LAYERS = (
 MUTUAL = {("models", "lora"), ("lora", "models")}
 CONFIG_SIDE = {"config", "check", "instantiate", "failures", "train"}
 BEHIND_THE_FRONTIER = {
-    "keras": {"backend", "models", "lora", "model", "precision", "objective", "optimizer", "schedule", "trainer"},
+    "keras": {
+        "backend",
+        "formats",
+        "models",
+        "lora",
+        "model",
+        "precision",
+        "objective",
+        "optimizer",
+        "schedule",
+        "trainer",
+    },
     "tensorflow": {"backend"},
     "jax": {"backend"},
     "wandb": {"logger"},

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from llama_exp.architecture import count_parameters
 from llama_exp.check import CONF, check_arguments, to_dict
 from llama_exp.check.typed import sections
 from llama_exp.errors import ConfigError
-from llama_exp.model import count_lora_parameters, count_parameters
+from llama_exp.model import count_lora_parameters
 from llama_exp.preset import PRESETS
 
 GROUPS = {

@@ -8,7 +8,7 @@ import oracles
 import pytest
 from keras import ops
 
-from llama_exp import lora, model
+from llama_exp import architecture, lora, model
 from llama_exp.models import LlamaBackbone
 
 pytestmark = pytest.mark.neutral
@@ -45,16 +45,16 @@ def build(**overrides):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_formula_equals_published(name):
-    assert model.count_parameters(section(name)) == PUBLISHED[name][2]
+    assert architecture.count_parameters(section(name)) == PUBLISHED[name][2]
 
 
 @pytest.mark.parametrize("name", ["keras_hub's test model", "stories15M"])
 def test_formula_equals_built(name):
     backbone = LlamaBackbone(**section(name))
-    assert backbone.count_params() == model.count_parameters(section(name))
+    assert backbone.count_params() == architecture.count_parameters(section(name))
     shapes = {path: tuple(linear.kernel.shape) for path, linear in backbone.linear_layers().items()}
-    assert shapes == model.linear_shapes(section(name))
-    assert list(shapes) == list(model.linear_shapes(section(name)))
+    assert shapes == architecture.linear_shapes(section(name))
+    assert list(shapes) == list(architecture.linear_shapes(section(name)))
 
 
 def test_lora_formula():

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llama_exp import lora
+from llama_exp.architecture import linear_shapes
 from llama_exp.config import Config, ModelConfig, ScheduleConfig, TfdsConfig, WsdScheduleConfig
 from llama_exp.errors import Problem
-from llama_exp.model import linear_shapes
 
 ROPE_ADJUSTMENT = (
     "rope_frequency_adjustment_factor",

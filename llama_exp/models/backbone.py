@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from llama_exp import lora
-from llama_exp.models.arguments import ROPE_ADJUSTMENT, SIZES, check_arguments, one_scaling_factor
+from llama_exp.architecture import CONFIG_KEYS, check_arguments, one_scaling_factor
 from llama_exp.models.attention import attention_bias
 from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.dropout import DropoutSeeds
@@ -24,16 +24,6 @@ from llama_exp.models.norm import RMSNorm
 from llama_exp.models.remat import recomputed
 from llama_exp.models.rope import inverse_frequencies, rope_tables
 from llama_exp.preset import PRESETS
-
-CONFIG_KEYS = (
-    *SIZES,
-    "rope_max_wavelength",
-    "rope_position_scaling_factor",
-    *ROPE_ADJUSTMENT,
-    "layer_norm_epsilon",
-    "dropout",
-    "tie_word_embeddings",
-)
 
 
 class _BuiltInPresets:
@@ -284,9 +274,9 @@ class LlamaBackbone(keras.Model):
             InputError: the preset could not be had, is damaged, or does not fit `kwargs`.
         """
         from llama_exp import preset as presets
-        from llama_exp.models import keras_hub_format
+        from llama_exp.formats import keras_hub
 
-        return keras_hub_format.load_backbone(cls, presets.resolve(preset, load_weights), load_weights, **kwargs)
+        return keras_hub.load_backbone(cls, presets.resolve(preset, load_weights), load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Writes a preset that KerasHub and `from_preset` read.
@@ -298,9 +288,9 @@ class LlamaBackbone(keras.Model):
         Raises:
             ValueError: the backbone has adapters.
         """
-        from llama_exp.models import keras_hub_format
+        from llama_exp.formats import keras_hub
 
-        keras_hub_format.save_preset(self, Path(preset_dir), max_shard_gib=max_shard_size)
+        keras_hub.save_preset(self, Path(preset_dir), max_shard_gib=max_shard_size)
 
     @staticmethod
     def get_layout_map(device_mesh, model_parallel_dim_name: str = "model", data_parallel_dim_name: str = "batch"):

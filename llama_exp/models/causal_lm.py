@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from llama_exp import preset as presets
-from llama_exp.models import keras_hub_format
+from llama_exp.formats import keras_hub
 from llama_exp.models.backbone import LlamaBackbone
 from llama_exp.models.generation import Generator
 from llama_exp.models.sampling import sampler
@@ -61,9 +61,9 @@ class LlamaCausalLM(keras.Model):
             InputError: the preset could not be had or is not one.
         """
         folder = presets.resolve(str(preset), load_weights)
-        backbone = keras_hub_format.load_backbone(LlamaBackbone, folder, load_weights, dtype, **stated)
+        backbone = keras_hub.load_backbone(LlamaBackbone, folder, load_weights, dtype, **stated)
         tokenizer = None
-        if (folder / keras_hub_format.TOKENIZER_FILE).exists():
+        if (folder / keras_hub.TOKENIZER_FILE).exists():
             from llama_exp import tokenizer as tokenizers
 
             tokenizer = tokenizers.load(folder)
@@ -79,7 +79,7 @@ class LlamaCausalLM(keras.Model):
         Raises:
             ValueError: the backbone has adapters.
         """
-        keras_hub_format.save_preset(self.backbone, Path(preset_dir), self.tokenizer, max_shard_size)
+        keras_hub.save_preset(self.backbone, Path(preset_dir), self.tokenizer, max_shard_size)
 
     def generate(
         self,

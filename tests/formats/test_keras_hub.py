@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from llama_exp.errors import InputError, StorageError
-from llama_exp.models import LlamaBackbone, keras_hub_format, keras_hub_weights
-from llama_exp.models.keras_hub_config import read_config
-from llama_exp.models.keras_hub_format import check_preset, load_backbone, load_weights, save_preset
+from llama_exp.formats import keras_hub, keras_hub_weights
+from llama_exp.formats.keras_hub import check_preset, load_backbone, load_weights, save_preset
+from llama_exp.formats.keras_hub_config import read_config
+from llama_exp.models import LlamaBackbone
 
 pytestmark = pytest.mark.neutral
 
@@ -368,7 +369,7 @@ def test_flipped_bytes_never_escape_as_other_errors(preset):
     original = path.read_bytes()
     rng = np.random.default_rng(0)
     refused = 0
-    config = keras_hub_format._complete_config(preset, {})
+    config = keras_hub._complete_config(preset, {})
     for _ in range(150):  # headers lie in the first pages
         data = bytearray(original)
         for position in rng.integers(0, 16384, 4):
@@ -449,7 +450,7 @@ def test_a_failed_save_leaves_the_old_preset(preset, monkeypatch):
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(keras_hub_format, "_metadata", fail)
+    monkeypatch.setattr(keras_hub, "_metadata", fail)
     with pytest.raises(StorageError, match="No space left"):
         save_preset(backbone(), preset)
     assert {path.name: path.read_bytes() for path in preset.iterdir()} == before

@@ -1,8 +1,15 @@
-"""Checks of the backbone's constructor arguments."""
+"""The architecture of a Llama as data: constructor arguments, their limits, and the shape of every weight.
+
+Imports no framework: files are read and converted, and plans are made, by these names alone.
+
+Shape letters: D hidden_dim, F intermediate_dim, N query heads, K key/value heads, H head_dim, V vocabulary.
+"""
 
 from __future__ import annotations
 
+import math
 import numbers
+from collections.abc import Mapping
 
 ROPE_ADJUSTMENT = (
     "rope_frequency_adjustment_factor",
@@ -18,6 +25,27 @@ SIZES = (
     "intermediate_dim",
     "num_key_value_heads",
 )
+CONFIG_KEYS = (
+    *SIZES,
+    "rope_max_wavelength",
+    "rope_position_scaling_factor",
+    *ROPE_ADJUSTMENT,
+    "layer_norm_epsilon",
+    "dropout",
+    "tie_word_embeddings",
+)
+# What a file leaves out has these values, which are the constructor's defaults.
+DEFAULTS = {
+    "rope_max_wavelength": 10000.0,
+    "rope_position_scaling_factor": 1.0,
+    **dict.fromkeys(ROPE_ADJUSTMENT),
+    "layer_norm_epsilon": 1e-6,
+    "dropout": 0.0,
+    "tie_word_embeddings": False,
+}
+EMBEDDINGS = "token_embedding/embeddings"
+REVERSE_EMBEDDINGS = "token_embedding/reverse_embeddings"
+FINAL_NORM = "sequence_output_layernorm/scale"
 
 
 def one_scaling_factor(rope_scaling_factor: float | None, rope_position_scaling_factor: float | None) -> float:
@@ -71,3 +99,43 @@ def _check_rope_adjustment(adjustment):
     low, high = adjustment["rope_low_freq_factor"], adjustment["rope_high_freq_factor"]
     if not low < high:
         raise ValueError(f"rope_low_freq_factor={low} must be less than rope_high_freq_factor={high}.")
+
+
+def linear_shapes(config: Mapping) -> dict[str, tuple[int, int]]:
+    """Shape (inputs, outputs) of every linear layer by path, in order of use."""
+    D, F = config["hidden_dim"], config["intermediate_dim"]
+    key_value_dim = D // config["num_query_heads"] * config["num_key_value_heads"]  # K * H
+    block = {
+        "self_attention/query": (D, D),
+        "self_attention/key": (D, key_value_dim),
+        "self_attention/value": (D, key_value_dim),
+        "self_attention/attention_output": (D, D),
+        "feedforward_gate_dense": (D, F),
+        "feedforward_intermediate_dense": (D, F),
+        "feedforward_output_dense": (F, D),
+    }
+    return {
+        f"transformer_layer_{i}/{name}": shape for i in range(config["num_layers"]) for name, shape in block.items()
+    }
+
+
+def variable_shapes(config: Mapping) -> dict[str, tuple[int, ...]]:
+    """Shape of every variable of a `LlamaBackbone` by path, block by block: embeddings (V, D), kernels, norms (D,)."""
+    V, D = config["vocabulary_size"], config["hidden_dim"]
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDINGS: (V, D)}
+    for path, shape in linear_shapes(config).items():
+        block, _, name = path.partition("/")
+        if name == "self_attention/query":
+            shapes[f"{block}/self_attention_layernorm/scale"] = (D,)
+        elif name == "feedforward_gate_dense":
+            shapes[f"{block}/feedforward_layernorm/scale"] = (D,)
+        shapes[f"{path}/kernel"] = shape
+    shapes[FINAL_NORM] = (D,)
+    if not config["tie_word_embeddings"]:
+        shapes[REVERSE_EMBEDDINGS] = (D, V)
+    return shapes
+
+
+def count_parameters(config: Mapping) -> int:
+    """Parameters of the backbone, the output matrix included."""
+    return sum(math.prod(shape) for shape in variable_shapes(config).values())

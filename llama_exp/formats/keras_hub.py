@@ -19,8 +19,8 @@ from pathlib import Path
 import keras
 
 from llama_exp.errors import InputError, Problem, StorageError
-from llama_exp.models import keras_hub_weights
-from llama_exp.models.keras_hub_config import CONFIG_FILE, config_document, read_config, require_agreement
+from llama_exp.formats import keras_hub_weights
+from llama_exp.formats.keras_hub_config import CONFIG_FILE, config_document, read_config, require_agreement
 
 TOKENIZER_FILE = "tokenizer.json"
 BYTE_PAIR_ASSET = Path("assets", "tokenizer", "vocabulary.json")

@@ -10,8 +10,8 @@ import logging
 import math
 from pathlib import Path
 
+from llama_exp.architecture import ROPE_ADJUSTMENT, SIZES
 from llama_exp.errors import InputError, Problem
-from llama_exp.models.arguments import ROPE_ADJUSTMENT, SIZES
 
 logger = logging.getLogger(__name__)
 

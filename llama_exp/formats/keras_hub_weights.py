@@ -26,7 +26,7 @@ import numpy as np
 from keras import ops
 
 from llama_exp.errors import InputError, Problem
-from llama_exp.models.keras_hub_config import read_json
+from llama_exp.formats.keras_hub_config import read_json
 
 WEIGHTS_FILE = "model.weights.h5"
 SHARDS_FILE = "model.weights.json"

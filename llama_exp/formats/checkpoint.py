@@ -1,0 +1,113 @@
+"""What every format is read into and written from: an architecture, and tensors that are read one by one.
+
+    keras_hub, hugging_face, gguf --open--> Checkpoint --fill--> LlamaBackbone
+                                                 `-----write--> keras_hub, hugging_face
+
+A tensor carries this project's name, shape and orientation, whatever the file has; nothing is read before it is
+asked for, so that a model of any size can be moved with the memory of its largest tensor. Imports no framework.
+
+Shape letters: I inputs, O outputs of a linear layer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from llama_exp.architecture import SIZES
+from llama_exp.errors import InputError, Problem
+
+logger = logging.getLogger(__name__)
+
+SHAPE_KEYS = (*SIZES, "tie_word_embeddings")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One variable of a model, in a file or elsewhere.
+
+    Attributes:
+        shape: as the variable has it: kernels (I, O), embeddings (V, D), reverse embeddings (D, V), norms (D,).
+        dtype: of the values as stored (of the decoded values, for blocks of GGUF).
+        origin: file and name, for messages.
+        read: called with the NumPy dtype wanted, or None for `dtype`; returns a new C-contiguous array of `shape`.
+            Raises InputError if the file is damaged, or a floating-point value is not finite (also after the cast).
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    origin: str
+    read: Callable[[np.dtype | None], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the linear layers and embeddings of a checkpoint are stored.
+
+    Attributes:
+        mode: int8 or int4.
+        quantize_activations: products run in integers too, with a scale per row of the input.
+        group_size: inputs that share a scale (int4); None: one scale per output.
+    """
+
+    mode: str
+    quantize_activations: bool
+    group_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk, checked against its own configuration; open as long as its context.
+
+    Attributes:
+        path: the folder or the file.
+        format: keras_hub, hugging_face or gguf.
+        config: every constructor argument of `LlamaBackbone` in `architecture.CONFIG_KEYS`.
+        tensors: exactly one for every variable of the model of `config` and `quantization`, by path.
+        quantization: None for floating-point weights.
+        doubtful: keys of `config` that this format is known to state wrongly or not at all.
+    """
+
+    path: Path
+    format: str
+    config: dict
+    tensors: dict[str, Tensor]
+    quantization: Quantization | None = None
+    doubtful: frozenset[str] = field(default_factory=frozenset)
+
+
+def require_agreement(checkpoint: Checkpoint, stated: Mapping) -> None:
+    """Fails if the caller states another architecture than the checkpoint has, field by field.
+
+    `dropout` is the caller's own. A field that the format is known to get wrong (`doubtful`) only warns: the caller's
+    value holds.
+
+    Args:
+        checkpoint: an open checkpoint.
+        stated: constructor arguments that the caller gives, newer names.
+
+    Raises:
+        InputError: one problem per field that differs.
+    """
+    config, problems = checkpoint.config, []
+    for key, value in stated.items():
+        if key == "dropout" or key not in config or config[key] == value:
+            continue
+        if key in checkpoint.doubtful and key not in SHAPE_KEYS:
+            logger.warning("model.%s=%s holds; the preset in %s has %s", key, value, checkpoint.path, config[key])
+            continue
+        problems.append(
+            Problem(
+                f"the preset in {checkpoint.path} has another architecture",
+                f"model.{key}",
+                f"{value} (preset: {config[key]})",
+                f"set model.{key}={'null' if config[key] is None else config[key]}, choose the preset's own model=..., "
+                "or preset=none",
+            )
+        )
+    if problems:
+        raise InputError(*problems)
