@@ -44,9 +44,9 @@ GROUPS = {
     "precision": {"float32", "bfloat16", "mixed_bfloat16", "mixed_float16"},
     "lora": {"default"},
     "objective": {"next_token"},
-    "optimizer": {"adamw"},
+    "optimizer": {"adamw", "adamw_finetune"},
     "schedule": {"cosine", "linear", "constant", "wsd"},
-    "trainer": {"default"},
+    "trainer": {"default", "finetune"},
     "logger": {"wandb"},
     "experiment": {"python_qa_lora", "tiny_shakespeare", "llama2_7b_lora"},
     "sweep": {"lora_rank", "learning_rate", "seeds"},
@@ -101,7 +101,6 @@ def test_these_files_and_no_others():
         group, _, option = path.relative_to(CONF).as_posix().removesuffix(".yaml").partition("/")
         found.setdefault(group, set()).add(option)
     assert found == GROUPS | {"config": {""}}
-    assert len(FILES) == 54
     assert not list(CONF.rglob("*.yml"))
 
 
@@ -123,7 +122,19 @@ def test_the_table_of_contents_lists_every_group_in_build_order():
     defaults = yaml.safe_load(text)["defaults"]
     groups = [next(iter(entry)) for entry in defaults if isinstance(entry, dict)]
     own = [group for group in groups if not group.startswith("override ")]
-    assert own == [*sections(), "experiment", "sweep"]
+    # The model stands last, because Hydra lets it choose among what stands before it only.
+    assert own == [*(name for name in sections() if name != "model"), "model", "experiment", "sweep"]
+
+
+def test_a_pre_trained_model_chooses_and_the_command_line_wins():
+    chosen = check_arguments(["model=llama2_7b"]).config
+    assert (chosen.preset.source, chosen.trainer.max_steps, chosen.optimizer.learning_rate) == (
+        "llama2_7b_en",
+        300,
+        2e-4,
+    )
+    typed = check_arguments(["model=llama2_7b", "preset=none", "trainer=default", "optimizer=adamw"]).config
+    assert (typed.preset.source, typed.trainer.max_steps, typed.optimizer.learning_rate) == (None, 1200, 1.5e-3)
 
 
 @pytest.mark.parametrize("model", sorted(PARAMETERS))
