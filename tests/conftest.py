@@ -44,6 +44,19 @@ def loopback_only():
     socket.socket.connect, socket.getaddrinfo = connect, look_up
 
 
+@pytest.fixture(autouse=True)
+def reading_runs_no_code(request):
+    """Files of formats, presets and tokenizers are data, whatever they hold."""
+    if not {"formats", "preset", "tokenizer"} & set(request.path.parts):
+        yield
+        return
+    import audit
+
+    audit.seen.clear()
+    yield
+    assert audit.seen == []
+
+
 def pytest_collection_modifyitems(items):
     """The longest test first, so that the other process does the rest meanwhile."""
     items.sort(key=lambda item: item.path.name != "test_jax.py")
