@@ -1,1 +1,182 @@
-"""Models on disk: KerasHub presets, Hugging Face checkpoints, GGUF files, adapters. Imports no framework."""
+"""Models on disk: KerasHub presets, Hugging Face checkpoints, GGUF files, adapters. Imports no framework.
+
+`open_checkpoint` reads whatever format a path has, `read_architecture` its configuration alone; `writing` makes a
+folder that appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from llama_exp.errors import InputError, Problem, StorageError
+from llama_exp.formats.checkpoint import Checkpoint
+from llama_exp.formats.json_file import inside, names_in, open_regular, read_json
+
+CONFIG_FILE = "config.json"
+GGUF_MAGIC = b"GGUF"
+FORMATS = "a KerasHub preset or Hugging Face checkpoint (a folder with config.json), or a .gguf file"
+# A folder with anything else in it is somebody's work and is never replaced.
+MODEL_FILES = (
+    CONFIG_FILE,
+    "metadata.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "assets",
+    "README.md",
+    "preprocessor.json",
+    "task.json",
+    "model.weights.json",
+    "*.weights.h5",
+    "*.safetensors",
+    "model.safetensors.index.json",
+)
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+@contextlib.contextmanager
+def open_checkpoint(path: str | Path) -> Iterator[Checkpoint]:
+    """A model on disk, checked against its own configuration before anything is read.
+
+    Args:
+        path: a KerasHub preset's or Hugging Face checkpoint's folder, or a .gguf file.
+
+    Raises:
+        InputError: none of these, damaged, or not a Llama.
+    """
+    with _reader(Path(path)).open_checkpoint(Path(path)) as checkpoint:
+        yield checkpoint
+
+
+def read_architecture(path: str | Path) -> dict:
+    """Every constructor argument of the model in `path`, in `architecture.CONFIG_KEYS`; needs no weight files.
+
+    Raises:
+        InputError: as `open_checkpoint`.
+    """
+    return _reader(Path(path)).read_architecture(Path(path))
+
+
+@contextlib.contextmanager
+def writing(folder: str | Path) -> Iterator[Path]:
+    """A new folder beside `folder`, which takes its place when the block ends and vanishes if it fails.
+
+    A process killed at any moment leaves the old model or the new one under the name, never a mixture.
+
+    Args:
+        folder: must not exist, be empty, or hold nothing but a model, which is replaced.
+
+    Raises:
+        StorageError: the folder is not replaceable, or cannot be written.
+    """
+    folder = Path(folder)
+    draft = folder.with_name(f"{folder.name}.tmp-{secrets.token_hex(4)}")
+    try:
+        _require_replaceable(folder)
+        draft.mkdir(parents=True)
+        yield draft
+        for path in [*draft.rglob("*"), draft]:
+            _sync(path)
+        _put_in_place(draft, folder)
+        _sync(folder.parent)
+    except OSError as error:
+        action = "free space, or choose another folder"
+        raise StorageError(
+            Problem("the model could not be written", str(folder), error.strerror or str(error), action)
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _reader(path: Path):
+    """The module that reads the format of `path`."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        found = getattr(error, "strerror", None) or str(error)
+        raise _rejected(path, "there is no model", found, f"give {FORMATS}") from error
+    if not stat.S_ISDIR(mode):
+        with open_regular(path) as file:
+            is_gguf = file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
+        if not is_gguf and path.suffix != ".gguf":
+            raise _rejected(path, "the file is not a model", "no GGUF file", f"give {FORMATS}")
+        from llama_exp.formats import gguf
+
+        return gguf
+    config = inside(path, CONFIG_FILE)
+    if not os.path.lexists(config):
+        raise _rejected(path, f"the folder has no {CONFIG_FILE}", names_in(path), f"give {FORMATS}")
+    document = read_json(config)
+    if "registered_name" in document:
+        from llama_exp.formats import keras_hub
+
+        return keras_hub
+    if "model_type" in document or "architectures" in document:
+        from llama_exp.formats import hugging_face
+
+        return hugging_face
+    found = f"keys {', '.join(sorted(map(repr, document))[:8])}"
+    raise _rejected(config, "not the configuration of a model", found, f"give {FORMATS}")
+
+
+def _require_replaceable(folder: Path) -> None:
+    if not os.path.lexists(folder):
+        return
+    foreign = (
+        sorted(path.name for path in folder.iterdir() if not any(path.match(name) for name in MODEL_FILES))
+        if folder.is_dir()
+        else [folder.name]
+    )
+    if foreign:
+        what = "the folder holds other things than a model and is not replaced"
+        raise StorageError(Problem(what, str(folder), ", ".join(foreign[:5]), "choose a new or an empty folder"))
+
+
+def _put_in_place(draft: Path, folder: Path) -> None:
+    if not folder.exists():
+        draft.rename(folder)
+    elif not _exchange(draft, folder):
+        old = folder.with_name(f"{folder.name}.old-{secrets.token_hex(4)}")
+        folder.rename(old)
+        try:
+            draft.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+        shutil.rmtree(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two folders in a single step; false where the system cannot (another kernel or file system)."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    if (code := ctypes.get_errno()) in (errno.ENOSYS, errno.EINVAL):
+        return False
+    raise OSError(code, os.strerror(code))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rejected(path: Path, what: str, found: str, action: str) -> InputError:
+    return InputError(Problem(what, str(path), found, action))
