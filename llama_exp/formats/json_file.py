@@ -43,6 +43,11 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES) -> dict:
             data = file.read(max_bytes)
         except OSError as error:
             raise _unreadable(path, error) from error
+    return parse_json(path, data)
+
+
+def parse_json(path: Path, data: bytes) -> dict:
+    """As `read_json`, for JSON that is a part of the file `path`."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
