@@ -75,7 +75,7 @@ def as_tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
             array.shape,
             array.dtype,
             f"memory: {path}",
-            lambda dtype, array=array: np.array(array, dtype or array.dtype),
+            lambda dtype, array=array: np.array(array, dtype),
         )
         for path, array in arrays.items()
     }
