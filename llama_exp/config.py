@@ -113,8 +113,9 @@ class ModelConfig:
 class PresetConfig:
     """Where pre-trained weights come from."""
 
-    source: str | None = MISSING  # built-in id, kaggle://, hf://, or a local folder; null: random weights
+    source: str | None = MISSING  # built-in id, kaggle://, hf://, a folder or a .gguf file; null: random weights
     load_weights: bool = MISSING  # false: the preset's shape, random weights, nothing fetched
+    offline: bool = MISSING  # true: only what is on this machine or cached, no server is asked
 
 
 @dataclass

@@ -91,7 +91,8 @@ class Run:
         self._has_adapters = config.lora.rank > 0
         self._base_digest: str | None = None
         self._checkpoint = resume.chosen_checkpoint(config.resume)
-        preset_folder = _preset_folder(config)
+        resolved = _resolved_preset(config)
+        preset_folder = resolved and resolved.path
         if self._has_adapters and preset_folder is None:
             log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
         runtime.import_backend()
@@ -109,7 +110,7 @@ class Run:
             from llama_exp import lora
 
             self._base_digest = lora.base_digest(self.model.backbone)
-        self._record(config, examples, tokenizer, preset_folder)
+        self._record(config, examples, tokenizer, resolved)
         self._logger = _build_logger(config, run_folder, group)
         self.trainer = self._build_trainer(config, examples)
 
@@ -138,14 +139,19 @@ class Run:
         sync = getattr(self._logger, "sync_command", None)
         return {"sync W&B": sync} if sync else {}
 
-    def _record(self, config: Config, examples, tokenizer, preset_folder: Path | None) -> None:
+    def _record(self, config: Config, examples, tokenizer, resolved: preset.Resolved | None) -> None:
         """Adds what is known now to run.json."""
         self._folder.record(
             **_machine(config),
             seed=config.seed,
             dataset={split: {"fingerprint": rows.fingerprint, **rows.facts} for split, rows in examples.items()},
             tokenizer={"fingerprint": tokenizer.fingerprint, "vocabulary_size": tokenizer.vocabulary_size},
-            preset={"source": config.preset.source, "folder": preset_folder and str(preset_folder)},
+            preset={
+                "source": config.preset.source,
+                "path": resolved and str(resolved.path),
+                "origin": resolved and resolved.origin,
+                "revision": resolved and resolved.revision,
+            },
             base_digest=self._base_digest,
         )
 
@@ -204,11 +210,11 @@ def _comparable_facts(config: Config) -> dict[str, Any]:
     return {**_machine(config), **versions}
 
 
-def _preset_folder(config: Config) -> Path | None:
-    """The local folder to load weights from; None: random weights."""
+def _resolved_preset(config: Config) -> preset.Resolved | None:
+    """The preset to load weights from, on this machine; None: random weights."""
     if config.preset.source is None or not config.preset.load_weights:
         return None
-    return preset.resolve(config.preset.source)
+    return preset.resolve(config.preset.source, offline=config.preset.offline)
 
 
 def _check_preset(config: Config, preset_folder: Path) -> None:

@@ -276,7 +276,7 @@ class LlamaBackbone(keras.Model):
         from llama_exp import preset as presets
         from llama_exp.formats import keras_hub
 
-        return keras_hub.load_backbone(cls, presets.resolve(preset, load_weights), load_weights, **kwargs)
+        return keras_hub.load_backbone(cls, presets.resolve(preset, load_weights).path, load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Writes a preset that KerasHub and `from_preset` read.

@@ -60,7 +60,7 @@ class LlamaCausalLM(keras.Model):
         Raises:
             InputError: the preset could not be had or is not one.
         """
-        folder = presets.resolve(str(preset), load_weights)
+        folder = presets.resolve(str(preset), load_weights).path
         backbone = keras_hub.load_backbone(LlamaBackbone, folder, load_weights, dtype, **stated)
         tokenizer = None
         if (folder / keras_hub.TOKENIZER_FILE).exists():

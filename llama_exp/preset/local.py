@@ -1,0 +1,79 @@
+"""Presets on this machine: a folder, or a `.gguf` file. Imports no framework."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from pathlib import Path
+
+from llama_exp.errors import InputError, Problem
+from llama_exp.preset.table import PRESETS
+
+CONFIG_FILE = "config.json"
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
+KINDS = "a folder in KerasHub's or transformers' format, or a .gguf file"
+
+
+def find(source: str) -> Path:
+    """The folder or `.gguf` file that `source` names; nothing is opened, so that no pipe can hang the run.
+
+    Raises:
+        InputError: there is no such thing, or it is of another kind.
+    """
+    path = Path(source).expanduser()
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise InputError(_absent(path, source, error)) from None
+    if stat.S_ISDIR(mode):
+        return _checked_folder(path, source)
+    if not stat.S_ISREG(mode):
+        raise _rejected("a pipe, device or socket is no preset", source, f"give {KINDS}")
+    name = path.name.lower()
+    if name.endswith(ARCHIVES):
+        raise _rejected("archives are not unpacked here", source, "unpack it yourself and give the folder")
+    if not name.endswith(".gguf"):
+        raise _rejected("this file is no preset", source, f"give {KINDS}; of a folder's files give the folder")
+    if not os.access(path, os.R_OK):
+        raise _rejected("the file may not be read by this user", source, f"chmod u+r {path}")
+    return path
+
+
+def _checked_folder(folder: Path, source: str) -> Path:
+    """The folder, if it holds a readable configuration; its content is the format readers' business."""
+    try:
+        entries = sorted(entry.name for entry in os.scandir(folder))
+    except OSError as error:
+        raise _rejected(f"the folder cannot be read: {error.strerror}", source, f"chmod u+rx {folder}") from None
+    if CONFIG_FILE in entries:
+        return folder
+    models = [name for name in entries if name.lower().endswith(".gguf")]
+    if models:
+        raise _rejected(
+            "the folder has no config.json, but GGUF files", source, f"give one of them: {folder / models[0]}"
+        )
+    inner = [name for name in entries if (folder / name / CONFIG_FILE).is_file()]
+    has = f"it holds {', '.join(entries[:6])}{', ...' if len(entries) > 6 else ''}" if entries else "it is empty"
+    action = f"did you mean {folder / inner[0]}?" if inner else f"give {KINDS}"
+    raise _rejected(f"the folder has no {CONFIG_FILE}: {has}", source, action)
+
+
+def _absent(path: Path, source: str, error: Exception) -> Problem:
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        # A loop of links, a name too long, a folder that may not be searched, a file in the place of a folder.
+        return Problem(f"cannot be reached: {error.strerror}", "preset.source", source, f"give {KINDS}")
+    if path.is_symlink():
+        return Problem("the link leads nowhere", "preset.source", source, f"give {KINDS}")
+    near = difflib.get_close_matches(source, PRESETS, n=1)
+    guess = f"did you mean {near[0]}? Otherwise " if near else f"built-in: {', '.join(PRESETS)}; or "
+    return Problem(
+        "neither a built-in preset nor an existing folder or file",
+        "preset.source",
+        source,
+        f"{guess}kaggle://..., hf://..., an existing folder, a .gguf file, preset=none",
+    )
+
+
+def _rejected(what: str, source: str, action: str) -> InputError:
+    return InputError(Problem(what, "preset.source", source, action))
