@@ -5,12 +5,15 @@ a tokenizer back from a preset folder. A tokenizer is any object with
 
     encode(text, continuation=False) -> list[int]          no special tokens, whatever the text says
     encode_batch(texts, continuation=False) -> list[list[int]]
+    encode_with_special_tokens(text) -> list[int]           their names stand for them: for a rendered chat only
     decode(token_ids, skip_special_tokens=True) -> str
     special_id(token) -> int | None                         the id of a special token such as <|eot_id|>
     vocabulary_size, bos_id, eos_id, pad_id                 int; the last three may be None
     stop_ids                                                the ids that end a text or a turn
     fingerprint                                             hexadecimal SHA-256 of everything that decides the ids
-    save(folder)                                            writes the assets as they lie in a preset
+    chat_template, generation_config                        text or None; dict
+    save(folder)                                            writes the assets as they lie in a KerasHub preset
+    save_hugging_face(folder)                               writes the files that transformers reads
 
 `continuation=True` encodes text that follows other text of the same document: SentencePiece then adds no space.
 """

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from llama_exp.errors import InputError, Problem
-from llama_exp.tokenizer import hugging_face
+from llama_exp.formats.json_file import inside, read_json
+from llama_exp.tokenizer import companions
 from llama_exp.tokenizer.byte_pair import BytePairTokenizer
+from llama_exp.tokenizer.companions import read_bytes, rejected
 from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
+from llama_exp.tokenizer.hugging_face_export import SENTENCE_PIECE, TOKENIZER
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
+
+ADDED_TOKENS = "added_tokens.json"
+BYTE_PAIR_ASSETS = (Path("assets", "tokenizer", "vocabulary.json"), Path("assets", "tokenizer", "merges.txt"))
+SENTENCE_PIECE_ASSET = Path("assets", "tokenizer", "vocabulary.spm")
+MAX_BYTES = 64 << 20  # Llama 3's tokenizer.json has 17 MB
+AGAIN = "download or export it again"
 
 
 def load(folder: str | Path) -> BytePairTokenizer | SentencePieceTokenizer | HuggingFaceTokenizer:
-    """The tokenizer of a preset folder: ours, KerasHub's (Llama 2 or 3), or Hugging Face's.
+    """The tokenizer of a model's folder: ours, KerasHub's (Llama 2 or 3), or Hugging Face's.
 
     Raises:
         InputError: no tokenizer there, one of a kind that is not supported, or damaged files.
     """
     folder = Path(folder)
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise _rejected(path, "this folder has no tokenizer", "no such file", "choose another tokenizer, e.g. bpe")
-    config = _json_object(path)
+    path = inside(folder, TOKENIZER)
+    if not path.exists() and (folder / SENTENCE_PIECE).exists():
+        return _load_sentence_piece_of_hugging_face(folder)
+    if not path.exists():
+        raise rejected(path, "this folder has no tokenizer", "no such file", "choose another tokenizer, e.g. bpe")
+    config = read_json(path, MAX_BYTES)
     if "model" in config:
         return load_hugging_face(path)
-    assets = folder / "assets" / "tokenizer"
+    _refuse_content(path, config.get("config") or {})
     if config.get("class_name") == "LlamaTokenizer":
-        return load_sentence_piece(assets / "vocabulary.spm")
+        return _load_sentence_piece(inside(folder, str(SENTENCE_PIECE_ASSET)), folder)
     if config.get("class_name") == "Llama3Tokenizer":
-        return _load_byte_pair(path, config, assets)
-    raise _rejected(
+        return _load_byte_pair(folder, config)
+    raise rejected(
         path,
         "this tokenizer class is not supported",
         repr(config.get("class_name")),
@@ -39,64 +48,81 @@ def load(folder: str | Path) -> BytePairTokenizer | SentencePieceTokenizer | Hug
     )
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether there is something for `load` in a folder."""
+    return any((folder / name).exists() for name in (TOKENIZER, SENTENCE_PIECE))
+
+
 def load_sentence_piece(path: str | Path) -> SentencePieceTokenizer:
     """The tokenizer of a SentencePiece model file; InputError where it is missing or damaged."""
-    path = Path(path)
-    proto = _read(path)
-    try:
-        return SentencePieceTokenizer(proto)
-    except ValueError as error:
-        raise _rejected(path, "not a SentencePiece model", str(error), "give a .model or .spm file") from None
+    return _load_sentence_piece(Path(path), None)
 
 
 def load_hugging_face(path: str | Path) -> HuggingFaceTokenizer:
     """The tokenizer of a `tokenizer.json`, with the configs beside it; InputError where one is missing or damaged."""
     path = Path(path)
-    beside = [path.with_name(name) for name in (hugging_face.TOKENIZER_CONFIG, hugging_face.GENERATION_CONFIG)]
-    configs = [_json_object(other) if other.is_file() else {} for other in beside]
+    folder = path.parent
+    read_json(path, MAX_BYTES)  # no key twice: the library would take the last one without a word
+    tokenizer_config = companions.read_config(folder, companions.TOKENIZER_CONFIG)
+    generation_config = companions.read_config(folder, companions.GENERATION_CONFIG)
+    chat_template = companions.read_chat_template(folder, tokenizer_config)
+    model = inside(folder, SENTENCE_PIECE)
+    sentence_piece_model = read_bytes(model, MAX_BYTES) if model.exists() else None
+    text = read_bytes(path, MAX_BYTES).decode("utf-8")
     try:
-        return HuggingFaceTokenizer(_read(path).decode("utf-8"), *configs)
-    except ValueError as error:  # includes UnicodeDecodeError
+        return HuggingFaceTokenizer(text, tokenizer_config, generation_config, chat_template, sentence_piece_model)
+    except ValueError as error:
         action = "give a tokenizer.json as the tokenizers library writes it"
-        raise _rejected(path, "not a usable tokenizer", str(error), action) from None
+        raise rejected(path, "not a usable tokenizer", str(error), action) from None
 
 
-def _load_byte_pair(path: Path, config: dict[str, Any], assets: Path) -> BytePairTokenizer:
-    if (config.get("config") or {}).get("add_prefix_space"):
-        raise _rejected(path, "a prefix space is not supported", "add_prefix_space: true", "use another preset")
-    vocabulary = _json_object(assets / "vocabulary.json")
-    if not all(isinstance(token_id, int) for token_id in vocabulary.values()):
-        action = "download the preset again"
-        raise _rejected(assets / "vocabulary.json", "ids must be whole numbers", "another type", action)
+def _load_sentence_piece(path: Path, folder: Path | None) -> SentencePieceTokenizer:
+    """A SentencePiece model, with what lies in the model's folder beside it; None: with nothing."""
+    config = companions.read_config(folder, companions.TOKENIZER_CONFIG) if folder else {}
+    chat_template = companions.read_chat_template(folder, config) if folder else None
+    generation_config = companions.read_config(folder, companions.GENERATION_CONFIG) if folder else {}
+    proto = read_bytes(path, MAX_BYTES)
     try:
-        lines = _read(assets / "merges.txt").decode("utf-8").split("\n")
+        return SentencePieceTokenizer(proto, chat_template, generation_config)
+    except ValueError as error:
+        raise rejected(path, "not a SentencePiece model", str(error), "give a .model or .spm file") from None
+
+
+def _load_sentence_piece_of_hugging_face(folder: Path) -> SentencePieceTokenizer:
+    tokenizer = _load_sentence_piece(inside(folder, SENTENCE_PIECE), folder)
+    added = companions.read_config(folder, ADDED_TOKENS)
+    if unknown := sorted(set(added) - set(tokenizer.pieces())):
+        what = "tokens were added to the SentencePiece model, which only tokenizer.json can say"
+        action = "save it with transformers' fast tokenizer, which writes tokenizer.json"
+        raise rejected(folder / ADDED_TOKENS, what, ", ".join(unknown[:5]), action)
+    return tokenizer
+
+
+def _refuse_content(path: Path, config: dict[str, Any]) -> None:
+    """KerasHub's config has no vocabulary in it; a path there would make its reader open that file."""
+    for key in ("vocabulary", "merges", "proto"):
+        if config.get(key) is not None:
+            what = f"{key} must not stand in the configuration: it lies in assets/tokenizer"
+            raise rejected(path, what, repr(config[key])[:80], "do not use this model, or remove the entry")
+
+
+def _load_byte_pair(folder: Path, config: dict[str, Any]) -> BytePairTokenizer:
+    path = folder / TOKENIZER
+    if (config.get("config") or {}).get("add_prefix_space"):
+        raise rejected(path, "a prefix space is not supported", "add_prefix_space: true", "use another preset")
+    vocabulary_file, merges_file = (inside(folder, str(name)) for name in BYTE_PAIR_ASSETS)
+    vocabulary = read_json(vocabulary_file, MAX_BYTES)
+    if not all(isinstance(token_id, int) and not isinstance(token_id, bool) for token_id in vocabulary.values()):
+        raise rejected(vocabulary_file, "ids must be whole numbers", "another type", AGAIN)
+    chat_template = companions.read_chat_template(folder, {})
+    generation_config = companions.read_config(folder, companions.GENERATION_CONFIG)
+    try:
+        lines = read_bytes(merges_file, MAX_BYTES).decode("utf-8").split("\n")
         # Only the line's own end is cut off: a merge may contain any other kind of white space.
         rules = [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version:")]
         merges = [tuple(rule.split(" ")) for rule in rules]
         if bad := next((rule for rule, pair in zip(rules, merges, strict=True) if len(pair) != 2), None):
             raise ValueError(f"merge rule {bad!r} is not a pair")
-        return BytePairTokenizer(vocabulary, merges)
+        return BytePairTokenizer(vocabulary, merges, chat_template, generation_config)
     except ValueError as error:
-        raise _rejected(assets, "not a usable BPE tokenizer", str(error), "download the preset again") from None
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_read(path).decode("utf-8"))
-    except ValueError as error:
-        raise _rejected(path, "not JSON", str(error), "repair the file or take another one") from None
-    if not isinstance(content, dict):
-        raise _rejected(path, "not a JSON object", type(content).__name__, "repair the file or take another one")
-    return content
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        action = "check the path (relative paths start at the folder the command runs in)"
-        raise _rejected(path, "the tokenizer file cannot be read", error.strerror or str(error), action) from None
-
-
-def _rejected(path: Path, what: str, found: str, action: str) -> InputError:
-    return InputError(Problem(what=what, where=str(path), found=found, action=action))
+        raise rejected(vocabulary_file.parent, "not a usable BPE tokenizer", str(error), AGAIN) from None

@@ -11,9 +11,13 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
+
+from llama_exp.tokenizer import companions, hugging_face_export
+from llama_exp.tokenizer.special import encode_with_special_tokens
 
 # Llama 3's (and tiktoken's cl100k_base) split of text into words: no merge crosses these borders.
 SPLIT_PATTERN = (
@@ -22,27 +26,40 @@ SPLIT_PATTERN = (
 )
 
 BEGIN, END, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|pad|>"
-# KerasHub's Llama3Tokenizer refuses a vocabulary without the first five.
-SPECIAL_TOKENS = (BEGIN, END, "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", PAD)
+# KerasHub's Llama3Tokenizer refuses a vocabulary without these.
+REQUIRED_TOKENS = (BEGIN, END, "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+SPECIAL_TOKENS = (*REQUIRED_TOKENS, PAD)
 STOP_TOKENS = (END, "<|eot_id|>", "<|im_end|>")
 PAD_TOKENS = (PAD, "<|finetune_right_pad_id|>")
 
 # The split pattern keeps letters apart from "<|", so no merge can ever make such a token out of text.
-_SPECIAL_FORM = re.compile(r"<\|\w+\|>")
+SPECIAL_FORM = re.compile(r"<\|\w+\|>")
 
 
 class BytePairTokenizer:
     """A byte-level BPE tokenizer over a vocabulary and merge rules.
 
+    A word that is a token as a whole is that token, whether or not the merges lead there (as Meta's own tokenizer and
+    Hugging Face's have it for Llama 3).
+
     Args:
         vocabulary: Token -> id. Tokens are in GPT-2's printable form of bytes; those of the form <|name|> are special.
         merges: Pairs of tokens, the first pair merges first.
+        chat_template: Jinja text of the model's chat template.
+        generation_config: Content of `generation_config.json`; its `eos_token_id` adds to the stop tokens.
 
     Raises:
-        ValueError: a byte or a part of a merge rule is missing from the vocabulary, or ids repeat.
+        ValueError: a byte or a part of a merge rule is missing from the vocabulary, ids repeat, or an id of
+            `generation_config` is outside.
     """
 
-    def __init__(self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]):
+    def __init__(
+        self,
+        vocabulary: dict[str, int],
+        merges: Sequence[tuple[str, str]],
+        chat_template: str | None = None,
+        generation_config: dict[str, Any] | None = None,
+    ):
         missing = [token for token in byte_tokens() if token not in vocabulary]
         missing += [token for pair in merges for token in (*pair, "".join(pair)) if token not in vocabulary]
         if missing:
@@ -51,9 +68,11 @@ class BytePairTokenizer:
             raise ValueError("vocabulary: ids must be different and not negative")
         self._vocabulary = dict(vocabulary)
         self._merges = [tuple(pair) for pair in merges]
-        self._special = {token: id_ for token, id_ in vocabulary.items() if _SPECIAL_FORM.fullmatch(token)}
+        self._special = {token: id_ for token, id_ in vocabulary.items() if SPECIAL_FORM.fullmatch(token)}
         self._special_ids = frozenset(self._special.values())
-        self._encoder = tokenizers.Tokenizer(models.BPE(vocab=self._vocabulary, merges=self._merges))
+        self._encoder = tokenizers.Tokenizer(
+            models.BPE(vocab=self._vocabulary, merges=self._merges, ignore_merges=True)
+        )
         self._encoder.pre_tokenizer = _pre_tokenizer()
         to_byte = {token: byte for byte, token in enumerate(byte_tokens())}
         self._bytes = {
@@ -64,9 +83,13 @@ class BytePairTokenizer:
         self.bos_id = self._special.get(BEGIN)
         self.eos_id = self._special.get(END)
         self.pad_id = next((self._special[token] for token in PAD_TOKENS if token in self._special), None)
-        self.stop_ids = tuple(self._special[token] for token in STOP_TOKENS if token in self._special)
+        self.chat_template = chat_template
+        self.generation_config = dict(generation_config or {})
+        named = [self._special[token] for token in STOP_TOKENS if token in self._special]
+        stops = companions.ids_of(self.generation_config, "eos_token_id", self.vocabulary_size)
+        self.stop_ids = tuple(dict.fromkeys([*named, *stops]))
         self.fingerprint = hashlib.sha256(
-            json.dumps(["byte_pair", sorted(self._vocabulary.items()), self._merges]).encode()
+            json.dumps(["byte_pair with whole words", sorted(self._vocabulary.items()), self._merges]).encode()
         ).hexdigest()
 
     def encode(self, text: str, continuation: bool = False) -> list[int]:
@@ -76,6 +99,10 @@ class BytePairTokenizer:
     def encode_batch(self, texts: Sequence[str], continuation: bool = False) -> list[list[int]]:
         """Token ids of each text; a continuation is encoded like any other text."""
         return [encoding.ids for encoding in self._encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_with_special_tokens(self, text: str) -> list[int]:
+        """Token ids of a text in which names such as <|eot_id|> stand for the special tokens."""
+        return encode_with_special_tokens(text, self._special, self.encode)
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids; bytes that are no UTF-8 (a character cut in two) become U+FFFD."""
@@ -89,6 +116,16 @@ class BytePairTokenizer:
     def special_id(self, token: str) -> int | None:
         """The id of a special token, or None where the vocabulary has none of that name."""
         return self._special.get(token)
+
+    def merges_reach_every_word(self) -> bool:
+        """Whether the merges alone make each token that is a whole word; then it does not matter which comes first."""
+        merges_only = tokenizers.Tokenizer(models.BPE(vocab=self._vocabulary, merges=self._merges))
+        merges_only.pre_tokenizer = _pre_tokenizer()
+        ordinary = {id_: content for id_, content in self._bytes.items() if id_ not in self._special_ids}
+        texts = [content.decode("utf-8", errors="ignore") for content in ordinary.values()]
+        return self.encode_batch(texts) == [
+            encoding.ids for encoding in merges_only.encode_batch_fast(texts, add_special_tokens=False)
+        ]
 
     def save(self, folder: str | Path) -> None:
         """Writes `tokenizer.json` and `assets/tokenizer/` as KerasHub's Llama 3 presets have them."""
@@ -119,6 +156,12 @@ class BytePairTokenizer:
             "registered_name": "keras_hub>Llama3Tokenizer",
         }
         (Path(folder) / "tokenizer.json").write_text(json.dumps(config, indent=4), encoding="utf-8")
+        companions.write(Path(folder), self.chat_template, self.generation_config)
+
+    def save_hugging_face(self, folder: str | Path) -> None:
+        """Writes the files from which transformers makes the same tokenizer."""
+        document = hugging_face_export.byte_pair_document(self._encoder, self._special, BEGIN)
+        hugging_face_export.write(Path(folder), self, document)
 
 
 @functools.cache

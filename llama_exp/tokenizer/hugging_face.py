@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
+from llama_exp.tokenizer import companions, keras_hub_form
 from llama_exp.tokenizer.byte_pair import PAD_TOKENS, STOP_TOKENS
+from llama_exp.tokenizer.companions import TOKENIZER_CONFIG
+from llama_exp.tokenizer.hugging_face_export import SENTENCE_PIECE, TOKENIZER
 
-TOKENIZER, TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 _BOS_TOKENS = ("<|begin_of_text|>", "<s>")
 _EOS_TOKENS = ("<|end_of_text|>", "</s>", "<|endoftext|>", "<|im_end|>")
+
+logger = logging.getLogger(__name__)
 
 
 class HuggingFaceTokenizer:
@@ -28,23 +34,38 @@ class HuggingFaceTokenizer:
         text: Content of `tokenizer.json`.
         tokenizer_config: Content of `tokenizer_config.json`, or {}.
         generation_config: Content of `generation_config.json`, or {}.
+        chat_template: Jinja text of the model's chat template; None: what `tokenizer_config` has.
+        sentence_piece_model: Content of the `tokenizer.model` beside it, kept for those who read that.
 
     Raises:
         ValueError: the text is no tokenizer, or a named token is not in its vocabulary.
     """
 
-    def __init__(self, text: str, tokenizer_config: dict[str, Any], generation_config: dict[str, Any]):
-        self._text, self._tokenizer_config, self._generation_config = text, tokenizer_config, generation_config
+    def __init__(
+        self,
+        text: str,
+        tokenizer_config: dict[str, Any],
+        generation_config: dict[str, Any],
+        chat_template: str | None = None,
+        sentence_piece_model: bytes | None = None,
+    ):
+        self._text, self._tokenizer_config = text, tokenizer_config
+        self._sentence_piece_model = sentence_piece_model
+        self.generation_config = dict(generation_config)
+        self.chat_template = companions.template_of(tokenizer_config) if chat_template is None else chat_template
         self._encoder = _processor(text)
-        self._continuation = _processor(json.dumps(_without_leading_space(json.loads(text))))
+        self._encoder.encode_special_tokens = True  # in text they are characters; only we add special tokens
+        document = json.loads(text)
+        joined = _without_leading_space(document)
+        self._continuation = self._encoder if joined == document else _processor(json.dumps(joined))
+        self._continuation.encode_special_tokens = True
         self.vocabulary_size = max(self._encoder.get_vocab(with_added_tokens=True).values()) + 1
         added = self._encoder.get_added_tokens_decoder()
         self._special = {token.content: id_ for id_, token in added.items() if token.special}
-        stops = generation_config.get("eos_token_id")
-        stops = [stops] if isinstance(stops, int) else list(stops or [])
-        self.bos_id = self._find("bos_token", generation_config.get("bos_token_id"), _BOS_TOKENS)
-        self.eos_id = self._find("eos_token", stops[0] if stops else None, _EOS_TOKENS)
-        self.pad_id = self._find("pad_token", generation_config.get("pad_token_id"), PAD_TOKENS)
+        stops = self._ids("eos_token_id")
+        self.bos_id = self._find("bos_token", self._ids("bos_token_id"), _BOS_TOKENS)
+        self.eos_id = self._find("eos_token", stops, _EOS_TOKENS)
+        self.pad_id = self._find("pad_token", self._ids("pad_token_id"), PAD_TOKENS)
         names = [self._special[token] for token in STOP_TOKENS if token in self._special]
         ends = [] if self.eos_id is None else [self.eos_id]
         self.stop_ids = tuple(dict.fromkeys([*ends, *stops, *names]))
@@ -61,6 +82,14 @@ class HuggingFaceTokenizer:
         encoder = self._continuation if continuation else self._encoder
         return [encoding.ids for encoding in encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def encode_with_special_tokens(self, text: str) -> list[int]:
+        """Token ids of a text in which names such as <|im_end|> stand for the special tokens."""
+        return self._chat_encoder.encode(text, add_special_tokens=False).ids
+
+    @functools.cached_property
+    def _chat_encoder(self) -> tokenizers.Tokenizer:
+        return _processor(self._text)
+
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids, as the file's own decoder gives it."""
         ids = [int(id_) for id_ in token_ids]
@@ -74,25 +103,53 @@ class HuggingFaceTokenizer:
         return self._special.get(token)
 
     def save(self, folder: str | Path) -> None:
-        """Writes the files as they were read, under Hugging Face's names; KerasHub has no class for them."""
+        """Writes the tokenizer as KerasHub has it; where it has no such class, Hugging Face's files, with a warning."""
+        document = json.loads(self._text)
+        reasons = []
+        for other in (
+            keras_hub_form.byte_pair(document, self.chat_template, self.generation_config),
+            keras_hub_form.sentence_piece(
+                document, self._sentence_piece_model, self.chat_template, self.generation_config
+            ),
+        ):
+            if not isinstance(other, str):
+                other.save(folder)
+                return
+            reasons.append(other)
+        logger.warning(
+            "KerasHub has no class for this tokenizer (not Llama 3's: %s; not Llama 2's: %s); its tokenizer.json is "
+            "kept as it is, which KerasHub cannot read",
+            *reasons,
+        )
+        self.save_hugging_face(folder)
+
+    def save_hugging_face(self, folder: str | Path) -> None:
+        """Writes the files as they were read, under Hugging Face's names."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / TOKENIZER).write_text(self._text, encoding="utf-8")
-        for name, content in ((TOKENIZER_CONFIG, self._tokenizer_config), (GENERATION_CONFIG, self._generation_config)):
-            if content:
-                (folder / name).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        if self._sentence_piece_model is not None:
+            (folder / SENTENCE_PIECE).write_bytes(self._sentence_piece_model)
+        if self._tokenizer_config:
+            content = json.dumps(self._tokenizer_config, indent=2, ensure_ascii=False)
+            (folder / TOKENIZER_CONFIG).write_text(content, encoding="utf-8")
+        known = companions.template_of(self._tokenizer_config)
+        companions.write(folder, None if self.chat_template == known else self.chat_template, self.generation_config)
 
-    def _find(self, key: str, fallback_id: int | None, names: Sequence[str]) -> int | None:
+    def _ids(self, key: str) -> list[int]:
+        return companions.ids_of(self.generation_config, key, self.vocabulary_size)
+
+    def _find(self, key: str, generation_ids: list[int], names: Sequence[str]) -> int | None:
         named = self._tokenizer_config.get(key)
         if isinstance(named, dict):  # an AddedToken written out
             named = named.get("content")
         if named is not None:
-            token_id = self._encoder.token_to_id(named)
+            token_id = self._encoder.token_to_id(named) if isinstance(named, str) else None
             if token_id is None:
                 raise ValueError(f"{TOKENIZER_CONFIG}: {key} {named!r} is not in the vocabulary")
             return token_id
-        if fallback_id is not None:
-            return fallback_id
+        if generation_ids:
+            return generation_ids[0]
         return next((self._special[name] for name in names if name in self._special), None)
 
 
@@ -101,7 +158,6 @@ def _processor(text: str) -> tokenizers.Tokenizer:
         processor = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
         raise ValueError(f"not a tokenizer.json of the tokenizers library ({error})") from None
-    processor.encode_special_tokens = True  # in text they are characters; only we add special tokens
     processor.no_padding()
     processor.no_truncation()
     return processor

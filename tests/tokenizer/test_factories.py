@@ -65,7 +65,7 @@ def test_files(run_arguments, tmp_path):
     ("damage", "message"),
     [
         (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{"), "not JSON"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "not valid JSON"),
         (lambda folder: (folder / "tokenizer.json").write_text('{"class_name": "GemmaTokenizer"}'), "GemmaTokenizer"),
         (lambda folder: (folder / "assets/tokenizer/merges.txt").unlink(), "cannot be read"),
         (lambda folder: (folder / "assets/tokenizer/merges.txt").write_text("a b c\n"), "not a pair"),
