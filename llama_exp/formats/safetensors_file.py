@@ -1,0 +1,243 @@
+"""The safetensors format: tensors located in a file that may come from anywhere, and written one at a time.
+
+Format (https://huggingface.co/docs/safetensors): 8 bytes little-endian header length, a JSON header
+{name: {dtype, shape, data_offsets}, "__metadata__": {text: text}}, then the tensors' bytes, which fill the rest of the
+file without overlap or gap. Only floating-point types are known here; models of other types are quantized ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from llama_exp.errors import InputError, Problem
+from llama_exp.formats.checkpoint import Tensor
+from llama_exp.formats.json_file import DOWNLOAD, open_regular, parse_json
+from llama_exp.formats.raw import read_array
+
+DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+LENGTH_BYTES = 8
+# The format allows 100 MB. The largest Llama needs 0.2 MB, and JSON grows twentyfold in memory.
+MAX_HEADER_BYTES = 16 << 20
+MAX_DIMENSIONS = 8
+METADATA = "__metadata__"
+ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
+NAMES_SHOWN = 5
+# Turning a matrix in tiles of this size, which the cache holds, is seven times as fast as turning whole rows.
+TILE_ROWS, TILE_COLUMNS = 256, 64
+CONVERT = "convert it to safetensors on a machine that you trust it with, or choose another"
+LOOKS_LIKE = {
+    b"PK\x03\x04": (
+        "a PyTorch zip",
+        "convert it to safetensors on a machine that you trust it with, or choose another",
+    ),
+    b"\x80": ("a Python pickle", CONVERT),
+    b"GGUF": ("a GGUF file", "give it the ending .gguf and its own path as the model"),
+    b"\x89HDF": ("an HDF5 file", "give the folder of a KerasHub preset instead"),
+    b"version https://": ("a pointer of Git LFS", "run `git lfs pull` where it came from"),
+    b"<": ("a web page", "download the file itself, perhaps after logging in"),
+}
+
+
+class StoredTensor(NamedTuple):
+    """Where a tensor lies in an open file.
+
+    Attributes:
+        file: the handle through which the header was read.
+        offset: of the first byte.
+        shape: in the file.
+        dtype: in the file.
+        origin: file and name, for messages.
+    """
+
+    file: BinaryIO
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    origin: str
+
+    def read(self, dtype=None, transpose: bool = False) -> np.ndarray:
+        """The values as a new array; see `raw.read_array`."""
+        return read_array(self.file, self.offset, self.shape, self.dtype, dtype, transpose, self.origin)
+
+
+class SafetensorsFile(NamedTuple):
+    """What the header of an open file says: the tensors by name, and its metadata."""
+
+    tensors: dict[str, StoredTensor]
+    metadata: dict[str, str]
+
+
+@contextlib.contextmanager
+def open_file(path: Path) -> Iterator[SafetensorsFile]:
+    """Locates every tensor of a file, which is open as long as the context; reads none.
+
+    Raises:
+        InputError: the file cannot be read, is another format (named), is truncated, or its header is impossible.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        header_bytes = _read_header(path, file, size)
+        header = parse_json(path, header_bytes)
+        metadata = header.pop(METADATA, {})
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise _rejected(path, f"{METADATA} must be texts by name", repr(metadata)[:80])
+        data_start = LENGTH_BYTES + len(header_bytes)
+        yield SafetensorsFile(_locate(path, file, header, data_start, size - data_start), metadata)
+
+
+def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes a new file, through to the disk: the header, then one tensor at a time.
+
+    Peak memory is what one `read` needs, and a few MiB.
+
+    Args:
+        path: of a file that does not exist.
+        tensors: by name; `shape` and `dtype` as they will be in the file. `read(None)` may return any memory layout.
+        metadata: goes into the header.
+
+    Raises:
+        OSError: it cannot be written, or exists.
+        ValueError: a type that the format does not have here, or a tensor that reads as another than it says.
+    """
+    # As the format's own library does: wide types first, so that every tensor is aligned to its type.
+    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
+    header, offset = {METADATA: dict(metadata)}, 0
+    for name, tensor in ordered.items():
+        if tensor.dtype not in DTYPE_NAMES:
+            raise ValueError(f"{name} is {tensor.dtype}. Choose one of {', '.join(map(str, DTYPE_NAMES))}.")
+        end = offset + math.prod(tensor.shape) * tensor.dtype.itemsize
+        entry = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        header[name], offset = entry, end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "xb", buffering=0) as file:
+        _write_all(file, len(text).to_bytes(LENGTH_BYTES, "little") + text)
+        for name, tensor in ordered.items():
+            values = tensor.read(None)
+            if values.shape != tensor.shape or values.dtype != tensor.dtype:
+                raise ValueError(f"{name} reads as {values.dtype}{values.shape}, not {tensor.dtype}{tensor.shape}.")
+            _write_array(file, values)
+        os.fsync(file.fileno())
+
+
+def _read_header(path: Path, file: BinaryIO, size: int) -> bytes:
+    """The bytes of the header; nothing is allocated before its length is known to be possible."""
+    start = _read_exactly(path, file, min(size, LENGTH_BYTES + 9))
+    length = int.from_bytes(start[:LENGTH_BYTES], "little")
+    if start[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{":
+        for magic, (name, action) in LOOKS_LIKE.items():
+            if start.startswith(magic):
+                raise _rejected(path, "not a safetensors file", f"looks like {name}", action)
+    if len(start) <= LENGTH_BYTES:
+        raise _rejected(path, "not a safetensors file, or truncated", f"{size} bytes")
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES):
+        found = f"a header of {length} bytes in a file of {size} bytes, limit {MAX_HEADER_BYTES}"
+        raise _rejected(path, "not a safetensors file, or truncated", found)
+    if start[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{":
+        raise _rejected(path, "not a safetensors file", "the header is not a JSON object")
+    file.seek(LENGTH_BYTES)
+    return _read_exactly(path, file, length)
+
+
+def _read_exactly(path: Path, file: BinaryIO, count: int) -> bytes:
+    data = bytearray()
+    try:
+        while len(data) < count and (block := file.read(count - len(data))):
+            data += block
+    except OSError as error:
+        raise _rejected(path, "the file cannot be read", error.strerror or str(error)) from error
+    if len(data) < count:
+        raise _rejected(path, "the file became shorter while it was read", f"{len(data)} of {count} bytes")
+    return bytes(data)
+
+
+def _locate(path: Path, file: BinaryIO, header: dict, data_start: int, data_bytes: int) -> dict[str, StoredTensor]:
+    foreign = [f"{_shown(name)} is {_type(entry)}" for name, entry in header.items() if _type(entry) not in DTYPES]
+    if foreign:
+        found = "; ".join(foreign[:NAMES_SHOWN]) + (" ..." if foreign[NAMES_SHOWN:] else "")
+        action = f"choose a checkpoint that is not quantized; known types: {', '.join(DTYPES)}"
+        raise _rejected(path, f"{len(foreign)} tensors have types that are not supported", found, action)
+    tensors, spans = {}, []
+    for name, entry in header.items():
+        origin = f"{path}: {_shown(name)}"
+        dtype = DTYPES[entry["dtype"]]
+        shape, start, end = _checked_entry(origin, entry, dtype, data_bytes)
+        tensors[name] = StoredTensor(file, data_start + start, shape, dtype, origin)
+        spans.append((start, end, origin))
+    filled = 0
+    for start, end, origin in sorted(spans):
+        if start != filled:
+            what = "tensors overlap" if start < filled else "the file has bytes that belong to no tensor"
+            raise _rejected(origin, what, f"it starts at byte {start}, the one before ends at {filled}")
+        filled = end
+    if filled != data_bytes:
+        raise _rejected(path, "the file has bytes after its last tensor", f"{data_bytes - filled} bytes")
+    return tensors
+
+
+def _checked_entry(origin: str, entry: dict, dtype: np.dtype, data_bytes: int) -> tuple[tuple[int, ...], int, int]:
+    """Shape, first byte and end of a tensor, which are known to fit each other and the file."""
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    if set(entry) != ENTRY_KEYS or not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
+        raise _rejected(origin, "a tensor's entry is not one of the format", repr(entry)[:120])
+    if len(shape) > MAX_DIMENSIONS:
+        raise _rejected(origin, "a tensor has too many dimensions", f"{len(shape)}, limit {MAX_DIMENSIONS}")
+    start, end = offsets
+    if not start <= end <= data_bytes:
+        raise _rejected(origin, "the file is truncated", f"bytes {start} to {end} of {data_bytes}")
+    if math.prod(shape) * dtype.itemsize != end - start:
+        found = f"{dtype} of shape {shape} in {end - start} bytes"
+        raise _rejected(origin, "a tensor's shape does not fit its bytes", found[:160])
+    return tuple(shape), start, end
+
+
+def _type(entry) -> str:
+    return _shown(str(entry.get("dtype"))) if isinstance(entry, dict) else type(entry).__name__
+
+
+def _shown(text: str) -> str:
+    """On one line, of limited length, without control characters."""
+    return repr(text)[1:-1][:100]
+
+
+def _is_counts(values) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+
+
+def _write_array(file: BinaryIO, values: np.ndarray) -> None:
+    """Writes in C order; a transposed matrix block by block, so that it needs no copy of the whole."""
+    if values.ndim != 2 or values.flags.c_contiguous:
+        _write_all(file, np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+        return
+    bits = values.view(f"u{values.dtype.itemsize}")  # NumPy copies bfloat16 at half the speed
+    for first in range(0, len(bits), TILE_ROWS):
+        rows = bits[first : first + TILE_ROWS]
+        block = np.empty(rows.shape, rows.dtype)
+        for column in range(0, rows.shape[1], TILE_COLUMNS):
+            block[:, column : column + TILE_COLUMNS] = rows[:, column : column + TILE_COLUMNS]
+        _write_all(file, block.reshape(-1).view(np.uint8))
+
+
+def _write_all(file: BinaryIO, data) -> None:
+    view = memoryview(data)
+    while len(view):
+        view = view[file.write(view) :]
+
+
+def _rejected(where, what: str, found: str, action: str = DOWNLOAD) -> InputError:
+    return InputError(Problem(what, str(where), found, action))
