@@ -216,10 +216,10 @@ class _Cursor:
             self.reject(f"{what} is impossible", f"{value}; {self.size - self.position} bytes are left")
         return value
 
-    def text(self, what: str, limit: int = _MAX_HEAD_BYTES) -> str:
+    def text(self, what: str, is_name: bool = False) -> str:
         length = self.scalar(10, what)
-        if length > limit:
-            self.reject(f"{what} is too long", f"{length} bytes; {limit} are allowed")
+        if is_name and not 1 <= length <= _MAX_NAME_BYTES:
+            self.reject(f"{what} has an impossible length", f"{length} bytes; 1 to {_MAX_NAME_BYTES} are allowed")
         self.require(length, what)
         stored = self.head[self.position : self.position + length]
         self.position += length
@@ -247,7 +247,7 @@ def _read_head(cursor: _Cursor) -> GgufFile:
     if cursor.size < 24:
         cursor.reject("not a GGUF file", f"{cursor.size} bytes", "name a .gguf file")
     cursor.require(24, "the head")
-    if cursor.head[:4] != _MAGIC:
+    if not cursor.head.startswith(_MAGIC):
         cursor.reject("not a GGUF file", f"it begins with {bytes(cursor.head[:4])!r}", "name a .gguf file")
     cursor.position = 4
     _check_version(cursor)
@@ -255,7 +255,7 @@ def _read_head(cursor: _Cursor) -> GgufFile:
     num_keys = cursor.count("the number of keys", _MAX_ENTRIES, 8 + 4 + 1)
     metadata = {}
     for index in range(num_keys):
-        key = cursor.text(f"the name of key {index}", _MAX_NAME_BYTES)
+        key = cursor.text(f"the name of key {index}", is_name=True)
         if key in metadata:
             cursor.reject("a key is there twice", key)
         metadata[key] = _read_value(cursor, key)
@@ -303,7 +303,7 @@ def _read_tensors(cursor, num_tensors, alignment):
     """Every tensor by name; offsets, which the file counts from the end of its padded head, from its beginning."""
     found = {}
     for index in range(num_tensors):
-        name = cursor.text(f"the name of tensor {index}", _MAX_NAME_BYTES)
+        name = cursor.text(f"the name of tensor {index}", is_name=True)
         if name in found:
             cursor.reject("a tensor is there twice", name)
         found[name] = _read_tensor(cursor, name, alignment)
