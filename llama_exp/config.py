@@ -134,6 +134,7 @@ class LoraConfig:
     dropout: float = MISSING  # probability in [0, 1), on the adapter's input
     use_rslora: bool = MISSING  # s = alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732)
     targets: list[str] = MISSING  # layer names, or regular expressions matched against whole layer paths
+    source: str | None = MISSING  # adapter on disk that training goes on from; null: fresh adapters
 
 
 @dataclass

@@ -16,12 +16,15 @@ import contextlib
 import difflib
 import json
 import logging
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_exp.errors import InputError, Problem
+
+if TYPE_CHECKING:  # NumPy, which the check of a config does without
+    from llama_exp.formats.adapter import Adapter
 
 ATTENTION = ("query", "key", "value", "attention_output")
 MLP = ("feedforward_gate_dense", "feedforward_intermediate_dense", "feedforward_output_dense")
@@ -65,11 +68,6 @@ def target_problems(targets: Sequence[str], paths: Sequence[str]) -> list[Proble
     return problems
 
 
-def scale(rank: int, alpha: float, use_rslora: bool) -> float:
-    """What multiplies A B: alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732)."""
-    return alpha / math.sqrt(rank) if use_rslora else alpha / rank
-
-
 def enable(
     backbone,
     rank: int,
@@ -91,13 +89,17 @@ def enable(
     Raises:
         ValueError: an impossible argument, a target that matches nothing, or adapters that are already there.
     """
+    from llama_exp.formats.adapter import scale
+
     alpha = rank if alpha is None else alpha
     linears = backbone.linear_layers()
     _check_arguments(linears, rank, alpha, dropout)
     problems = target_problems(targets, list(linears))
     if problems:
         raise ValueError("\n".join(str(problem) for problem in problems))
-    _attach(backbone, matching_paths(targets, list(linears)), rank, scale(rank, alpha, use_rslora), dropout)
+    paths = matching_paths(targets, list(linears))
+    one_scale = scale(rank, alpha, use_rslora)
+    _attach(backbone, {path: (rank, one_scale) for path in paths}, dropout)
     backbone.lora_arguments = {"rank": rank, "alpha": alpha, "dropout": dropout, "use_rslora": use_rslora}
 
 
@@ -112,7 +114,7 @@ def _check_arguments(linears, rank, alpha, dropout):
         raise ValueError(f"dropout={dropout!r} must be a probability in [0, 1).")
 
 
-def _attach(backbone, paths, rank, scale, dropout):
+def _attach(backbone, ranks_and_scales: Mapping[str, tuple[int, float]], dropout: float):
     import keras
 
     from llama_exp.models.lora_adapter import POLICY_OF_COMPUTE_DTYPE, LoraAdapter
@@ -120,10 +122,10 @@ def _attach(backbone, paths, rank, scale, dropout):
     for variable in backbone.weights:
         variable.trainable = False
     linears = backbone.linear_layers()
-    for path in paths:
+    for path, (rank, one_scale) in ranks_and_scales.items():
         linear = linears[path]
         policy = POLICY_OF_COMPUTE_DTYPE[linear.compute_dtype]
-        adapter = LoraAdapter(rank, linear.output_dim, scale, dropout, dtype=policy, name="adapter")
+        adapter = LoraAdapter(rank, linear.output_dim, one_scale, dropout, dtype=policy, name="adapter")
         with contextlib.ExitStack() as scopes:
             for part in path.split("/"):
                 scopes.enter_context(keras.name_scope(part))
@@ -197,56 +199,90 @@ def save_adapter(backbone, folder: str | Path) -> str:
     return base["digest"]
 
 
-def load_adapter(backbone, folder: str | Path) -> None:
-    """Gives `backbone` the adapters of a folder: creates them, or fills those that are there.
+def load_adapter(backbone, path: str | Path) -> None:
+    """Gives `backbone` the adapters of a file: creates them, or fills those that are there.
 
-    Reads what `save_adapter` wrote and what PEFT writes for a Llama. Every tensor is used and every adapter filled.
+    Reads what `save_adapter` wrote, what PEFT writes for a Llama, and KerasHub's `.lora.h5`; see
+    `formats.adapter.open_adapter`. Every tensor is used and every adapter filled.
 
     Raises:
-        InputError: the folder is damaged, belongs to another architecture or base, or its rank, scale or layers are
+        InputError: the file is damaged, belongs to another architecture or base, or its ranks, scales or layers are
             not those of the adapters that are there.
     """
-    from llama_exp.formats import peft
+    from llama_exp.formats.adapter import open_adapter
 
-    folder = Path(folder)
-    matrices, arguments, base = peft.read(folder)
-    _check_fit(backbone, folder, matrices, arguments)
-    _check_base(backbone, folder, base)
-    if not adapters(backbone):
-        enable(backbone, **arguments, targets=[re.escape(path) for path in matrices])
-    for path, adapter in adapters(backbone).items():
-        adapter.lora_a.assign(matrices[path][0])
-        adapter.lora_b.assign(matrices[path][1])
+    with open_adapter(path, backbone.get_config()) as adapter:
+        load(backbone, adapter, adapter.dropout)
 
 
-def _check_fit(backbone, folder, matrices, arguments):
-    linears, present = backbone.linear_layers(), adapters(backbone)
-    unknown = sorted(set(matrices) - set(linears))
-    if unknown:
-        action = (
-            f"load it into the architecture it was trained on; this one has {len(backbone.transformer_layers)} layers"
-        )
-        raise InputError(Problem("the adapter names layers that the model lacks", str(folder), unknown[0], action))
-    for path, (a_IR, b_RO) in matrices.items():
-        expected = tuple(linears[path].kernel.shape)
-        if (a_IR.shape[0], b_RO.shape[1]) != expected:
-            found = f"{path}: A {a_IR.shape}, B {b_RO.shape}"
-            action = f"load it into the architecture it was trained on; here the kernel has shape {expected}"
-            raise InputError(Problem("the adapter's shapes do not fit", str(folder), found, action))
-    if not present:
+def other_layers(adapter: Adapter, paths: Iterable[str], linear_paths: list[str]) -> Iterator[Problem]:
+    """The problem of an adapter whose layers are not `paths`."""
+    from llama_exp.formats.adapter import listed
+
+    own, wanted = set(adapter.ranks), set(paths)
+    if own == wanted:
         return
-    wanted = {path: (adapter.rank, adapter.scale) for path, adapter in present.items()}
-    offered_scale = scale(arguments["rank"], arguments["alpha"], arguments["use_rslora"])
-    offered = {path: (arguments["rank"], offered_scale) for path in matrices}
-    if wanted != offered:
-        found = f"{len(offered)} adapters of (rank, scale) {(arguments['rank'], offered_scale)}"
-        action = f"the model has {len(wanted)} adapters of (rank, scale) {next(iter(wanted.values()))}; make them agree"
-        raise InputError(Problem("the adapter does not fit the adapters of the model", str(folder), found, action))
+    missing = [f"not adapted: {path}" for path in adapter.ranks if path not in wanted]
+    missing += [f"not in the file: {path}" for path in paths if path not in own]
+    targets = ",".join(_targets(list(adapter.ranks), linear_paths))
+    yield Problem(
+        f"the adapter in {adapter.path} has {len(own)} layers, the model adapts {len(wanted)}",
+        "lora.targets",
+        listed(missing),
+        f"set lora.targets=[{targets}]",
+    )
+
+
+def _targets(paths: list[str], linear_paths: list[str]) -> list[str]:
+    """Names of layers where they mean exactly `paths`, whole paths otherwise."""
+    names = list(dict.fromkeys(path.rpartition("/")[2] for path in paths))
+    return names if set(matching_paths(names, linear_paths)) == set(paths) else paths
+
+
+def load(backbone, adapter: Adapter, dropout: float) -> None:
+    """Creates or fills the adapters of `backbone` from an open file; see `load_adapter`.
+
+    Nothing changes unless every tensor can be read. `dropout` holds for adapters that are created.
+    """
+    present = adapters(backbone)
+    if present:
+        _require_same_adapters(adapter, present, list(backbone.linear_layers()))
+    _check_base(backbone, adapter.path, adapter.base)
+    matrices = {path: adapter.read(path) for path in adapter.ranks}
+    if not present:
+        _attach(backbone, {path: (rank, adapter.scale_of(path)) for path, rank in adapter.ranks.items()}, dropout)
+        backbone.lora_arguments = _arguments(adapter, dropout)
+    for path, layer in adapters(backbone).items():
+        layer.lora_a.assign(matrices[path][0])
+        layer.lora_b.assign(matrices[path][1])
+
+
+def _arguments(adapter: Adapter, dropout: float) -> dict:
+    """What `save_adapter` writes about all adapters at once."""
+    arguments = {"rank": adapter.rank, "alpha": adapter.alpha, "dropout": dropout, "use_rslora": adapter.use_rslora}
+    alpha_pattern = {path: alpha for path, alpha in adapter.alphas.items() if alpha != adapter.alpha}
+    return arguments | ({"alpha_pattern": alpha_pattern} if alpha_pattern else {})
+
+
+def _require_same_adapters(adapter: Adapter, present: Mapping, linear_paths: list[str]) -> None:
+    from llama_exp.formats.adapter import listed
+
+    problems = list(other_layers(adapter, present, linear_paths))
+    wanted = {path: (layer.rank, layer.scale) for path, layer in present.items()}
+    offered = {path: (rank, adapter.scale_of(path)) for path, rank in adapter.ranks.items()}
+    differing = [path for path in offered if wanted.get(path, offered[path]) != offered[path]]
+    if differing:
+        found = listed([f"{path}: {offered[path]} (model: {wanted[path]})" for path in differing])
+        action = "give the model adapters of the same rank and alpha, or none: load_adapter creates what the file has"
+        what = "rank and scale are not those of the model's adapters"
+        problems.append(Problem(what, str(adapter.path), found, action))
+    if problems:
+        raise InputError(*problems)
 
 
 def _check_base(backbone, folder, base):
     if base is None:
-        logger.info("%s does not say which base weights it was trained on (as PEFT's own files)", folder)
+        logger.info("%s does not say which base weights it was trained on (only our own files do)", folder)
     elif base["variable_dtype"] != backbone.variable_dtype:
         logger.warning(
             "%s was trained on %s weights; the base here is %s, so that it cannot be compared",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from llama_exp import lora as low_rank
+from llama_exp import lora_source
 from llama_exp.architecture import linear_shapes
 
 
@@ -30,7 +30,7 @@ def build(
         backbone_factory: called with `dtype=`, returns the `LlamaBackbone` of the config's `model` section.
         policy: the `precision` section's value.
         preset_dir: local preset folder to take the weights from; None: they stay random.
-        lora: the `lora` section; `rank` 0 means no adapters.
+        lora: the `lora` section; `rank` 0 means no adapters, `source` an adapter to go on from.
         remat: recompute each block in the backward pass.
         seed: of the random weights and the adapters, and of dropout.
 
@@ -49,14 +49,18 @@ def build(
 
         keras_hub.load_weights(backbone, preset_dir)
     if lora["rank"] > 0:
-        backbone.enable_lora(**lora)
+        lora_source.start(backbone, **lora)
     backbone.remat = remat
     return backbone
 
 
 def count_lora_parameters(model: Mapping, lora: Mapping) -> int:
-    """Trainable parameters that a `lora` section adds to a `model` section; 0 for rank 0."""
+    """Trainable parameters that a `lora` section adds to a `model` section; 0 for rank 0.
+
+    Raises:
+        InputError: the section's `source` is no adapter, does not fit the model, or disagrees with the section.
+    """
     if lora["rank"] == 0:
         return 0
     shapes = linear_shapes(model)
-    return sum(lora["rank"] * sum(shapes[path]) for path in low_rank.matching_paths(lora["targets"], list(shapes)))
+    return sum(rank * sum(shapes[path]) for path, rank in lora_source.ranks(lora, model).items())

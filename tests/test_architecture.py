@@ -26,6 +26,7 @@ LAYERS = (
     {"dataset", "run_folder", "logger", "progress"},
     {"tokenizer"},
     {"models", "lora", "precision", "objective", "optimizer", "schedule"},
+    {"lora_source"},
     {"model", "trainer"},
     {"config", "resume"},
     {"check"},

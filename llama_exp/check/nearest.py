@@ -28,6 +28,7 @@ SYNONYMS = {
     "lora_r": "lora.rank",
     "lora_alpha": "lora.alpha",
     "target_modules": "lora.targets",
+    "adapter": "lora.source",
     "dtype": "precision.policy",
     "bf16": "precision.policy",
     "device": "runtime.backend",

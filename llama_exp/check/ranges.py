@@ -80,6 +80,7 @@ RANGES: dict[str, Rule] = {
     "lora.alpha": POSITIVE,
     "lora.dropout": PROBABILITY,
     "lora.targets": FILLED,
+    "lora.source": FILLED,
     "objective.chunk_tokens": COUNT,
     "optimizer.learning_rate": POSITIVE,
     "optimizer.weight_decay": at_least(0),

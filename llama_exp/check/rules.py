@@ -82,6 +82,17 @@ def lora_targets(config: Config) -> Iterator[Problem]:
         )
 
 
+def lora_source(config: Config) -> Iterator[Problem]:
+    """An adapter to go on from is one that trains."""
+    if config.lora.source is not None and config.lora.rank == 0:
+        yield Problem(
+            "names an adapter, but lora.rank=0 means none",
+            "lora.source",
+            f"source={config.lora.source} with rank=0",
+            "set lora.rank, lora.alpha and lora.targets to those of the adapter, or lora.source=null",
+        )
+
+
 def steps(config: Config) -> Iterator[Problem]:
     """Warm-up and decay fit into the run."""
     schedule, max_steps = config.schedule, config.trainer.max_steps
@@ -157,6 +168,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     (("model",), heads),
     (("model",), rope),
     (("model", "lora"), lora_targets),
+    (("lora",), lora_source),
     (("schedule", "trainer"), steps),
     (("preset", "tokenizer"), preset),
     (("tokenizer", "model"), vocabulary),

@@ -8,21 +8,29 @@ Shape letters: I inputs, O outputs, R rank.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from llama_exp import storage
-from llama_exp.errors import InputError, Problem
+from llama_exp.architecture import linear_shapes
+from llama_exp.formats import safetensors_file
+from llama_exp.formats.adapter import Adapter, check_fit, listed, rejected, require_layers
+from llama_exp.formats.checkpoint import Tensor
+from llama_exp.formats.json_file import inside, parse_json
+from llama_exp.formats.peft_config import PeftConfig, read_config
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLE_FILE = "adapter_model.bin"
 METADATA_KEY = "llama_exp"
+BASE_KEYS = {"digest", "variable_dtype"}
+PREFIX = "base_model.model."
 PEFT_NAMES = {
     "self_attention/query": "self_attn.q_proj",
     "self_attention/key": "self_attn.k_proj",
@@ -33,32 +41,24 @@ PEFT_NAMES = {
     "feedforward_output_dense": "mlp.down_proj",
 }
 OUR_NAMES = {peft: ours for ours, peft in PEFT_NAMES.items()}
-KEY = re.compile(r"base_model\.model\.model\.layers\.(\d+)\.(\w+\.\w+)\.lora_(A|B)\.weight")
-# What changes the function computed and has no counterpart here, with the values that mean "not used".
-UNSUPPORTED = {
-    "use_dora": (False, None),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "modules_to_save": (None, []),
-    "bias": ("none", None),
-    "fan_in_fan_out": (False, None),
-    "lora_bias": (False, None),
-    "layer_replication": (None,),
-    "trainable_token_indices": (None, {}),
-    "target_parameters": (None, []),
-}
+KEY = re.compile(r"base_model\.model\.model\.layers\.(0|[1-9]\d{0,8})\.(\w+\.\w+)\.lora_(A|B)\.weight")
 
 
-def write(folder: Path, matrices: dict, linear_paths: list[str], arguments: dict, base: dict) -> None:
+def write(
+    folder: Path, matrices: Mapping, linear_paths: Sequence[str], arguments: Mapping, base: Mapping[str, str]
+) -> None:
     """Writes both files into `folder`, which is created if need be; raises `StorageError` if that fails.
 
     Args:
         folder: where to.
         matrices: A (I, R) and B (R, O), float32, by the path of their linear layer.
         linear_paths: all linear layers of the model.
-        arguments: `rank`, `alpha`, `dropout` and `use_rslora`.
+        arguments: `rank`, `alpha`, `dropout` and `use_rslora`; `alpha_pattern`, alpha by the path of a linear layer,
+            where it differs from `alpha`. The ranks are those of the matrices.
         base: what identifies the frozen weights; goes into the metadata as JSON.
     """
+    ranks = {path: a_IR.shape[1] for path, (a_IR, _) in matrices.items()}
+    alphas = {path: arguments.get("alpha_pattern", {}).get(path, arguments["alpha"]) for path in matrices}
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -66,6 +66,8 @@ def write(folder: Path, matrices: dict, linear_paths: list[str], arguments: dict
         "inference_mode": True,
         "r": arguments["rank"],
         "lora_alpha": arguments["alpha"],
+        "rank_pattern": _pattern(ranks, arguments["rank"]),
+        "alpha_pattern": _pattern(alphas, arguments["alpha"]),
         "lora_dropout": arguments["dropout"],
         "use_rslora": arguments["use_rslora"],
         "bias": "none",
@@ -73,90 +75,137 @@ def write(folder: Path, matrices: dict, linear_paths: list[str], arguments: dict
         "target_modules": _target_modules(list(matrices), linear_paths),
     }
     tensors = {}
-    for path, (a_IR, b_RO) in matrices.items():
-        module = f"base_model.model.{_peft_module(path)}"
-        tensors[f"{module}.lora_A.weight"] = np.ascontiguousarray(a_IR.T)
-        tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b_RO.T)
-    metadata = {"format": "pt", METADATA_KEY: json.dumps(base)}
+    for path, pair in matrices.items():
+        for letter, matrix in zip("AB", pair, strict=True):
+            name = f"{PREFIX}{_module(path)}.lora_{letter}.weight"
+            tensors[name] = Tensor(matrix.T.shape, matrix.dtype, name, lambda dtype, matrix=matrix: matrix.T)
     storage.make_folder(folder)
-    _replace(folder / WEIGHTS_FILE, safetensors.numpy.save(tensors, metadata=metadata))
+    _replace(folder / WEIGHTS_FILE, tensors, {"format": "pt", METADATA_KEY: json.dumps(base)})
     storage.write_json(folder / CONFIG_FILE, config)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Replaces a file: readers find the old content or the new one."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    draft = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     with storage.storage_errors(path):
+        draft.unlink(missing_ok=True)
         try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            safetensors_file.write_file(draft, tensors, metadata)
+            os.replace(draft, path)
         finally:
-            temporary.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
 
 
-def _peft_module(path: str) -> str:
+def _module(path: str) -> str:
+    """`model.layers.0.self_attn.q_proj` for `transformer_layer_0/self_attention/query`."""
     block, _, rest = path.partition("/")
     return f"model.layers.{block.rpartition('_')[2]}.{PEFT_NAMES[rest]}"
 
 
-def _target_modules(paths: list[str], linear_paths: list[str]) -> list[str]:
+def _short(path: str) -> str:
+    """`q_proj` for `transformer_layer_0/self_attention/query`."""
+    return _module(path).rpartition(".")[2]
+
+
+def _pattern(values: dict[str, float], default: float) -> dict[str, float]:
+    """PEFT's pattern for what differs from `default`: short names where all such layers agree, else module names."""
+    by_name: dict[str, set[float]] = {}
+    for path, value in values.items():
+        by_name.setdefault(_short(path), set()).add(value)
+    return {
+        _short(path) if len(by_name[_short(path)]) == 1 else _module(path): value
+        for path, value in values.items()
+        if value != default
+    }
+
+
+def _target_modules(paths: Sequence[str], linear_paths: Sequence[str]) -> list[str]:
     """Short names (`q_proj`) where they mean exactly `paths`, whole module names otherwise."""
-    short = {_peft_module(path).rpartition(".")[2] for path in paths}
-    meant = {path for path in linear_paths if _peft_module(path).rpartition(".")[2] in short}
-    return sorted(short) if meant == set(paths) else [_peft_module(path) for path in paths]
+    short = {_short(path) for path in paths}
+    meant = {path for path in linear_paths if _short(path) in short}
+    return sorted(short) if meant == set(paths) else [_module(path) for path in paths]
 
 
-def read(folder: Path) -> tuple[dict, dict, dict | None]:
-    """Matrices by path, `arguments` and `base` (None where the file has none), as given to `write`.
+@contextlib.contextmanager
+def open_adapter(folder: Path, config: Mapping) -> Iterator[Adapter]:
+    """A folder of PEFT's, checked against the model of `config`; see `adapter.open_adapter`."""
+    stated = read_config(inside(folder, CONFIG_FILE))
+    path = inside(folder, WEIGHTS_FILE)
+    if not os.path.lexists(path) and (folder / PICKLE_FILE).exists():
+        action = f"convert it to {WEIGHTS_FILE} on a machine that you trust it with, by saving it again with PEFT"
+        raise rejected(folder, "the adapter is a Python pickle, which is never read", PICKLE_FILE, action)
+    with safetensors_file.open_file(path) as file:
+        pairs = _by_layer(path, file.tensors, config)
+        modules = {name: _module(name) for name in linear_shapes(config)}
+        _require_targeted(folder, stated, modules, pairs)
+        ranks = {name: stated.rank_of(modules[name]) for name in pairs}
+        _check_shapes(path, pairs, ranks, config)
 
-    Raises:
-        InputError: a file is missing or damaged, or the adapter uses something that is not supported here.
-    """
-    arguments = _read_arguments(folder / CONFIG_FILE)
-    path = folder / WEIGHTS_FILE
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            base = (file.metadata() or {}).get(METADATA_KEY)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, safetensors.SafetensorError) as error:
-        raise _rejected(path, "the file cannot be read", str(error)) from error
-    return _matrices(path, tensors, arguments["rank"]), arguments, None if base is None else json.loads(base)
+        def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+            return tuple(pairs[name][letter].read(np.float32, transpose=True) for letter in "AB")
+
+        yield Adapter(
+            path=folder,
+            format="peft",
+            rank=stated.rank,
+            alpha=stated.alpha,
+            dropout=stated.dropout,
+            use_rslora=stated.use_rslora,
+            ranks=ranks,
+            alphas={name: stated.alpha_of(modules[name]) for name in pairs},
+            base=_base(path, file.metadata.get(METADATA_KEY)),
+            read=read,
+        )
 
 
-def _read_arguments(path: Path) -> dict:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        arguments = {"rank": int(config["r"]), "alpha": float(config["lora_alpha"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _rejected(path, "the file is no LoRA configuration of PEFT's", repr(error)) from error
-    if config.get("peft_type") != "LORA":
-        raise _rejected(path, "the adapter is not LoRA", str(config.get("peft_type")))
-    for key, unused in UNSUPPORTED.items():
-        if key in config and config[key] not in unused:
-            raise _rejected(path, f"{key} is not supported here", json.dumps(config[key]))
-    arguments["dropout"] = float(config.get("lora_dropout") or 0.0)
-    arguments["use_rslora"] = bool(config.get("use_rslora", False))
-    return arguments
-
-
-def _matrices(path: Path, tensors: dict, rank: int) -> dict:
-    parts: dict[str, dict] = {}
+def _by_layer(path: Path, tensors: Mapping, config: Mapping) -> dict[str, dict]:
+    """The tensors by path of their linear layer and letter, in the model's order; every one of the file."""
+    found: dict[str, dict] = {}
+    foreign = []
     for key, tensor in tensors.items():
         match = KEY.fullmatch(key)
-        if match is None or match[2] not in OUR_NAMES or tensor.ndim != 2:
-            raise _rejected(path, "the file holds a tensor that is no adapter of a Llama", f"{key} {tensor.shape}")
-        parts.setdefault(f"transformer_layer_{match[1]}/{OUR_NAMES[match[2]]}", {})[match[3]] = tensor
-    for name, pair in parts.items():
-        if set(pair) != {"A", "B"} or pair["A"].shape[0] != rank or pair["B"].shape[1] != rank:
-            shapes = {letter: tensor.shape for letter, tensor in pair.items()}
-            raise _rejected(path, f"an adapter is not a pair of rank {rank}", f"{name}: {shapes}")
-    if not parts:
-        raise _rejected(path, "the file holds no adapter", "0 tensors")
-    return {name: (pair["A"].T.astype(np.float32), pair["B"].T.astype(np.float32)) for name, pair in parts.items()}
+        if match is None or match[2] not in OUR_NAMES:
+            foreign.append(f"{key[:100]} {tensor.shape}")
+        else:
+            found.setdefault(f"transformer_layer_{match[1]}/{OUR_NAMES[match[2]]}", {})[match[3]] = tensor
+    if foreign:
+        action = f"save it from PEFT around LlamaForCausalLM: {PREFIX}model.layers.0.self_attn.q_proj.lora_A.weight"
+        raise rejected(path, "the file holds tensors that are no adapter of a Llama", listed(foreign), action)
+    if not found:
+        raise rejected(path, "the file holds no adapter", "0 tensors")
+    require_layers(path, found, config)
+    return {name: found[name] for name in linear_shapes(config) if name in found}
 
 
-def _rejected(path: Path, what: str, found: str) -> InputError:
-    return InputError(Problem(what, str(path), found, "use a LoRA adapter folder of this package or of PEFT"))
+def _require_targeted(folder: Path, stated: PeftConfig, modules: Mapping[str, str], pairs: Mapping) -> None:
+    """The layers of the weights are those of the configuration, so that no tensor of a file got lost."""
+    targeted = stated.targeted(modules.values())
+    if targeted is None:
+        return
+    stored = {modules[name] for name in pairs}
+    missing, unexpected = [name for name in targeted if name not in stored], sorted(stored - set(targeted))
+    if missing:
+        what = f"{len(missing)} modules that {CONFIG_FILE} targets have no tensors"
+        raise rejected(folder, what, listed(missing), "save the adapter again, with all of its tensors")
+    if unexpected:
+        what = f"{len(unexpected)} modules have tensors, but {CONFIG_FILE} does not target them"
+        raise rejected(folder, what, listed(unexpected), "save the adapter again, configuration and tensors together")
+
+
+def _check_shapes(path: Path, pairs: Mapping, ranks: Mapping[str, int], config: Mapping) -> None:
+    shapes = {name: {f"lora_{letter}": t.shape for letter, t in pair.items()} for name, pair in pairs.items()}
+    linears, expected = linear_shapes(config), {}
+    for name, rank in ranks.items():
+        num_inputs, num_outputs = linears[name]
+        expected[name] = {"lora_A": (rank, num_inputs), "lora_B": (num_outputs, rank)}
+    check_fit(path, shapes, expected)
+
+
+def _base(path: Path, text: str | None) -> dict[str, str] | None:
+    """What `write` put into the metadata; None: nothing, as in PEFT's own files."""
+    if text is None:
+        return None
+    base = parse_json(path, text.encode())
+    if not set(base) >= BASE_KEYS or not all(isinstance(value, str) for value in base.values()):
+        raise rejected(path, f"the metadata {METADATA_KEY} does not describe a base", text[:80])
+    return base

@@ -78,7 +78,8 @@ class LlamaBackbone(keras.Model):
     Attributes:
         remat: recompute each block in the backward pass instead of keeping its activations.
         token_embedding, transformer_layers, layer_norm: the layers.
-        lora_arguments: rank, alpha, dropout and use_rslora of the adapters, None without.
+        lora_arguments: rank, alpha, dropout and use_rslora of the adapters, None without; also alpha_pattern (alpha by
+            path of a linear layer) where layers differ.
         presets: the built-in presets by id.
 
     Raises:

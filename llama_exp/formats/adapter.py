@@ -1,0 +1,156 @@
+"""A LoRA adapter on disk, whatever wrote it: a folder of PEFT's, or a `.lora.h5` file of KerasHub's.
+
+    peft, keras_lora --open--> Adapter --load--> LlamaBackbone with adapters
+                                  `----merge---> kernels + scale * A B
+
+As with `Checkpoint`, names, shapes and types are known to fit the model before any tensor is read. Imports no
+framework.
+
+Shape letters: I inputs, O outputs of a linear layer, R rank of its adapter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from llama_exp.architecture import linear_shapes
+from llama_exp.errors import InputError, Problem
+from llama_exp.formats.json_file import NAMES_SHOWN, open_regular
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+ACTION = "use a LoRA adapter that was made for this model, as this package, PEFT or KerasHub writes it"
+
+
+def scale(rank: int, alpha: float, use_rslora: bool) -> float:
+    """What multiplies A B: alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732)."""
+    return alpha / math.sqrt(rank) if use_rslora else alpha / rank
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter on disk that fits a model; open as long as its context.
+
+    Attributes:
+        path: the folder or the file.
+        format: peft or keras_hub.
+        rank: as the file states it for all layers; `ranks` may differ.
+        alpha: numerator of the scale, likewise.
+        dropout: probability that it was trained with; 0 where the file does not say.
+        use_rslora: the scale is alpha / sqrt(R) instead of alpha / R.
+        ranks: R of every adapted linear layer by path, in the model's order.
+        alphas: alpha by the same paths.
+        base: what identifies the weights it was trained on (`digest`, `variable_dtype`); None: the file does not say.
+        read: called with a path of `ranks`, returns A (I, R) and B (R, O), float32. Raises InputError if the file is
+            damaged or a value is not finite.
+    """
+
+    path: Path
+    format: str
+    rank: int
+    alpha: float
+    dropout: float
+    use_rslora: bool
+    ranks: dict[str, int]
+    alphas: dict[str, float]
+    base: dict[str, str] | None
+    read: Callable[[str], tuple[np.ndarray, np.ndarray]]
+
+    def scale_of(self, path: str) -> float:
+        """What multiplies A B of one linear layer."""
+        return scale(self.ranks[path], self.alphas[path], self.use_rslora)
+
+
+@contextlib.contextmanager
+def open_adapter(path: str | Path, config: Mapping) -> Iterator[Adapter]:
+    """An adapter on disk, checked against the model of `config` before any tensor is read.
+
+    Args:
+        path: a folder with `adapter_config.json` and `adapter_model.safetensors`, or a KerasHub `.lora.h5` file; the
+            content decides.
+        config: the model's constructor arguments, `architecture.CONFIG_KEYS`.
+
+    Raises:
+        InputError: neither of the two, damaged, uses what is not supported here, or made for another architecture.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        from llama_exp.formats import peft
+
+        reader = peft.open_adapter
+    else:
+        with open_regular(path) as file:
+            is_hdf5 = file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
+        if not is_hdf5:
+            action = "give a folder of PEFT's or a .lora.h5 file of KerasHub's"
+            raise rejected(path, "this is no adapter", "a file that is not HDF5", action)
+        from llama_exp.formats import keras_lora
+
+        reader = keras_lora.open_adapter
+    with reader(path, config) as adapter:
+        yield adapter
+
+
+def read_adapter(path: str | Path, config: Mapping) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
+    """All of an adapter: the kernel of each linear layer named gains `scale * A @ B`.
+
+    Args:
+        path: as for `open_adapter`.
+        config: as for `open_adapter`.
+
+    Returns:
+        By path of the linear layer (`transformer_layer_0/self_attention/query`), in the model's order: A (I, R) and
+        B (R, O), float32, and the scale. R may differ from layer to layer.
+
+    Raises:
+        InputError: as `open_adapter`, or a value is not finite.
+    """
+    with open_adapter(path, config) as adapter:
+        return {name: (*adapter.read(name), adapter.scale_of(name)) for name in adapter.ranks}
+
+
+def check_fit(path: Path, found: Mapping[str, Mapping[str, tuple[int, ...]]], expected: Mapping) -> None:
+    """Fails unless every adapted layer has exactly the matrices of the shapes it needs; names up to five that differ.
+
+    Args:
+        path: of the adapter.
+        found: name of a matrix in the file (A, B) -> shape, by linear layer.
+        expected: the same as the model needs it.
+
+    Raises:
+        InputError: a matrix is missing or has another shape.
+    """
+    unfit = []
+    for layer, shapes in found.items():
+        for name, shape in expected[layer].items():
+            if name not in shapes:
+                unfit.append(f"{layer}: no {name}")
+            elif tuple(shapes[name]) != tuple(shape):
+                swapped = ", the shape of its counterpart" if shapes[name] in expected[layer].values() else ""
+                unfit.append(f"{layer}: {name} {tuple(shapes[name])} instead of {tuple(shape)}{swapped}")
+    if unfit:
+        raise rejected(path, "the adapter's matrices do not fit the model or its own rank", listed(unfit))
+
+
+def require_layers(path: Path, names: Iterable[str], config: Mapping) -> None:
+    """Fails if a path of `names` is no linear layer of the model of `config`."""
+    shapes = linear_shapes(config)
+    if unknown := [name for name in names if name not in shapes]:
+        action = f"load it into the architecture it was made for; this one has {config['num_layers']} layers"
+        raise rejected(path, "the adapter names layers that the model lacks", listed(unknown), action)
+
+
+def listed(names: list[str]) -> str:
+    """The first few names, for a message."""
+    more = f"; and {len(names) - NAMES_SHOWN} more" if names[NAMES_SHOWN:] else ""
+    return "; ".join(names[:NAMES_SHOWN]) + more
+
+
+def rejected(path: Path, what: str, found: str, action: str = ACTION) -> InputError:
+    """The error of an adapter that cannot be used."""
+    return InputError(Problem(what, str(path), found, action))

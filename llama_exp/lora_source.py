@@ -1,0 +1,82 @@
+"""`lora.source`: a run that goes on from an adapter on disk instead of fresh ones.
+
+    section, file headers --open_source--> Adapter --start--> backbone with these adapters
+                                              `----ranks----> size of the run, before Keras is imported
+
+The section states rank, alpha, use_rslora and targets as without a source, and the file must say the same: a run does
+what its config says, or does not start. Importing this module imports no framework.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from llama_exp import lora as low_rank
+from llama_exp.architecture import linear_shapes
+from llama_exp.errors import InputError, Problem
+from llama_exp.formats.adapter import Adapter, open_adapter
+
+
+def start(
+    backbone,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    use_rslora: bool,
+    targets: Sequence[str],
+    source: str | None = None,
+) -> None:
+    """Gives `backbone` the adapters of a `lora` section: fresh ones, or those of `source`, to train them further.
+
+    Raises:
+        InputError: as `lora.load_adapter`, or the file states other values than the arguments, except for `dropout`.
+        ValueError: as `lora.enable`.
+    """
+    if source is None:
+        low_rank.enable(backbone, rank, alpha, dropout, use_rslora, targets)
+        return
+    section = {"rank": rank, "alpha": alpha, "use_rslora": use_rslora, "targets": targets, "source": source}
+    with open_source(section, backbone.get_config()) as adapter:
+        low_rank.load(backbone, adapter, dropout)
+
+
+@contextlib.contextmanager
+def open_source(lora: Mapping, config: Mapping) -> Iterator[Adapter]:
+    """The adapter that a `lora` section goes on from, as soon as it is known to say the same as the section.
+
+    A file whose ranks differ from layer to layer agrees if its one stated rank does: `r` of PEFT, beside which
+    `rank_pattern` is the file's own; `rank` of KerasHub, which our adapters hold once per head. A file of KerasHub's
+    has a scale of 1, so that alpha must be the rank.
+
+    Args:
+        lora: the section; its `source` names the file.
+        config: the model's constructor arguments.
+
+    Raises:
+        InputError: as `open_adapter`; one problem per key that differs.
+    """
+    with open_adapter(lora["source"], config) as adapter:
+        if problems := list(_disagreements(adapter, lora, list(linear_shapes(config)))):
+            raise InputError(*problems)
+        yield adapter
+
+
+def ranks(lora: Mapping, config: Mapping) -> dict[str, int]:
+    """The rank of every layer that a `lora` section adapts, by path; read from the headers of its `source`, if any."""
+    if lora.get("source") is None:
+        return dict.fromkeys(low_rank.matching_paths(lora["targets"], list(linear_shapes(config))), lora["rank"])
+    with open_source(lora, config) as adapter:
+        return adapter.ranks
+
+
+def _disagreements(adapter: Adapter, lora: Mapping, linear_paths: list[str]) -> Iterator[Problem]:
+    note = "; KerasHub's files have a scale of 1, so alpha is the rank" if adapter.format == "keras_hub" else ""
+    for key in ("rank", "alpha", "use_rslora"):
+        value = getattr(adapter, key)
+        if lora[key] != value:
+            what = f"the adapter in {adapter.path} has another value{note if key == 'alpha' else ''}"
+            found = f"{json.dumps(lora[key])} (adapter: {json.dumps(value)})"
+            yield Problem(what, f"lora.{key}", found, f"set lora.{key}={json.dumps(value)}, or lora.source=null")
+    yield from low_rank.other_layers(adapter, low_rank.matching_paths(lora["targets"], linear_paths), linear_paths)
