@@ -76,7 +76,9 @@ def read_config(file: GgufFile) -> dict:
 
 def decimal(value: float) -> float:
     """The number that was written down before it was rounded to float32: 9.999999747378752e-06 -> 1e-05."""
-    return float(str(np.float32(value)))
+    with np.errstate(over="ignore"):  # a float64 of the file may be beyond float32
+        rounded = np.float32(value)
+    return float(str(rounded)) if float(rounded) == value else value
 
 
 def llama_3_divisors(config: Mapping, adjustment: Mapping) -> np.ndarray:
