@@ -128,10 +128,7 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
     with open(path, "xb", buffering=0) as file:
         _write_all(file, len(text).to_bytes(LENGTH_BYTES, "little") + text)
         for name, tensor in ordered.items():
-            values = tensor.read(None)
-            if values.shape != tensor.shape or values.dtype != tensor.dtype:
-                raise ValueError(f"{name} reads as {values.dtype}{values.shape}, not {tensor.dtype}{tensor.shape}.")
-            _write_array(file, values)
+            _write_tensor(file, name, tensor)
         os.fsync(file.fileno())
 
 
@@ -217,6 +214,13 @@ def _shown(text: str) -> str:
 
 def _is_counts(values) -> bool:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+
+
+def _write_tensor(file: BinaryIO, name: str, tensor: Tensor) -> None:
+    values = tensor.read(None)  # gone when this function ends, before the next one is read
+    if values.shape != tensor.shape or values.dtype != tensor.dtype:
+        raise ValueError(f"{name} reads as {values.dtype}{values.shape}, not {tensor.dtype}{tensor.shape}.")
+    _write_array(file, values)
 
 
 def _write_array(file: BinaryIO, values: np.ndarray) -> None:
