@@ -229,9 +229,10 @@ def _write_array(file: BinaryIO, values: np.ndarray) -> None:
         _write_all(file, np.ascontiguousarray(values).reshape(-1).view(np.uint8))
         return
     bits = values.view(f"u{values.dtype.itemsize}")  # NumPy copies bfloat16 at half the speed
+    scratch = np.empty((min(TILE_ROWS, len(bits)), bits.shape[1]), bits.dtype)
     for first in range(0, len(bits), TILE_ROWS):
         rows = bits[first : first + TILE_ROWS]
-        block = np.empty(rows.shape, rows.dtype)
+        block = scratch[: len(rows)]
         for column in range(0, rows.shape[1], TILE_COLUMNS):
             block[:, column : column + TILE_COLUMNS] = rows[:, column : column + TILE_COLUMNS]
         _write_all(file, block.reshape(-1).view(np.uint8))
