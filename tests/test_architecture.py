@@ -23,7 +23,7 @@ LAYERS = (
     {"storage"},
     {"formats"},
     {"backend", "lock", "logs", "metrics_file", "preset", "provenance", "report", "runtime"},
-    {"dataset", "run_folder", "logger", "progress"},
+    {"dataset", "run_folder", "logger", "progress", "chat_template", "reference"},
     {"tokenizer"},
     {"models", "lora", "precision", "objective", "optimizer", "schedule"},
     {"lora_source"},
@@ -32,6 +32,7 @@ LAYERS = (
     {"check"},
     {"plan", "instantiate"},
     {"run", "failures"},
+    {"commands"},
     {"train"},
     {"cli"},
 )
