@@ -1,64 +1,73 @@
-"""The console script `llama-exp`: from any folder, what `train.py` does in the repository."""
+"""The console script `llama-exp`: from any folder, what `train.py` does in the repository, and what goes with it."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 
 import llama_exp
 
-USAGE = """usage: llama-exp <command> [<part>=<choice> | <key>=<value> ...]
-
-  train    train or fine-tune; `llama-exp train --help` lists parts, choices and values
-  plan     parameters, tokens, arithmetic and memory of what train would do, without doing it
-
-  --help   this text
-  --version
-
-  --config-dir DIR behind a command adds your own choices from DIR/<part>/*.yaml"""
+# Command -> the module whose `main(arguments)` does it, and what it does. A module is imported when it is asked for.
+COMMANDS = {
+    "train": ("llama_exp.train", "train or fine-tune; `llama-exp train --help` lists parts, choices and values"),
+    "plan": ("llama_exp.commands.plan", "parameters, tokens, arithmetic and memory of what train would do"),
+    "presets": ("llama_exp.commands.presets", "the pre-trained models that can be named, and which are here"),
+    "convert": ("llama_exp.commands.convert", "a model into KerasHub's or Hugging Face's format"),
+    "merge": ("llama_exp.commands.merge", "a trained adapter into its model"),
+    "generate": ("llama_exp.commands.generate", "continue a text"),
+    "chat": ("llama_exp.commands.chat", "talk with an instruct model"),
+    "verify": ("llama_exp.commands.verify", "check a model's computation, layer by layer"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command (default: the process' own command line) and leaves the process with its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    if command == "train":
-        _train(rest)
-    elif command in ("-sc", "--shell-completion"):
-        _train(arguments)  # what the completion script of `llama-exp train -sc install=bash` asks for
-    elif command == "plan":
-        sys.exit(_plan(rest))
-    elif command in ("-h", "--help"):
-        print(USAGE)
+    if command in ("-sc", "--shell-completion"):
+        command, rest = "train", arguments  # what the completion script of `llama-exp train -sc install=bash` asks for
+    if command in ("-h", "--help"):
+        print(usage())
     elif command == "--version":
         print(f"llama-exp {llama_exp.__version__}")
     else:
-        print(f"no such command: {command}\n\n{USAGE}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(_run(command, rest))
 
 
-def _train(arguments: Sequence[str]) -> None:
-    from llama_exp import train
+def usage() -> str:
+    """The help text."""
+    lines = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: llama-exp <command> [options]",
+            "",
+            *lines,
+            "",
+            "  --help, --version; each command has its own --help",
+            "",
+            "examples:",
+            "  llama-exp train model=llama3.2_1b dataset=python_qa lora.rank=8",
+            "  llama-exp chat hf://HuggingFaceTB/SmolLM2-135M-Instruct",
+            "  llama-exp merge outputs/default/2026-01-31_12-00-00_1a2b3c --to merged --format hf",
+        ]
+    )
 
-    train.main(arguments)
 
-
-def _plan(arguments: Sequence[str]) -> int:
-    """Prints the plan of a sound command line; returns the exit code."""
-    from rich.console import Console
-
-    from llama_exp import plan
-    from llama_exp.check import check_arguments
-    from llama_exp.errors import ConfigError, ExitCode
+def _run(command: str, arguments: list[str]) -> int:
+    """The exit code of a command; what it raises is told in one place."""
     from llama_exp.failures import report
 
     try:
-        config = check_arguments(arguments).config
-    except ConfigError as error:
+        if command not in COMMANDS:
+            raise _unknown(command)
+        return importlib.import_module(COMMANDS[command][0]).main(arguments) or 0
+    except (Exception, KeyboardInterrupt) as error:
         return report(error, debug=False)
-    planned = plan.make_plan(config)
-    if planned is None:
-        print("the model or data set is a class of yours: only building it shows its size", file=sys.stderr)
-        return ExitCode.CONFIG
-    plan.show(planned, Console())
-    return ExitCode.OK
+
+
+def _unknown(command: str) -> Exception:
+    from llama_exp.check.nearest import suggestion
+    from llama_exp.errors import ConfigError, Problem
+
+    return ConfigError(Problem("no such command", "llama-exp", command, suggestion(command, COMMANDS, "commands")))

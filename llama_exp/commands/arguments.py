@@ -1,0 +1,55 @@
+"""How every command reads its command line: whole words only, errors in the form of all others."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import NoReturn
+
+from llama_exp.check.nearest import nearest
+from llama_exp.errors import ConfigError, Problem
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser for `llama-exp <command>`.
+
+    Args:
+        command: its name.
+        description: what it does, in a few sentences.
+        examples: whole command lines, shown at the end of the help.
+    """
+
+    def __init__(self, command: str, description: str, examples: list[str]):
+        super().__init__(
+            prog=f"llama-exp {command}",
+            description=description,
+            epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ConfigError; argparse itself would print and leave the process."""
+        action = f"see {self.prog} --help"
+        if unknown := re.search(r"unrecognized arguments: (-\S+)|invalid choice: '?([^' ]+)", message):
+            wrong = (unknown[1] or unknown[2]).partition("=")[0]
+            choices = [name for option in self._actions for name in (*option.option_strings, *(option.choices or ()))]
+            if match := nearest(wrong, map(str, choices)):
+                action = f"did you mean {match}? Otherwise {action}"
+        raise ConfigError(Problem("the command line cannot be understood", self.prog, message, action))
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for `type=`."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return number
+
+
+def size_in_gib(text: str) -> float:
+    """A size above 0, for `type=`."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return number

@@ -1,0 +1,229 @@
+"""A model into a folder, tensor by tensor: written, read back, compared; then the folder takes its place.
+
+    Checkpoint --read--> hash --write--> draft --read back--> hash: the same? --> DIR
+
+No more than one tensor is in memory at a time, whatever the size of the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from llama_exp import formats
+from llama_exp.errors import ConfigError, Problem, StorageError
+from llama_exp.formats import hugging_face, keras_hub
+from llama_exp.formats.checkpoint import Checkpoint, Tensor
+from llama_exp.formats.quantized import dequantized
+from llama_exp.redact import printable
+
+FORMATS = ("keras_hub", "hf")
+DTYPES = {
+    "float32": np.dtype("float32"),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float16": np.dtype("float16"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Where a model goes and how.
+
+    Attributes:
+        folder: must not exist or be empty; with `overwrite` it may hold a model, and nothing else.
+        format: one of `FORMATS`.
+        dtype: of the weights; None: as they are.
+        max_shard_gib: larger weights are split into files of about this size.
+        overwrite: replace the model in `folder`.
+    """
+
+    folder: Path
+    format: str
+    dtype: str | None
+    max_shard_gib: float
+    overwrite: bool
+
+
+def add_arguments(parser, format_required: bool) -> None:
+    """The options that make a `Target`."""
+    parser.add_argument("--to", required=True, metavar="DIR", help="folder to write; it appears whole or not at all")
+    default = {"required": True} if format_required else {"default": FORMATS[0]}
+    parser.add_argument("--format", choices=FORMATS, **default, help="keras_hub: a KerasHub preset; hf: transformers")
+    parser.add_argument("--dtype", choices=DTYPES, help="type of the weights (default: as they are)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the model in DIR")
+
+
+def target(options, max_shard_gib: float = 10.0) -> Target:
+    """What the options of `add_arguments` say."""
+    return Target(Path(options.to).expanduser(), options.format, options.dtype, max_shard_gib, options.overwrite)
+
+
+def require_free(place: Target, source: Path) -> None:
+    """Fails if the target may not be written, before anything is read.
+
+    Raises:
+        StorageError: there is something in the folder that must not be replaced, or it is the source itself.
+    """
+    folder = place.folder
+    if folder.exists() and (folder.resolve() == source.resolve() or folder.resolve() in source.resolve().parents):
+        action = "choose another folder with --to"
+        raise StorageError(Problem("the target is where the model comes from", "--to", str(folder), action))
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())) and not place.overwrite:
+        names = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) if folder.is_dir() else "a file"
+        action = "choose another folder, or give --overwrite if it holds a model that may be replaced"
+        raise StorageError(Problem("there is something in the target", str(folder), names, action))
+
+
+def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console) -> dict[str, str]:
+    """Writes a model, and compares what is read back with what was written, bit by bit.
+
+    Args:
+        checkpoint: open.
+        tokenizer: None: the model has none.
+        place: where to and how.
+        console: shows the progress, if it is a terminal.
+
+    Returns:
+        What was written, as labels and texts.
+
+    Raises:
+        ConfigError: the weights are quantized and the target needs a dtype.
+        InputError: a tensor is damaged, or overflows in the dtype.
+        StorageError: the disk is full, or gave back something else than was written.
+    """
+    checkpoint = _prepared(checkpoint, place)
+    num_bytes = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in checkpoint.tensors.values())
+    _require_space(place.folder, num_bytes)
+    started, digests = time.monotonic(), {}
+    with formats.writing(place.folder) as draft, _bar(console) as bar:
+        task = bar.add_task("writing", total=num_bytes)
+        tensors = {
+            path: _watched(path, tensor, digests, lambda size: bar.advance(task, size))
+            for path, tensor in checkpoint.tensors.items()
+        }
+        _write_files(draft, checkpoint, tensors, tokenizer, place)
+        task = bar.add_task("checking", total=num_bytes)
+        _check(draft, checkpoint, digests, lambda size: bar.advance(task, size))
+        file_sizes = [path.stat().st_size for path in draft.rglob("*") if path.is_file()]
+    seconds = time.monotonic() - started
+    return {
+        "folder": str(place.folder),
+        "format": {"keras_hub": "KerasHub preset", "hf": "Hugging Face (transformers)"}[place.format],
+        "weights": f"{len(tensors)} tensors, {_dtypes(checkpoint)}, every one read back and equal",
+        "files": f"{len(file_sizes)}, {_gib(sum(file_sizes))} in {seconds:.1f} s ({_gib(num_bytes / seconds)}/s)",
+        "tokenizer": "none" if tokenizer is None else f"{tokenizer.vocabulary_size} tokens",
+        "chat template": "yes" if tokenizer is not None and tokenizer.chat_template is not None else "none",
+    }
+
+
+def show(rows: Mapping[str, str], console: Console) -> None:
+    """Prints aligned labels and texts, a line each however long, so that a command can be copied."""
+    width = max(len(label) for label in rows)
+    for label, text in rows.items():
+        console.print(f"{label:<{width}}  {printable(text)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _prepared(checkpoint: Checkpoint, place: Target) -> Checkpoint:
+    """The checkpoint as it will be written: in floating point where it must be, cast."""
+    if checkpoint.quantization is not None and place.dtype is None and place.format == "hf":
+        what = "the weights are quantized, and this format has floating-point weights only"
+        action = "give --dtype bfloat16 to turn them into numbers again, or --format keras_hub to keep them"
+        raise ConfigError(Problem(what, "--dtype", f"none, the model is {checkpoint.quantization.mode}", action))
+    if place.dtype is None:
+        return checkpoint
+    if checkpoint.quantization is not None:
+        checkpoint = dequantized(checkpoint)
+    dtype = DTYPES[place.dtype]
+    tensors = {path: _cast(tensor, dtype) for path, tensor in checkpoint.tensors.items()}
+    return dataclasses.replace(checkpoint, tensors=tensors)
+
+
+def _cast(tensor: Tensor, dtype: np.dtype) -> Tensor:
+    return dataclasses.replace(tensor, dtype=dtype, read=lambda wanted: tensor.read(wanted or dtype))
+
+
+def _watched(path: str, tensor: Tensor, digests: dict[str, bytes], advance) -> Tensor:
+    """The same tensor, whose values are hashed when it is read."""
+
+    def read(dtype):
+        values = tensor.read(dtype or tensor.dtype)
+        digests[path] = _digest(values)
+        advance(values.nbytes)
+        return values
+
+    return dataclasses.replace(tensor, read=read)
+
+
+def _digest(values: np.ndarray) -> bytes:
+    digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
+    digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    return digest.digest()
+
+
+def _write_files(draft: Path, checkpoint: Checkpoint, tensors: dict[str, Tensor], tokenizer, place: Target) -> None:
+    """The tokenizer first: KerasHub's name of the model depends on it."""
+    max_shard_bytes = int(place.max_shard_gib * 2**30)
+    if place.format == "keras_hub":
+        if tokenizer is not None:
+            tokenizer.save(draft)
+        keras_hub.write(draft, checkpoint.config, tensors, checkpoint.quantization, max_shard_bytes)
+        return
+    notes = {}
+    if tokenizer is not None:
+        tokenizer.save_hugging_face(draft)
+        notes = {f"{name}_token_id": getattr(tokenizer, f"{name}_id") for name in ("bos", "eos", "pad")}
+    hugging_face.write(draft, checkpoint.config, tensors, max_shard_bytes, notes=notes)
+
+
+def _check(draft: Path, checkpoint: Checkpoint, digests: Mapping[str, bytes], advance) -> None:
+    """Fails unless the draft holds exactly what was written."""
+    with formats.open_checkpoint(draft) as written:
+        stated = {key: value for key, value in checkpoint.config.items() if key != "dropout"}
+        problems = [
+            Problem(
+                "the file says something else than was written", str(draft), f"{key}={written.config[key]}", str(value)
+            )
+            for key, value in stated.items()
+            if key not in written.doubtful and written.config[key] != value
+        ]
+        for path, tensor in written.tensors.items():
+            values = tensor.read(None)
+            if _digest(values) != digests.get(path):
+                what = "what was read back is not what was written"
+                problems.append(Problem(what, tensor.origin, path, "check the disk and its memory, then try again"))
+            advance(values.nbytes)
+    if problems:
+        raise StorageError(*problems)
+
+
+def _require_space(folder: Path, num_bytes: int) -> None:
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < num_bytes:
+        found = f"{_gib(free)} free, {_gib(num_bytes)} needed"
+        raise StorageError(Problem("the disk is too full", str(folder), found, "free space, or choose another disk"))
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    return Progress(
+        *columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    )
+
+
+def _dtypes(checkpoint: Checkpoint) -> str:
+    return ", ".join(sorted({str(tensor.dtype) for tensor in checkpoint.tensors.values()}))
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:,.2f} GiB" if size >= 2**27 else f"{size / 2**20:,.2f} MiB"

@@ -1,0 +1,210 @@
+"""`llama-exp convert`: bit for bit, without a framework, whole or not at all."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from small_models import TEMPLATE, TOKENIZER, config, make
+
+from llama_exp import cli, formats
+from llama_exp.commands import export
+from llama_exp.formats.checkpoint import Tensor
+from llama_exp.tokenizer import load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments, code=0):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*map(str, arguments)])
+    assert stop.value.code == code
+
+
+def convert(source, folder, form, *more, code=0):
+    run("convert", "--from", source, "--to", folder, "--format", form, *more, code=code)
+
+
+def arrays_of(folder):
+    with formats.open_checkpoint(folder) as checkpoint:
+        return {path: tensor.read(None) for path, tensor in checkpoint.tensors.items()}, checkpoint.config
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    for path, array in expected.items():
+        assert found[path].dtype == array.dtype
+        np.testing.assert_array_equal(found[path].view(np.uint8), array.view(np.uint8), err_msg=path)
+
+
+@pytest.mark.parametrize("name", ["grouped_query", "llama_3_2", "odd_widths"])
+def test_there_and_back_is_bit_for_bit(name, tmp_path, capsys):
+    arrays = make(tmp_path / "one", name=name)
+    convert(tmp_path / "one", tmp_path / "two", "hf")
+    assert "every one read back and equal" in capsys.readouterr().out
+    convert(tmp_path / "two", tmp_path / "three", "keras_hub", "--max-shard-size", "0.00001")
+    output = capsys.readouterr().out
+    assert f"llama-exp chat {tmp_path / 'three'}" in output and str(TOKENIZER.vocabulary_size) in output
+    for folder in ("two", "three"):
+        found, found_config = arrays_of(tmp_path / folder)
+        same(found, arrays)
+        assert {**found_config, "dropout": 0.0} == config(name)
+        tokenizer = load(tmp_path / folder)
+        assert (tokenizer.chat_template, tokenizer.generation_config) == (TEMPLATE, TOKENIZER.generation_config)
+        assert tokenizer.encode("Hi é") == TOKENIZER.encode("Hi é")
+    assert len(list((tmp_path / "three").glob("*.weights.h5"))) > 1
+    assert json.loads((tmp_path / "two/config.json").read_text())["bos_token_id"] == TOKENIZER.bos_id
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_another_dtype_is_rounded_once(dtype, tmp_path):
+    arrays = make(tmp_path / "one")
+    convert(tmp_path / "one", tmp_path / "two", "hf", "--dtype", dtype)
+    wanted = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float16
+    same(arrays_of(tmp_path / "two")[0], {path: array.astype(wanted) for path, array in arrays.items()})
+
+
+def test_a_model_without_tokenizer(tmp_path, capsys):
+    arrays = make(tmp_path / "one", tokenizer=None)
+    convert(tmp_path / "one", tmp_path / "two", "hf")
+    assert "llama-exp generate" in capsys.readouterr().out
+    same(arrays_of(tmp_path / "two")[0], arrays)
+    assert not (tmp_path / "two/tokenizer.json").exists()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_there_is_not_replaced_unless_it_is_a_model_and_one_says_so(tmp_path, capsys):
+    make(tmp_path / "one")
+    arrays = make(tmp_path / "other", seed=5)
+    before = names(tmp_path / "one")
+    convert(tmp_path / "other", tmp_path / "one", "hf", code=4)
+    assert "--overwrite" in capsys.readouterr().err and names(tmp_path / "one") == before
+    convert(tmp_path / "other", tmp_path / "one", "hf", "--overwrite")
+    same(arrays_of(tmp_path / "one")[0], arrays)
+    (tmp_path / "one/thesis.tex").write_text("years of work")
+    convert(tmp_path / "other", tmp_path / "one", "keras_hub", "--overwrite", code=4)
+    assert "thesis.tex" in capsys.readouterr().err and (tmp_path / "one/thesis.tex").exists()
+    (tmp_path / "empty").mkdir()
+    convert(tmp_path / "other", tmp_path / "empty", "hf")
+
+
+def test_the_source_is_never_the_target(tmp_path, capsys):
+    make(tmp_path / "models/one")
+    for target in (tmp_path / "models/one", tmp_path / "models"):
+        convert(tmp_path / "models/one", target, "hf", "--overwrite", code=4)
+        assert "where the model comes from" in capsys.readouterr().err
+    assert arrays_of(tmp_path / "models/one")
+
+
+def test_a_damaged_source_leaves_nothing(tmp_path, capsys):
+    make(tmp_path / "one", form="hf")
+    path = tmp_path / "one/model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    convert(tmp_path / "one", tmp_path / "two", "keras_hub", code=3)
+    assert "model.safetensors" in capsys.readouterr().err
+    assert names(tmp_path) == ["one"]
+
+
+def test_what_is_read_back_is_compared(tmp_path, capsys, monkeypatch):
+    """A disk that loses a bit: the folder does not appear."""
+    make(tmp_path / "one")
+    reopen = formats.open_checkpoint
+
+    def tampered(path):
+        class Changed:
+            def __enter__(self):
+                self.inner = reopen(path)
+                checkpoint = self.inner.__enter__()
+                if ".tmp-" in Path(path).name:
+                    name = "transformer_layer_1/feedforward_gate_dense/kernel"
+                    tensor = checkpoint.tensors[name]
+                    flipped = lambda dtype: -tensor.read(dtype)  # noqa: E731
+                    checkpoint.tensors[name] = Tensor(tensor.shape, tensor.dtype, tensor.origin, flipped)
+                return checkpoint
+
+            def __exit__(self, *error):
+                return self.inner.__exit__(*error)
+
+        return Changed()
+
+    monkeypatch.setattr(export.formats, "open_checkpoint", tampered)
+    convert(tmp_path / "one", tmp_path / "two", "hf", code=4)
+    message = capsys.readouterr().err
+    assert "not what was written" in message and "transformer_layer_1/feedforward_gate_dense/kernel" in message
+    assert names(tmp_path) == ["one"]
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, capsys, monkeypatch):
+    make(tmp_path / "one")
+    usage = export.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(export.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    convert(tmp_path / "one", tmp_path / "two", "hf", code=4)
+    assert "too full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--from", "x"], "--to"),
+        (["--from", "x", "--to", "y", "--format", "huggingface"], "invalid choice"),
+        (["--from", "x", "--to", "y", "--format", "hf", "--dtyp", "float32"], "did you mean --dtype"),
+        (["--from", "x", "--to", "y", "--format", "hf", "--dtype", "float61"], "did you mean float16"),
+        (["--from", "x", "--to", "y", "--format", "hf", "--max-shard-size", "-1"], "must be above 0"),
+    ],
+)
+def test_usage_errors(arguments, message, capsys):
+    run("convert", *arguments, code=2)
+    error = capsys.readouterr().err
+    assert message in error and "llama-exp convert --help" in error
+
+
+def test_no_source(tmp_path, capsys):
+    convert(tmp_path / "nowhere", tmp_path / "two", "hf", code=3)
+    assert "nowhere" in capsys.readouterr().err
+
+
+MEASURED = """
+import resource, sys
+from llama_exp import cli
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as stop:
+    assert stop.code == 0
+import llama_exp.commands.convert
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print([name for name in ("keras", "tensorflow", "jax", "torch", "wandb") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(("form", "other"), [("keras_hub", "hf"), ("hf", "keras_hub")])
+def test_no_framework_and_little_memory(form, other, tmp_path):
+    """132 MiB of weights; the largest tensor has 16 MiB."""
+    arrays = make(
+        tmp_path / "one", form=form, hidden_dim=1024, intermediate_dim=4096, num_query_heads=8, num_key_value_heads=4
+    )
+    total, largest = sum(a.nbytes for a in arrays.values()) >> 20, max(a.nbytes for a in arrays.values()) >> 20
+
+    def peak(source):
+        arguments = ["convert", "--from", str(source), "--to", str(tmp_path / f"to_{source.name}"), "--format", other]
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        *_, memory, frameworks = done.stdout.splitlines()
+        assert frameworks == "[]"
+        return int(memory)
+
+    make(tmp_path / "small", form=form)
+    more = peak(tmp_path / "one") - peak(tmp_path / "small")
+    assert total > 100 and more < 3 * largest, f"{more} MiB more for {total} MiB of weights, largest {largest} MiB"

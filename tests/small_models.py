@@ -1,0 +1,37 @@
+"""Tiny models in folders, written without any framework."""
+
+from pathlib import Path
+
+import numpy as np
+from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
+
+from llama_exp.formats import hugging_face, keras_hub
+from llama_exp.tokenizer import byte_pair
+
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+TOKENIZER = byte_pair.from_merges([])
+TOKENIZER = byte_pair.BytePairTokenizer(TOKENIZER._vocabulary, [], TEMPLATE, {"eos_token_id": [257, 260]})
+
+
+def config(name: str = "grouped_query", **changes) -> dict:
+    """A tiny config with room for the byte tokenizer."""
+    return TINY_CONFIGS[name] | {"vocabulary_size": TOKENIZER.vocabulary_size} | changes
+
+
+def make(folder: Path, form: str = "keras_hub", tokenizer=TOKENIZER, dtype=np.float32, seed=0, **changes) -> dict:
+    """Writes a model with random weights and returns its arrays by path."""
+    folder.mkdir(parents=True)
+    architecture = config(**changes)
+    arrays = random_arrays(architecture, dtype, seed)
+    if form == "keras_hub":
+        if tokenizer is not None:
+            tokenizer.save(folder)
+        keras_hub.write(folder, architecture, as_tensors(arrays))
+    else:
+        if tokenizer is not None:
+            tokenizer.save_hugging_face(folder)
+        hugging_face.write(folder, architecture, as_tensors(arrays))
+    return arrays
