@@ -91,7 +91,7 @@ def _adapter(path: Path, datasets: dict[str, h5py.Dataset], config: Mapping) -> 
     matrices = _by_layer(path, datasets, config)
     shapes = {name: {part: tensor.shape for part, tensor in pair.items()} for name, pair in matrices.items()}
     check_fit(path, shapes, {name: _file_shapes(name, rank, config) for name in matrices})
-    ranks = {name: rank * _num_heads(name, config) for name in linear_shapes(config) if name in matrices}
+    ranks = {name: rank * _num_heads(name, config) for name in matrices}
 
     def read(name: str) -> tuple[np.ndarray, np.ndarray]:
         a, b = (_read(path, matrices[name][part]) for part in (A, B))
@@ -133,7 +133,7 @@ def _file_shapes(name: str, rank: int, config: Mapping) -> dict[str, tuple[int, 
 
 
 def _by_layer(path: Path, datasets: dict[str, h5py.Dataset], config: Mapping) -> dict[str, dict[str, h5py.Dataset]]:
-    """A and B by path of their linear layer."""
+    """A and B by path of their linear layer, in the model's order."""
     matrices: dict[str, dict[str, h5py.Dataset]] = {}
     linears, num_layers = linear_shapes(config), config["num_layers"]
     foreign, beyond, other = [], [], []
@@ -162,7 +162,7 @@ def _by_layer(path: Path, datasets: dict[str, h5py.Dataset], config: Mapping) ->
         raise rejected(path, "the file adapts layers that are not linear", listed(list(dict.fromkeys(other))), action)
     if not matrices:
         raise rejected(path, "the file holds no adapter", "no group lora/<layer>", ACTION)
-    return matrices
+    return {name: matrices[name] for name in linears if name in matrices}
 
 
 def _rank(path: Path, dataset: h5py.Dataset | None) -> int:

@@ -7,7 +7,6 @@ the keys of patterns as ends of module names or as regular expressions, and so d
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -203,12 +202,7 @@ def _is_count(value: object, least: int) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
-        return False
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _pattern(document: dict, key: str, typed) -> Pattern:

@@ -1,154 +1,396 @@
-"""Adapters on disk: what we save we load, PEFT loads ours, we load PEFT's, and damage is named."""
+"""PEFT's folders as files: which keys count, what patterns mean, and damage, named. No framework."""
 
+import ast
+import importlib.util
 import json
+import os
+import re
+import time
+from pathlib import Path
 
+import ml_dtypes
 import numpy as np
-import oracles
 import pytest
-from adapted import IDS, fill, hidden, make
-from keras import ops
+import safetensors.numpy
 
-from llama_exp import lora
-from llama_exp.errors import InputError, StorageError
-from llama_exp.models import LlamaBackbone
+from llama_exp.architecture import linear_shapes
+from llama_exp.errors import InputError
+from llama_exp.formats import peft
+from llama_exp.formats.adapter import open_adapter, read_adapter
+from llama_exp.formats.peft_config import IRRELEVANT, REFUSED, USED, read_config
 
-pytestmark = pytest.mark.neutral
-
-
-@pytest.mark.parametrize("targets", [["query", "mlp"], [r"transformer_layer_1/.*/(key|value)"]])
-def test_saved_adapter_comes_back(tmp_path, targets):
-    backbone = make()
-    backbone.enable_lora(4, alpha=6, dropout=0.1, use_rslora=True, targets=targets)
-    fill(backbone)
-    lora.save_adapter(backbone, tmp_path / "adapter")
-    fresh, prepared = make(), make()
-    prepared.enable_lora(4, alpha=6, use_rslora=True, targets=targets)
-    for other in (fresh, prepared):
-        lora.load_adapter(other, tmp_path / "adapter")
-        assert set(lora.adapter_variables(other)) == set(lora.adapter_variables(backbone))
-        np.testing.assert_array_equal(hidden(other), hidden(backbone))
-    assert fresh.lora_arguments == backbone.lora_arguments
+SIZES = {
+    "vocabulary_size": 40,
+    "num_layers": 2,
+    "num_query_heads": 4,
+    "hidden_dim": 32,
+    "intermediate_dim": 48,
+    "num_key_value_heads": 2,
+}
+LINEARS = linear_shapes(SIZES)
+BASE = {"digest": "abc", "variable_dtype": "float32"}
+ARGUMENTS = {"rank": 4, "alpha": 6.0, "dropout": 0.1, "use_rslora": False}
+QUERY, VALUE = "transformer_layer_0/self_attention/query", "transformer_layer_1/self_attention/value"
+KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
 
-@pytest.mark.parametrize("targets", [["all-linear"], [r"transformer_layer_1/.*/(query|value)"]])
-def test_peft_loads_our_adapter(tmp_path, targets):
-    import peft
-    import torch
-
-    backbone = make()
-    model = oracles.transformers_model(backbone)
-    backbone.enable_lora(4, alpha=6, use_rslora=True, targets=targets)
-    fill(backbone)
-    lora.save_adapter(backbone, tmp_path)
-    with torch.no_grad():
-        plain = model(input_ids=torch.tensor(IDS, dtype=torch.long)).logits.numpy()
-        adapted = peft.PeftModel.from_pretrained(model, str(tmp_path)).eval()
-        expected = adapted(input_ids=torch.tensor(IDS, dtype=torch.long)).logits.numpy()
-    logits = ops.convert_to_numpy(backbone.token_embedding.project(backbone({"token_ids": IDS})))
-    assert np.abs(expected - plain).max() > 0.1
-    np.testing.assert_allclose(logits, expected, atol=oracles.TOLERANCE)
+def matrices(ranks):
+    """Random A (I, R) and B (R, O) by path."""
+    generator = np.random.default_rng(0)
+    return {
+        path: tuple(
+            generator.normal(size=shape).astype("float32") for shape in ((LINEARS[path][0], r), (r, LINEARS[path][1]))
+        )
+        for path, r in ranks.items()
+    }
 
 
-def test_we_load_an_adapter_of_peft(tmp_path):
-    import peft
-    import torch
-
-    backbone = make()
-    torch.manual_seed(0)
-    config = peft.LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
-    adapted = peft.get_peft_model(oracles.transformers_model(backbone), config).eval()
-    adapted.save_pretrained(tmp_path)
-    with torch.no_grad():
-        expected = adapted(input_ids=torch.tensor(IDS, dtype=torch.long)).logits.numpy()
-    lora.load_adapter(backbone, tmp_path)
-    assert len(lora.adapters(backbone)) == 4
-    logits = ops.convert_to_numpy(backbone.token_embedding.project(backbone({"token_ids": IDS})))
-    np.testing.assert_allclose(logits, expected, atol=oracles.TOLERANCE)
+def names(*ends):
+    return [path for path in LINEARS if path.endswith(ends)]
 
 
 @pytest.fixture
 def saved(tmp_path):
-    backbone = make()
-    backbone.enable_lora(4)
-    fill(backbone)
-    lora.save_adapter(backbone, tmp_path)
+    """A folder with adapters of rank 4 on all queries and values."""
+    peft.write(tmp_path, matrices(dict.fromkeys(names("query", "value"), 4)), list(LINEARS), ARGUMENTS, BASE)
     return tmp_path
 
 
 def change_config(folder, **changes):
-    path = folder / "adapter_config.json"
+    path = folder / peft.CONFIG_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def change_tensors(folder, change):
-    import safetensors.numpy
-
-    path = folder / "adapter_model.safetensors"
+    path = folder / peft.WEIGHTS_FILE
     tensors = safetensors.numpy.load_file(path)
     change(tensors)
     safetensors.numpy.save_file(tensors, path)
 
 
-KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+def refusal(folder):
+    with pytest.raises(InputError) as error:
+        read_adapter(folder, SIZES)
+    for problem in error.value.problems:
+        assert all((problem.what, problem.where, problem.found, problem.action)) and len(str(problem)) < 2000
+    return str(error.value)
+
+
+# --- what was written comes back
+
+
+@pytest.mark.parametrize(
+    "ranks",
+    [
+        dict.fromkeys(names("query", "value"), 4),
+        {path: 8 if path.endswith("query") else 2 for path in names("query", "value")},
+        {QUERY: 4, VALUE: 3, "transformer_layer_1/self_attention/query": 1},
+        {path: index + 1 for index, path in enumerate(LINEARS)},
+    ],
+)
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_every_layer_keeps_its_rank_and_scale(tmp_path, ranks, use_rslora):
+    alphas = {path: 0.5 + index % 3 for index, path in enumerate(ranks)}
+    arguments = ARGUMENTS | {"alpha_pattern": alphas, "use_rslora": use_rslora}
+    written = matrices(ranks)
+    peft.write(tmp_path, written, list(LINEARS), arguments, BASE)
+    with open_adapter(tmp_path, SIZES) as adapter:
+        assert (adapter.rank, adapter.alpha, adapter.dropout, adapter.base) == (4, 6.0, 0.1, BASE)
+        assert (
+            adapter.ranks == ranks and adapter.alphas == alphas and list(adapter.ranks) == [*filter(ranks.get, LINEARS)]
+        )
+    found = read_adapter(tmp_path, SIZES)
+    for path, (a_IR, b_RO, one_scale) in found.items():
+        np.testing.assert_array_equal(a_IR, written[path][0])
+        np.testing.assert_array_equal(b_RO, written[path][1])
+        assert one_scale == alphas[path] / (np.sqrt(ranks[path]) if use_rslora else ranks[path])
+
+
+def test_equal_layers_of_a_name_share_one_entry_of_a_pattern(tmp_path):
+    ranks = {path: 8 if path.endswith("query") else 4 for path in names("query", "value")} | {VALUE: 2}
+    peft.write(tmp_path, matrices(ranks), list(LINEARS), ARGUMENTS, BASE)
+    config = json.loads((tmp_path / peft.CONFIG_FILE).read_text())
+    assert config["rank_pattern"] == {"q_proj": 8, "model.layers.1.self_attn.v_proj": 2}
+    assert config["alpha_pattern"] == {} and config["r"] == 4
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_types_are_read_as_float32(saved, dtype):
+    exact = read_adapter(saved, SIZES)
+    numpy_dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    change_tensors(saved, lambda tensors: tensors.update({k: v.astype(numpy_dtype) for k, v in tensors.items()}))
+    for path, (a_IR, b_RO, _) in read_adapter(saved, SIZES).items():
+        assert a_IR.dtype == b_RO.dtype == np.float32
+        np.testing.assert_array_equal(a_IR, exact[path][0].astype(numpy_dtype).astype("float32"))
+        np.testing.assert_array_equal(b_RO, exact[path][1].astype(numpy_dtype).astype("float32"))
+
+
+# --- keys of the configuration
+
+
+def fields_of(module, *classes):
+    """Names of the annotated fields of PEFT's dataclasses, without importing torch."""
+    folder = Path(importlib.util.find_spec("peft").submodule_search_locations[0])
+    tree = ast.parse((folder / module).read_text())
+    return {
+        line.target.id
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name in classes
+        for line in node.body
+        if isinstance(line, ast.AnnAssign)
+    }
+
+
+def test_every_key_of_peft_is_in_exactly_one_list():
+    keys = fields_of("tuners/lora/config.py", "LoraConfig") | fields_of("config.py", "PeftConfigMixin", "PeftConfig")
+    assert len(keys) > 35
+    lists = [*USED, *IRRELEVANT, *REFUSED]
+    assert sorted(lists) == sorted(keys)
+
+
+@pytest.mark.parametrize("key", sorted(REFUSED))
+def test_what_changes_the_function_is_refused_by_name(saved, key):
+    for unused in REFUSED[key]:
+        change_config(saved, **{key: unused})
+        assert len(read_adapter(saved, SIZES)) == 4
+    change_config(saved, **{key: {"bias": "all", "init_lora_weights": "pissa_niter_4"}.get(key, {"x": 1})})
+    assert f"{key}=" in refusal(saved)
+
+
+@pytest.mark.parametrize("value", [1, 0, True, [0], {"a": None}, "yes"])
+def test_keys_of_a_newer_peft_are_refused_unless_unset(saved, value):
+    change_config(saved, new_method=None, other_method={}, third=False)
+    read_adapter(saved, SIZES)
+    change_config(saved, new_method=value)
+    assert "new_method=" in refusal(saved)
+
+
+def test_all_unsupported_keys_are_named_at_once(saved):
+    change_config(saved, use_dora=True, lora_bias=True, modules_to_save=["lm_head"])
+    message = refusal(saved)
+    assert "3 keys" in message and all(name in message for name in ("use_dora=true", "lora_bias", '["lm_head"]'))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"r": 0},
+        {"r": 4.0},
+        {"r": True},
+        {"r": "4"},
+        {"lora_alpha": 0},
+        {"lora_alpha": None},
+        {"lora_dropout": 1},
+        {"lora_dropout": "a"},
+        {"use_rslora": 1},
+        {"rank_pattern": [4]},
+        {"rank_pattern": {"q_proj": 0}},
+        {"alpha_pattern": {"q_proj": "2"}},
+        {"rank_pattern": {"(": 2}},
+        {"target_modules": {"q_proj": 1}},
+        {"target_modules": [1]},
+        {"layers_to_transform": "0"},
+        {"layers_to_transform": [True]},
+        {"peft_type": "LOHA"},
+    ],
+)
+def test_impossible_values_are_named(saved, changes):
+    change_config(saved, **changes)
+    assert next(iter(changes)) in refusal(saved)
+
+
+@pytest.mark.parametrize("key", ["r", "lora_alpha"])
+def test_missing_keys_are_named(saved, key):
+    path = saved / peft.CONFIG_FILE
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
+    assert f"{key} is missing" in refusal(saved)
+
+
+# --- patterns and targets mean what they mean in PEFT
+
+MODULES = [peft._module(path) for path in LINEARS]
+
+
+def stated(folder, **changes):
+    change_config(folder, **changes)
+    return read_config(folder / peft.CONFIG_FILE)
+
+
+@pytest.mark.parametrize(
+    ("expression", "matched"),
+    [
+        ("q_proj", r"layers\.[01]\.self_attn\.q_proj"),
+        ("self_attn.q_proj", r"layers\.[01]\.self_attn\.q_proj"),
+        ("^model.layers.0.self_attn.q_proj", r"layers\.0\.self_attn\.q_proj"),
+        (r"model\.layers\.1\..*_proj", r"layers\.1\..*"),
+        (r"layers\.\d+\.mlp\.(gate|up)_proj", r"layers\.[01]\.mlp\.(gate|up)_proj"),
+        ("_proj", "never"),  # an end counts from a dot
+        ("q_pro", "never"),
+        ("^q_proj", "never"),
+    ],
+)
+def test_patterns(saved, expression, matched):
+    later = r"model\.layers\.[01]\.self_attn\.q_proj"  # the first that matches counts
+    config = stated(saved, rank_pattern={expression: 7, later: 5}, alpha_pattern={expression: 0.5})
+    for module in MODULES:
+        hit = re.search(matched + "$", module) is not None
+        assert config.rank_of(module) == (7 if hit else 5 if module.endswith("q_proj") else 4)
+        assert config.alpha_of(module) == (0.5 if hit else 6.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"target_modules": ["q_proj", "mlp.up_proj"]}, ("q_proj", "up_proj")),
+        ({"target_modules": ["layers.0.self_attn.q_proj"]}, ("0.self_attn.q_proj",)),
+        ({"target_modules": ["proj"]}, ("never",)),
+        ({"target_modules": r"model\.layers\.1\..*q_proj"}, ("1.self_attn.q_proj",)),
+        ({"target_modules": "q_proj"}, ("never",)),  # an expression is for whole names
+        ({"target_modules": "all-linear"}, ("proj",)),
+        ({"target_modules": ["q_proj"], "exclude_modules": ["1.self_attn.q_proj"]}, ("0.self_attn.q_proj",)),
+        ({"target_modules": ["q_proj"], "exclude_modules": r".*\.0\..*"}, ("1.self_attn.q_proj",)),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [1]}, ("1.self_attn.q_proj",)),
+        ({"target_modules": ["q_proj"], "layers_to_transform": 0}, ("0.self_attn.q_proj",)),
+        ({"target_modules": ["q_proj"], "layers_to_transform": []}, ("q_proj",)),
+        ({"target_modules": []}, ("never",)),
+    ],
+)
+def test_targets(saved, changes, expected):
+    assert stated(saved, **changes).targeted(MODULES) == [name for name in MODULES if name.endswith(expected)]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        r"(a+)+$",
+        r"(.*)*x",
+        r".*.*.*x",
+        "(a|aa)(a|aa)(a|aa)(a|aa)b",
+        r"(\w)\1",
+        "(?=a)b",
+        "a" * 201 + "|",
+        "(a{1,9}){9}",
+    ],
+)
+@pytest.mark.parametrize("key", ["rank_pattern", "target_modules"])
+def test_expressions_that_could_take_for_ever_are_refused(saved, key, expression):
+    change_config(saved, **{key: {expression: 2} if key == "rank_pattern" else expression})
+    started = time.monotonic()
+    assert "too complex" in refusal(saved)
+    assert time.monotonic() - started < 1
+
+
+def test_too_many_expressions_are_refused(saved):
+    change_config(saved, rank_pattern={f".*q{index}": 2 for index in range(65)})
+    assert "65 regular expressions" in refusal(saved)
+
+
+# --- damage
 
 
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (lambda folder: (folder / "adapter_config.json").unlink(), "adapter_config.json"),
-        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "adapter_model.safetensors"),
-        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}"), "cannot be read"),
-        (lambda folder: change_config(folder, r=8), "pair of rank 8"),
-        (lambda folder: change_config(folder, use_dora=True), "use_dora is not supported"),
-        (lambda folder: change_config(folder, peft_type="LOHA"), "not LoRA"),
-        (lambda folder: change_tensors(folder, lambda tensors: tensors.pop(KEY)), "pair of rank 4"),
-        (
-            lambda folder: change_tensors(folder, lambda tensors: tensors.update(x=tensors[KEY])),
-            "no adapter of a Llama",
-        ),
-        (lambda folder: change_tensors(folder, lambda tensors: tensors.clear()), "no adapter"),
+        (lambda folder: (folder / peft.CONFIG_FILE).unlink(), "adapter_config.json"),
+        (lambda folder: (folder / peft.CONFIG_FILE).write_text('{"r": 1, "r": 2}'), "'r' stands twice"),
+        (lambda folder: (folder / peft.WEIGHTS_FILE).unlink(), "adapter_model.safetensors"),
+        (lambda folder: (folder / peft.WEIGHTS_FILE).write_bytes(b"\x08\0\0\0\0\0\0\0{}"), "truncated"),
+        (lambda folder: change_config(folder, r=8), "lora_A (4, 32) instead of (8, 32)"),
+        (lambda folder: change_config(folder, rank_pattern={"v_proj": 2}), "lora_B (16, 4) instead of (16, 2)"),
+        (lambda folder: change_tensors(folder, lambda t: t.pop(KEY)), "query: no lora_A"),
+        (lambda folder: change_tensors(folder, lambda t: t.update({KEY: t[KEY].T.copy()})), "lora_A (32, 4) instead"),
+        (lambda folder: change_tensors(folder, lambda t: t.update({KEY: t[KEY] * np.nan})), KEY),
+        (lambda folder: change_tensors(folder, lambda t: t.clear()), "holds no adapter"),
     ],
 )
-def test_damaged_adapters_are_refused(saved, damage, named):
+def test_damage_is_named(saved, damage, named):
     damage(saved)
-    backbone = make()
-    with pytest.raises(InputError, match=named):
-        lora.load_adapter(backbone, saved)
-    assert lora.adapters(backbone) == {}
+    assert named in refusal(saved)
 
 
-def test_adapters_of_another_base_or_shape_are_refused(saved):
-    with pytest.raises(InputError, match="other base weights"):
-        lora.load_adapter(make(seed=1), saved)
-    with pytest.raises(InputError, match="layers that the model lacks"):
-        lora.load_adapter(LlamaBackbone(40, 1, 4, 32, 48, 2), saved)
-    with pytest.raises(InputError, match="shapes do not fit"):
-        lora.load_adapter(LlamaBackbone(40, 2, 4, 64, 48, 2), saved)
-    prepared = make()
-    prepared.enable_lora(4, alpha=1)
-    with pytest.raises(InputError, match="does not fit the adapters"):
-        lora.load_adapter(prepared, saved)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base_model.model.layers.0.self_attn.q_proj.lora_A.weight",
+        "model.layers.0.self_attn.q_proj.lora_A.weight",
+        "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight",
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight",
+        "base_model.model.model.layers.00.self_attn.q_proj.lora_A.weight",
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector",
+        "base_model.model.model.layers.0.mlp.router.lora_A.weight",
+        "base_model.model.model.embed_tokens.lora_embedding_A",
+        "base_model.model.lm_head.lora_A.weight",
+    ],
+)
+def test_tensors_of_other_models_are_refused_by_name(saved, name):
+    change_tensors(saved, lambda tensors: tensors.update({name: tensors[KEY]}))
+    message = refusal(saved)
+    assert name in message and "no adapter of a Llama" in message
 
 
-def test_a_base_in_another_precision_is_accepted_with_a_warning(saved, caplog):
-    lora.load_adapter(make(dtype="bfloat16"), saved)
-    assert "cannot be compared" in caplog.text
+def test_a_lost_layer_is_missed(saved):
+    change_tensors(saved, lambda tensors: [tensors.pop(key) for key in list(tensors) if "layers.1.self_attn.v" in key])
+    assert "1 modules" in refusal(saved) and "model.layers.1.self_attn.v_proj" in refusal(saved)
+    change_config(saved, target_modules=["q_proj"])
+    assert "does not target them" in refusal(saved) and "model.layers.0.self_attn.v_proj" in refusal(saved)
 
 
-def test_a_failed_save_leaves_the_old_adapter(saved, monkeypatch):
-    files = {path.name: path.read_bytes() for path in saved.iterdir()}
-    backbone = make()
-    backbone.enable_lora(2)
-
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("llama_exp.formats.peft.os.fsync", full)
-    with pytest.raises(StorageError, match="adapter_model.safetensors"):
-        lora.save_adapter(backbone, saved)
-    assert {path.name: path.read_bytes() for path in saved.iterdir()} == files
+def test_another_architecture_is_refused(saved):
+    for changes, named in (
+        ({"num_layers": 1}, "transformer_layer_1/self_attention/query"),
+        ({"hidden_dim": 64}, "lora_A (4, 32) instead of (4, 64)"),
+        ({"num_key_value_heads": 4}, "lora_B (16, 4) instead of (32, 4)"),
+        ({"num_layers": 3}, "model.layers.2.self_attn.q_proj"),
+    ):
+        with pytest.raises(InputError) as error:
+            read_adapter(saved, SIZES | changes)
+        assert named in str(error.value)
 
 
-def test_saving_without_adapters_raises(tmp_path):
-    with pytest.raises(ValueError, match="no adapters to save"):
-        lora.save_adapter(make(), tmp_path)
+def test_pickles_are_never_read(saved):
+    (saved / peft.WEIGHTS_FILE).rename(saved / peft.PICKLE_FILE)
+    message = refusal(saved)
+    assert "pickle" in message and peft.WEIGHTS_FILE in message
+
+
+@pytest.mark.parametrize("file", [peft.CONFIG_FILE, peft.WEIGHTS_FILE])
+def test_pipes_and_links_out_are_refused(saved, tmp_path_factory, file):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / file
+    (saved / file).rename(elsewhere)
+    (saved / file).symlink_to(elsewhere)
+    assert "leads out" in refusal(saved)
+    (saved / file).unlink()
+    os.mkfifo(saved / file)
+    assert "not an ordinary file" in refusal(saved)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"digest": "a"}', '{"digest": 1, "variable_dtype": "float32"}'])
+def test_damaged_metadata_is_refused(saved, text):
+    path = saved / peft.WEIGHTS_FILE
+    safetensors.numpy.save_file(safetensors.numpy.load_file(path), path, metadata={peft.METADATA_KEY: text})
+    assert str(path) in refusal(saved)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_files_are_read_or_refused(saved, seed):
+    generator = np.random.default_rng(seed)
+    for file in (peft.CONFIG_FILE, peft.WEIGHTS_FILE):
+        original = (saved / file).read_bytes()
+        limit = min(len(original), 1500)  # the header
+        for _ in range(60):
+            data = bytearray(original)
+            for position in generator.integers(0, limit, 1 + generator.integers(3)):
+                data[position] = generator.integers(256)
+            (saved / file).write_bytes(bytes(data[: generator.integers(1, len(data) + 1)] if seed % 2 else data))
+            try:
+                read_adapter(saved, SIZES)
+            except InputError:
+                continue
+        (saved / file).write_bytes(original)
+    assert len(read_adapter(saved, SIZES)) == 4
+
+
+def test_what_is_no_adapter_is_refused(tmp_path):
+    (tmp_path / "file.bin").write_bytes(b"nothing")
+    for path, named in ((tmp_path / "file.bin", "no adapter"), (tmp_path / "absent", "absent"), (tmp_path, "file.bin")):
+        assert named in refusal(path)
