@@ -1,0 +1,127 @@
+"""What a model should compute, layer by layer: a forward pass in NumPy, straight from the files. Imports no framework.
+
+Written from the papers and apart from `llama_exp.models`, so that the two can be held against each other. Weights are
+rounded to the model's own type and everything else is float64; one matrix is in memory at a time.
+
+Shape letters: B batch, S positions, D hidden_dim, I inputs, O outputs of a linear layer, N query heads, K key/value
+heads, G = N / K query heads that share keys and values, H head_dim, E = H / 2, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, REVERSE_EMBEDDINGS
+from llama_exp.formats.checkpoint import Checkpoint, Tensor
+
+COLUMNS = 4096  # of a matrix that are float64 at a time
+
+
+def layer_outputs(
+    checkpoint: Checkpoint, token_ids_BS: np.ndarray, dtype: np.dtype | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Hidden states after every layer, and the logits.
+
+    Args:
+        checkpoint: open, with floating-point weights.
+        token_ids_BS: integers; no padding, positions count from 0.
+        dtype: that the weights are rounded to, the variables' type of the model to compare with; None: as stored.
+
+    Yields:
+        Path of a layer and its output (B, S, D) float64, in order: the token embedding, the blocks, the final norm;
+        at last `logits` and (B, S, V).
+    """
+    config, weights = checkpoint.config, _Weights(checkpoint.tensors, dtype)
+    x_BSD = weights.rows(EMBEDDINGS, token_ids_BS)
+    yield "token_embedding", x_BSD
+    turn_SE = _turn(config, token_ids_BS.shape[1])
+    for index in range(config["num_layers"]):
+        block = f"transformer_layer_{index}"
+        x_BSD = x_BSD + _attention(config, weights, f"{block}/self_attention", x_BSD, turn_SE)
+        x_BSD = x_BSD + _feedforward(config, weights, block, x_BSD)
+        yield block, x_BSD
+    x_BSD = _norm(x_BSD, weights.vector(FINAL_NORM), config["layer_norm_epsilon"])
+    yield FINAL_NORM.rpartition("/")[0], x_BSD
+    if config["tie_word_embeddings"]:
+        yield "logits", weights.linear(x_BSD, EMBEDDINGS, transposed=True)
+    else:
+        yield "logits", weights.linear(x_BSD, REVERSE_EMBEDDINGS)
+
+
+class _Weights:
+    """The tensors of a checkpoint, read when they are used and not kept."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], dtype: np.dtype | None):
+        self._tensors, self._dtype = tensors, dtype
+
+    def vector(self, path: str) -> np.ndarray:
+        return self._tensors[path].read(self._dtype).astype(np.float64)
+
+    def rows(self, path: str, indices: np.ndarray) -> np.ndarray:
+        return self._tensors[path].read(self._dtype)[indices].astype(np.float64)
+
+    def linear(self, x: np.ndarray, path: str, transposed: bool = False) -> np.ndarray:
+        """The product of x (..., I) and a stored matrix (I, O), or (O, I) if `transposed`."""
+        matrix = self._tensors[path].read(self._dtype)
+        matrix_IO = matrix.T if transposed else matrix
+        output = np.empty((*x.shape[:-1], matrix_IO.shape[1]))
+        for start in range(0, matrix_IO.shape[1], COLUMNS):
+            columns = slice(start, start + COLUMNS)
+            output[..., columns] = x @ matrix_IO[:, columns].astype(np.float64)
+        return output
+
+
+def _norm(x_BSD: np.ndarray, scale_D: np.ndarray, epsilon: float) -> np.ndarray:
+    """Root mean square norm (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+    return x_BSD / np.sqrt(np.mean(np.square(x_BSD), axis=-1, keepdims=True) + epsilon) * scale_D
+
+
+def _attention(config: Mapping, weights: _Weights, path: str, x_BSD: np.ndarray, turn_SE: np.ndarray) -> np.ndarray:
+    """Causal attention with rotary positions and shared keys and values (Ainslie et al. 2023, arXiv:2305.13245)."""
+    B, S, _ = x_BSD.shape
+    N, K = config["num_query_heads"], config["num_key_value_heads"]
+    H = config["hidden_dim"] // N
+    normed_BSD = _norm(x_BSD, weights.vector(f"{path}_layernorm/scale"), config["layer_norm_epsilon"])
+    query = weights.linear(normed_BSD, f"{path}/query/kernel").reshape(B, S, K, N // K, H)
+    key = weights.linear(normed_BSD, f"{path}/key/kernel").reshape(B, S, K, 1, H)
+    value = weights.linear(normed_BSD, f"{path}/value/kernel").reshape(B, S, K, H)
+    query, key = _turned(query, turn_SE), _turned(key, turn_SE)[..., 0, :]
+    scores_BKGST = np.einsum("bskgh,btkh->bkgst", query, key) / np.sqrt(H)
+    scores_BKGST[..., np.triu(np.ones((S, S), bool), k=1)] = -np.inf
+    shares_BKGST = np.exp(scores_BKGST - scores_BKGST.max(axis=-1, keepdims=True))
+    shares_BKGST /= shares_BKGST.sum(axis=-1, keepdims=True)
+    mixed_BSD = np.einsum("bkgst,btkh->bskgh", shares_BKGST, value).reshape(B, S, N * H)
+    return weights.linear(mixed_BSD, f"{path}/attention_output/kernel")
+
+
+def _feedforward(config: Mapping, weights: _Weights, block: str, x_BSD: np.ndarray) -> np.ndarray:
+    """SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
+    normed_BSD = _norm(x_BSD, weights.vector(f"{block}/feedforward_layernorm/scale"), config["layer_norm_epsilon"])
+    gate = weights.linear(normed_BSD, f"{block}/feedforward_gate_dense/kernel")
+    inner = weights.linear(normed_BSD, f"{block}/feedforward_intermediate_dense/kernel")
+    with np.errstate(over="ignore"):  # exp of a large number: the gate is 0 then
+        inner *= gate / (1 + np.exp(-gate))
+    return weights.linear(inner, f"{block}/feedforward_output_dense/kernel")
+
+
+def _turned(x: np.ndarray, turn_SE: np.ndarray) -> np.ndarray:
+    """Rotary embedding of x (B, S, K, heads, H): numbers e and e + E of a head are one complex number, turned."""
+    E = x.shape[-1] // 2
+    turned = (x[..., :E] + 1j * x[..., E:]) * turn_SE[:, None, None, :]
+    return np.concatenate([turned.real, turned.imag], axis=-1)
+
+
+def _turn(config: Mapping, num_positions: int) -> np.ndarray:
+    """The complex number of absolute value 1 that each pair is multiplied by at each position, (S, E)."""
+    E = config["hidden_dim"] // config["num_query_heads"] // 2
+    frequency_E = config["rope_max_wavelength"] ** (-np.arange(E) / E)
+    if config["rope_frequency_adjustment_factor"] is not None:
+        # Llama 3.1: slow pairs are slowed down, quick ones are left, and between them the two are mixed.
+        rounds_E = config["rope_pretraining_sequence_length"] * frequency_E / (2 * np.pi)
+        low, high = config["rope_low_freq_factor"], config["rope_high_freq_factor"]
+        kept_E = np.clip((rounds_E - low) / (high - low), 0, 1)
+        frequency_E = frequency_E * (kept_E + (1 - kept_E) / config["rope_frequency_adjustment_factor"])
+    position_S = np.arange(num_positions) / config["rope_position_scaling_factor"]
+    return np.exp(1j * np.outer(position_S, frequency_E))
