@@ -1,4 +1,4 @@
-"""Tokenizers from files: a preset folder in KerasHub's format, a SentencePiece model, a `tokenizer.json`."""
+"""Tokenizers from files: a preset folder in KerasHub's format, a SentencePiece model, a `tokenizer.json`, GGUF."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp.formats.json_file import inside, read_json
-from llama_exp.tokenizer import companions
+from llama_exp.tokenizer import companions, gguf
 from llama_exp.tokenizer.byte_pair import BytePairTokenizer
 from llama_exp.tokenizer.companions import read_bytes, rejected
 from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
@@ -21,12 +21,14 @@ AGAIN = "download or export it again"
 
 
 def load(folder: str | Path) -> BytePairTokenizer | SentencePieceTokenizer | HuggingFaceTokenizer:
-    """The tokenizer of a model's folder: ours, KerasHub's (Llama 2 or 3), or Hugging Face's.
+    """The tokenizer of a model's folder: ours, KerasHub's (Llama 2 or 3), or Hugging Face's; or that of a GGUF file.
 
     Raises:
         InputError: no tokenizer there, one of a kind that is not supported, or damaged files.
     """
     folder = Path(folder)
+    if _is_gguf(folder):
+        return gguf.load_gguf(folder)
     path = inside(folder, TOKENIZER)
     if not path.exists() and (folder / SENTENCE_PIECE).exists():
         return _load_sentence_piece_of_hugging_face(folder)
@@ -49,8 +51,14 @@ def load(folder: str | Path) -> BytePairTokenizer | SentencePieceTokenizer | Hug
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether there is something for `load` in a folder."""
+    """Whether there is something for `load` in a folder or a GGUF file."""
+    if _is_gguf(folder):
+        return gguf.has_tokenizer(folder)
     return any((folder / name).exists() for name in (TOKENIZER, SENTENCE_PIECE))
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.is_file() or path.suffix == ".gguf" and not path.is_dir()
 
 
 def load_sentence_piece(path: str | Path) -> SentencePieceTokenizer:
