@@ -9,7 +9,7 @@ import pytest
 from adapted import IDS, fill, hidden, make
 from keras import ops
 
-from llama_exp import lora
+from llama_exp import lora, model
 from llama_exp.errors import InputError, StorageError
 from llama_exp.formats.adapter import read_adapter
 from llama_exp.models import LlamaBackbone
@@ -51,12 +51,12 @@ def test_peft_loads_our_adapter(tmp_path, targets):
     import peft
 
     backbone = make()
-    model = oracles.transformers_model(backbone)
-    plain = torch_logits(model)
+    other = oracles.transformers_model(backbone)
+    plain = torch_logits(other)
     backbone.enable_lora(4, alpha=6, use_rslora=True, targets=targets)
     fill(backbone)
     lora.save_adapter(backbone, tmp_path)
-    expected = torch_logits(peft.PeftModel.from_pretrained(model, str(tmp_path)).eval())
+    expected = torch_logits(peft.PeftModel.from_pretrained(other, str(tmp_path)).eval())
     assert np.abs(expected - plain).max() > 0.1
     np.testing.assert_allclose(logits(backbone), expected, atol=oracles.TOLERANCE)
 
@@ -247,3 +247,28 @@ def test_a_failed_save_leaves_the_old_adapter(saved, monkeypatch):
 def test_saving_without_adapters_raises(tmp_path):
     with pytest.raises(ValueError, match="no adapters to save"):
         lora.save_adapter(make(), tmp_path)
+
+
+# --- the model of a run
+
+
+def test_a_run_starts_from_keras_hubs_adapter(tmp_path):
+    backbone = make()
+    theirs = of_keras_hub(backbone, tmp_path / "x.lora.h5")
+    backbone.save_to_preset(tmp_path / "preset")
+    section = {"rank": 3, "alpha": 3.0, "dropout": 0.2, "use_rslora": False, "targets": ["query", "value"]}
+    section["source"] = str(tmp_path / "x.lora.h5")
+    arguments = {"policy": "float32", "preset_dir": tmp_path / "preset", "remat": False, "seed": 1}
+
+    def factory(dtype):
+        return LlamaBackbone(40, 2, 4, 32, 48, 2, dtype=dtype)
+
+    built = model.build(factory, lora=section, **arguments)
+    expected = ops.convert_to_numpy(theirs({"token_ids": IDS, "padding_mask": np.ones_like(IDS)}))
+    np.testing.assert_allclose(hidden(built), expected, atol=oracles.EXACT_TOLERANCE)
+    assert {v.path for v in built.trainable_variables} == set(lora.adapter_variables(built))
+    count = sum(int(np.prod(v.shape)) for v in built.trainable_variables)
+    assert count == model.count_lora_parameters(built.get_config(), section)
+    assert {layer.dropout for layer in lora.adapters(built).values()} == {0.2}
+    with pytest.raises(InputError, match="a scale of 1, so alpha is the rank"):
+        model.build(factory, lora=section | {"alpha": 16.0}, **arguments)
