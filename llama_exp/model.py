@@ -5,6 +5,7 @@ Importing this module imports no framework: the count serves the plan that is pr
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -43,11 +44,15 @@ def build(
     from llama_exp import precision
 
     keras.utils.set_random_seed(seed)
-    backbone = backbone_factory(dtype=precision.policy(policy))
-    if preset_dir is not None:
-        from llama_exp.formats import keras_hub
+    factory = functools.partial(backbone_factory, dtype=precision.policy(policy))
+    if preset_dir is None:
+        backbone = factory()
+    else:
+        from llama_exp.formats import open_checkpoint
+        from llama_exp.models import weights
 
-        keras_hub.load_weights(backbone, preset_dir)
+        with open_checkpoint(preset_dir) as checkpoint:
+            backbone = weights.filled(factory, checkpoint)
     if lora["rank"] > 0:
         lora_source.start(backbone, **lora)
     backbone.remat = remat

@@ -219,10 +219,12 @@ def _resolved_preset(config: Config) -> preset.Resolved | None:
 
 def _check_preset(config: Config, preset_folder: Path) -> None:
     """Compares the preset with the config's shape, so that no large model is built in vain."""
-    from llama_exp.formats import keras_hub
+    from llama_exp.formats import open_checkpoint
+    from llama_exp.formats.checkpoint import agreed
 
     stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
-    keras_hub.check_preset(preset_folder, stated)
+    with open_checkpoint(preset_folder) as checkpoint:
+        agreed(checkpoint, stated)
 
 
 def _build_data(config: Config, preset_folder: Path | None):

@@ -13,17 +13,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from llama_exp.architecture import SIZES
+from llama_exp.architecture import EMBEDDINGS, REVERSE_EMBEDDINGS, SIZES, check_arguments, count_parameters
 from llama_exp.errors import InputError, Problem
 
 logger = logging.getLogger(__name__)
 
 SHAPE_KEYS = (*SIZES, "tie_word_embeddings")
+# Several times those of any published Llama. A file of a few bytes must not be able to ask for a machine's memory.
+MAX_SIZES = {
+    "vocabulary_size": 1 << 24,
+    "num_layers": 1 << 11,
+    "num_query_heads": 1 << 12,
+    "hidden_dim": 1 << 18,
+    "intermediate_dim": 1 << 20,
+    "num_key_value_heads": 1 << 12,
+}
+MAX_PARAMETERS = 10**13
 
 
 @dataclass(frozen=True)
@@ -111,3 +121,57 @@ def require_agreement(checkpoint: Checkpoint, stated: Mapping) -> None:
         )
     if problems:
         raise InputError(*problems)
+
+
+def require_possible(config: Mapping, where: str) -> None:
+    """Fails if no model has such sizes, before anything of that size is made.
+
+    Args:
+        config: every constructor argument, of the right types.
+        where: file that the sizes come from, for messages.
+
+    Raises:
+        InputError: too large, or a combination that the backbone refuses.
+    """
+    action = "choose another model, or download this one again"
+    large = [f"{key}={config[key]}, limit {limit}" for key, limit in MAX_SIZES.items() if config[key] > limit]
+    if large:
+        raise InputError(Problem("no Llama is that large", where, "; ".join(large), action))
+    try:
+        check_arguments(**config)
+    except ValueError as error:
+        raise InputError(Problem("the architecture is impossible", where, str(error), action)) from error
+    if (count := count_parameters(config)) > MAX_PARAMETERS:
+        raise InputError(
+            Problem("no Llama is that large", where, f"{count} parameters, limit {MAX_PARAMETERS}", action)
+        )
+
+
+def tied(checkpoint: Checkpoint) -> Checkpoint:
+    """The same model with `tie_word_embeddings`: the output matrix is dropped if it is the embedding table.
+
+    Some writers store a tied matrix twice.
+
+    Raises:
+        InputError: the two differ in a single value.
+    """
+    tensors = dict(checkpoint.tensors)
+    output, table = tensors.pop(REVERSE_EMBEDDINGS, None), tensors[EMBEDDINGS]
+    if output is not None and not np.array_equal(output.read(None), table.read(None).T):
+        what = "the output matrix is not the embedding table, so the embeddings cannot be tied"
+        action = "set tie_word_embeddings to false, or choose another model"
+        raise InputError(Problem(what, output.origin, "tie_word_embeddings=true", action))
+    return replace(checkpoint, config=checkpoint.config | {"tie_word_embeddings": True}, tensors=tensors)
+
+
+def agreed(checkpoint: Checkpoint, stated: Mapping) -> Checkpoint:
+    """The checkpoint as a caller wants it: tied if `stated` says so and the values allow it, the same otherwise.
+
+    Raises:
+        InputError: as `require_agreement` and `tied`.
+    """
+    if stated.get("tie_word_embeddings") and not checkpoint.config["tie_word_embeddings"]:
+        require_agreement(checkpoint, {key: value for key, value in stated.items() if key != "tie_word_embeddings"})
+        return tied(checkpoint)
+    require_agreement(checkpoint, stated)
+    return checkpoint

@@ -1,22 +1,23 @@
 """The `config.json` of a KerasHub preset <-> constructor arguments of `LlamaBackbone`.
 
-The file is data: every key is checked and copied by name, no class named in it is looked up or built.
+The file is data: every key is checked and copied by name, no class named in it is looked up or built. The same holds
+for the dtype policies in it, which are how KerasHub says that a model is quantized.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from llama_exp.architecture import ROPE_ADJUSTMENT, SIZES
+from llama_exp.architecture import DEFAULTS, ROPE_ADJUSTMENT, SIZES, linear_shapes
 from llama_exp.errors import InputError, Problem
-
-logger = logging.getLogger(__name__)
+from llama_exp.formats.checkpoint import Quantization, require_possible
+from llama_exp.formats.json_file import inside, read_json
 
 CONFIG_FILE = "config.json"
-MAX_CONFIG_BYTES = 1 << 20  # published ones have 1 to 60 KB
 REGISTERED_NAMES = frozenset(
     f"{package}>{name}" for package in ("keras_nlp", "keras_hub") for name in ("LlamaBackbone", "Llama3Backbone")
 )
@@ -24,115 +25,119 @@ REGISTERED_NAMES = frozenset(
 FILE_KEYS = frozenset(
     {"module", "class_name", "config", "registered_name", "assets", "weights", "build_config", "compile_config"}
 )
-SHAPE_KEYS = (*SIZES, "tie_word_embeddings")
 NUMBER_KEYS = ("rope_max_wavelength", "rope_position_scaling_factor", "layer_norm_epsilon", "dropout")
 OLD_NAMES = {"rope_scaling_factor": "rope_position_scaling_factor"}
 # Not arguments of the architecture: how it is called, and what the precision policy decides here.
 IGNORED_KEYS = frozenset({"name", "trainable", "dtype"})
+# Published presets lack the scaling of their original, or have another epsilon: KerasHub's converter dropped them.
+DOUBTFUL = frozenset({"layer_norm_epsilon", "rope_position_scaling_factor", *ROPE_ADJUSTMENT})
+# The modes of Keras' quantized policies: int8, int4 with one scale per output, int4/128 with one per 128 inputs.
+QUANTIZED_MODE = re.compile(r"(int8|int4)(?:/(-1|[1-9][0-9]{0,5}))?")
+FLOAT_POLICIES = frozenset(
+    prefix + name for prefix in ("", "mixed_") for name in ("float16", "bfloat16", "float32", "float64")
+)
+TOKEN_EMBEDDING = "token_embedding"
+# A key of ours beside Keras' own, which KerasHub does not read: its int8 layers always round their inputs.
+QUANTIZE_ACTIVATIONS = "quantize_activations"
+NAMES_SHOWN = 8
 
 
-def read_config(folder: Path) -> dict:
-    """Constructor arguments from `config.json`, under their newer names, as far as the file states them.
+class Stated(NamedTuple):
+    """What a configuration says.
+
+    config: constructor arguments, defaults filled in; without `tie_word_embeddings` where the file does not say.
+    quantization: None for floating-point weights.
+    """
+
+    config: dict
+    quantization: Quantization | None
+
+
+def read_config(folder: Path) -> Stated:
+    """The constructor arguments in `config.json`, under their newer names.
 
     KerasHub forgets `tie_word_embeddings` when it saves; then the key is missing here too, and the weights tell.
 
     Raises:
-        InputError: no such file, not JSON, another format or model, an int8 preset, or an unknown or impossible key.
+        InputError: no such file, not JSON, another format or model, or an unknown or impossible key.
     """
-    path = Path(folder) / CONFIG_FILE
+    path = inside(folder, CONFIG_FILE)
     document = read_json(path)
     if not isinstance(document.get("config"), dict) or not isinstance(document.get("registered_name"), str):
-        raise InputError(_not_keras_hub(path, document))
+        what, found = "not the configuration of a KerasHub preset", f"keys {sorted(document)[:NAMES_SHOWN]}"
+        raise _rejected(path, what, found, "give the folder of a KerasHub preset, or preset=none")
     if document["registered_name"] not in REGISTERED_NAMES:
-        raise _reject(path, "the preset is not a Llama", document["registered_name"], f"{sorted(REGISTERED_NAMES)}")
+        found = repr(document["registered_name"])[:80]
+        raise _rejected(path, "the preset is not a Llama", found, f"choose one of {sorted(REGISTERED_NAMES)}")
     config = document["config"]
-    if _is_quantized(config.get("dtype")):
-        action = "use the preset without int8, whose weights are floating-point"
-        raise _reject(path, "quantized presets are not supported yet", "dtype of a quantized model", action)
     _refuse_unknown(path, "", document, FILE_KEYS)
-    known = {*SHAPE_KEYS, *NUMBER_KEYS, *ROPE_ADJUSTMENT, *OLD_NAMES, *IGNORED_KEYS}
+    known = {*SIZES, "tie_word_embeddings", *NUMBER_KEYS, *ROPE_ADJUSTMENT, *OLD_NAMES, *IGNORED_KEYS}
     _refuse_unknown(path, "config.", config, known)
-    return _arguments(path, config)
+    arguments = _arguments(path, config)
+    require_possible(DEFAULTS | arguments, str(path))
+    defaults = {key: value for key, value in DEFAULTS.items() if key != "tie_word_embeddings"}
+    return Stated(defaults | arguments, stated_quantization(path, config.get("dtype"), arguments))
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object from a small file of a preset.
-
-    Raises:
-        InputError: the file is missing, too large, not JSON, or not an object.
-    """
-    try:
-        size = path.stat().st_size
-        if size > MAX_CONFIG_BYTES:
-            raise _reject(path, "the file is too large for what it holds", f"{size} bytes", "download it again")
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-    except OSError as error:
-        action = "give the folder of a KerasHub preset (config.json, model.weights.h5)"
-        raise _reject(path, "the file cannot be read", error.strerror or str(error), action) from error
-    except (ValueError, RecursionError) as error:
-        raise _reject(path, "the file is not valid JSON", str(error)[:200], "download it again") from error
-    if not isinstance(document, dict):
-        raise _reject(path, "the file does not hold a JSON object", type(document).__name__, "download it again")
-    return document
-
-
-def require_agreement(config: dict, stated: dict, folder: Path) -> None:
-    """Fails if a shape that the caller states is not the preset's, listing every field that differs.
-
-    Other hyperparameters (rope, epsilon) may differ, because some published files carry wrong ones; the caller's
-    value holds and a warning names both.
+def config_document(config: Mapping, class_name: str, dtype: str, quantization: Quantization | None = None) -> dict:
+    """What `config.json` holds for an architecture, in the form that KerasHub reads.
 
     Args:
-        config: from `read_config`.
-        stated: constructor arguments that the caller gives, newer names.
-        folder: the preset's folder, for messages.
-    """
-    differing = [key for key, value in stated.items() if key in config and config[key] != value and key != "dropout"]
-    problems = [
-        Problem(
-            f"the preset in {folder} has another shape",
-            f"model.{key}",
-            f"{stated[key]} (preset: {config[key]})",
-            f"set model.{key}={config[key]}, choose another preset, or preset=none",
-        )
-        for key in differing
-        if key in SHAPE_KEYS
-    ]
-    if problems:
-        raise InputError(*problems)
-    for key in differing:
-        logger.warning("model.%s=%s holds; the preset in %s has %s", key, stated[key], folder, config[key])
-
-
-def config_document(backbone, class_name: str) -> dict:
-    """What `config.json` holds for a backbone, in the form that KerasHub reads.
-
-    Args:
-        backbone: a `LlamaBackbone`.
+        config: every constructor argument of the backbone.
         class_name: `LlamaBackbone`, or `Llama3Backbone` for KerasHub's Llama 3 classes (same architecture).
+        dtype: of the floating-point weights.
+        quantization: None for floating-point weights.
     """
     module = "llama3.llama3_backbone" if class_name == "Llama3Backbone" else "llama.llama_backbone"
+    policy = _policy("keras", "DTypePolicy", {"name": dtype})
+    if quantization is not None:
+        policy = policy_map(config, quantization)
     return {
         "module": f"keras_hub.src.models.{module}",
         "class_name": class_name,
-        "config": backbone.get_config(),
+        "config": {"name": "llama_backbone", "trainable": True, "dtype": policy, **config},
         "registered_name": f"keras_hub>{class_name}",
     }
 
 
+def policy_map(config: Mapping, quantization: Quantization, float_policy: str | None = None) -> dict:
+    """The serialized dtype policies of a quantized backbone, as KerasHub writes and reads them.
+
+    Args:
+        config: every constructor argument of the backbone.
+        quantization: of its layers.
+        float_policy: name of the policy that the layers compute in; None: the reader's own.
+    """
+    mode, class_name = quantization.mode, "QuantizedDTypePolicy"
+    if mode == "int4":
+        mode, class_name = f"int4/{quantization.group_size or -1}", "Int4DTypePolicy"
+    policy = _policy("keras.dtype_policies", class_name, {"mode": mode, "source_name": float_policy})
+    layers = dict.fromkeys((TOKEN_EMBEDDING, *linear_shapes(config)), policy)
+    policies = {"default_policy": float_policy, "policy_map": layers}
+    document = _policy("keras.dtype_policies", "DTypePolicyMap", policies)
+    if quantization.mode == "int8" and not quantization.quantize_activations:
+        document[QUANTIZE_ACTIVATIONS] = False
+    return document
+
+
+def _policy(module: str, class_name: str, config: dict) -> dict:
+    return {"module": module, "class_name": class_name, "config": config, "registered_name": None}
+
+
 def _arguments(path: Path, config: dict) -> dict:
-    arguments = {}
+    arguments: dict = {}
     for key, value in config.items():
         if key in IGNORED_KEYS:
             continue
         name = OLD_NAMES.get(key, key)
         if arguments.get(name, value) != value:
-            raise _reject(path, f"{key} and {name} disagree", f"{value} and {arguments[name]}", "download it again")
+            found = f"{value!r} and {arguments[name]!r}"[:80]
+            raise _rejected(path, f"{key} and {name} disagree", found, "download it again")
         _check_value(path, name, value)
         arguments[name] = value
     missing = [key for key in SIZES if key not in arguments]
     if missing:
-        raise _reject(path, "the configuration is incomplete", f"no {', '.join(missing)}", "download it again")
+        raise _rejected(path, "the configuration is incomplete", f"no {', '.join(missing)}", "download it again")
     return arguments
 
 
@@ -149,37 +154,68 @@ def _check_value(path: Path, key: str, value) -> None:
     else:
         valid, wanted = number and value > 0, "a number above 0"
     if not valid:
-        raise _reject(path, f"config.{key} must be {wanted}", repr(value)[:80], "download the preset again")
+        raise _rejected(path, f"config.{key} must be {wanted}", repr(value)[:80], "download the preset again")
 
 
 def _refuse_unknown(path: Path, prefix: str, values: dict, known) -> None:
-    unknown = sorted(str(key) for key in values if key not in known)
+    unknown = sorted(key for key in values if key not in known)
     if unknown:
-        names = ", ".join(prefix + key[:60] for key in unknown[:8])
+        names = ", ".join(prefix + repr(key)[1:-1][:60] for key in unknown[:NAMES_SHOWN])
         action = "a key that is not understood may change the model; remove it only if you know that it does not"
-        raise _reject(path, "the configuration has unknown keys", names, action)
+        raise _rejected(path, "the configuration has unknown keys", names, action)
 
 
-def _is_quantized(dtype) -> bool:
-    # A DTypePolicyMap, a QuantizedDTypePolicy or its name, such as int8_from_float32.
-    name = dtype.get("class_name") if isinstance(dtype, dict) else dtype
-    config = dtype.get("config") if isinstance(dtype, dict) else None
-    policy = config.get("name") if isinstance(config, dict) else None
-    texts = [text for text in (name, policy) if isinstance(text, str)]
-    return any("Map" in text or "Quantized" in text or "int8" in text or "int4" in text for text in texts)
+def stated_quantization(path: Path, dtype, arguments: dict) -> Quantization | None:
+    """How the weights are stored, from one policy for all layers or a map of policies by layer."""
+    if not isinstance(dtype, dict) or dtype.get("class_name") != "DTypePolicyMap":
+        return _mode(path, "dtype", dtype)
+    config = dtype.get("config")
+    policies = config.get("policy_map") if isinstance(config, dict) else None
+    if not isinstance(policies, dict):
+        raise _unknown_policy(path, "dtype", dtype)
+    modes = {layer: _mode(path, f"dtype of {layer[:80]}", policy) for layer, policy in policies.items()}
+    default = _mode(path, "the default dtype", config.get("default_policy"))
+    layers = (TOKEN_EMBEDDING, *linear_shapes(arguments))
+    # Norms and other layers without a kernel stay in floating point whatever the map says.
+    foreign = [layer for layer, mode in modes.items() if layer not in layers and mode is not None]
+    if foreign:
+        names = ", ".join(foreign[:NAMES_SHOWN])[:300]
+        raise _rejected(path, "layers that the model does not have are quantized", names, "download the preset again")
+    found = {modes.get(layer, default) for layer in layers}
+    if len(found) > 1:
+        kinds = " and ".join(sorted({"floating point" if mode is None else mode.mode for mode in found}))
+        what = "only some of the layers are quantized, or in several ways, which is not supported"
+        raise _rejected(path, what, kinds, "use a preset that is quantized as a whole, or not at all")
+    quantization = found.pop()
+    if dtype.get(QUANTIZE_ACTIVATIONS, True) is True:
+        return quantization
+    if dtype[QUANTIZE_ACTIVATIONS] is not False or quantization is None or quantization.mode != "int8":
+        found = repr(dtype[QUANTIZE_ACTIVATIONS])[:80]
+        raise _rejected(path, "dtype.quantize_activations must be true, or false for int8", found, "correct it")
+    return Quantization("int8", quantize_activations=False)
 
 
-def _not_keras_hub(path: Path, document: dict) -> Problem:
-    if "model_type" in document or "architectures" in document:
-        what, found = "Hugging Face checkpoints are not supported yet", f"model_type={document.get('model_type')!r}"
-    else:
-        what, found = "not the configuration of a KerasHub preset", f"keys {sorted(map(str, document))[:8]}"
-    return Problem(what, str(path), found, "give the folder of a KerasHub preset, or preset=none")
+def _mode(path: Path, where: str, policy) -> Quantization | None:
+    """The quantization that one serialized policy or its name means; None: floating point."""
+    if policy is None:
+        return None
+    config = policy.get("config") if isinstance(policy, dict) else None
+    config = config if isinstance(config, dict) else {}
+    name = policy if isinstance(policy, str) else config.get("name")
+    if isinstance(name, str) and name in FLOAT_POLICIES:
+        return None
+    text = config.get("mode", name.partition("_from_")[0] if isinstance(name, str) else None)
+    match = QUANTIZED_MODE.fullmatch(text) if isinstance(text, str) else None
+    if match is None or (match[1] == "int8" and match[2]):
+        raise _unknown_policy(path, where, policy)
+    group_size = None if match[2] in (None, "-1") else int(match[2])
+    return Quantization(match[1], quantize_activations=match[1] == "int8", group_size=group_size)
 
 
-def _no_constant(text: str):
-    raise ValueError(f"{text} is not JSON")
+def _unknown_policy(path: Path, where: str, policy) -> InputError:
+    action = "use a preset with floating-point, int8 or int4 weights"
+    return _rejected(path, f"{where} is no type of weights that is supported", repr(policy)[:120], action)
 
 
-def _reject(path: Path, what: str, found: str, action: str) -> InputError:
+def _rejected(path: Path, what: str, found: str, action: str) -> InputError:
     return InputError(Problem(what, str(path), found, action))

@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from llama_exp import preset as presets
-from llama_exp.formats import keras_hub
+from llama_exp.models import weights
 from llama_exp.models.backbone import LlamaBackbone
 from llama_exp.models.generation import Generator
 from llama_exp.models.sampling import sampler
@@ -52,34 +52,34 @@ class LlamaCausalLM(keras.Model):
         """A model from a preset, with its tokenizer if it has one.
 
         Args:
-            preset: a built-in id, `kaggle://...`, `hf://...`, or a local folder.
+            preset: a built-in id, `kaggle://...`, `hf://...`, a local folder in KerasHub's or Hugging Face's format,
+                or a `.gguf` file.
             load_weights: false leaves random weights.
             dtype: Keras dtype policy; None: the global one.
-            **stated: constructor arguments of the backbone; a shape that differs from the preset's is an error.
+            **stated: constructor arguments of the backbone, as in `LlamaBackbone.from_preset`.
 
         Raises:
             InputError: the preset could not be had or is not one.
         """
-        folder = presets.resolve(str(preset), load_weights).path
-        backbone = keras_hub.load_backbone(LlamaBackbone, folder, load_weights, dtype, **stated)
-        tokenizer = None
-        if (folder / keras_hub.TOKENIZER_FILE).exists():
-            from llama_exp import tokenizer as tokenizers
+        path = presets.resolve(str(preset), load_weights).path
+        backbone = weights.load(LlamaBackbone, path, load_weights, dtype, **stated)
+        from llama_exp.tokenizer import assets
 
-            tokenizer = tokenizers.load(folder)
-        return cls(backbone, tokenizer)
+        has_tokenizer = not path.is_dir() or assets.has_tokenizer(path)  # a .gguf file always has one
+        return cls(backbone, assets.load(path) if has_tokenizer else None)
 
     def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Writes backbone and tokenizer as a preset that KerasHub and `from_preset` read.
 
         Args:
-            preset_dir: a folder that does not exist, is empty, or holds a preset, which is replaced.
+            preset_dir: a folder that does not exist, is empty, or holds a model, which is replaced.
             max_shard_size: GiB per weight file; None: one file.
 
         Raises:
             ValueError: the backbone has adapters.
+            StorageError: the folder is not replaceable or cannot be written.
         """
-        keras_hub.save_preset(self.backbone, Path(preset_dir), self.tokenizer, max_shard_size)
+        weights.save(self.backbone, Path(preset_dir), max_shard_size, self.tokenizer)
 
     def generate(
         self,

@@ -1,72 +1,39 @@
-"""KerasHub's preset folders: both directions against keras_hub itself, and files that must be refused."""
+"""KerasHub's presets without a framework: what is written is read, and configurations old, new and impossible."""
 
 import json
-import os
-import shutil
+import logging
+import resource
+import subprocess
+import sys
+import time
 
 import h5py
-import keras
 import ml_dtypes
 import numpy as np
 import pytest
+from tiny_configs import LLAMA_3_1, TINY_CONFIGS, as_tensors, random_arrays, stored_dtype
 
-from llama_exp.errors import InputError, StorageError
-from llama_exp.formats import keras_hub, keras_hub_weights
-from llama_exp.formats.keras_hub import check_preset, load_backbone, load_weights, save_preset
-from llama_exp.formats.keras_hub_config import read_config
-from llama_exp.models import LlamaBackbone
+from llama_exp.architecture import CONFIG_KEYS, DEFAULTS, linear_shapes
+from llama_exp.errors import InputError
+from llama_exp.formats import keras_hub, open_checkpoint, read_architecture, writing
+from llama_exp.formats.checkpoint import MAX_PARAMETERS, Quantization, agreed, require_agreement
+from llama_exp.formats.keras_hub_config import DOUBTFUL, config_document, read_config
 
-pytestmark = pytest.mark.neutral
-
-TINY = dict(
-    vocabulary_size=48, num_layers=2, num_query_heads=4, hidden_dim=32, intermediate_dim=40, num_key_value_heads=2
-)
-LLAMA_3_1 = dict(
-    rope_max_wavelength=500000,
-    rope_frequency_adjustment_factor=8.0,
-    rope_low_freq_factor=1.0,
-    rope_high_freq_factor=4.0,
-    rope_pretraining_sequence_length=16,
-    layer_norm_epsilon=1e-5,
-)
+CONFIG = TINY_CONFIGS["grouped_query"]
 QUERY = "layers/llama_transformer_decoder/_self_attention_layer/_query_dense/vars/0"
-TOLERANCE = 1e-5
+SHARD_BYTES = 20_000
 
 
-def backbone(**changes):
-    model = LlamaBackbone(**(TINY | changes))
-    rng = np.random.default_rng(0)
-    for variable in model.variables:  # norms would be ones otherwise, and a lost one would go unnoticed
-        variable.assign(rng.normal(0, 0.2, variable.shape))
-    return model
-
-
-def inputs():
-    rng = np.random.default_rng(1)
-    mask = np.ones((2, 9), "int32")
-    mask[1, 6:] = 0
-    return {"token_ids": rng.integers(0, TINY["vocabulary_size"], (2, 9)).astype("int32"), "padding_mask": mask}
-
-
-def outputs(model):
-    return keras.ops.convert_to_numpy(model(inputs())).astype("float32")[inputs()["padding_mask"] == 1]
-
-
-def weights(model):
-    return {v.path: np.asarray(keras.ops.convert_to_numpy(v.value)) for v in model.variables}
-
-
-def assert_same_weights(model, other):
-    ours, theirs = weights(model), weights(other)
-    assert ours.keys() == theirs.keys()
-    for path, value in ours.items():
-        np.testing.assert_array_equal(value, theirs[path], err_msg=path)
+def write_preset(folder, config=CONFIG, arrays=None, max_shard_bytes=None):
+    tensors = as_tensors(random_arrays(config) if arrays is None else arrays)
+    with writing(folder) as draft:
+        keras_hub.write(draft, config, tensors, max_shard_bytes=max_shard_bytes)
+    return folder
 
 
 @pytest.fixture
 def preset(tmp_path):
-    save_preset(backbone(), tmp_path / "preset")
-    return tmp_path / "preset"
+    return write_preset(tmp_path / "preset")
 
 
 def edit_config(folder, **changes):
@@ -80,107 +47,170 @@ def edit_config(folder, **changes):
     path.write_text(json.dumps(document))
 
 
-def rejected(function, *args, **kwargs):
+def rejected(folder, function=None, *args):
     with pytest.raises(InputError) as raised:
-        function(*args, **kwargs)
+        if function is None:
+            with open_checkpoint(folder):
+                pass
+        else:
+            function(folder, *args)
+    for problem in raised.value.problems:
+        assert all((problem.what, problem.where, problem.found, problem.action))
+        assert len(str(problem)) < 1500
     return str(raised.value)
+
+
+def assert_reads(folder, config, arrays, dtype=None):
+    with open_checkpoint(folder) as checkpoint:
+        assert checkpoint.format == "keras_hub" and checkpoint.quantization is None
+        assert checkpoint.config == config and set(checkpoint.config) == set(CONFIG_KEYS)
+        assert checkpoint.tensors.keys() == arrays.keys()
+        for path, tensor in checkpoint.tensors.items():
+            value = tensor.read(dtype)
+            assert tensor.shape == value.shape and value.flags.c_contiguous
+            assert tensor.dtype == arrays[path].dtype
+            np.testing.assert_array_equal(value, arrays[path].astype(dtype or tensor.dtype), err_msg=path)
 
 
 # --- round trips -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("max_shard_gib", [None, 2e-5])
-def test_our_own_round_trip(tmp_path, tied, max_shard_gib):
-    model = backbone(tie_word_embeddings=tied, **LLAMA_3_1)
-    save_preset(model, tmp_path / "preset", max_shard_gib=max_shard_gib)
-    shards = list((tmp_path / "preset").glob("model_*.weights.h5"))
-    assert (len(shards) > 1) == (max_shard_gib is not None)
-    loaded = load_backbone(LlamaBackbone, tmp_path / "preset")
-    assert_same_weights(model, loaded)
-    config, loaded_config = model.get_config(), loaded.get_config()
-    del config["name"], loaded_config["name"]
-    assert config == loaded_config
+@pytest.mark.parametrize("max_shard_bytes", [None, SHARD_BYTES, 1])
+@pytest.mark.parametrize("name", TINY_CONFIGS)
+def test_what_is_written_is_read(tmp_path, name, max_shard_bytes):
+    config, arrays = TINY_CONFIGS[name], random_arrays(TINY_CONFIGS[name], stored_dtype(name))
+    folder = write_preset(tmp_path / "preset", config, arrays, max_shard_bytes)
+    assert (folder / "model.weights.json").exists() == any(folder.glob("model_*.weights.h5"))
+    assert_reads(folder, config, arrays)
+    assert_reads(folder, config, arrays, np.dtype("float32"))
+    assert read_architecture(folder) == config
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert metadata["parameter_count"] == sum(array.size for array in arrays.values())
 
 
-@pytest.mark.parametrize("num_layers", [2, 12])  # group names sort differently from ten on
-@pytest.mark.parametrize("class_name", ["LlamaBackbone", "Llama3Backbone"])
-@pytest.mark.parametrize("tied", [False, True])
-def test_keras_hub_presets_load_with_equal_outputs(tmp_path, num_layers, class_name, tied):
-    keras_hub = pytest.importorskip("keras_hub")
-    arguments = TINY | {"num_layers": num_layers, "tie_word_embeddings": tied} | LLAMA_3_1
-    theirs = getattr(keras_hub.models, class_name)(**arguments)
-    rng = np.random.default_rng(2)
-    theirs.set_weights([rng.normal(0, 0.2, weight.shape) for weight in theirs.weights])
-    theirs.save_to_preset(tmp_path / "preset", max_shard_size=None if tied else 5e-5)
-    assert (tmp_path / "preset" / "model.weights.json").exists() != tied
-    ours = load_backbone(LlamaBackbone, tmp_path / "preset")
-    assert ours.tie_word_embeddings == tied  # their config.json does not say
-    assert ours.count_params() == theirs.count_params()
-    np.testing.assert_allclose(outputs(ours), outputs(theirs), rtol=0, atol=TOLERANCE)
+def test_no_framework_is_imported(preset):
+    code = f"""
+import sys
+from llama_exp.formats import open_checkpoint
+with open_checkpoint({str(preset)!r}) as checkpoint:
+    [tensor.read(None) for tensor in checkpoint.tensors.values()]
+print([name for name in ("keras", "tensorflow", "jax", "torch") if name in sys.modules])
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("max_shard_gib", [None, 2e-5])
-def test_keras_hub_loads_our_presets_with_equal_outputs(tmp_path, tied, max_shard_gib):
-    keras_hub = pytest.importorskip("keras_hub")
-    ours = backbone(tie_word_embeddings=tied, num_layers=11, **LLAMA_3_1)
-    save_preset(ours, tmp_path / "preset", max_shard_gib=max_shard_gib)
-    theirs = keras_hub.models.Backbone.from_preset(str(tmp_path / "preset"))
-    assert theirs.count_params() == ours.count_params()
-    np.testing.assert_allclose(outputs(ours), outputs(theirs), rtol=0, atol=TOLERANCE)
-
-
-def test_bfloat16_is_stored_as_keras_stores_it(tmp_path):
-    keras_hub = pytest.importorskip("keras_hub")
-    ours = backbone(dtype="bfloat16")
-    save_preset(ours, tmp_path / "ours")
-    with h5py.File(tmp_path / "ours" / "model.weights.h5") as file:
+def test_values_in_the_file_lie_in_one_piece(tmp_path):
+    """Then they are read at the speed of the memory; Keras does the same."""
+    arrays = random_arrays(CONFIG, ml_dtypes.bfloat16)
+    with h5py.File(write_preset(tmp_path / "preset", CONFIG, arrays) / "model.weights.h5") as file:
+        assert file[QUERY].chunks is None and file[QUERY].id.get_offset()
         assert file[QUERY].dtype == np.dtype("V2") and file[QUERY].attrs["dtype"] == "bfloat16"
-    theirs = keras_hub.models.Backbone.from_preset(str(tmp_path / "ours"), dtype="bfloat16")
-    theirs.save_to_preset(tmp_path / "theirs")
-    assert_same_weights(ours, load_backbone(LlamaBackbone, tmp_path / "theirs", dtype="bfloat16"))
-    wide = load_backbone(LlamaBackbone, tmp_path / "theirs", dtype="float32")
-    for path, value in weights(wide).items():
-        assert value.dtype == np.float32
-        np.testing.assert_array_equal(value, weights(ours)[path].astype("float32"), err_msg=path)
+        assert file[QUERY].parent.parent["vars"].attrs["name"] == "query"
+
+
+def test_one_tensor_is_in_memory_at_a_time(tmp_path):
+    living = []
+
+    class Watched(np.ndarray):
+        def __array_finalize__(self, other):
+            living.append(self.nbytes)
+
+        def __del__(self):
+            living.append(-self.nbytes)
+
+    arrays = random_arrays(CONFIG)
+    tensors = as_tensors(arrays)
+    tensors = {
+        path: type(tensor)(tensor.shape, tensor.dtype, path, lambda dtype, path=path: arrays[path].view(Watched))
+        for path, tensor in tensors.items()
+    }
+    (tmp_path / "preset").mkdir()
+    keras_hub.write(tmp_path / "preset", CONFIG, tensors)
+    held = np.cumsum(living)
+    largest = max(array.nbytes for array in arrays.values())
+    assert 0 < held.max() <= 4 * largest < sum(array.nbytes for array in arrays.values())  # views of one array
+    assert held[-1] == 0
 
 
 def test_a_narrower_type_rounds_and_an_overflow_is_refused(tmp_path):
-    model = backbone()
-    save_preset(model, tmp_path / "preset")
-    half = load_backbone(LlamaBackbone, tmp_path / "preset", dtype="bfloat16")
-    for path, value in weights(half).items():
-        np.testing.assert_array_equal(value, weights(model)[path].astype(ml_dtypes.bfloat16), err_msg=path)
-    model.variables[0].assign(np.full(model.variables[0].shape, 1e6))
-    save_preset(model, tmp_path / "preset")
-    assert "not finite" in rejected(load_backbone, LlamaBackbone, tmp_path / "preset", dtype="float16")
+    arrays = random_arrays(CONFIG)
+    folder = write_preset(tmp_path / "preset", CONFIG, arrays)
+    with open_checkpoint(folder) as checkpoint:
+        for path, tensor in checkpoint.tensors.items():
+            expected = arrays[path].astype(ml_dtypes.bfloat16)
+            np.testing.assert_array_equal(tensor.read(np.dtype(ml_dtypes.bfloat16)), expected, err_msg=path)
+    arrays["token_embedding/embeddings"][:] = 1e6
+    with open_checkpoint(write_preset(folder, CONFIG, arrays)) as checkpoint:
+        with pytest.raises(InputError, match="not finite"):
+            checkpoint.tensors["token_embedding/embeddings"].read(np.dtype("float16"))
 
 
-def test_without_weights_only_the_shape_is_taken(preset):
-    (preset / "model.weights.h5").unlink()
-    model = load_backbone(LlamaBackbone, preset, load_weights=False)
-    assert model.num_layers == TINY["num_layers"]
-    assert "neither model.weights.h5 nor" in rejected(load_backbone, LlamaBackbone, preset)
+# --- tied embeddings -------------------------------------------------------------------------------------------
 
 
-def test_llama_3_2_presets_store_the_tied_matrix_twice(tmp_path):
-    model = backbone(tie_word_embeddings=False)
-    embedding = model.token_embedding
-    embedding.reverse_embeddings.assign(keras.ops.transpose(embedding.embeddings))
-    save_preset(model, tmp_path / "preset")
-    edit_config(tmp_path / "preset", tie_word_embeddings=...)
-    assert not load_backbone(LlamaBackbone, tmp_path / "preset").tie_word_embeddings
-    tied = load_backbone(LlamaBackbone, tmp_path / "preset", tie_word_embeddings=True)
-    np.testing.assert_array_equal(
-        weights(tied)["token_embedding/embeddings"], weights(model)["token_embedding/embeddings"]
-    )
-    np.testing.assert_allclose(outputs(tied), outputs(model), rtol=0, atol=TOLERANCE)
-    model.token_embedding.reverse_embeddings.assign(np.zeros((32, 48)))
-    save_preset(model, tmp_path / "preset")
-    edit_config(tmp_path / "preset", tie_word_embeddings=...)
-    text = rejected(load_backbone, LlamaBackbone, tmp_path / "preset", tie_word_embeddings=True)
-    assert "cannot be tied" in text
+def twice_stored(folder, says, **changes):
+    """Like KerasHub's Llama 3.2: an untied file whose output matrix is the table."""
+    arrays = random_arrays(CONFIG)
+    arrays["token_embedding/reverse_embeddings"] = arrays["token_embedding/embeddings"].T.copy()
+    write_preset(folder, CONFIG, arrays | changes)
+    edit_config(folder, tie_word_embeddings=says)
+    del arrays["token_embedding/reverse_embeddings"]
+    return arrays
+
+
+def test_a_tied_matrix_may_be_stored_twice(tmp_path):
+    arrays = twice_stored(tmp_path / "preset", says=True)
+    assert_reads(tmp_path / "preset", CONFIG | {"tie_word_embeddings": True}, arrays)
+    assert read_architecture(tmp_path / "preset")["tie_word_embeddings"]
+
+
+def test_a_file_that_does_not_say_is_tied_if_the_caller_says_so_and_the_values_do(tmp_path):
+    arrays = twice_stored(tmp_path / "preset", says=...)
+    stated = CONFIG | {"tie_word_embeddings": True}
+    with open_checkpoint(tmp_path / "preset") as checkpoint:
+        assert checkpoint.config == CONFIG
+        assert agreed(checkpoint, CONFIG) is checkpoint
+        tied = agreed(checkpoint, stated)
+        assert tied.config == stated and tied.tensors.keys() == arrays.keys()
+        with pytest.raises(InputError, match="num_layers"):
+            agreed(checkpoint, stated | {"num_layers": 3})
+
+
+@pytest.mark.parametrize("says", [True, ...])
+def test_another_output_matrix_cannot_be_tied(tmp_path, says):
+    twice_stored(tmp_path / "preset", says, **{"token_embedding/reverse_embeddings": np.zeros((32, 48), "f4")})
+    with pytest.raises(InputError, match="cannot be tied"), open_checkpoint(tmp_path / "preset") as checkpoint:
+        agreed(checkpoint, CONFIG | {"tie_word_embeddings": True})
+
+
+def test_a_file_that_says_tied_or_untied_must_be_so(tmp_path):
+    tied = TINY_CONFIGS["tied"]
+    write_preset(tmp_path / "preset", tied)
+    edit_config(tmp_path / "preset", tie_word_embeddings=...)  # as KerasHub writes it
+    assert read_architecture(tmp_path / "preset") == tied
+    with open_checkpoint(tmp_path / "preset") as checkpoint:
+        assert checkpoint.config == tied
+    edit_config(tmp_path / "preset", tie_word_embeddings=False)
+    assert "token_embedding/reverse_embeddings" in rejected(tmp_path / "preset")
+
+
+# --- agreement with the caller ---------------------------------------------------------------------------------
+
+
+def test_every_difference_is_listed(preset):
+    stated = CONFIG | dict(num_layers=3, hidden_dim=64, rope_max_wavelength=500000.0, dropout=0.1)
+    with open_checkpoint(preset) as checkpoint, pytest.raises(InputError) as raised:
+        require_agreement(checkpoint, stated)
+    wheres = {problem.where for problem in raised.value.problems}
+    assert wheres == {"model.num_layers", "model.hidden_dim", "model.rope_max_wavelength"}
+    assert "3 (preset: 2)" in str(raised.value) and "64 (preset: 32)" in str(raised.value)
+
+
+@pytest.mark.parametrize("key", sorted(DOUBTFUL))
+def test_what_published_presets_get_wrong_only_warns(preset, caplog, key):
+    with open_checkpoint(preset) as checkpoint, caplog.at_level(logging.WARNING):
+        require_agreement(checkpoint, CONFIG | {key: 3.0, "dropout": 0.1})
+    assert f"model.{key}=3.0 holds" in caplog.text and "dropout" not in caplog.text
 
 
 # --- configuration ---------------------------------------------------------------------------------------------
@@ -198,7 +228,12 @@ def test_older_files_are_understood(preset, package, class_name):
     config["rope_scaling_factor"] = 2.0
     config["dtype"] = "float32"
     path.write_text(json.dumps(document))
-    assert load_backbone(LlamaBackbone, preset).rope_position_scaling_factor == 2.0
+    assert read_architecture(preset) == CONFIG | {"rope_position_scaling_factor": 2.0}
+
+
+def test_what_a_file_leaves_out_has_the_constructors_default(preset):
+    edit_config(preset, **dict.fromkeys(DEFAULTS, ...))
+    assert read_architecture(preset) == CONFIG | {"layer_norm_epsilon": 1e-6}
 
 
 @pytest.mark.parametrize(
@@ -206,281 +241,185 @@ def test_older_files_are_understood(preset, package, class_name):
     [
         ({"sliding_window": 4096}, "config.sliding_window"),
         ({"num_layers": 2.0}, "config.num_layers must be a whole number"),
+        ({"num_layers": "2"}, "config.num_layers must be a whole number"),
         ({"hidden_dim": True}, "config.hidden_dim must be a whole number"),
+        ({"hidden_dim": None}, "config.hidden_dim must be a whole number"),
         ({"vocabulary_size": 0}, "config.vocabulary_size must be"),
+        ({"vocabulary_size": -1}, "config.vocabulary_size must be"),
         ({"dropout": 1.0}, "config.dropout must be a number in [0, 1)"),
         ({"rope_max_wavelength": "10000"}, "config.rope_max_wavelength must be"),
         ({"tie_word_embeddings": 1}, "config.tie_word_embeddings must be true or false"),
         ({"rope_low_freq_factor": -1}, "config.rope_low_freq_factor must be"),
+        ({"rope_low_freq_factor": 1.0}, "rope_frequency_adjustment_factor"),  # one of four alone
         ({"rope_scaling_factor": 2.0}, "disagree"),
         ({"num_layers": ...}, "no num_layers"),
-        ({"dtype": {"class_name": "DTypePolicyMap", "config": {}}}, "quantized presets are not supported yet"),
-        ({"dtype": {"class_name": "QuantizedDTypePolicy"}}, "quantized presets are not supported yet"),
-        ({"dtype": "int8_from_float32"}, "quantized presets are not supported yet"),
+        ({"num_query_heads": 3}, "num_query_heads=3"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads=3"),
     ],
 )
 def test_a_configuration_that_is_not_understood_is_refused(preset, changes, expected):
     edit_config(preset, **changes)
-    text = rejected(read_config, preset)
-    assert expected in text and "config.json" in text
+    for function in (read_config, read_architecture, None):
+        text = rejected(preset, function)
+        assert expected in text and "config.json" in text
 
 
-def test_impossible_sizes_are_an_input_error_too(preset):
-    edit_config(preset, num_query_heads=3)
-    assert "num_query_heads=3" in rejected(load_backbone, LlamaBackbone, preset, load_weights=False)
+HUGE = [
+    {"hidden_dim": 10**9},
+    {"num_layers": 10**7},
+    {"vocabulary_size": 2**31},
+    {"intermediate_dim": 10**18},
+    {"num_query_heads": 10**6, "hidden_dim": 2 * 10**6},
+    {"hidden_dim": 1 << 18, "intermediate_dim": 1 << 20, "num_layers": 1 << 11},
+]
+
+
+@pytest.mark.parametrize("changes", HUGE)
+def test_huge_sizes_are_refused_before_anything_is_made(preset, changes):
+    edit_config(preset, **changes)
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    for function in (read_architecture, None):
+        assert "no Llama is that large" in rejected(preset, function)
+    assert time.perf_counter() - started < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10  # KiB
+
+
+def test_the_largest_llama_is_not_huge(preset):
+    sizes = dict(vocabulary_size=128256, num_layers=126, num_query_heads=128, hidden_dim=16384)
+    sizes |= dict(intermediate_dim=53248, num_key_value_heads=8)  # Llama 3.1 405B
+    edit_config(preset, **sizes, **LLAMA_3_1 | {"tie_word_embeddings": False})
+    assert read_architecture(preset)["num_layers"] == 126
+    assert MAX_PARAMETERS > 10 * 405e9
+    assert "tensors do not fit" in rejected(preset) and "tensors are missing" in rejected(preset)
+
+
+OBJECTS = [
+    {"class_name": "Lambda", "config": {"function": "4wAAAAA=", "function_type": "lambda"}},
+    {"class_name": "function", "config": "keras.utils.get_file", "registered_name": "get_file"},
+    {"class_name": "TFSMLayer", "config": {"filepath": "/tmp/x"}},
+    {"class_name": "TorchModuleWrapper", "config": {"module": {"class_name": "__bytes__", "value": "gASV"}}},
+    {"module": "os", "class_name": "system", "config": "true"},
+]
+
+
+@pytest.mark.parametrize("nested", OBJECTS)
+@pytest.mark.parametrize("key", ["dtype", "rope_low_freq_factor", "hidden_dim", "activation"])
+def test_objects_in_a_configuration_are_refused_and_not_looked_up(preset, key, nested):
+    edit_config(preset, **{key: nested})
+    assert "config.json" in rejected(preset)
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("document", "expected"),
     [
-        ("{", "not valid JSON"),
-        ("[]", "does not hold a JSON object"),
-        ('{"config": NaN}', "not valid JSON"),
-        ("[" * 100_000, "not valid JSON"),
-        ('{"model_type": "llama"}', "Hugging Face checkpoints are not supported yet"),
-        ('{"registered_name": "os>system", "config": {}}', "not a Llama"),
-        ('{"a": 1}', "not the configuration of a KerasHub preset"),
-        (" " * (1 << 20) + "{}", "too large"),
+        ({"registered_name": "keras_hub>GemmaBackbone", "config": {}}, "not a Llama"),
+        ({"registered_name": "Functional", "config": {}}, "not a Llama"),
+        ({"registered_name": "os>system", "config": {}}, "not a Llama"),
+        ({"registered_name": ["keras_hub>LlamaBackbone"], "config": {}}, "not the configuration of a KerasHub preset"),
+        ({"registered_name": "keras_hub>LlamaBackbone", "config": []}, "not the configuration of a KerasHub preset"),
+        ({"registered_name": "keras_hub>LlamaBackbone", "config": {}, "enable_unsafe_deserialization": True}, "enable"),
+        ({"a": 1}, "not the configuration of a model"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_refused(tmp_path, text, expected):
-    (tmp_path / "config.json").write_text(text)
-    assert expected in rejected(read_config, tmp_path)
+def test_a_file_that_is_no_llamas_configuration_is_refused(preset, document, expected):
+    (preset / "config.json").write_text(json.dumps(document))
+    assert expected in rejected(preset) and expected in rejected(preset, read_architecture)
 
 
-def test_a_missing_configuration_names_the_file(tmp_path):
-    assert str(tmp_path / "config.json") in rejected(read_config, tmp_path)
+# --- quantized presets -----------------------------------------------------------------------------------------
 
 
-def test_every_differing_shape_is_listed(preset):
-    stated = dict(TINY, num_layers=3, hidden_dim=64, rope_max_wavelength=500000.0, dropout=0.1)
-    with pytest.raises(InputError) as raised:
-        load_backbone(LlamaBackbone, preset, **stated)
-    assert [problem.where for problem in raised.value.problems] == ["model.num_layers", "model.hidden_dim"]
-    assert "3 (preset: 2)" in str(raised.value) and "64 (preset: 32)" in str(raised.value)
-    assert "model.num_layers" in rejected(load_weights, LlamaBackbone(**dict(TINY, num_layers=3)), preset)
-    assert "model.num_layers" in rejected(check_preset, preset, stated | {"tie_word_embeddings": False})
+def policy(mode):
+    name = "Int4DTypePolicy" if mode.startswith("int4/") else "QuantizedDTypePolicy"
+    return {"module": "keras", "class_name": name, "config": {"mode": mode, "source_name": None}}
 
 
-def test_other_hyperparameters_are_the_callers_and_are_named(preset, caplog):
-    model = load_backbone(LlamaBackbone, preset, layer_norm_epsilon=1e-5, dropout=0.1)
-    assert (model.layer_norm_epsilon, model.dropout) == (1e-5, 0.1)
-    assert "model.layer_norm_epsilon=1e-05 holds" in caplog.text and "1e-06" in caplog.text
-    assert "dropout" not in caplog.text
+def policy_map(modes, default=None):
+    return {"class_name": "DTypePolicyMap", "config": {"default_policy": default, "policy_map": modes}}
 
 
-# --- weight files ----------------------------------------------------------------------------------------------
-
-
-def replace(file, path, **dataset):
-    attributes = dict(file[path].attrs) if path in file else {}
-    if path in file:
-        del file[path]
-    file.create_dataset(path, **dataset).attrs.update(attributes)
-
-
-def make_virtual(file):
-    source = h5py.VirtualSource("other.h5", "x", shape=(32, 4, 8))
-    target = h5py.VirtualLayout(shape=(32, 4, 8), dtype="f4")
-    target[:] = source
-    del file[QUERY]
-    file.create_virtual_dataset(QUERY, target)
-
-
-def make_external(file):
-    del file[QUERY]
-    file.create_dataset(QUERY, shape=(32, 4, 8), dtype="f4", external=[("/etc/passwd", 0, 4096)])
-
-
-def make_link(link):
-    def change(file):
-        del file[QUERY]
-        file[QUERY] = link
-
-    return change
-
-
-def make_cycle(file):
-    file["layers/again"] = file["layers"]
-
-
-def make_missing(file):
-    del file[QUERY]
-
-
-SHAPE = (32, 4, 8)
-BROKEN_TENSORS = {
-    "missing": (make_missing, f"{QUERY} (transformer_layer_0/self_attention/query/kernel)"),
-    "unexpected": (lambda f: f.create_dataset("layers/extra/vars/0", data=[1.0]), "layers/extra/vars/0"),
-    "shape": (lambda f: replace(f, QUERY, shape=(32, 8, 4), dtype="f4"), "shape (32, 8, 4) instead of (32, 4, 8)"),
-    "huge": (lambda f: replace(f, QUERY, shape=(10**6, 10**6), dtype="f4", chunks=(64, 64)), "instead of (32, 4, 8)"),
-    "int8": (lambda f: replace(f, QUERY, data=np.ones(SHAPE, "i1")), "quantized presets are not supported yet"),
-    "text": (lambda f: replace(f, QUERY, shape=SHAPE, dtype="S4"), "instead of a float type"),
-    "two bytes": (lambda f: replace(f, QUERY, data=np.zeros(SHAPE, "V2")), "instead of a float type"),
-    "virtual": (make_virtual, "values lie in another file"),
-    "external": (make_external, "values lie in another file"),
-    "external link": (make_link(h5py.ExternalLink("other.h5", "x")), "ExternalLink"),
-    "soft link": (make_link(h5py.SoftLink("/layers/reversible_embedding/vars/0")), "SoftLink"),
-    "cycle": (make_cycle, "not laid out like weights"),
-    "no values": (lambda f: replace(f, QUERY, shape=SHAPE, dtype="f4"), "does not hold all of its values"),
-    "no chunks": (lambda f: replace(f, QUERY, shape=SHAPE, dtype="f4", chunks=(8, 4, 8)), "does not hold all"),
-    "not finite": (lambda f: replace(f, QUERY, data=np.full(SHAPE, np.nan, "f4")), "not finite"),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN_TENSORS)
-def test_a_broken_tensor_is_refused_by_name(preset, name):
-    change, expected = BROKEN_TENSORS[name]
-    with h5py.File(preset / "model.weights.h5", "a") as file:
-        change(file)
-    text = rejected(load_backbone, LlamaBackbone, preset)
-    assert expected in text
-    assert str(preset) in text
-
-
-def test_nothing_is_loaded_when_one_tensor_is_wrong(preset):
-    with h5py.File(preset / "model.weights.h5", "a") as file:
-        make_missing(file)
-    model = LlamaBackbone(**TINY)
-    before = weights(model)
-    rejected(load_weights, model, preset)
-    for path, value in weights(model).items():
-        np.testing.assert_array_equal(value, before[path], err_msg=path)
-
-
-def test_compressed_tensors_of_any_float_type_load(preset):
-    model = backbone()
-    with h5py.File(preset / "model.weights.h5", "a") as file:
-        value = file[QUERY][()]
-        replace(file, QUERY, data=value.astype(">f8"), chunks=(8, 4, 8), compression="gzip", shuffle=True)
-    assert_same_weights(model, load_backbone(LlamaBackbone, preset))
-
-
-@pytest.mark.parametrize("keep", [0, 1, 100, 2000, 0.5, -1])
-def test_a_truncated_file_is_refused(preset, keep):
-    path = preset / "model.weights.h5"
-    size = path.stat().st_size
-    os.truncate(path, int(size * keep) if isinstance(keep, float) else (keep if keep >= 0 else size + keep))
-    assert str(preset) in rejected(load_backbone, LlamaBackbone, preset)
-
-
-def test_flipped_bytes_never_escape_as_other_errors(preset):
-    path = preset / "model.weights.h5"
-    original = path.read_bytes()
-    rng = np.random.default_rng(0)
-    refused = 0
-    config = keras_hub._complete_config(preset, {})
-    for _ in range(150):  # headers lie in the first pages
-        data = bytearray(original)
-        for position in rng.integers(0, 16384, 4):
-            data[position] ^= int(rng.integers(1, 256))
-        path.write_bytes(data)
-        try:
-            keras_hub_weights.check_weights(preset, config)
-        except InputError:
-            refused += 1
-    assert refused > 20
+LAYERS = ("token_embedding", *linear_shapes(CONFIG))
+FLOAT = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": "bfloat16"}}
+INT8 = Quantization("int8", True)
 
 
 @pytest.mark.parametrize(
-    "name", ["../model.weights.h5", "/etc/x.weights.h5", "a/b.weights.h5", "model.h5", 3, ".weights.h5"]
+    ("dtype", "quantization"),
+    [
+        (None, None),
+        ("mixed_bfloat16", None),
+        (FLOAT, None),
+        (policy_map({}), None),
+        (policy_map({"transformer_layer_0/feedforward_layernorm": FLOAT}, "float32"), None),
+        ("int8_from_float32", INT8),
+        (policy("int8"), INT8),
+        (policy_map(dict.fromkeys(LAYERS, policy("int8"))), INT8),
+        (policy_map(dict.fromkeys(LAYERS, "int8_from_bfloat16"), FLOAT), INT8),
+        (policy_map({"sequence_output_layernorm": "float32"}, policy("int8")), INT8),
+        (policy("int4/128"), Quantization("int4", False, 128)),
+        ("int4/64_from_float32", Quantization("int4", False, 64)),
+        (policy_map(dict.fromkeys(LAYERS, policy("int4/-1"))), Quantization("int4", False)),
+        (policy("int4"), Quantization("int4", False)),
+    ],
 )
-def test_a_shard_outside_of_the_folder_is_refused(preset, name):
-    (preset / "model.weights.h5").rename(preset.parent / "model.weights.h5")
-    (preset / "model.weights.json").write_text(json.dumps({"weight_map": {"/a": [name]}}))
-    text = rejected(load_backbone, LlamaBackbone, preset)
-    assert "shard's name" in text and repr(name) in text
-
-
-def test_a_missing_or_repeated_shard_is_named(tmp_path):
-    save_preset(backbone(), tmp_path / "preset", max_shard_gib=2e-5)
-    index = tmp_path / "preset" / "model.weights.json"
-    shutil.copy(tmp_path / "preset" / "model_00001.weights.h5", tmp_path / "preset" / "copy.weights.h5")
-    document = json.loads(index.read_text())
-    document["weight_map"]["/again"] = "copy.weights.h5"
-    index.write_text(json.dumps(document))
-    assert "in two files" in rejected(load_backbone, LlamaBackbone, tmp_path / "preset")
-    (tmp_path / "preset" / "model_00001.weights.h5").unlink()
-    assert "model_00001.weights.h5" in rejected(load_backbone, LlamaBackbone, tmp_path / "preset")
-
-
-# --- saving ----------------------------------------------------------------------------------------------------
-
-
-def test_a_preset_is_replaced_and_nothing_else_remains(preset):
-    model = backbone(tie_word_embeddings=True)
-    save_preset(model, preset, max_shard_gib=2e-5)
-    assert_same_weights(model, load_backbone(LlamaBackbone, preset))
-    assert [path.name for path in preset.parent.iterdir()] == ["preset"]
-    assert not (preset / "model.weights.h5").exists()
+def test_dtype_policies_say_how_weights_are_stored(preset, dtype, quantization):
+    edit_config(preset, dtype=dtype)
+    assert read_config(preset).quantization == quantization
 
 
 @pytest.mark.parametrize(
-    ("assets", "class_name"),
+    ("dtype", "expected"),
+    [
+        (policy("gptq/4/128"), "no type of weights"),
+        (policy("float8"), "no type of weights"),
+        (policy("int8/128"), "no type of weights"),
+        (policy("int4/0"), "no type of weights"),
+        ({"class_name": "QuantizedDTypePolicy"}, "no type of weights"),
+        ({"class_name": "DTypePolicyMap", "config": {}}, "no type of weights"),
+        (policy_map({"token_embedding": 8}), "dtype of token_embedding"),
+        (7, "no type of weights"),
+        (["int8"], "no type of weights"),
+        (policy_map(dict.fromkeys(LAYERS[1:], policy("int8"))), "only some of the layers are quantized"),
+        (policy_map(dict.fromkeys(LAYERS, policy("int8")) | {LAYERS[3]: policy("int4/128")}), "only some"),
+        (policy_map({"transformer_layer_7/feedforward_gate_dense": policy("int8")}), "layers that the model does not"),
+    ],
+)
+def test_other_policies_are_refused(preset, dtype, expected):
+    edit_config(preset, dtype=dtype)
+    assert expected in rejected(preset, read_config) and "config.json" in rejected(preset)
+
+
+@pytest.mark.parametrize("quantization", [INT8, Quantization("int4", False, 128), Quantization("int4", False)])
+def test_written_policies_are_read(preset, quantization):
+    document = config_document(CONFIG, "LlamaBackbone", "float32", quantization)
+    (preset / "config.json").write_text(json.dumps(document))
+    assert read_config(preset) == (CONFIG, quantization)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asset", "class_name"),
     [("vocabulary.spm", "LlamaBackbone"), ("vocabulary.json", "Llama3Backbone"), (None, "LlamaBackbone")],
 )
-def test_the_class_for_keras_hub_follows_from_the_tokenizer(tmp_path, assets, class_name):
-    class Tokenizer:
-        def save(self, folder):
-            if assets:
-                (folder / "assets" / "tokenizer").mkdir(parents=True)
-                (folder / "assets" / "tokenizer" / assets).write_text("{}")
-            (folder / "tokenizer.json").write_text("x" * (2 << 20))  # those of Hugging Face have many megabytes
-            (folder / "tokenizer_config.json").write_text("{}")
-
-    for _ in range(2):  # the second time it replaces what it wrote the first time
-        save_preset(backbone(), tmp_path / "preset", Tokenizer())
-    document = json.loads((tmp_path / "preset" / "config.json").read_text())
-    assert document["class_name"] == class_name
-    assert document["registered_name"] == f"keras_hub>{class_name}"
+def test_the_class_for_keras_hub_follows_from_the_tokenizer(tmp_path, asset, class_name):
+    assets = tmp_path / "assets" / "tokenizer"
+    assets.mkdir(parents=True)
+    if asset:
+        (assets / asset).write_text("{}")
+    keras_hub.write(tmp_path, CONFIG, as_tensors(random_arrays(CONFIG)))
+    document = json.loads((tmp_path / "config.json").read_text())
+    assert document["class_name"] == class_name and document["registered_name"] == f"keras_hub>{class_name}"
 
 
-def test_a_folder_with_other_things_is_not_replaced(preset):
-    (preset / "thesis.tex").write_text("years of work")
-    with pytest.raises(StorageError, match=r"thesis\.tex"):
-        save_preset(backbone(), preset)
-    assert (preset / "thesis.tex").read_text() == "years of work"
-    with pytest.raises(StorageError, match="config.json"):
-        save_preset(backbone(), preset / "config.json")
-
-
-def test_a_failed_save_leaves_the_old_preset(preset, monkeypatch):
-    before = {path.name: path.read_bytes() for path in preset.iterdir()}
-
-    def fail(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(keras_hub, "_metadata", fail)
-    with pytest.raises(StorageError, match="No space left"):
-        save_preset(backbone(), preset)
-    assert {path.name: path.read_bytes() for path in preset.iterdir()} == before
-    assert [path.name for path in preset.parent.iterdir()] == ["preset"]
-
-
-def test_a_failed_rename_brings_the_old_preset_back(preset, monkeypatch):
-    rename = type(preset).rename
-    before = {path.name: path.read_bytes() for path in preset.iterdir()}
-
-    def fail(self, target):
-        if ".tmp-" in self.name:
-            raise OSError(5, "Input/output error")
-        return rename(self, target)
-
-    monkeypatch.setattr(type(preset), "rename", fail)
-    with pytest.raises(StorageError, match="Input/output error"):
-        save_preset(backbone(), preset)
-    assert {path.name: path.read_bytes() for path in preset.iterdir()} == before
-
-
-def test_an_unwritable_place_is_a_storage_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="could not be written"):
-        save_preset(backbone(), tmp_path / "file" / "preset")
-
-
-def test_unmerged_adapters_are_not_lost_silently(tmp_path):
-    model = backbone()
-    next(iter(model.linear_layers().values())).attach(keras.layers.Identity())
-    with pytest.raises(ValueError, match="unmerged adapters"):
-        save_preset(model, tmp_path / "preset")
-    assert not (tmp_path / "preset").exists()
+def test_shards_are_named_and_filled_as_keras_does(tmp_path):
+    folder = write_preset(tmp_path / "preset", max_shard_bytes=SHARD_BYTES)
+    index = json.loads((folder / "model.weights.json").read_text())
+    files = sorted(path.name for path in folder.glob("*.h5"))
+    assert files == [f"model_{number:05}.weights.h5" for number in range(len(files))] and len(files) > 1
+    assert set(index["weight_map"].values()) == set(files)
+    assert index["metadata"]["total_size"] == sum(array.nbytes for array in random_arrays(CONFIG).values())
+    for group, name in index["weight_map"].items():
+        with h5py.File(folder / name) as file:
+            assert isinstance(file[group]["0"], h5py.Dataset)
