@@ -63,7 +63,7 @@ def random_arrays(config: dict, dtype=np.float32, seed: int = 0) -> dict[str, np
     """Weights by path, large enough that a wrong head, order or scale shows; norms around 1, no two alike."""
     generator = np.random.default_rng(seed)
     return {
-        path: (generator.normal(0, 0.2, shape) + path.endswith("scale")).astype(dtype)
+        path: (generator.normal(0, 0.15, shape) + path.endswith("scale")).astype(dtype)
         for path, shape in variable_shapes(config).items()
     }
 

@@ -31,7 +31,7 @@ def random_model(name, config):
     model = transformers.LlamaForCausalLM(oracles._transformers_config(config))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(0, 0.2).add_(parameter.ndim == 1)
+            parameter.normal_(0, 0.15).add_(parameter.ndim == 1)
             parameter.copy_(parameter.to(torch_dtype(name)))
     return model.eval()
 
