@@ -14,9 +14,6 @@ diagonal,
 so that its rank is N*r (K*r for key and value). The file does not store alpha; KerasHub leaves it at Keras' default,
 which is the rank, so that the scale is 1.
 
-Files may come from anywhere. Keras writes plain contiguous tensors; whatever else HDF5 can do (links, chunks, filters,
-values in other files) is refused.
-
 Shape letters: D hidden_dim, F intermediate_dim, N query heads, K key/value heads, H head_dim, r rank in the file,
 I inputs, O outputs, R rank.
 """
@@ -24,19 +21,15 @@ I inputs, O outputs, R rank.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import h5py
-import ml_dtypes
 import numpy as np
 
 from llama_exp.architecture import linear_shapes
 from llama_exp.formats.adapter import Adapter, check_fit, listed, rejected
-from llama_exp.formats.json_file import open_regular
-from llama_exp.formats.raw import is_finite
+from llama_exp.formats.hdf5_file import Stored, as_tensor, broken_file, open_tensors, packed_too_tightly, unfit
 
 A, B = "lora_kernel_a", "lora_kernel_b"
 RANK = "lora/vars/rank"
@@ -58,9 +51,6 @@ BLOCK = (
     "self_attention/query",
 )
 AFTER_BLOCKS = ("sequence_output_layernorm",)
-MAX_DEPTH = 4
-# A model of 1000 blocks has 7000 adapters: 35001 names.
-MAX_OBJECTS = 40_000
 ACTION = "use a file of save_lora_weights that was made for this model"
 
 
@@ -77,24 +67,33 @@ def path_of(index: int, num_layers: int) -> str | None:
 @contextlib.contextmanager
 def open_adapter(path: Path, config: Mapping) -> Iterator[Adapter]:
     """A `.lora.h5` file, checked against the model of `config`; see `adapter.open_adapter`."""
-    with open_regular(path) as source, contextlib.ExitStack() as stack:
-        with _readable(path):
-            file = stack.enter_context(h5py.File(source, "r"))
-            datasets = _datasets(path, file)
-            _require_plain(path, datasets, os.fstat(source.fileno()).st_size)
-            adapter = _adapter(path, datasets, config)
-        yield adapter
+    with open_tensors(path) as stored:
+        yield _adapter(path, stored, config)
 
 
-def _adapter(path: Path, datasets: dict[str, h5py.Dataset], config: Mapping) -> Adapter:
-    rank = _rank(path, datasets.pop(RANK, None))
-    matrices = _by_layer(path, datasets, config)
-    shapes = {name: {part: tensor.shape for part, tensor in pair.items()} for name, pair in matrices.items()}
-    check_fit(path, shapes, {name: _file_shapes(name, rank, config) for name in matrices})
+def _adapter(path: Path, stored: dict[str, Stored], config: Mapping) -> Adapter:
+    rank = _rank(path, stored.pop(RANK, None))
+    matrices = _by_layer(path, stored, config)
+    shapes = {name: _file_shapes(name, rank, config) for name in matrices}
+    with broken_file(str(path)):
+        found = {
+            name: {part: item.dataset.shape or () for part, item in pair.items()} for name, pair in matrices.items()
+        }
+    check_fit(path, found, shapes)
+    unfitting = [
+        f"{item.origin}: {reason}"
+        for name, pair in matrices.items()
+        for part, item in pair.items()
+        if (reason := unfit(item, shapes[name][part]))
+    ]
+    if unfitting:
+        raise rejected(path, "matrices are not stored as Keras does", listed(unfitting), ACTION)
+    if reason := packed_too_tightly(stored):
+        raise rejected(path, "the file unpacks to far more than it is", reason, ACTION)
     ranks = {name: rank * _num_heads(name, config) for name in matrices}
 
     def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-        a, b = (_read(path, matrices[name][part]) for part in (A, B))
+        a, b = (as_tensor(matrices[name][part], shapes[name][part]).read(np.dtype(np.float32)) for part in (A, B))
         return a.reshape(-1, ranks[name]), np.kron(np.eye(_num_heads(name, config), dtype=np.float32), b)
 
     return Adapter(
@@ -132,12 +131,12 @@ def _file_shapes(name: str, rank: int, config: Mapping) -> dict[str, tuple[int, 
     return {A: (num_inputs, rank), B: (rank, num_outputs)}
 
 
-def _by_layer(path: Path, datasets: dict[str, h5py.Dataset], config: Mapping) -> dict[str, dict[str, h5py.Dataset]]:
+def _by_layer(path: Path, stored: Mapping[str, Stored], config: Mapping) -> dict[str, dict[str, Stored]]:
     """A and B by path of their linear layer, in the model's order."""
-    matrices: dict[str, dict[str, h5py.Dataset]] = {}
+    matrices: dict[str, dict[str, Stored]] = {}
     linears, num_layers = linear_shapes(config), config["num_layers"]
     foreign, beyond, other = [], [], []
-    for name, dataset in datasets.items():
+    for name, item in stored.items():
         match = TENSOR.fullmatch(name)
         if match is None:
             foreign.append(name)
@@ -148,7 +147,7 @@ def _by_layer(path: Path, datasets: dict[str, h5py.Dataset], config: Mapping) ->
         elif layer not in linears:
             other.append(f"lora/{match[1]}, which is {layer}")
         else:
-            matrices.setdefault(layer, {})[match[2]] = dataset
+            matrices.setdefault(layer, {})[match[2]] = item
     if foreign:
         raise rejected(path, "the file holds tensors that are no adapters", listed(foreign), ACTION)
     if beyond:
@@ -165,85 +164,15 @@ def _by_layer(path: Path, datasets: dict[str, h5py.Dataset], config: Mapping) ->
     return {name: matrices[name] for name in linears if name in matrices}
 
 
-def _rank(path: Path, dataset: h5py.Dataset | None) -> int:
-    if dataset is None or dataset.shape != () or dataset.dtype.kind not in "iu":
-        found = "none" if dataset is None else f"{dataset.dtype} {dataset.shape}"
-        raise rejected(path, f"the file has no whole number {RANK}", found, ACTION)
-    rank = int(dataset[()])
+def _rank(path: Path, item: Stored | None) -> int:
+    if item is None:
+        raise rejected(path, "the file states no rank", f"no {RANK}", ACTION)
+    with broken_file(item.origin):
+        dataset = item.dataset
+        reason = unfit(item, (), dataset.dtype) if dataset.dtype.kind in "iu" else f"type {dataset.dtype}"
+        if reason:
+            raise rejected(path, "the rank is not a whole number", f"{RANK}: {reason}", ACTION)
+        rank = int(dataset[()])
     if rank < 1:
         raise rejected(path, "the rank is less than 1", f"{RANK} = {rank}", ACTION)
     return rank
-
-
-def _datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
-    """Every tensor by name, found without following a link or entering a group twice."""
-    found: dict[str, h5py.Dataset] = {}
-    addresses: set[int] = set()
-    num_objects = 0
-    groups: list[tuple[str, h5py.Group]] = [("", file)]
-    while groups:
-        prefix, group = groups.pop()
-        for key in group:
-            name, num_objects = f"{prefix}{key}", num_objects + 1
-            if name.count("/") >= MAX_DEPTH or num_objects > MAX_OBJECTS:
-                raise rejected(path, "the file is not laid out like adapters", f"group {name[:80]}", ACTION)
-            link = group.get(key, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                found_link = f"{type(link).__name__} {name[:80]}"
-                raise rejected(path, "links are refused in a weight file", found_link, ACTION)
-            item = group[key]
-            address = h5py.h5o.get_info(item.id).addr
-            if address in addresses or not isinstance(item, h5py.Group | h5py.Dataset):
-                raise rejected(path, "the file is not laid out like adapters", f"{name[:80]} stands twice", ACTION)
-            addresses.add(address)
-            if isinstance(item, h5py.Group):
-                groups.append((f"{name}/", item))
-            else:
-                found[name] = item
-    return found
-
-
-def _require_plain(path: Path, datasets: dict[str, h5py.Dataset], file_bytes: int) -> None:
-    """From the headers alone: nothing is larger than the file, or lies elsewhere."""
-    unfit = [f"{name}: {reason}" for name, dataset in datasets.items() if (reason := _unfit(name, dataset))]
-    if unfit:
-        raise rejected(path, "tensors are not stored as Keras does", listed(unfit), ACTION)
-    num_bytes = sum(dataset.nbytes for dataset in datasets.values())
-    if num_bytes > file_bytes:
-        raise rejected(path, "the tensors are larger than their file", f"{num_bytes} of {file_bytes} bytes", ACTION)
-
-
-def _unfit(name: str, dataset: h5py.Dataset) -> str | None:
-    if dataset.external or dataset.is_virtual:
-        return "its values lie in another file"
-    if dataset.shape is None or dataset.chunks is not None or dataset.id.get_create_plist().get_nfilters():
-        return "it is packed, or has no values"
-    # HDF5 would fill a gap with zeros and say nothing.
-    if dataset.id.get_storage_size() != dataset.nbytes:
-        return "the file does not hold all of its values"
-    is_float = dataset.dtype.kind == "f" and dataset.dtype.itemsize in (2, 4, 8)
-    return None if name == RANK or is_float or _is_bfloat16(dataset) else f"type {dataset.dtype} is no float type"
-
-
-def _is_bfloat16(dataset: h5py.Dataset) -> bool:
-    return dataset.dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16"
-
-
-def _read(path: Path, dataset: h5py.Dataset) -> np.ndarray:
-    with _readable(path):
-        value = dataset[()]
-    with np.errstate(over="ignore"):  # what overflows is refused below, by name
-        value = (value.view(ml_dtypes.bfloat16) if _is_bfloat16(dataset) else value).astype(np.float32)
-    if not is_finite(value):
-        raise rejected(path, "a matrix is not finite", dataset.name, ACTION)
-    return value
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turns the errors of h5py about a file into InputError."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError) as error:
-        found = " ".join(str(error).split())[:200]
-        raise rejected(path, "the file cannot be read", found, "export it again") from error

@@ -102,7 +102,7 @@ def test_one_b_for_all_heads_is_a_block_diagonal_one(saved):
 
 
 def test_ranks_are_known_before_anything_is_read(saved, monkeypatch):
-    monkeypatch.setattr("llama_exp.formats.keras_lora._read", None)
+    monkeypatch.setattr("llama_exp.formats.keras_lora.as_tensor", None)
     with open_adapter(saved, CONFIG) as adapter:
         assert (adapter.format, adapter.rank, adapter.alpha, adapter.use_rslora) == ("keras_hub", 3, 3.0, False)
         ends = {path.rpartition("/")[2]: rank for path, rank in adapter.ranks.items()}
@@ -140,7 +140,7 @@ QUERY = "transformer_layer_0/self_attention/query"
         (lambda t: t.update({A11: t[B11], B11: t[A11]}), f"{QUERY}: lora_kernel_a (3, 8) instead of (32, 4, 3), the"),
         (lambda t: t.update({A11: t[A11] * np.inf}), A11),
         (lambda t: t.update({A11: t[A11].astype("int32")}), f"{A11}: type int32"),
-        (lambda t: t.update({A11: np.asarray(b"text")}), A11),
+        (lambda t: t.update({A11: np.asarray(b"text")}), "lora_kernel_a () instead"),
         (lambda t: t.update({"lora/24/vars/lora_kernel_a": t[A11]}), "lora/24"),
         (lambda t: t.update({"lora/999999999/vars/lora_kernel_a": t[A11]}), "lora/999999999"),
         (lambda t: t.update({"lora/0/vars/lora_kernel_a": t[A11]}), "lora/0, which is token_embedding"),
@@ -151,7 +151,7 @@ QUERY = "transformer_layer_0/self_attention/query"
         (lambda t: t.update({"lora/011/vars/lora_kernel_a": t[A11]}), "lora/011"),
         (lambda t: t.update({"lora/11/vars/lora_kernel_c": t[A11]}), "lora_kernel_c"),
         (lambda t: t.update({"layers/x/vars/0": t[A11]}), "layers/x/vars/0"),
-        (lambda t: t.update({"lora/11/vars/x/y/z": t[A11]}), "not laid out"),
+        (lambda t: t.update({"lora/11/vars/x/y/z": t[A11]}), "lora/11/vars/x/y/z"),
         (lambda t: [t.pop(name) for name in list(t) if name != "lora/vars/rank"], "no adapter"),
     ],
 )
@@ -196,8 +196,7 @@ def with_gap(file, _):
     [
         (lambda file, outside: file.__setitem__(A11, h5py.ExternalLink(str(outside), "x")), "ExternalLink"),
         (lambda file, outside: file.__setitem__(A11, h5py.SoftLink("/lora/22/vars/lora_kernel_a")), "SoftLink"),
-        (lambda file, outside: file.__setitem__(A11, file["lora/22/vars/lora_kernel_a"]), "twice"),
-        (lambda file, outside: file.__setitem__("lora/11/loop", file["lora"]), "twice"),
+        (lambda file, outside: file.__setitem__("lora/11/loop", file["lora"]), "not laid out"),
         (with_virtual, "another file"),
         (
             lambda file, outside: file.create_dataset(
@@ -205,9 +204,15 @@ def with_gap(file, _):
             ),
             "another file",
         ),
-        (lambda file, outside: file.create_dataset(A11, (32, 4, 3), "float32", compression="gzip"), "packed"),
-        (lambda file, outside: file.create_dataset(A11, (32, 4, 2**40), "float32", chunks=(32, 4, 64)), "packed"),
-        (lambda file, outside: file.create_dataset(A11, data=h5py.Empty("float32")), "no values"),
+        (
+            lambda file, outside: file.create_dataset(A11, (32, 4, 3), "float32", compression="gzip"),
+            "does not hold all",
+        ),
+        (
+            lambda file, outside: file.create_dataset(A11, (32, 4, 2**40), "float32", chunks=(32, 4, 64)),
+            "(32, 4, 1099511627776) instead",
+        ),
+        (lambda file, outside: file.create_dataset(A11, data=h5py.Empty("float32")), "lora_kernel_a () instead"),
         (with_gap, "does not hold all"),
     ],
 )
@@ -222,12 +227,22 @@ def test_values_elsewhere_and_bombs_are_refused(saved, tmp_path, plant, named):
 
 
 def test_endless_groups_are_refused(saved, monkeypatch):
-    monkeypatch.setattr("llama_exp.formats.keras_lora.MAX_OBJECTS", 200)
+    monkeypatch.setattr("llama_exp.formats.hdf5_file.MAX_OBJECTS", 200)
     read_adapter(saved, CONFIG)
     with h5py.File(saved, "a") as file:
         for number in range(200):
             file.create_group(f"many/{number}")
     assert "not laid out" in refusal(saved)
+
+
+def test_files_that_unpack_to_far_more_are_refused(saved, monkeypatch):
+    with h5py.File(saved, "w") as file:
+        for name, value in tensors().items():
+            file.create_dataset(name, data=value, **({"compression": "gzip"} if value.ndim else {}))
+    assert len(read_adapter(saved, CONFIG)) == 14
+    monkeypatch.setattr("llama_exp.formats.hdf5_file.MAX_UNPACKING", 0.1)
+    monkeypatch.setattr("llama_exp.formats.hdf5_file.FREE_UNPACKING_BYTES", 100)
+    assert "unpacks to far more" in refusal(saved)
 
 
 def test_what_is_no_hdf5_file_is_refused(tmp_path):
