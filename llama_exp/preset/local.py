@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from llama_exp.errors import InputError, Problem
+from llama_exp.preset.ledger import Ledger
 from llama_exp.preset.table import PRESETS
 
 CONFIG_FILE = "config.json"
@@ -38,6 +39,19 @@ def find(source: str) -> Path:
     if not os.access(path, os.R_OK):
         raise _rejected("the file may not be read by this user", source, f"chmod u+r {path}")
     return path
+
+
+def in_kaggle_cache(handle: str) -> bool:
+    """Whether the version that a handle names is in kagglehub's cache, whole; does not import kagglehub.
+
+    Either this package fetched it and nothing was changed since, or kagglehub did and marked it.
+    """
+    *model, version = handle.removeprefix("kaggle://").split("/")
+    cache = Path(os.environ.get("KAGGLEHUB_CACHE") or "~/.cache/kagglehub").expanduser()
+    home = cache.joinpath("models", *model)
+    if Ledger(home / ".llama_exp" / f"{version}.json", home / version).is_whole(load_weights=True):
+        return True
+    return (home / f"{version}.complete").exists() and (home / version / CONFIG_FILE).exists()
 
 
 def _checked_folder(folder: Path, source: str) -> Path:

@@ -6,19 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llama_exp.architecture import (
-    DEFAULTS,
-    EMBEDDINGS,
-    REVERSE_EMBEDDINGS,
-    SIZES,
-    linear_shapes,
-    variable_shapes,
-)
+from llama_exp.architecture import DEFAULTS, SIZES, count_parameters
 
-BYTES = {"float32": 4, "bfloat16": 2}
-PRECISIONS = ("float32", "bfloat16", "int8", "int4")
-SCALE_BYTES = 4  # float32
-INT4_GROUP_SIZE = 128  # inputs that share a scale
+FLOAT_BYTES = {"float32": 4, "bfloat16": 2}
+PRECISIONS = (*FLOAT_BYTES, "int8", "int4")
 
 
 def _sizes(*sizes: int) -> Mapping[str, object]:
@@ -63,30 +54,17 @@ class Preset:
 def weight_bytes(architecture: Mapping, precision: str) -> int:
     """Memory of the weights alone, without activations, gradients or a cache.
 
-    Quantized are the kernels of all linear layers and both embedding matrices, with a float32 scale per output channel
-    (embeddings: per token; int4 kernels: per group of `INT4_GROUP_SIZE` inputs and output channel). Norms stay in
-    bfloat16.
+    int8 and int4 as `llama_exp.formats.quantized` stores them: embeddings and linear layers as integers, their scales
+    and zero points counted, norms in bfloat16. Precision is one of `PRECISIONS`.
     """
-    shapes = variable_shapes(architecture)
-    if precision in BYTES:
-        return BYTES[precision] * sum(math.prod(shape) for shape in shapes.values())
-    kernels = {f"{path}/kernel": shape for path, shape in linear_shapes(architecture).items()}
-    total = 0
-    for path, shape in shapes.items():
-        if path in kernels:
-            inputs, outputs = shape
-            groups = 1 if precision == "int8" else math.ceil(inputs / INT4_GROUP_SIZE)
-            scales = outputs * groups
-        elif path == EMBEDDINGS:
-            scales = shape[0]
-        elif path == REVERSE_EMBEDDINGS:
-            scales = shape[1]
-        else:
-            total += BYTES["bfloat16"] * math.prod(shape)
-            continue
-        weights = math.prod(shape) if precision == "int8" else math.ceil(math.prod(shape) / 2)
-        total += weights + SCALE_BYTES * scales
-    return total
+    if precision in FLOAT_BYTES:
+        return FLOAT_BYTES[precision] * count_parameters(architecture)
+    from llama_exp.formats.quantized import make_quantization, variable_parts
+
+    parts = variable_parts(architecture, make_quantization(precision)).values()
+    return sum(
+        math.prod(shape) * (FLOAT_BYTES["bfloat16"] if dtype is None else dtype.itemsize) for shape, dtype in parts
+    )
 
 
 def _kaggle(model: str, variant: str, version: int) -> str:
