@@ -56,15 +56,15 @@ def template_of(tokenizer, source: str) -> str:
 
     Args:
         tokenizer: of the model.
-        source: a built-in id or where the model lies.
+        source: a built-in id, or the origin of a resolved preset.
 
     Raises:
         InputError: the model has none, and nothing says which it was trained on.
     """
     if tokenizer.chat_template is not None:
         return tokenizer.chat_template
-    handles = {preset.handle: name for name, preset in PRESETS.items()}
-    name = source if source in PRESETS else handles.get(source, "")
+    origins = {preset.handle.rpartition("/")[0]: name for name, preset in PRESETS.items()}  # without the version
+    name = source if source in PRESETS else origins.get(source, "")
     if "instruct" in name:
         return BUILT_IN["llama3" if tokenizer.special_id("<|start_header_id|>") is not None else "llama2"]
     raise InputError(

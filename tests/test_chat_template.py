@@ -139,7 +139,7 @@ def test_whose_template():
     plain = byte_pair.from_merges([])
     own = byte_pair.BytePairTokenizer(plain._vocabulary, [], chat_template="own")
     assert chat_template.template_of(own, "anything") == "own"
-    for source in ("llama3_instruct_8b_en", chat_template.PRESETS["llama3.1_instruct_8b"].handle):
+    for source in ("llama3_instruct_8b_en", "kaggle://keras/llama3/keras/llama3.1_instruct_8b"):
         assert chat_template.template_of(plain, source) == chat_template.BUILT_IN["llama3"]
     for source in ("llama3_8b_en", "/home/somebody/instruct", "vicuna_1.5_7b_en"):
         with pytest.raises(InputError, match="no chat template"):

@@ -1,0 +1,135 @@
+"""`llama-exp chat`: a conversation with an instruct model, in its own chat template.
+
+On a terminal a person types; otherwise each line of standard input is a message. The whole conversation goes to the
+model in each turn, and an answer ends with one of its stop tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from llama_exp import chat_template, logs
+from llama_exp.commands import models, sampling
+from llama_exp.commands.arguments import Parser
+from llama_exp.errors import InputError
+from llama_exp.failures import report
+from llama_exp.redact import printable
+
+COMMANDS = "/reset forgets the conversation, /exit leaves (as does Ctrl-D); Ctrl-C stops an answer"
+
+
+def main(arguments: list[str]) -> int:
+    """Talks until the messages end; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    logs.attach_console()
+    model, source = models.load(options)
+    models.require_tokenizer(model, source)
+    template = source.chat_template or chat_template.template_of(model.tokenizer, source.origin)
+    conversation = Conversation(model, template, options)
+    if options.message:
+        for message in options.message:
+            _print(conversation.answer(message))
+    elif sys.stdin.isatty():
+        print(COMMANDS, file=sys.stderr)
+        _talk(conversation, _typed())
+    else:
+        for line in sys.stdin:
+            if line.strip():
+                _print(conversation.answer(line.rstrip("\n")))
+    if conversation.tally.num_tokens:
+        print(f"{conversation.tally}, compilation included", file=sys.stderr)
+    return 0
+
+
+class Conversation:
+    """Messages so far, and the model that answers.
+
+    Args:
+        model: a `LlamaCausalLM` with a tokenizer.
+        template: Jinja text of its chat template.
+        options: `system` and those of `sampling`.
+    """
+
+    def __init__(self, model, template: str, options):
+        self._model, self._template, self._options = model, template, options
+        self.tally = sampling.Tally()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything but the system message."""
+        system = self._options.system
+        self.messages = [] if system is None else [{"role": "system", "content": system}]
+
+    def answer(self, message: str) -> str:
+        """The assistant's next words. Only a whole turn enters the conversation; an interrupted one leaves no trace."""
+        messages = [*self.messages, {"role": "user", "content": message}]
+        token_ids = self._token_ids(messages)
+        new_ids = sampling.continuation(self._model, token_ids, self._options, self.tally)
+        text = self._model.tokenizer.decode(new_ids).strip()
+        self.messages = [*messages, {"role": "assistant", "content": text}]
+        return text
+
+    def _token_ids(self, messages: list[dict[str, str]]) -> list[int]:
+        tokenizer = self._model.tokenizer
+        names = {
+            key: "" if id_ is None else tokenizer.decode([id_], skip_special_tokens=False)
+            for key, id_ in (("bos_token", tokenizer.bos_id), ("eos_token", tokenizer.eos_id))
+        }
+        return tokenizer.encode_with_special_tokens(chat_template.render(messages, self._template, **names))
+
+
+def _talk(conversation: Conversation, messages: Iterator[str]) -> None:
+    """A conversation with a person, whom no mistake throws out."""
+    for message in messages:
+        if message == "/exit":
+            return
+        if message == "/reset":
+            conversation.reset()
+            print("(forgotten)", file=sys.stderr)
+        elif message.startswith("/"):
+            print(COMMANDS, file=sys.stderr)
+        elif message.strip():
+            try:
+                _print(conversation.answer(message))
+            except KeyboardInterrupt:
+                print("\n(stopped; this turn is forgotten)", file=sys.stderr)
+            except InputError as error:  # the template refuses the message
+                report(error, debug=False)
+
+
+def _typed() -> Iterator[str]:
+    """Lines from a terminal, with history and editing where Python has them."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - its import changes what input() can do
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            print(file=sys.stderr)
+            return
+        except KeyboardInterrupt:
+            print("\n(Ctrl-D or /exit leaves)", file=sys.stderr)
+
+
+def _print(answer: str) -> None:
+    print(printable(answer), flush=True)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "chat",
+        "Talks with an instruct model, in its own chat template. On a terminal, type;\n"
+        "otherwise each line of standard input is a message.\n" + COMMANDS + ".",
+        [
+            "llama-exp chat hf://HuggingFaceTB/SmolLM2-135M-Instruct",
+            'llama-exp chat llama3.2_instruct_1b --system "Answer in one sentence." --message "What is LoRA?"',
+            "llama-exp chat outputs/default/<run> --temperature 0 < questions.txt",
+        ],
+    )
+    models.add_arguments(parser)
+    parser.add_argument("--system", metavar="TEXT", help="system message")
+    parser.add_argument("--message", metavar="TEXT", action="append", help="one turn, then leave; may be repeated")
+    sampling.add_arguments(parser, temperature=0.7)
+    return parser

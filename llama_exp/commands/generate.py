@@ -1,0 +1,50 @@
+"""`llama-exp generate`: the continuation of a text."""
+
+from __future__ import annotations
+
+import sys
+
+from llama_exp import logs
+from llama_exp.commands import models, sampling
+from llama_exp.commands.arguments import Parser
+from llama_exp.redact import printable
+
+
+def main(arguments: list[str]) -> int:
+    """Generates as the command line says; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    prompt = options.prompt if options.prompt is not None else _standard_input(parser)
+    logs.attach_console()
+    model, source = models.load(options)
+    models.require_tokenizer(model, source)
+    tokenizer, tally = model.tokenizer, sampling.Tally()
+    token_ids = [*([] if tokenizer.bos_id is None else [tokenizer.bos_id]), *tokenizer.encode(prompt)]
+    if not token_ids:
+        parser.error("the prompt is empty, and this tokenizer has no token to begin with")
+    new_ids = sampling.continuation(model, token_ids, options, tally)
+    print(printable(tokenizer.decode([*token_ids, *new_ids])))
+    print(f"{tally}, compilation included", file=sys.stderr)
+    return 0
+
+
+def _standard_input(parser: Parser) -> str:
+    if sys.stdin.isatty():
+        parser.error('there is no prompt: give --prompt "..." or pipe a text in')
+    return sys.stdin.read().removesuffix("\n")
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "generate",
+        "Continues a text, and prints it with its continuation on standard output.",
+        [
+            'llama-exp generate hf://HuggingFaceTB/SmolLM2-135M --prompt "The capital of France is"',
+            'llama-exp generate outputs/default/<run> --prompt "def add(a, b):" --temperature 0.8 --top-p 0.95',
+            "llama-exp generate model.Q4_K_M.gguf --max-new-tokens 50 < prompt.txt",
+        ],
+    )
+    models.add_arguments(parser)
+    parser.add_argument("--prompt", metavar="TEXT", help="text to continue (default: standard input)")
+    sampling.add_arguments(parser, temperature=0.0)
+    return parser

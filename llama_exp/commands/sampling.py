@@ -1,0 +1,57 @@
+"""How tokens are chosen: the options that `generate` and `chat` share, and the continuation of one row."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from llama_exp.commands.arguments import Parser, positive
+
+
+@dataclass
+class Tally:
+    """Tokens made so far, and the seconds it took."""
+
+    num_tokens: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.num_tokens} tokens in {self.seconds:.2f} s, {self.num_tokens / self.seconds:.1f} tokens/s"
+
+
+def add_arguments(parser: Parser, temperature: float) -> None:
+    """Length and choice of new tokens."""
+    add = parser.add_argument
+    add("--max-new-tokens", type=positive, default=256, metavar="N", help="at most so many (default: 256)")
+    add("--temperature", type=float, default=temperature, help=f"0: the likeliest token (default: {temperature})")
+    add("--top-k", type=positive, metavar="K", help="draw among the K likeliest tokens only")
+    add("--top-p", type=float, metavar="P", help="draw among the likeliest that reach probability P together")
+    add("--seed", type=int, default=0, help="of the draws (default: 0)")
+
+
+def continuation(model, token_ids: list[int], options, tally: Tally) -> list[int]:
+    """New token ids behind a prompt, the token that ends the text left out.
+
+    Raises:
+        ConfigError: an impossible option.
+    """
+    from llama_exp.errors import ConfigError, Problem
+
+    started = time.monotonic()
+    try:
+        output = model.generate(
+            [token_ids],
+            max_length=len(token_ids) + options.max_new_tokens,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            seed=options.seed,
+        )[0]
+    except ValueError as error:
+        raise ConfigError(
+            Problem("this cannot be generated", "command line", str(error), "change the option")
+        ) from error
+    new = [int(id_) for id_ in output[len(token_ids) :]]
+    tally.num_tokens += len(new)
+    tally.seconds += time.monotonic() - started
+    return new[:-1] if new and new[-1] in model.tokenizer.stop_ids else new

@@ -1,0 +1,142 @@
+"""What a command's SRC means: a preset, a folder, a file, or a run of ours with its adapter. Imports no framework.
+
+A run's `config.yaml` and `run.json` are data here: nothing in them is built or imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from llama_exp import preset
+from llama_exp.architecture import CONFIG_KEYS
+from llama_exp.chat_template import BUILT_IN
+from llama_exp.errors import InputError, Problem
+from llama_exp.formats.json_file import inside, open_regular, read_json
+
+OUR_MODEL = "llama_exp.models.LlamaBackbone"
+MAX_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to read.
+
+    Attributes:
+        path: folder or .gguf file of the model.
+        origin: as `preset.Resolved` has it.
+        adapter: folder or file of adapters to put on top; None: none.
+        stated: constructor arguments that a run gave its model; {} without a run.
+        policy: dtype policy that a run trained under; None: not known.
+        quantization: a run's `quantization` section; None: not known.
+        chat_template: Jinja text that a run's conversations were written with; None: not known.
+    """
+
+    path: Path
+    origin: str
+    adapter: Path | None = None
+    stated: Mapping | None = None
+    policy: str | None = None
+    quantization: Mapping | None = None
+    chat_template: str | None = None
+
+
+def find(source: str, adapter: str | None = None, offline: bool = False) -> Source:
+    """The model that `source` names, downloaded if need be.
+
+    Args:
+        source: a built-in preset, `kaggle://...`, `hf://...`, a folder, a `.gguf` file, or a run's folder.
+        adapter: adapters of another place, on top of it; None: the run's own, if it is a run.
+        offline: ask no server.
+
+    Raises:
+        InputError: there is no such model, or the run has left none.
+    """
+    folder = Path(source).expanduser()
+    if _is_run(folder):
+        return _of_run(folder, adapter, offline)
+    resolved = preset.resolve(source, offline=offline)
+    # A run's own model/: its conversations' template is written in the run beside it.
+    config = _run_config(folder.parent) if folder.name == "model" and _is_run(folder.parent) else {}
+    return Source(
+        resolved.path,
+        source if source in preset.PRESETS else resolved.origin,
+        None if adapter is None else Path(adapter).expanduser(),
+        chat_template=_chat_template(config),
+    )
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "run.json").is_file() and (folder / "config.yaml").is_file()
+
+
+def _of_run(folder: Path, adapter: str | None, offline: bool) -> Source:
+    if (folder / "model").is_dir():
+        return find(str(folder / "model"), adapter, offline)
+    if not (folder / "adapter").is_dir():
+        names = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
+        action = f"finish it first: llama-exp train ... resume={folder}"
+        raise InputError(Problem("the run has left no adapter/ and no model/", str(folder), names, action))
+    if adapter is not None:
+        action = "name the run's preset as the source to put other adapters on it"
+        raise InputError(Problem("the run has adapters of its own", str(folder), f"--adapter {adapter}", action))
+    config = _run_config(folder)
+    resolved = preset.resolve(_preset_of(folder, config), offline=offline)
+    quantization = config.get("quantization")
+    return Source(
+        resolved.path,
+        resolved.origin,
+        folder / "adapter",
+        _stated(folder, config),
+        (config.get("precision") or {}).get("policy"),
+        quantization if isinstance(quantization, dict) else None,
+        _chat_template(config),
+    )
+
+
+def _run_config(folder: Path) -> dict:
+    """A run's config as plain data."""
+    path = inside(folder, "config.yaml")
+    with open_regular(path) as file:
+        content = file.read(MAX_CONFIG_BYTES)
+    try:
+        config = yaml.safe_load(content)
+    except (yaml.YAMLError, ValueError) as error:
+        found = " ".join(str(error).split())[:200]
+        raise InputError(Problem("the run's config cannot be read", str(path), found, "restore the file")) from None
+    sections = ("preset", "model", "precision", "dataset")
+    if not isinstance(config, dict) or not all(isinstance(config.get(name), dict) for name in sections):
+        found = f"a {type(config).__name__} without sections {', '.join(sections)}"
+        raise InputError(Problem("the run's config cannot be read", str(path), found, "restore the file"))
+    return config
+
+
+def _preset_of(folder: Path, config: Mapping) -> str:
+    """The source of the run's base weights, with the revision that the run had."""
+    if config["preset"].get("source") is None or not config["preset"].get("load_weights", True):
+        what = "the run trained its adapter on random weights, which are kept nowhere"
+        action = "its adapter is of no use elsewhere; train on a preset, or without adapters (lora.rank=0)"
+        raise InputError(Problem(what, str(folder), "preset.source=null", action))
+    source = str(config["preset"]["source"])
+    recorded = read_json(inside(folder, "run.json"), max_bytes=1 << 24).get("preset") or {}
+    origin, revision = recorded.get("origin"), recorded.get("revision")
+    if revision is None or not isinstance(origin, str) or source in preset.PRESETS:
+        return source
+    return f"{origin}@{revision}" if origin.startswith("hf://") else f"{origin}/{revision}"
+
+
+def _stated(folder: Path, config: Mapping) -> dict:
+    if config["model"].get("_target_") != OUR_MODEL:
+        found = str(config["model"].get("_target_"))[:80]
+        raise InputError(
+            Problem("the run's model is a class of its own", str(folder), found, f"only {OUR_MODEL} can be")
+        )
+    return {key: value for key, value in config["model"].items() if key in CONFIG_KEYS}
+
+
+def _chat_template(config: Mapping) -> str | None:
+    name = (config.get("dataset") or {}).get("chat_template")
+    return BUILT_IN.get(name) if isinstance(name, str) else None
