@@ -6,12 +6,12 @@ The file is data: no class named in it is imported, and every key in it means so
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from llama_exp.architecture import DEFAULTS, check_arguments
+from llama_exp.architecture import DEFAULTS
 from llama_exp.errors import InputError, Problem
+from llama_exp.formats.checkpoint import require_possible
 from llama_exp.formats.hugging_face_keys import ACTIVATIONS, ARCHITECTURES, IRRELEVANT, REFUSED, USED
 from llama_exp.formats.json_file import inside, read_json
 
@@ -30,7 +30,7 @@ ROPE_KEYS = {
     "rope_high_freq_factor": "high_freq_factor",
     "rope_pretraining_sequence_length": "original_max_position_embeddings",
 }
-# Keys of a rope_scaling or rope_parameters by its type; `partial_rotary_factor` as above.
+# Keys of a rope_scaling or rope_parameters by its type, beside those that all have.
 ROPE_TYPES = {
     "default": frozenset(),
     "linear": frozenset({"factor"}),
@@ -38,9 +38,6 @@ ROPE_TYPES = {
 }
 ROPE_COMMON = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor"})
 NAMES_SHOWN = 8
-# Far above any model; a file must not make others count to a billion.
-MAX_LAYERS = 10_000
-MAX_SIZE = 2**31 - 1
 
 
 def read_config(folder: Path) -> dict:
@@ -63,12 +60,8 @@ def read_config(folder: Path) -> dict:
     config |= _rope(document, problems)
     _check_activation(document, problems)
     problems.raise_any()
-    try:
-        check_arguments(**config)
-    except ValueError as error:
-        problems.add("the architecture is impossible", str(error))
-    else:
-        _check_head_dim(document, config, problems)
+    require_possible(config, str(path))
+    _check_head_dim(document, config, problems)
     problems.raise_any()
     return config
 
@@ -121,17 +114,12 @@ class _Problems:
     def add(self, what: str, found: str, action: str = "choose another checkpoint, or correct the file") -> None:
         self.found.append(Problem(what, str(self.path), found, action))
 
-    def number(self, key: str, value, largest_whole: int | None = None):
-        """The value if it is a positive number, whole and in bounds if those are given; else None.
-
-        Anything but an absent value (None) is a problem then.
-        """
+    def number(self, key: str, value, whole: bool = False):
+        """The value if it is a positive number; else None, which is a problem unless the value is absent (None)."""
         if value is None:
             return None
-        kinds, largest = ((int, float), sys.float_info.max) if largest_whole is None else ((int,), largest_whole)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value <= largest:
-            wanted = "number above 0" if largest_whole is None else f"whole number from 1 to {largest_whole}"
-            self.add(f"{key} must be a {wanted}", repr(value)[:80])
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value <= 0:
+            self.add(f"{key} must be a {'whole ' if whole else ''}number above 0", repr(value)[:80])
             return None
         return value
 
@@ -170,7 +158,7 @@ def _refuse_keys(document: dict, problems: _Problems) -> None:
 
 def _sizes(document: dict, problems: _Problems) -> dict:
     sizes = {
-        key: problems.number(name, document.get(name), MAX_LAYERS if key == "num_layers" else MAX_SIZE)
+        key: problems.number(name, document.get(name), whole=True)
         for key, name in SIZE_KEYS.items()
         if name in document
     }
@@ -249,9 +237,7 @@ def _scaling(document: dict, layout: str, entry: dict, problems: _Problems) -> d
     if absent:
         problems.add(f"{layout} of type {rope_type} is incomplete", f"no {', '.join(absent)}")
     values = {
-        key: problems.number(
-            f"{layout}.{key}", entry.get(key), MAX_SIZE if key == "original_max_position_embeddings" else None
-        )
+        key: problems.number(f"{layout}.{key}", entry.get(key), whole=key == "original_max_position_embeddings")
         for key in ROPE_TYPES[rope_type]
     }
     if rope_type == "llama3":
@@ -269,8 +255,8 @@ def _rope_scaling(config: Mapping) -> dict | None:
             raise InputError(Problem(what, "rope_position_scaling_factor", found, action))
         return {"rope_type": "llama3", **adjustment}
     if config["rope_position_scaling_factor"] != 1:
-        # `type` is what versions before 4.43 read.
-        return {"type": "linear", "rope_type": "linear", "factor": config["rope_position_scaling_factor"]}
+        # Newer versions also read `type`; those before 4.43 read nothing else, and refuse a third key.
+        return {"type": "linear", "factor": config["rope_position_scaling_factor"]}
     return None
 
 

@@ -4,6 +4,8 @@ import json
 
 import hf_folders
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tiny_configs import TINY_CONFIGS
 
 from llama_exp.architecture import CONFIG_KEYS, DEFAULTS, count_parameters
@@ -294,8 +296,9 @@ REFUSALS = {
     "'1e-5'": {"rms_norm_eps": "1e-5"},
     "tie_word_embeddings must be true or false": {"tie_word_embeddings": 1},
     "no vocab_size, hidden_size": {"vocab_size": ..., "hidden_size": None},
-    "num_hidden_layers must": {"num_hidden_layers": 10**9},
-    "vocab_size must": {"vocab_size": 2**31},
+    "num_layers=1000000000, limit": {"num_hidden_layers": 10**9},
+    "vocab_size must": {"vocab_size": -1},
+    "vocabulary_size=2147483648, limit": {"vocab_size": 2**31},
     "hidden_size must": {"hidden_size": 32.0},
     "num_attention_heads must": {"num_attention_heads": True},
     "num_key_value_heads=3": {"num_key_value_heads": 3},
@@ -340,3 +343,24 @@ def test_a_link_to_another_place_is_refused(tmp_path):
     (folder / "config.json").symlink_to(secret)
     with pytest.raises(InputError, match="leads out"):
         read_config(folder)
+
+
+# --- whatever the values are
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 10**12) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["rope_type", "type", "factor", "rope_theta", "low_freq_factor", "x"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(sorted(USED | set(REFUSED) | {"unknown", "_own"})), values, max_size=4))
+def test_any_values_are_read_or_refused(tmp_path, changes):
+    try:
+        assert set(read(tmp_path, **changes)) == set(CONFIG_KEYS)
+    except InputError as error:
+        assert all("config.json" in problem.where for problem in error.problems)
