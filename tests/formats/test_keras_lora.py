@@ -240,7 +240,7 @@ def test_files_that_unpack_to_far_more_are_refused(saved, monkeypatch):
         for name, value in tensors().items():
             file.create_dataset(name, data=value, **({"compression": "gzip"} if value.ndim else {}))
     assert len(read_adapter(saved, CONFIG)) == 14
-    monkeypatch.setattr("llama_exp.formats.hdf5_file.MAX_UNPACKING", 0.1)
+    monkeypatch.setattr("llama_exp.formats.hdf5_file.MAX_UNPACKING", 0)
     monkeypatch.setattr("llama_exp.formats.hdf5_file.FREE_UNPACKING_BYTES", 100)
     assert "unpacks to far more" in refusal(saved)
 
