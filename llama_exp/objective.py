@@ -21,7 +21,7 @@ def next_token_loss(token_embedding, hidden_BSD, labels_BS, loss_mask_BS, *, chu
     """The summed loss of a batch under a model's output kernel, tied or not.
 
     Args:
-        token_embedding: the backbone's: `embeddings` (V, D), `reverse_embeddings` (D, V) or None when tied.
+        token_embedding: the backbone's; its `product_operands` say what is multiplied.
         hidden_BSD: (B, S, D) in the compute dtype.
         labels_BS: (B, S) integers in [0, V); those that do not count may be any.
         loss_mask_BS: (B, S) weights, 0 where a position does not count.
@@ -31,12 +31,11 @@ def next_token_loss(token_embedding, hidden_BSD, labels_BS, loss_mask_BS, *, chu
     Returns:
         (summed loss, sum of the weights): float32 scalars.
     """
-    tied = token_embedding.reverse_embeddings is None
-    kernel = token_embedding.embeddings if tied else token_embedding.reverse_embeddings
-    arguments = (hidden_BSD, kernel.value, labels_BS, loss_mask_BS)
-    options = {"chunk_tokens": chunk_tokens, "vocabulary_axis": 0 if tied else 1}
+    hidden_BSD, kernel, vocabulary_axis, kernel_trains = token_embedding.product_operands(hidden_BSD)
+    arguments = (hidden_BSD, kernel, labels_BS, loss_mask_BS)
+    options = {"chunk_tokens": chunk_tokens, "vocabulary_axis": vocabulary_axis}
     if training:
-        return differentiable_cross_entropy(*arguments, **options, kernel_trains=kernel.trainable)
+        return differentiable_cross_entropy(*arguments, **options, kernel_trains=kernel_trains)
     return cross_entropy(*arguments, **options)
 
 

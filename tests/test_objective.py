@@ -43,8 +43,8 @@ def plain(hidden, kernel_VD, labels, mask, upstream=1.0):
 
 def embedding(kernel_VD, tied, trainable=True):
     table = keras.Variable(kernel_VD if tied else kernel_VD.T, trainable=trainable)
-    other = None if tied else table
-    return types.SimpleNamespace(embeddings=table if tied else None, reverse_embeddings=other), table
+    operands = lambda hidden: (hidden, table.value, 0 if tied else 1, trainable)  # noqa: E731
+    return types.SimpleNamespace(product_operands=operands), table
 
 
 def run(values, tied, chunk_tokens, kernel_trains=True, jit=False, upstream=1.0, dtype="float32"):

@@ -6,6 +6,8 @@ G = N / K, H head_dim, M = B * S rows. In masks, B is 1 where all rows share the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
@@ -59,24 +61,28 @@ class SelfAttention(keras.layers.Layer):
         num_query_heads: N.
         num_key_value_heads: K, a divisor of N.
         dropout: probability of zeroing an element of the heads' output, in training.
+        linear: makes the four projections; called as `Linear` is, returns one or a kind of it.
         **kwargs: Keras layer arguments (`name`, `dtype`).
     """
 
-    def __init__(self, num_query_heads: int, num_key_value_heads: int, dropout: float, **kwargs):
+    def __init__(
+        self, num_query_heads: int, num_key_value_heads: int, dropout: float, linear: Callable = Linear, **kwargs
+    ):
         super().__init__(autocast=False, **kwargs)  # casts are written out where they happen
         self.num_query_heads = num_query_heads
         self.num_key_value_heads = num_key_value_heads
         self.dropout = dropout
+        self._linear = linear
 
     def build(self, input_shape):
         """Creates query (D, N*H), key and value (D, K*H) and attention_output (N*H, D) for inputs (M, D)."""
         hidden_dim = input_shape[-1]
         self.head_dim = hidden_dim // self.num_query_heads
         query_dim, key_value_dim = hidden_dim, self.num_key_value_heads * self.head_dim
-        self.query = Linear(query_dim, dtype=self.dtype_policy, name="query")
-        self.key = Linear(key_value_dim, dtype=self.dtype_policy, name="key")
-        self.value = Linear(key_value_dim, dtype=self.dtype_policy, name="value")
-        self.attention_output = Linear(hidden_dim, dtype=self.dtype_policy, name="attention_output")
+        self.query = self._linear(query_dim, dtype=self.dtype_policy, name="query")
+        self.key = self._linear(key_value_dim, dtype=self.dtype_policy, name="key")
+        self.value = self._linear(key_value_dim, dtype=self.dtype_policy, name="value")
+        self.attention_output = self._linear(hidden_dim, dtype=self.dtype_policy, name="attention_output")
         for projection in (self.query, self.key, self.value):
             projection.build((None, hidden_dim))
         self.attention_output.build((None, query_dim))

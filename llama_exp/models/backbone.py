@@ -6,14 +6,16 @@ H head_dim, V vocabulary. In masks and tables B is 1 where all rows share them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import keras
 from keras import ops
 
-from llama_exp import lora
+from llama_exp import lora, quantization
 from llama_exp.architecture import CONFIG_KEYS, check_arguments, one_scaling_factor
+from llama_exp.formats.checkpoint import Quantization
 from llama_exp.models.attention import attention_bias
 from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.dropout import DropoutSeeds
@@ -21,6 +23,9 @@ from llama_exp.models.embedding import TokenEmbedding
 from llama_exp.models.layout import layout_map
 from llama_exp.models.linear import Linear
 from llama_exp.models.norm import RMSNorm
+from llama_exp.models.policy import parsed, serialized
+from llama_exp.models.quantized_embedding import QuantizedTokenEmbedding
+from llama_exp.models.quantized_linear import QuantizedLinear
 from llama_exp.models.remat import recomputed
 from llama_exp.models.rope import inverse_frequencies, rope_tables
 from llama_exp.preset import PRESETS
@@ -66,7 +71,8 @@ class LlamaBackbone(keras.Model):
         rope_scaling_factor: older name of `rope_position_scaling_factor`.
         layer_norm_epsilon: epsilon of every norm.
         dropout: probability in [0, 1), on attention outputs, in training.
-        dtype: name of a Keras dtype policy, a policy, or its serialized form; None: the global policy.
+        dtype: name of a Keras dtype policy, a policy, or its serialized form; None: the global policy. A map with a
+            quantized policy for every layer (KerasHub's) makes a quantized backbone, of zeros.
         tie_word_embeddings: logits use the embedding table transposed.
         rope_position_scaling_factor: positions are divided by it.
         rope_frequency_adjustment_factor: Llama 3.1 scaling, with the next three (all four or none).
@@ -78,6 +84,7 @@ class LlamaBackbone(keras.Model):
     Attributes:
         remat: recompute each block in the backward pass instead of keeping its activations.
         token_embedding, transformer_layers, layer_norm: the layers.
+        quantization: how linear layers and embeddings are stored; None: in floating point.
         lora_arguments: rank, alpha, dropout and use_rslora of the adapters, None without; also alpha_pattern (alpha by
             path of a linear layer) where layers differ.
         presets: the built-in presets by id.
@@ -114,7 +121,9 @@ class LlamaBackbone(keras.Model):
         given = locals()
         config = {key: given[key] for key in CONFIG_KEYS}
         check_arguments(**config)
-        super().__init__(dtype=_dtype_policy(dtype), **kwargs)
+        policy, stored = parsed(dtype, config)
+        super().__init__(dtype=policy, **kwargs)
+        self.quantization = stored
         for key, value in config.items():
             setattr(self, key, value)
         self.remat = False
@@ -131,27 +140,51 @@ class LlamaBackbone(keras.Model):
         self._create_layers()
 
     def _create_layers(self):
-        policy = self.dtype_policy
-        self.token_embedding = TokenEmbedding(
-            self.vocabulary_size, self.hidden_dim, self.tie_word_embeddings, dtype=policy, name="token_embedding"
-        )
-        self.token_embedding.build()
-        self.transformer_layers = [
-            TransformerDecoder(
-                self.intermediate_dim,
-                self.num_query_heads,
-                self.num_key_value_heads,
-                self.layer_norm_epsilon,
-                self.dropout,
-                dtype=policy,
-                name=f"transformer_layer_{i}",
-            )
-            for i in range(self.num_layers)
-        ]
-        self.layer_norm = RMSNorm(self.layer_norm_epsilon, dtype=policy, name="sequence_output_layernorm")
-        for layer in (*self.transformer_layers, self.layer_norm):
-            layer.build((None, self.hidden_dim))
+        self.token_embedding = self._new_token_embedding()
+        self.transformer_layers = [self._new_block(i) for i in range(self.num_layers)]
+        self.layer_norm = RMSNorm(self.layer_norm_epsilon, dtype=self.dtype_policy, name="sequence_output_layernorm")
+        self.layer_norm.build((None, self.hidden_dim))
         self.built = True
+
+    def _new_token_embedding(self):
+        kind = partial(QuantizedTokenEmbedding, quantization=self.quantization) if self.quantization else TokenEmbedding
+        sizes = (self.vocabulary_size, self.hidden_dim, self.tie_word_embeddings)
+        layer = kind(*sizes, dtype=self.dtype_policy, name="token_embedding")
+        layer.build()
+        return layer
+
+    def _new_block(self, index):
+        block = TransformerDecoder(
+            self.intermediate_dim,
+            self.num_query_heads,
+            self.num_key_value_heads,
+            self.layer_norm_epsilon,
+            self.dropout,
+            partial(QuantizedLinear, quantization=self.quantization) if self.quantization else Linear,
+            dtype=self.dtype_policy,
+            name=f"transformer_layer_{index}",
+        )
+        block.build((None, self.hidden_dim))
+        return block
+
+    def exchange_layers(self, quantization: Quantization | None) -> Iterator[tuple]:
+        """Replaces the token embedding and each block by new ones of `quantization`, with initial values, no adapters.
+
+        Yields:
+            (old layer, new layer), after each exchange.
+        """
+        self.quantization, self.lora_arguments = quantization, None
+        old, self.token_embedding = self.token_embedding, self._new_token_embedding()
+        yield old, self._put_in_place(old, self.token_embedding)
+        for index in range(self.num_layers):
+            old, self.transformer_layers[index] = self.transformer_layers[index], self._new_block(index)
+            yield old, self._put_in_place(old, self.transformer_layers[index])
+
+    def _put_in_place(self, old, new):
+        # Assigning `token_embedding` has appended the new layer already; a list's items are not looked at.
+        self._tracker.untrack(new)
+        self._tracker.replace_tracked_value("layers", old, new)
+        return new
 
     def call(self, inputs, training=False):
         """Hidden states (B, S, D) of a dict of tensors; see the class."""
@@ -258,40 +291,50 @@ class LlamaBackbone(keras.Model):
         """
         lora.enable(self, rank, alpha, dropout, use_rslora, target_layer_names or targets)
 
-    def quantize(self, mode, **kwargs) -> None:
-        """Refuses: Keras' inherited method would find no layer it knows, warn, and change nothing."""
-        raise ValueError(f"mode={mode!r}: quantization is not supported. Use the bfloat16 policy to halve the memory.")
+    def quantize(self, mode=None, config=None, quantize_activations=None, group_size=None) -> None:
+        """Turns the weights of linear layers and embeddings into integers; see `llama_exp.quantization.quantize`.
+
+        `config` is Keras' `Int8QuantizationConfig` or `Int4QuantizationConfig`, as another way to state the options.
+        """
+        # Keras wraps this method: `config` is never None, it stands for `mode` where none was given.
+        stated = {"quantize_activations": quantize_activations, "group_size": group_size}
+        stated = {key: value for key, value in stated.items() if value is not None}
+        quantization.quantize(self, mode, **quantization.options_of(config) | stated)
 
     @classmethod
     def from_preset(cls, preset: str, load_weights: bool = True, **kwargs) -> LlamaBackbone:
         """The backbone of a preset.
 
         Args:
-            preset: a key of `presets`, `kaggle://...`, `hf://...`, or a local folder in KerasHub's format.
+            preset: a key of `presets`, `kaggle://...`, `hf://...`, a local folder in KerasHub's or Hugging Face's
+                format, or a `.gguf` file.
             load_weights: false: the preset's architecture with random weights.
-            **kwargs: constructor arguments, which win over the preset's; another shape than the preset's is an error.
+            **kwargs: constructor arguments. `dtype`, `dropout`, `name` and `trainable` are free; another architecture
+                than the preset's is an error, except that values which KerasHub's presets are known to state wrongly
+                (epsilon, rope scaling) may be corrected.
 
         Raises:
             InputError: the preset could not be had, is damaged, or does not fit `kwargs`.
         """
         from llama_exp import preset as presets
-        from llama_exp.formats import keras_hub
+        from llama_exp.models import weights
 
-        return keras_hub.load_backbone(cls, presets.resolve(preset, load_weights).path, load_weights, **kwargs)
+        return weights.load(cls, presets.resolve(str(preset), load_weights).path, load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
-        """Writes a preset that KerasHub and `from_preset` read.
+        """Writes a preset that KerasHub and `from_preset` read. The folder appears complete or not at all.
 
         Args:
-            preset_dir: a folder that does not exist, is empty, or holds a preset, which is replaced.
+            preset_dir: a folder that does not exist, is empty, or holds a model, which is replaced.
             max_shard_size: GiB per weight file; None: one file.
 
         Raises:
             ValueError: the backbone has adapters.
+            StorageError: the folder is not replaceable or cannot be written.
         """
-        from llama_exp.formats import keras_hub
+        from llama_exp.models import weights
 
-        keras_hub.save_preset(self, Path(preset_dir), max_shard_gib=max_shard_size)
+        weights.save(self, Path(preset_dir), max_shard_size)
 
     @staticmethod
     def get_layout_map(device_mesh, model_parallel_dim_name: str = "model", data_parallel_dim_name: str = "batch"):
@@ -301,25 +344,5 @@ class LlamaBackbone(keras.Model):
     def get_config(self) -> dict:
         """All constructor arguments under their newer names; `from_config` rebuilds the same architecture."""
         config = {"name": self.name, "trainable": self.trainable}
-        config["dtype"] = _serialized(self.dtype_policy)
-        return config | {key: getattr(self, key) for key in CONFIG_KEYS}
-
-
-def _serialized(policy) -> dict:
-    """What `keras.dtype_policies.serialize` gives, which imports TensorFlow on every backend."""
-    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
-        return keras.dtype_policies.serialize(policy)
-    name = type(policy).__name__
-    return {"module": "keras", "class_name": name, "config": policy.get_config(), "registered_name": None}
-
-
-def _dtype_policy(dtype):
-    if isinstance(dtype, dict) and dtype.get("class_name") == "DTypePolicy":
-        return keras.DTypePolicy(**dtype["config"])  # without Keras' deserialization, for the same reason
-    try:
-        return keras.dtype_policies.get(dtype)
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"dtype={dtype!r} is no Keras dtype policy. Use a name such as float32, bfloat16, mixed_bfloat16 or "
-            "mixed_float16, a keras.DTypePolicy or its serialized form."
-        ) from error
+        arguments = {key: getattr(self, key) for key in CONFIG_KEYS}
+        return config | {"dtype": serialized(self.dtype_policy, self.quantization, arguments)} | arguments

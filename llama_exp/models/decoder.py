@@ -5,6 +5,8 @@ Shape letters: M = B * S rows, D hidden_dim, F intermediate_dim.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
@@ -27,6 +29,7 @@ class TransformerDecoder(keras.layers.Layer):
         num_key_value_heads: K.
         layer_norm_epsilon: epsilon of both norms.
         dropout: probability, on the heads' output and on the attention's output, in training.
+        linear: makes every projection; see `SelfAttention`.
         **kwargs: Keras layer arguments (`name`, `dtype`).
     """
 
@@ -37,6 +40,7 @@ class TransformerDecoder(keras.layers.Layer):
         num_key_value_heads: int,
         layer_norm_epsilon: float,
         dropout: float,
+        linear: Callable = Linear,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # casts are written out where they happen
@@ -45,19 +49,25 @@ class TransformerDecoder(keras.layers.Layer):
         self.num_key_value_heads = num_key_value_heads
         self.layer_norm_epsilon = layer_norm_epsilon
         self.dropout = dropout
+        self._linear = linear
 
     def build(self, input_shape):
         """Creates all variables of the block for inputs of shape (M, D)."""
         hidden_dim, policy = input_shape[-1], self.dtype_policy
         self.self_attention = SelfAttention(
-            self.num_query_heads, self.num_key_value_heads, self.dropout, dtype=policy, name="self_attention"
+            self.num_query_heads,
+            self.num_key_value_heads,
+            self.dropout,
+            self._linear,
+            dtype=policy,
+            name="self_attention",
         )
         self.self_attention_layernorm = RMSNorm(self.layer_norm_epsilon, dtype=policy, name="self_attention_layernorm")
-        self.feedforward_intermediate_dense = Linear(
+        self.feedforward_intermediate_dense = self._linear(
             self.intermediate_dim, dtype=policy, name="feedforward_intermediate_dense"
         )
-        self.feedforward_gate_dense = Linear(self.intermediate_dim, dtype=policy, name="feedforward_gate_dense")
-        self.feedforward_output_dense = Linear(hidden_dim, dtype=policy, name="feedforward_output_dense")
+        self.feedforward_gate_dense = self._linear(self.intermediate_dim, dtype=policy, name="feedforward_gate_dense")
+        self.feedforward_output_dense = self._linear(hidden_dim, dtype=policy, name="feedforward_output_dense")
         self.feedforward_layernorm = RMSNorm(self.layer_norm_epsilon, dtype=policy, name="feedforward_layernorm")
         for layer in (
             self.self_attention,

@@ -65,6 +65,16 @@ class TokenEmbedding(keras.layers.Layer):
         leading = ops.shape(hidden)[:-1]
         return ops.cast(ops.reshape(logits_MV, (*leading, self.vocabulary_size)), "float32")
 
+    def product_operands(self, hidden):
+        """What `project` multiplies, for a caller that forms the logits piece by piece.
+
+        Returns:
+            hidden, as it enters the product; the output matrix; the axis of that matrix which is the vocabulary; and
+            whether the matrix trains.
+        """
+        matrix = self.embeddings if self.tie_word_embeddings else self.reverse_embeddings
+        return hidden, matrix.value, 0 if self.tie_word_embeddings else 1, matrix.trainable
+
     def get_config(self) -> dict:
         """Constructor arguments."""
         return super().get_config() | {

@@ -26,13 +26,15 @@ class Linear(keras.layers.Layer):
     def __init__(self, output_dim: int, **kwargs):
         super().__init__(autocast=False, **kwargs)  # casts are written out where they happen
         self.output_dim = output_dim
+        self.input_dim = None  # known when it is built
         self.adapter = None
 
     def build(self, input_shape):
         """Creates `kernel` (I, O), drawn from N(0, KERNEL_STDDEV), for inputs of shape (M, I)."""
+        self.input_dim = input_shape[-1]
         self.kernel = self.add_weight(
             name="kernel",
-            shape=(input_shape[-1], self.output_dim),
+            shape=(self.input_dim, self.output_dim),
             initializer=keras.initializers.RandomNormal(stddev=KERNEL_STDDEV),
             autocast=False,
         )
@@ -56,10 +58,13 @@ class Linear(keras.layers.Layer):
         Returns:
             (M, O) in the compute dtype.
         """
-        y_MO = ops.matmul(x_MI, ops.cast(self.kernel, self.compute_dtype))
+        y_MO = self._product(x_MI)
         if self.adapter is None:
             return y_MO
         return y_MO + self.adapter(x_MI, seeds=seeds)
+
+    def _product(self, x_MI):
+        return ops.matmul(x_MI, ops.cast(self.kernel, self.compute_dtype))
 
     def get_config(self) -> dict:
         """Constructor arguments."""

@@ -17,6 +17,7 @@ from keras import ops
 from keras.src.backend.common import global_state
 
 from llama_exp import quantization
+from llama_exp import backend
 from llama_exp.architecture import CONFIG_KEYS, count_parameters, one_scaling_factor
 from llama_exp.errors import InputError, Problem
 from llama_exp.formats import keras_hub, open_checkpoint, read_architecture, writing
@@ -140,7 +141,7 @@ def _adopt(variable, array: np.ndarray) -> None:
     """Makes `array` the first value of a variable; on a CPU it becomes the variable's memory if it is aligned."""
     if tuple(variable.shape) != array.shape:
         raise ValueError(f"{variable.path} has shape {variable.shape}, its value {array.shape}.")
-    variable._initialize(ops.convert_to_tensor(array))
+    variable._initialize(backend.adopt(array))
     variable._initializer = None
 
 
