@@ -1,0 +1,160 @@
+"""`llama-exp merge`: an adapter into its model, tensor by tensor and without a framework.
+
+Every adapted kernel becomes W + s A B, summed in float32 and rounded once to the type that is written.
+
+Shape letters: I inputs, O outputs of a linear layer, R rank of its adapter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from llama_exp import formats, logs
+from llama_exp import tokenizer as tokenizers
+from llama_exp.commands import export
+from llama_exp.commands.arguments import Parser
+from llama_exp.commands.sources import Source, find
+from llama_exp.errors import ConfigError, InputError, Problem
+from llama_exp.formats.adapter import Adapter, open_adapter
+from llama_exp.formats.checkpoint import Checkpoint, Tensor, agreed
+from llama_exp.formats.quantized import dequantized, make_quantization, quantized
+from llama_exp.tokenizer.assets import has_tokenizer
+
+
+def main(arguments: list[str]) -> int:
+    """Merges as the command line says; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if (options.run is None) == (options.source is None) or (options.source is None) != (options.adapter is None):
+        parser.error("give a run's folder, or both --from and --adapter")
+    logs.attach_console()
+    console, place = Console(stderr=True), export.target(options)
+    source = find(options.run or options.source, options.adapter, options.offline)
+    if source.adapter is None:
+        action = "it is a whole model already: llama-exp convert brings it into another format"
+        raise InputError(Problem("there is no adapter to merge", options.run, "a run without adapter/", action))
+    export.require_free(place, source.path)
+    export.require_free(place, source.adapter)
+    with _base(source, place) as checkpoint, open_adapter(source.adapter, checkpoint.config) as adapter:
+        _require_base(checkpoint, adapter, console)
+        tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
+        rows = export.write(merged(checkpoint, adapter), tokenizer, place, console)
+        rows["merged"] = f"{len(adapter.ranks)} layers of {source.adapter} into {source.origin}"
+    rows["next"] = f"llama-exp generate {shlex.quote(str(place.folder))}"
+    export.show(rows, Console())
+    return 0
+
+
+def merged(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
+    """The model with the adapter in its kernels.
+
+    Args:
+        checkpoint: open; quantized weights count as what their integers stand for.
+        adapter: open, made for this model.
+    """
+    if checkpoint.quantization is not None:
+        checkpoint = dequantized(checkpoint)
+    tensors = dict(checkpoint.tensors)
+    for layer in adapter.ranks:
+        path = f"{layer}/kernel"
+        tensors[path] = _with_adapter(tensors[path], layer, adapter)
+    return dataclasses.replace(checkpoint, tensors=tensors)
+
+
+def _with_adapter(kernel: Tensor, layer: str, adapter: Adapter) -> Tensor:
+    def read(dtype: np.dtype | None) -> np.ndarray:
+        a_IR, b_RO = adapter.read(layer)
+        sum_IO = np.matmul(a_IR, b_RO, dtype=np.float32)
+        sum_IO *= np.float32(adapter.scale_of(layer))
+        sum_IO += kernel.read(np.dtype(np.float32))
+        with np.errstate(over="ignore"):  # an overflow is told below
+            values = sum_IO.astype(kernel.dtype if dtype is None else dtype, copy=False)
+        if not np.isfinite(values.astype(np.float32, copy=False)).all():
+            what = "with the adapter a weight is too large for its type"
+            action = "give --dtype float32 or bfloat16"
+            raise InputError(Problem(what, kernel.origin, f"beyond {values.dtype}", action))
+        return values
+
+    return dataclasses.replace(kernel, read=read)
+
+
+@contextlib.contextmanager
+def _base(source: Source, place: export.Target) -> Iterator[Checkpoint]:
+    """The model that the adapter was trained on, with the run's own arguments."""
+    with formats.open_checkpoint(source.path) as checkpoint:
+        stated = source.stated or {}
+        checkpoint = agreed(checkpoint, stated)
+        checkpoint = dataclasses.replace(checkpoint, config={**checkpoint.config, **stated})
+        section = source.quantization or {}
+        if checkpoint.quantization is not None and place.dtype is None:
+            what = "the base is quantized, and a merged model has floating-point weights"
+            action = "give --dtype, such as bfloat16"
+            raise ConfigError(Problem(what, "--dtype", f"none, the base is {checkpoint.quantization.mode}", action))
+        if checkpoint.quantization is None and section.get("mode", "none") != "none":
+            options = (section.get(key) for key in ("mode", "quantize_activations", "group_size"))
+            checkpoint = quantized(checkpoint, make_quantization(*options))
+        yield checkpoint
+
+
+def _require_base(checkpoint: Checkpoint, adapter: Adapter, console: Console) -> None:
+    """Fails if the adapter says that it was trained on other weights."""
+    if adapter.base is None:
+        return
+    steps = track(
+        sorted(checkpoint.tensors.items()),
+        "checking the base",
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    found = base_digest(steps, export.DTYPES[adapter.base["variable_dtype"]])
+    if found != adapter.base["digest"]:
+        what = "the adapter was trained on other base weights"
+        action = "name the model that it was trained on"
+        where = f"{adapter.path} (base: {checkpoint.path})"
+        raise InputError(Problem(what, where, f"digest {found}, the adapter has {json.dumps(adapter.base)}", action))
+
+
+def base_digest(tensors, dtype: np.dtype) -> str:
+    """What `models.digest.weights_digest` gives for the variables of a model that holds these tensors.
+
+    Args:
+        tensors: (path, `Tensor`) pairs in the order of the paths.
+        dtype: of the model's floating-point variables; integers and their scales keep their own.
+    """
+    digest = hashlib.sha256()
+    for path, tensor in tensors:
+        is_part = tensor.dtype.kind in "iu" or path.endswith(("_scale", "_zero"))
+        values = tensor.read(None if is_part else dtype)
+        digest.update(f"{path} {values.dtype} {values.shape}\n".encode())
+        digest.update(values.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "merge",
+        "Puts a LoRA adapter into its model: every adapted kernel becomes W + s A B, summed in float32\n"
+        "and rounded once. The result is a model like any other. One tensor is in memory at a time.\n"
+        "An adapter of this package knows its base weights by their digest, and fits no other.",
+        [
+            "llama-exp merge outputs/default/<run> --to merged",
+            "llama-exp merge outputs/default/<run> --to merged --format hf --dtype bfloat16",
+            "llama-exp merge --from llama3.2_1b --adapter my_peft_folder --to merged",
+        ],
+    )
+    parser.add_argument("run", nargs="?", metavar="RUN", help="folder of a run that trained adapters")
+    parser.add_argument("--from", dest="source", metavar="SRC", help="instead of RUN: the model, as for convert")
+    parser.add_argument("--adapter", metavar="DIR", help="with --from: a PEFT folder or a KerasHub .lora.h5 file")
+    export.add_arguments(parser, format_required=False)
+    parser.add_argument("--offline", action="store_true", help="ask no server: files or the cache must have it")
+    return parser

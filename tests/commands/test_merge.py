@@ -1,0 +1,154 @@
+"""`llama-exp merge`: what `lora.merge` does to a built model, without building it."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+import yaml
+from small_models import TOKENIZER, config, make
+
+from llama_exp import cli, formats, lora
+from llama_exp.models import LlamaCausalLM
+from llama_exp.tokenizer import load
+
+pytestmark = pytest.mark.neutral
+
+
+def run(*arguments, code=0):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*map(str, arguments)])
+    assert stop.value.code == code
+
+
+def adapted(folder, policy="float32", rank=3, **arguments):
+    """A model with adapters that change it."""
+    model = LlamaCausalLM.from_preset(folder, dtype=policy)
+    model.backbone.enable_lora(rank=rank, **arguments)
+    generator = np.random.default_rng(0)
+    for variable in model.backbone.trainable_variables:
+        variable.assign(generator.normal(0, 0.3, variable.shape).astype("float32"))
+    return model
+
+
+def make_run(path, base, model, policy="float32"):
+    path.mkdir()
+    (path / "run.json").write_text(json.dumps({"preset": {"source": str(base), "origin": str(base), "revision": None}}))
+    content = {
+        "preset": {"source": str(base), "load_weights": True},
+        "model": {"_target_": "llama_exp.models.LlamaBackbone", **config()},
+        "precision": {"policy": policy},
+        "dataset": {},
+    }
+    (path / "config.yaml").write_text(yaml.safe_dump(content))
+    lora.save_adapter(model.backbone, path / "adapter")
+
+
+def arrays_of(folder):
+    with formats.open_checkpoint(folder) as checkpoint:
+        return {path: tensor.read(None) for path, tensor in checkpoint.tensors.items()}
+
+
+def variables(model):
+    return {v.path: np.asarray(v.numpy()) for v in model.backbone.weights}
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    for path, array in expected.items():
+        assert found[path].dtype == array.dtype
+        np.testing.assert_array_equal(found[path].view(np.uint8), array.view(np.uint8), err_msg=path)
+
+
+@pytest.mark.parametrize("form", ["keras_hub", "hf"])
+def test_it_is_lora_merge_bit_for_bit(form, tmp_path, capsys):
+    make(tmp_path / "base")
+    model = adapted(tmp_path / "base", targets=["all-linear"], alpha=7.0, use_rslora=True)
+    make_run(tmp_path / "run", tmp_path / "base", model)
+    run("merge", tmp_path / "run", "--to", tmp_path / "merged", "--format", form)
+    output = capsys.readouterr().out
+    assert "14 layers" in output and f"llama-exp generate {tmp_path / 'merged'}" in output
+    lora.merge(model.backbone)
+    same(arrays_of(tmp_path / "merged"), variables(model))
+    assert load(tmp_path / "merged").fingerprint == TOKENIZER.fingerprint or form == "hf"
+
+
+def test_a_bfloat16_base(tmp_path):
+    """The sum is rounded once; the order of the products' sum may change its last bit."""
+    make(tmp_path / "base", dtype=ml_dtypes.bfloat16)
+    model = adapted(tmp_path / "base", "bfloat16")
+    make_run(tmp_path / "run", tmp_path / "base", model, "bfloat16")
+    run("merge", tmp_path / "run", "--to", tmp_path / "merged")
+    lora.merge(model.backbone)
+    same(arrays_of(tmp_path / "merged"), variables(model))
+    run("merge", tmp_path / "run", "--to", tmp_path / "wide", "--dtype", "float32")
+    found = arrays_of(tmp_path / "wide")
+    for path, array in variables(model).items():
+        assert found[path].dtype == np.float32
+        np.testing.assert_array_equal(found[path].astype(ml_dtypes.bfloat16), array)
+
+
+def test_pefts_own_folder_has_no_digest_and_fits_any_base(tmp_path):
+    make(tmp_path / "base")
+    model = adapted(tmp_path / "base")
+    lora.save_adapter(model.backbone, tmp_path / "adapter")
+    make(tmp_path / "other", form="hf", seed=9)
+    arguments = ["merge", "--from", tmp_path / "other", "--adapter", tmp_path / "adapter", "--to", tmp_path / "merged"]
+    run(*arguments, code=3)
+    path = tmp_path / "adapter/adapter_model.safetensors"
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = {"format": "pt"}
+    text = json.dumps(header).encode().ljust(size)
+    assert len(text) == size
+    path.write_bytes(content[:8] + text + content[8 + size :])
+    run(*arguments)
+    base = arrays_of(tmp_path / "other")
+    found = arrays_of(tmp_path / "merged")
+    delta = {path: layer.delta() for path, layer in lora.adapters(model.backbone).items()}
+    for path, array in base.items():
+        layer = path.removesuffix("/kernel")
+        expected = array + np.asarray(delta[layer]) if layer in delta else array
+        np.testing.assert_allclose(found[path], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_another_base_is_refused(tmp_path, capsys):
+    make(tmp_path / "base")
+    make_run(tmp_path / "run", tmp_path / "base", adapted(tmp_path / "base"))
+    before = sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / "base").rename(tmp_path / "original")
+    make(tmp_path / "base", seed=1)
+    run("merge", tmp_path / "run", "--to", tmp_path / "merged", code=3)
+    assert "trained on other base weights" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "original"])
+
+
+def test_what_overflows_is_refused(tmp_path, capsys):
+    make(tmp_path / "base")
+    model = adapted(tmp_path / "base")
+    for variable in model.backbone.trainable_variables:
+        variable.assign(variable * 0 + 300.0)
+    make_run(tmp_path / "run", tmp_path / "base", model)
+    run("merge", tmp_path / "run", "--to", tmp_path / "merged", "--dtype", "float16", code=3)
+    assert "too large for its type" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["--to x", "--from a --to x", "--adapter a --to x", "r --from a --to x"])
+def test_usage_errors(line, capsys):
+    run("merge", *line.split(), code=2)
+    assert "give a run's folder, or both --from and --adapter" in capsys.readouterr().err
+
+
+def test_the_targets_of_runs_are_safe(tmp_path, capsys):
+    make(tmp_path / "base")
+    make_run(tmp_path / "run", tmp_path / "base", adapted(tmp_path / "base"))
+    for target in (tmp_path / "base", tmp_path / "run/adapter", tmp_path / "run"):
+        run("merge", tmp_path / "run", "--to", target, "--overwrite", code=4)
+    capsys.readouterr()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/run.json").write_text("{}")
+    (tmp_path / "full/config.yaml").write_text((tmp_path / "run/config.yaml").read_text())
+    (tmp_path / "full/model").symlink_to(tmp_path / "base")
+    run("merge", tmp_path / "full", "--to", tmp_path / "merged", code=3)
+    assert "no adapter to merge" in capsys.readouterr().err
