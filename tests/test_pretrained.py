@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracles import TOLERANCE
+from oracles import EXACT_TOLERANCE
 
 from llama_exp.architecture import CONFIG_KEYS, count_parameters
 from llama_exp.check import check_arguments, to_dict
@@ -156,7 +156,8 @@ def test_logits_are_close_to_transformers(ours, theirs, prompt):
     logits = ops.convert_to_numpy(ours({"token_ids": token_ids, "padding_mask": np.ones_like(token_ids)}))
     with torch.no_grad():
         expected = theirs(torch.from_numpy(token_ids).long()).logits.numpy()
-    np.testing.assert_allclose(logits, expected, atol=TOLERANCE, rtol=0)
+    # Logits reach 35; what another order of sums leaves is measured against the largest.
+    np.testing.assert_allclose(logits, expected, atol=EXACT_TOLERANCE * np.abs(expected).max(), rtol=0)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
