@@ -24,7 +24,7 @@ from llama_exp.run_folder import RunFolder, find_unfinished
 NEW, AUTO = "none", "auto"
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
-    r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*"
+    r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
     r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
 )
 _STEP = re.compile(r"step-(\d+)")

@@ -28,5 +28,6 @@ def to_dict(node: Any) -> Any:
 def config_hash(config: Config) -> str:
     """SHA-256 (hexadecimal) of the parts of a config that decide its result."""
     science = {key: value for key, value in to_dict(config).items() if key not in NOT_SCIENCE}
+    del science["preset"]["offline"]  # where the same preset is taken from
     canonical = json.dumps(science, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

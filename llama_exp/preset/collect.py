@@ -115,9 +115,9 @@ def collect(store: Store, load_weights: bool) -> None:
                 names += [name for name in ledger.names if name not in names]
             ledger.complete(names, load_weights or ledger.weights)
     except StorageError as error:  # the ledger's, whose advice is about run folders
-        raise explained(store.server, error.__cause__ or error, work) from error
+        raise explained(store.server, error.__cause__ or error, work) from None
     except (OSError, ValueError) as error:  # requests' are OSErrors too
-        raise explained(store.server, error, work) from error
+        raise explained(store.server, error, work) from None
 
 
 def _weights(store: Store, ledger: Ledger, files: Mapping[str, RemoteFile]) -> list[str]:

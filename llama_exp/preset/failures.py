@@ -61,7 +61,10 @@ class Server:
 
 
 def explained(server: Server, error: Exception, folder: Path) -> InputError:
-    """The failure in words, whatever library it comes from; `folder` is where the download was going."""
+    """The failure in words, whatever library it comes from; `folder` is where the download was going.
+
+    To be raised `from None`: a traceback would show what the message leaves out.
+    """
     code = next((link.errno for link in _chain(error) if isinstance(link, OSError) and link.errno is not None), None)
     if code in NO_SPACE:
         return no_space(server, folder, None)
@@ -117,8 +120,9 @@ def no_connection(server: Server, reason: str) -> NoConnection:
     """No network, a host that is silent, or a connection that broke too often."""
     error = server.error(
         f"no connection to {server.endpoint}: {reason}",
-        f"one of: (1) a network; (2) a local copy, preset.source=<folder>; (3) a cache filled elsewhere, "
-        f"{server.cache_variable} (here {server.cache}) with preset.offline=true. Or preset=none: random weights",
+        f"one of: (1) a network, and credentials where the licence asks for them ({server.credentials}); (2) a local "
+        f"copy, preset.source=<folder>; (3) a cache filled elsewhere, {server.cache_variable} (here {server.cache}) "
+        "with preset.offline=true. Or preset=none: random weights",
     )
     return NoConnection(*error.problems)
 

@@ -116,14 +116,15 @@ class _Store:
 
     def keep(self, file: RemoteFile, path: Path) -> None:
         """Moves a checked file among the blobs and links to it from the snapshot."""
-        blob = self._blob(file.digest or digest_of(path, "sha256:"))
-        pointer = self.folder / file.name
-        for folder in (blob.parent, pointer.parent):
+        blobs, pointer = self._home / "blobs", self.folder / file.name
+        for folder in (blobs, pointer.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        if path != blob:
+        blob = path.resolve()
+        if blob.parent != blobs.resolve():  # else it may have a mirror's name, and other snapshots link to it
+            blob = self._blob(file.digest or digest_of(path, "sha256:"))
             path.replace(blob)
         link = pointer.with_name(f".{secrets.token_hex(8)}.tmp")
-        link.symlink_to(os.path.relpath(blob, pointer.parent))
+        link.symlink_to(os.path.relpath(blobs / blob.name, pointer.parent))
         link.replace(pointer)
 
     def remember(self, revision: str) -> None:
@@ -172,7 +173,7 @@ def _listing(server: Server, repo: str, revision: str) -> tuple[str, list]:
             raise ValueError("another commit than asked for")
         return info.sha, info.siblings or []
     except (errors.HTTPError, OSError, ValueError, TypeError, KeyError) as error:
-        raise explained(server, error, server.cache) from error
+        raise explained(server, error, server.cache) from None
 
 
 def _known_commit(server: Server, repo: str, revision: str) -> str | None:

@@ -252,7 +252,7 @@ def _newest(server: Server, model, client: _Client, load_weights: bool):
         _log.warning("%s; version %d is the newest in the cache and is used", error.problems[0].what, versions[-1])
         return model.with_version(versions[-1])
     except (OSError, ValueError) as error:  # requests' are OSErrors too
-        raise explained(server, error, server.cache) from error
+        raise explained(server, error, server.cache) from None
 
 
 def _cached_versions(server: Server, model, load_weights: bool) -> list[int]:

@@ -18,7 +18,7 @@ def resolve(source: str, load_weights: bool = True, offline: bool = False) -> Re
         source: a key of `PRESETS`, `kaggle://user/model/keras/variant[/version]`, `hf://user/repo[@revision]`, a
             folder, or a `.gguf` file.
         load_weights: false leaves the weight files where they are and fetches configuration and tokenizer only.
-        offline: take what is cached and ask no server; the environment's `HF_HUB_OFFLINE=1` does the same.
+        offline: take what is cached and ask no server; for `hf://` the environment's `HF_HUB_OFFLINE=1` does the same.
 
     Raises:
         InputError: there is no such preset, it is of a kind that cannot be loaded, or it could not be had.

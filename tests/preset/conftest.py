@@ -8,7 +8,7 @@ from fake_kaggle import FakeKaggle
 from huggingface_hub import constants
 from kagglesdk import kaggle_env
 
-from llama_exp.preset import failures, transfer
+from llama_exp.preset import transfer
 
 CONFIG = {
     "vocabulary_size": 48,
@@ -39,7 +39,6 @@ def patient(monkeypatch):
     """Short waits, small blocks, no credentials of the machine."""
     monkeypatch.setattr(transfer, "BLOCK", 1024)
     monkeypatch.setattr(transfer, "RETRY_WAITS", (0.01, 0.01))
-    monkeypatch.setattr(failures, "ANSWER_SECONDS", 0.5)
     for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 
