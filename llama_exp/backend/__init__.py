@@ -9,6 +9,7 @@ that a run on JAX never loads TensorFlow. Everything else in llama_exp is writte
       update_if(predicate, function, variables) assignments that happen only when `predicate` holds
       apply_gradients(optimizer, ...)           one update
       softmax_cross_entropy(logits, labels)     losses and their gradient together
+    adopt(array)                                a tensor that is the array's memory
 """
 
 from __future__ import annotations
@@ -49,6 +50,14 @@ def compiled(function, reads, writes, jit: bool):
     writes = _unique(writes)
     reads = [variable for variable in _unique(reads) if not any(variable is other for other in writes)]
     return _half.compiled(function, reads, writes, jit)
+
+
+def adopt(array):
+    """A tensor with the values of a NumPy array.
+
+    On a CPU it is the array's own memory if that is aligned to 64 bytes, so nobody may change the array afterwards.
+    """
+    return _half.adopt(array)
 
 
 def value_and_gradients(function, variables):

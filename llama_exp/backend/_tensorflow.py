@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import tensorflow as tf
+
+ALIGNMENT_BYTES = 64
 
 
 def compiled(function, reads, writes, jit: bool):
@@ -24,6 +27,14 @@ def _tensor(value):
     if isinstance(value, float):
         return tf.constant(value, tf.float32)
     return tf.convert_to_tensor(value)
+
+
+def adopt(array):
+    if array.ctypes.data % ALIGNMENT_BYTES or not array.flags.writeable or not array.flags.c_contiguous:
+        return tf.convert_to_tensor(array)
+    if array.dtype == ml_dtypes.bfloat16:  # NumPy cannot pass it on; two plain bytes it can
+        return tf.bitcast(adopt(array.view(np.uint16)), tf.bfloat16)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())  # convert_to_tensor would copy
 
 
 def value_and_gradients(function, variables):

@@ -16,8 +16,7 @@ import numpy as np
 from keras import ops
 from keras.src.backend.common import global_state
 
-from llama_exp import quantization
-from llama_exp import backend
+from llama_exp import backend, quantization
 from llama_exp.architecture import CONFIG_KEYS, count_parameters, one_scaling_factor
 from llama_exp.errors import InputError, Problem
 from llama_exp.formats import keras_hub, open_checkpoint, read_architecture, writing
