@@ -1,8 +1,10 @@
-"""Tiny models in folders, written without any framework."""
+"""Tiny models in folders, written without any framework; and a run on one of them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import yaml
 from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
 from llama_exp.formats import hugging_face, keras_hub
@@ -35,3 +37,29 @@ def make(folder: Path, form: str = "keras_hub", tokenizer=TOKENIZER, dtype=np.fl
             tokenizer.save_hugging_face(folder)
         hugging_face.write(folder, architecture, as_tensors(arrays))
     return arrays
+
+
+def make_run(path, preset, adapter=True, **dataset):
+    """A finished run's folder, as `llama_exp.run` leaves it; returns its model, with adapters that change it."""
+    from llama_exp import lora
+    from llama_exp.models import LlamaCausalLM
+
+    path.mkdir()
+    record = {"preset": {"source": str(preset), "origin": str(preset), "revision": None}}
+    (path / "run.json").write_text(json.dumps(record))
+    content = {
+        "preset": {"source": str(preset), "load_weights": True},
+        "model": {"_target_": "llama_exp.models.LlamaBackbone", **config()},
+        "precision": {"policy": "float32"},
+        "dataset": dataset,
+    }
+    (path / "config.yaml").write_text(yaml.safe_dump(content))
+    if adapter:
+        other = LlamaCausalLM.from_preset(preset)
+        other.backbone.enable_lora(rank=3, targets=["all-linear"])
+        generator = np.random.default_rng(0)
+        for variable in other.backbone.trainable_variables:
+            variable.assign(generator.normal(0, 0.3, variable.shape).astype("float32"))
+        lora.save_adapter(other.backbone, path / "adapter")
+        return other
+    return None

@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int:
         raise InputError(Problem("there is no adapter to merge", options.run, "a run without adapter/", action))
     export.require_free(place, source.path)
     export.require_free(place, source.adapter)
-    with _base(source, place) as checkpoint, open_adapter(source.adapter, checkpoint.config) as adapter:
+    with open_base(source) as checkpoint, open_adapter(source.adapter, checkpoint.config) as adapter:
+        _require_dtype(checkpoint, source, place)
         _require_base(checkpoint, adapter, console)
         tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
         rows = export.write(merged(checkpoint, adapter), tokenizer, place, console)
@@ -88,21 +89,27 @@ def _with_adapter(kernel: Tensor, layer: str, adapter: Adapter) -> Tensor:
 
 
 @contextlib.contextmanager
-def _base(source: Source, place: export.Target) -> Iterator[Checkpoint]:
-    """The model that the adapter was trained on, with the run's own arguments."""
+def open_base(source: Source) -> Iterator[Checkpoint]:
+    """The model of a source without its adapter: with a run's own arguments, quantized where the run quantized it."""
     with formats.open_checkpoint(source.path) as checkpoint:
         stated = source.stated or {}
         checkpoint = agreed(checkpoint, stated)
         checkpoint = dataclasses.replace(checkpoint, config={**checkpoint.config, **stated})
-        section = source.quantization or {}
-        if checkpoint.quantization is not None and place.dtype is None:
-            what = "the base is quantized, and a merged model has floating-point weights"
-            action = "give --dtype, such as bfloat16"
-            raise ConfigError(Problem(what, "--dtype", f"none, the base is {checkpoint.quantization.mode}", action))
-        if checkpoint.quantization is None and section.get("mode", "none") != "none":
-            options = (section.get(key) for key in ("mode", "quantize_activations", "group_size"))
+        if checkpoint.quantization is None and _quantizes(source):
+            options = (source.quantization.get(key) for key in ("mode", "quantize_activations", "group_size"))
             checkpoint = quantized(checkpoint, make_quantization(*options))
         yield checkpoint
+
+
+def _quantizes(source: Source) -> bool:
+    return (source.quantization or {}).get("mode", "none") != "none"
+
+
+def _require_dtype(checkpoint: Checkpoint, source: Source, place: export.Target) -> None:
+    if checkpoint.quantization is not None and not _quantizes(source) and place.dtype is None:
+        what = "the base is quantized, and a merged model has floating-point weights"
+        action = "give --dtype, such as bfloat16"
+        raise ConfigError(Problem(what, "--dtype", f"none, the base is {checkpoint.quantization.mode}", action))
 
 
 def _require_base(checkpoint: Checkpoint, adapter: Adapter, console: Console) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llama_exp.commands.arguments import Parser
 from llama_exp.preset import PRESETS, Preset
 from llama_exp.preset.local import in_kaggle_cache
 from llama_exp.preset.table import PRECISIONS, weight_bytes
@@ -25,7 +25,11 @@ USE = "preset.source=<id>; other sources: kaggle://user/model/keras/variant, hf:
 
 def main(arguments: list[str]) -> int:
     """Prints the table, or JSON for scripts; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="llama-exp presets", description="The built-in pre-trained models.")
+    parser = Parser(
+        "presets",
+        "The built-in pre-trained models: their size, and which are on this machine.",
+        ["llama-exp presets", "llama-exp presets --json"],
+    )
     parser.add_argument("--json", action="store_true", help="for scripts: sizes in bytes")
     if parser.parse_args(arguments).json:
         print(json.dumps([_record(name, preset) for name, preset in PRESETS.items()], indent=2))

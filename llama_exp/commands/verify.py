@@ -9,6 +9,7 @@ Exit code 0: every layer within the tolerance. 1: one is not, or is not finite.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -18,10 +19,11 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from llama_exp import formats, logs, reference
-from llama_exp.commands import models
+from llama_exp import logs, reference
+from llama_exp.commands import merge, models
 from llama_exp.commands.arguments import Parser, positive
 from llama_exp.commands.export import DTYPES
+from llama_exp.formats.adapter import open_adapter
 from llama_exp.formats.quantized import dequantized
 
 # Relative, by what the products are computed in; a wrong head, mask, order or epsilon is 0.01 and more.
@@ -52,13 +54,16 @@ def main(arguments: list[str]) -> int:
     logs.attach_console()
     options.precision = options.precision or "float32"
     model, source = models.load(options)
-    backbone = model.backbone
-    token_ids_BS = np.random.default_rng(SEED).integers(0, backbone.vocabulary_size, (1, options.tokens))
-    with formats.open_checkpoint(source.path) as checkpoint:
-        if checkpoint.quantization is not None:
+    token_ids_BS = np.random.default_rng(SEED).integers(0, model.backbone.vocabulary_size, (1, options.tokens))
+    with merge.open_base(source) as checkpoint, contextlib.ExitStack() as adapters:
+        if source.adapter is not None:
+            checkpoint = merge.merged(
+                checkpoint, adapters.enter_context(open_adapter(source.adapter, checkpoint.config))
+            )
+        elif checkpoint.quantization is not None:
             checkpoint = dequantized(checkpoint)
         differences = compare(model, checkpoint, token_ids_BS)
-    tolerance = options.tolerance or _tolerance(backbone)
+    tolerance = options.tolerance or _tolerance(model.backbone)
     wrong = first_deviation(differences, tolerance)
     _show(differences, wrong, tolerance)
     return 0 if wrong is None else 1
@@ -72,14 +77,10 @@ def compare(model, checkpoint, token_ids_BS: np.ndarray) -> list[Difference]:
         checkpoint: open, with floating-point weights: what the model should compute.
         token_ids_BS: integers.
     """
-    from keras import ops
-
     from llama_exp.models.inspection import layer_outputs
 
-    backbone = model.backbone
-    found = layer_outputs(backbone, token_ids_BS)
-    found["logits"] = ops.convert_to_numpy(model({"token_ids": token_ids_BS.astype(np.int32)}))
-    expected = reference.layer_outputs(checkpoint, token_ids_BS, DTYPES[backbone.variable_dtype])
+    found = layer_outputs(model, token_ids_BS)
+    expected = reference.layer_outputs(checkpoint, token_ids_BS, DTYPES[model.backbone.variable_dtype])
     console = Console(stderr=True)
     steps = track(
         expected, "reference", total=len(found), console=console, disable=not console.is_terminal, transient=True

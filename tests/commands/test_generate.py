@@ -1,13 +1,12 @@
 """`llama-exp generate` and `chat`: text in, text out, from models, files and runs."""
 
 import io
-import json
 import sys
 
 import numpy as np
 import pytest
 import yaml
-from small_models import TEMPLATE, TOKENIZER, config, make
+from small_models import TEMPLATE, TOKENIZER, make, make_run
 
 from llama_exp import cli, lora
 from llama_exp.chat_template import BUILT_IN
@@ -36,31 +35,6 @@ def model(folder):
     from llama_exp.models import LlamaCausalLM
 
     return LlamaCausalLM.from_preset(folder)
-
-
-def make_run(path, preset, adapter=True, **dataset):
-    """A finished run's folder, as `llama_exp.run` leaves it."""
-    from llama_exp.models import LlamaCausalLM
-
-    path.mkdir()
-    record = {"preset": {"source": str(preset), "origin": str(preset), "revision": None}}
-    (path / "run.json").write_text(json.dumps(record))
-    content = {
-        "preset": {"source": str(preset), "load_weights": True},
-        "model": {"_target_": "llama_exp.models.LlamaBackbone", **config()},
-        "precision": {"policy": "float32"},
-        "dataset": dataset,
-    }
-    (path / "config.yaml").write_text(yaml.safe_dump(content))
-    if adapter:
-        other = LlamaCausalLM.from_preset(preset)
-        other.backbone.enable_lora(rank=3, targets=["all-linear"])
-        generator = np.random.default_rng(0)
-        for variable in other.backbone.trainable_variables:
-            variable.assign(generator.normal(0, 0.3, variable.shape).astype("float32"))
-        lora.save_adapter(other.backbone, path / "adapter")
-        return other
-    return None
 
 
 def test_generate_prints_the_models_own_continuation(model, folder, capsys, monkeypatch):

@@ -1,7 +1,7 @@
 """`llama-exp verify parity`: a right model passes, a wrong one is caught at the layer that is wrong."""
 
 import pytest
-from small_models import make
+from small_models import make, make_run
 
 from llama_exp import cli, formats
 from llama_exp.commands import verify
@@ -86,9 +86,17 @@ def test_the_last_layer_is_what_the_backbone_returns(small):
 
     model, _ = small
     token_ids = np.arange(12, dtype="int32").reshape(2, 6)
-    outputs = layer_outputs(model.backbone, token_ids)
+    outputs = layer_outputs(model, token_ids)
     expected = ops.convert_to_numpy(model.backbone({"token_ids": token_ids}))
     np.testing.assert_array_equal(outputs["sequence_output_layernorm"], expected)
+
+
+def test_a_run_is_verified_with_its_adapter(small, tmp_path, capsys):
+    _, folder = small
+    make_run(tmp_path / "run", folder)
+    assert run("verify", "parity", tmp_path / "run") == 0
+    assert run("verify", "parity", tmp_path / "run", "--precision", "bfloat16") == 0
+    capsys.readouterr()
 
 
 def test_usage(capsys):
