@@ -336,7 +336,7 @@ OUTSIDE = [
 ]
 
 
-@pytest.mark.parametrize("name", NO_FILES)
+@pytest.mark.parametrize("name", OUTSIDE)
 def test_a_shard_outside_of_the_folder_is_refused(preset, name):
     (preset / "model.weights.h5").rename(preset.parent / "x.weights.h5")
     (preset / "model.weights.json").write_text(json.dumps({"weight_map": {"/a": [name]}}))
