@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, variable_shapes
-from llama_exp.errors import InputError, Problem
 from llama_exp.formats import checkpoint, keras_hub_quantized, keras_hub_weights
 from llama_exp.formats.checkpoint import Checkpoint, Quantization, Tensor
 from llama_exp.formats.hdf5_file import as_tensor

@@ -74,14 +74,15 @@ def build(factory: Callable):
 
     Seeds of dropout are drawn as always.
     """
-    with keras.StatelessScope(initialize_variables=False):
-        backbone = factory()
-    pending = global_state.get_global_attribute(_PENDING, [])
-    weights = {id(variable) for variable in backbone.weights}
-    for variable in pending:
-        if id(variable) not in weights:
-            variable._deferred_initialize()
-    global_state.set_global_attribute(_PENDING, [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            backbone = factory()
+        weights = {id(variable) for variable in backbone.weights}
+        for variable in global_state.get_global_attribute(_PENDING, []):
+            if id(variable) not in weights:
+                variable._deferred_initialize()
+    finally:  # or the next scope of anybody would draw values for them after all
+        global_state.set_global_attribute(_PENDING, [])
     return backbone
 
 

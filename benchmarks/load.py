@@ -1,0 +1,154 @@
+"""Times how long a model takes from disk into memory, and how much memory that needs, beside KerasHub's own loader.
+
+    python benchmarks/load.py [--runs 3] [--backends tensorflow jax] [--folder /tmp]
+
+Makes a Llama of about 1 GB (float32) in KerasHub's and in Hugging Face's format and loads each in fresh processes, in
+turn. `read` is a plain sequential read of the same files in Python: nothing is faster. All files are in the page cache.
+Peak memory is what a process needed above its imports, as a multiple of the files' size. The last lines convert between
+the formats; their limit is 600 MB whatever the model's size.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = dict(
+    vocabulary_size=16384,
+    num_layers=5,
+    num_query_heads=16,
+    hidden_dim=2048,
+    intermediate_dim=5632,
+    num_key_value_heads=4,
+)
+FORMATS = ("keras_hub", "hugging_face")
+READ_BYTES = 8 << 20
+
+
+def make_models(folder):
+    """The same random weights in both formats; one tensor in memory at a time."""
+    from llama_exp.architecture import DEFAULTS, variable_shapes
+    from llama_exp.formats import hugging_face, keras_hub, writing
+    from llama_exp.formats.checkpoint import Tensor
+
+    def tensor(index, shape):
+        def read(dtype):
+            return np.random.default_rng(index).standard_normal(shape, "float32")
+
+        return Tensor(shape, np.dtype("float32"), "random", read)
+
+    config = DEFAULTS | CONFIG
+    tensors = {path: tensor(i, shape) for i, (path, shape) in enumerate(variable_shapes(config).items())}
+    for name, module in (("keras_hub", keras_hub), ("hugging_face", hugging_face)):
+        with writing(folder / name) as draft:
+            module.write(draft, config, tensors)
+
+
+def peak_bytes(who=resource.RUSAGE_SELF):
+    return resource.getrusage(who).ru_maxrss * 1024
+
+
+def weight_files(folder):
+    return [path for path in folder.iterdir() if path.suffix in (".h5", ".safetensors")]
+
+
+def child(what, folder):
+    """One measurement, in a process of its own; prints it as JSON."""
+    if what == "read":
+        load = read_all
+    elif what == "convert":
+        load = convert
+        subprocess.run([sys.executable, "-m", "llama_exp.cli", "convert", "--help"], stdout=subprocess.DEVNULL)
+    elif what == "ours":
+        from llama_exp.models import LlamaBackbone
+
+        load = LlamaBackbone.from_preset
+    else:
+        import keras_hub
+
+        def load(folder):
+            return keras_hub.models.Backbone.from_preset(str(folder))
+
+    who = resource.RUSAGE_CHILDREN if what == "convert" else resource.RUSAGE_SELF
+    before, started = peak_bytes(who), time.perf_counter()
+    loaded = load(folder)
+    seconds = time.perf_counter() - started
+    del loaded
+    print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes(who) - before}))
+
+
+def read_all(folder):
+    for path in weight_files(folder):
+        with open(path, "rb", buffering=0) as file:
+            while file.read(READ_BYTES):
+                pass
+
+
+def convert(folder):
+    target = "hf" if folder.name == "keras_hub" else "keras_hub"
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        arguments = ["--from", str(folder), "--to", f"{place}/model", "--format", target, "--offline"]
+        command = [sys.executable, "-m", "llama_exp.cli", "convert", *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def measure(what, folder, backend):
+    command = [sys.executable, __file__, "--child", what, str(folder)]
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{what} of {folder} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def show(results, sizes):
+    table = Table(title="Loading a model: medians over fresh processes")
+    for name in ("format", "loader", "seconds", "GB/s", "of read", "peak MB", "peak / file"):
+        table.add_column(name, justify="left" if name in ("format", "loader") else "right")
+    for (name, what, backend), runs in results.items():
+        seconds = statistics.median(run["seconds"] for run in runs)
+        peak = statistics.median(run["peak_bytes"] for run in runs)
+        read = statistics.median(run["seconds"] for run in results[name, "read", "tensorflow"])
+        loader = f"{what} ({backend})" if what in ("ours", "keras_hub") else what
+        speeds = f"{sizes[name] / seconds / 1e9:.2f}", f"{read / seconds:.0%}"
+        table.add_row(name, loader, f"{seconds:.2f}", *speeds, f"{peak / 1e6:.0f}", f"{peak / sizes[name]:.2f}")
+    Console().print(table)
+
+
+def main():
+    """Makes the models, measures all cases in turn, and prints the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--backends", nargs="+", choices=["tensorflow", "jax"], default=["tensorflow"])
+    parser.add_argument("--folder", type=Path, help="where 4 GB are free; default: the system's temporary folder")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        return child(options.child[0], Path(options.child[1]))
+    sys.path.insert(0, str(ROOT))
+    with tempfile.TemporaryDirectory(dir=options.folder) as place:
+        make_models(Path(place))
+        sizes = {name: sum(file.stat().st_size for file in weight_files(Path(place, name))) for name in FORMATS}
+        cases = [("read", "tensorflow"), *((what, b) for what in ("ours", "keras_hub") for b in options.backends)]
+        cases.append(("convert", "tensorflow"))
+        results = {(name, *case): [] for name in FORMATS for case in cases}
+        for _ in range(options.runs):
+            for (name, what, backend), runs in results.items():
+                runs.append(measure(what, Path(place, name), backend))
+        show(results, sizes)
+
+
+if __name__ == "__main__":
+    main()
