@@ -39,27 +39,30 @@ def make(folder: Path, form: str = "keras_hub", tokenizer=TOKENIZER, dtype=np.fl
     return arrays
 
 
-def make_run(path, preset, adapter=True, **dataset):
-    """A finished run's folder, as `llama_exp.run` leaves it; returns its model, with adapters that change it."""
+def with_adapters(model, **arguments):
+    """The model with adapters that change it."""
+    model.backbone.enable_lora(**{"rank": 3, "targets": ["all-linear"], **arguments})
+    generator = np.random.default_rng(0)
+    for variable in model.backbone.trainable_variables:
+        variable.assign(generator.normal(0, 0.3, variable.shape).astype("float32"))
+    return model
+
+
+def make_run(path, base, model=None, policy="float32", quantization=None, **dataset) -> None:
+    """A finished run's folder, as `llama_exp.run` leaves it; with the adapters of `model`, if there is one."""
     from llama_exp import lora
-    from llama_exp.models import LlamaCausalLM
 
     path.mkdir()
-    record = {"preset": {"source": str(preset), "origin": str(preset), "revision": None}}
+    record = {"preset": {"source": str(base), "origin": str(base), "revision": None}}
     (path / "run.json").write_text(json.dumps(record))
     content = {
-        "preset": {"source": str(preset), "load_weights": True},
+        "preset": {"source": str(base), "load_weights": True},
         "model": {"_target_": "llama_exp.models.LlamaBackbone", **config()},
-        "precision": {"policy": "float32"},
+        "precision": {"policy": policy},
         "dataset": dataset,
     }
+    if quantization is not None:
+        content["quantization"] = quantization
     (path / "config.yaml").write_text(yaml.safe_dump(content))
-    if adapter:
-        other = LlamaCausalLM.from_preset(preset)
-        other.backbone.enable_lora(rank=3, targets=["all-linear"])
-        generator = np.random.default_rng(0)
-        for variable in other.backbone.trainable_variables:
-            variable.assign(generator.normal(0, 0.3, variable.shape).astype("float32"))
-        lora.save_adapter(other.backbone, path / "adapter")
-        return other
-    return None
+    if model is not None:
+        lora.save_adapter(model.backbone, path / "adapter")

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import shlex
 from collections.abc import Iterator
 
@@ -18,16 +19,19 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from llama_exp import formats, logs
+from llama_exp import logs
 from llama_exp import tokenizer as tokenizers
 from llama_exp.commands import export
 from llama_exp.commands.arguments import Parser
-from llama_exp.commands.sources import Source, find
+from llama_exp.commands.sources import Source, find, opened
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.adapter import Adapter, open_adapter
-from llama_exp.formats.checkpoint import Checkpoint, Tensor, agreed
+from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.quantized import dequantized, make_quantization, quantized
+from llama_exp.redact import printable
 from llama_exp.tokenizer.assets import has_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> int:
@@ -46,7 +50,7 @@ def main(arguments: list[str]) -> int:
     export.require_free(place, source.adapter)
     with open_base(source) as checkpoint, open_adapter(source.adapter, checkpoint.config) as adapter:
         _require_dtype(checkpoint, source, place)
-        _require_base(checkpoint, adapter, console)
+        _require_base(checkpoint, adapter, source.policy, console)
         tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
         rows = export.write(merged(checkpoint, adapter), tokenizer, place, console)
         rows["merged"] = f"{len(adapter.ranks)} layers of {source.adapter} into {source.origin}"
@@ -91,10 +95,7 @@ def _with_adapter(kernel: Tensor, layer: str, adapter: Adapter) -> Tensor:
 @contextlib.contextmanager
 def open_base(source: Source) -> Iterator[Checkpoint]:
     """The model of a source without its adapter: with a run's own arguments, quantized where the run quantized it."""
-    with formats.open_checkpoint(source.path) as checkpoint:
-        stated = source.stated or {}
-        checkpoint = agreed(checkpoint, stated)
-        checkpoint = dataclasses.replace(checkpoint, config={**checkpoint.config, **stated})
+    with opened(source) as checkpoint:
         if checkpoint.quantization is None and _quantizes(source):
             options = (source.quantization.get(key) for key in ("mode", "quantize_activations", "group_size"))
             checkpoint = quantized(checkpoint, make_quantization(*options))
@@ -112,9 +113,21 @@ def _require_dtype(checkpoint: Checkpoint, source: Source, place: export.Target)
         raise ConfigError(Problem(what, "--dtype", f"none, the base is {checkpoint.quantization.mode}", action))
 
 
-def _require_base(checkpoint: Checkpoint, adapter: Adapter, console: Console) -> None:
+def _require_base(checkpoint: Checkpoint, adapter: Adapter, policy: str | None, console: Console) -> None:
     """Fails if the adapter says that it was trained on other weights."""
     if adapter.base is None:
+        logger.info("%s does not say which base weights it was trained on (as PEFT's own files)", adapter.path)
+        return
+    trained_on = adapter.base["variable_dtype"]
+    stored = None if checkpoint.quantization is None else checkpoint.quantization.mode
+    if (stored or trained_on) != trained_on or (stored is None and trained_on not in export.DTYPES):
+        here = stored or "floating-point"
+        logger.warning(
+            "%s was trained on %s weights; the base here is %s, so that it cannot be compared",
+            adapter.path,
+            printable(trained_on),
+            here,
+        )
         return
     steps = track(
         sorted(checkpoint.tensors.items()),
@@ -123,7 +136,8 @@ def _require_base(checkpoint: Checkpoint, adapter: Adapter, console: Console) ->
         disable=not console.is_terminal,
         transient=True,
     )
-    found = base_digest(steps, export.DTYPES[adapter.base["variable_dtype"]])
+    of_norms = "bfloat16" if policy == "bfloat16" else "float32"  # mixed policies have float32 variables
+    found = base_digest(steps, export.DTYPES[of_norms if stored else trained_on])
     if found != adapter.base["digest"]:
         what = "the adapter was trained on other base weights"
         action = "name the model that it was trained on"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
 
-from llama_exp import precision, runtime
+from llama_exp import precision, quantization, runtime
 from llama_exp.commands.arguments import Parser
-from llama_exp.commands.sources import Source, find
-from llama_exp.errors import InputError, Problem
-from llama_exp.formats import open_checkpoint
+from llama_exp.commands.sources import Source, find, opened
+from llama_exp.errors import ConfigError, InputError, Problem
+from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.tokenizer.assets import has_tokenizer
 
 QUANTIZATIONS = ("none", "int8", "int4")
@@ -56,22 +56,35 @@ def load(options):
         InputError: there is no such model, or it is damaged.
     """
     source = find(options.source, options.adapter, options.offline)
-    policy = options.precision or source.policy or _stored_policy(source.path)
     start(options.backend)
     from llama_exp import lora
     from llama_exp import tokenizer as tokenizers
-    from llama_exp.models import LlamaBackbone, LlamaCausalLM, weights
+    from llama_exp.models import LlamaCausalLM
 
     tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
-    backbone = weights.load(LlamaBackbone, source.path, dtype=precision.policy(policy), **(source.stated or {}))
-    if options.quantization != "none":
-        backbone.quantize(options.quantization)
-    elif (source.quantization or {}).get("mode", "none") != "none":
-        section = source.quantization
-        backbone.quantize(section["mode"], section.get("quantize_activations"), section.get("group_size"))
+    with opened(source) as checkpoint:
+        policy = options.precision or source.policy or _stored_policy(checkpoint)
+        section = {"mode": options.quantization, "quantize_activations": None, "group_size": None}
+        if options.quantization == "none":
+            section |= source.quantization or {}
+        backbone = _built(checkpoint, policy, section)
     if source.adapter is not None:
         lora.load_adapter(backbone, source.adapter)
     return LlamaCausalLM(backbone, tokenizer), source
+
+
+def _built(checkpoint: Checkpoint, policy: str, section: Mapping):
+    """The backbone, its weights quantized while they are read if the section says so."""
+    from llama_exp.models import LlamaBackbone, weights
+    from llama_exp.models.policy import serialized
+
+    chosen = quantization.chosen(section, checkpoint.quantization, checkpoint.path)
+    dtype = serialized(precision.policy(policy), chosen, checkpoint.config)
+    try:
+        return weights.filled(lambda: LlamaBackbone(**checkpoint.config, dtype=dtype), checkpoint)
+    except ValueError as error:  # such as int8 with products in float16
+        action = "choose another --precision or --quantization"
+        raise ConfigError(Problem("the model cannot be built like this", "command line", str(error), action)) from error
 
 
 def start(backend: str) -> None:
@@ -88,7 +101,6 @@ def require_tokenizer(model, source: Source) -> None:
         raise InputError(Problem("the model has no tokenizer", str(source.path), "token ids only", action))
 
 
-def _stored_policy(path: Path) -> str:
-    with open_checkpoint(path) as checkpoint:
-        sizes = {tensor.dtype.itemsize for tensor in checkpoint.tensors.values() if tensor.dtype.kind not in "iu"}
+def _stored_policy(checkpoint: Checkpoint) -> str:
+    sizes = {tensor.dtype.itemsize for tensor in checkpoint.tensors.values() if tensor.dtype.kind not in "iu"}
     return "bfloat16" if max(sizes) == 2 else "float32"

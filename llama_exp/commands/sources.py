@@ -5,7 +5,9 @@ A run's `config.yaml` and `run.json` are data here: nothing in them is built or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from llama_exp import preset
 from llama_exp.architecture import CONFIG_KEYS
 from llama_exp.chat_template import BUILT_IN
 from llama_exp.errors import InputError, Problem
+from llama_exp.formats import open_checkpoint
+from llama_exp.formats.checkpoint import Checkpoint, agreed
 from llama_exp.formats.json_file import inside, open_regular, read_json
 
 OUR_MODEL = "llama_exp.models.LlamaBackbone"
@@ -67,6 +71,19 @@ def find(source: str, adapter: str | None = None, offline: bool = False) -> Sour
         None if adapter is None else Path(adapter).expanduser(),
         chat_template=_chat_template(config),
     )
+
+
+@contextlib.contextmanager
+def opened(source: Source) -> Iterator[Checkpoint]:
+    """The model of a source without its adapter, with the constructor arguments that a run gave it.
+
+    Raises:
+        InputError: the model is damaged, or not the one that the run started from.
+    """
+    with open_checkpoint(source.path) as checkpoint:
+        stated = source.stated or {}
+        checkpoint = agreed(checkpoint, stated)
+        yield dataclasses.replace(checkpoint, config={**checkpoint.config, **stated})
 
 
 def _is_run(folder: Path) -> bool:

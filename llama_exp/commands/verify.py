@@ -101,8 +101,8 @@ def _difference(layer: str, found: np.ndarray, expected: np.ndarray) -> Differen
 
 
 def _tolerance(backbone) -> float:
-    quantization = backbone.quantization
-    if quantization is not None and quantization.quantize_activations:
+    stored = backbone.quantization
+    if stored is not None and stored.quantize_activations:
         return QUANTIZED_TOLERANCE
     return TOLERANCES[backbone.compute_dtype]
 

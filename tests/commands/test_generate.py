@@ -6,13 +6,14 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from small_models import TEMPLATE, TOKENIZER, make, make_run
+from small_models import TEMPLATE, TOKENIZER, make, make_run, with_adapters
 
 from llama_exp import cli, lora
 from llama_exp.chat_template import BUILT_IN
 from llama_exp.commands import chat, generate, models
 from llama_exp.commands.sources import find
 from llama_exp.errors import InputError
+from llama_exp.models import LlamaCausalLM
 
 pytestmark = pytest.mark.neutral
 
@@ -32,8 +33,6 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    from llama_exp.models import LlamaCausalLM
-
     return LlamaCausalLM.from_preset(folder)
 
 
@@ -51,7 +50,8 @@ def test_generate_prints_the_models_own_continuation(model, folder, capsys, monk
 
 
 def test_a_runs_folder_and_a_bare_adapter_are_the_adapted_model(folder, tmp_path, capsys, model):
-    other = make_run(tmp_path / "run", folder)
+    other = with_adapters(LlamaCausalLM.from_preset(folder))
+    make_run(tmp_path / "run", folder, other)
     run("generate", tmp_path / "run", "--prompt", "abc", "--max-new-tokens", "6")
     ids = [TOKENIZER.bos_id, *TOKENIZER.encode("abc")]
     expected, plain = (one.generate([ids], max_length=4 + 6)[0].tolist() for one in (other, model))
@@ -65,7 +65,7 @@ def test_a_runs_folder_and_a_bare_adapter_are_the_adapted_model(folder, tmp_path
 
 
 def test_a_full_runs_model(folder, tmp_path):
-    make_run(tmp_path / "run", folder, adapter=False, chat_template="llama3")
+    make_run(tmp_path / "run", folder, chat_template="llama3")
     (tmp_path / "run/model").symlink_to(folder)
     source = find(str(tmp_path / "run"))
     assert source.path.resolve() == folder and source.adapter is None
@@ -82,6 +82,7 @@ def test_a_full_runs_model(folder, tmp_path):
 )
 def test_runs_that_cannot_be_used(change, message, folder, tmp_path, capsys):
     make_run(tmp_path / "run", folder)
+    (tmp_path / "run/adapter").mkdir()
     content = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     change(content)
     (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(content))
@@ -90,13 +91,14 @@ def test_runs_that_cannot_be_used(change, message, folder, tmp_path, capsys):
 
 
 def test_a_run_that_left_nothing(folder, tmp_path, capsys):
-    make_run(tmp_path / "run", folder, adapter=False)
+    make_run(tmp_path / "run", folder)
     run("generate", tmp_path / "run", "--prompt", "a", code=3)
     assert "resume=" in capsys.readouterr().err
 
 
 def test_a_tag_in_a_runs_config_makes_no_object(folder, tmp_path, capsys):
     make_run(tmp_path / "run", folder)
+    (tmp_path / "run/adapter").mkdir()
     canary = tmp_path / "canary"
     (tmp_path / "run/config.yaml").write_text(f"preset: !!python/object/apply:os.mkdir ['{canary}']")
     run("generate", tmp_path / "run", "--prompt", "a", code=3)
@@ -209,7 +211,7 @@ def test_a_model_without_template_says_so(tmp_path, capsys):
 
 
 def test_a_runs_conversations_decide_the_template(folder, tmp_path):
-    make_run(tmp_path / "run", folder, adapter=False, chat_template="llama3")
+    make_run(tmp_path / "run", folder, chat_template="llama3")
     (tmp_path / "run/adapter").mkdir()
     assert find(str(tmp_path / "run")).chat_template == BUILT_IN["llama3"]
     with pytest.raises(InputError, match="adapters of its own"):

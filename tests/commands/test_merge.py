@@ -5,10 +5,10 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
-import yaml
-from small_models import TOKENIZER, config, make
+from small_models import TOKENIZER, make, make_run, with_adapters
 
 from llama_exp import cli, formats, lora
+from llama_exp.commands import generate, models
 from llama_exp.models import LlamaCausalLM
 from llama_exp.tokenizer import load
 
@@ -21,27 +21,9 @@ def run(*arguments, code=0):
     assert stop.value.code == code
 
 
-def adapted(folder, policy="float32", rank=3, **arguments):
+def adapted(folder, policy="float32", **arguments):
     """A model with adapters that change it."""
-    model = LlamaCausalLM.from_preset(folder, dtype=policy)
-    model.backbone.enable_lora(rank=rank, **arguments)
-    generator = np.random.default_rng(0)
-    for variable in model.backbone.trainable_variables:
-        variable.assign(generator.normal(0, 0.3, variable.shape).astype("float32"))
-    return model
-
-
-def make_run(path, base, model, policy="float32"):
-    path.mkdir()
-    (path / "run.json").write_text(json.dumps({"preset": {"source": str(base), "origin": str(base), "revision": None}}))
-    content = {
-        "preset": {"source": str(base), "load_weights": True},
-        "model": {"_target_": "llama_exp.models.LlamaBackbone", **config()},
-        "precision": {"policy": policy},
-        "dataset": {},
-    }
-    (path / "config.yaml").write_text(yaml.safe_dump(content))
-    lora.save_adapter(model.backbone, path / "adapter")
+    return with_adapters(LlamaCausalLM.from_preset(folder, dtype=policy), **arguments)
 
 
 def arrays_of(folder):
@@ -77,7 +59,7 @@ def test_a_bfloat16_base(tmp_path):
     """The sum is rounded once; the order of the products' sum may change its last bit."""
     make(tmp_path / "base", dtype=ml_dtypes.bfloat16)
     model = adapted(tmp_path / "base", "bfloat16")
-    make_run(tmp_path / "run", tmp_path / "base", model, "bfloat16")
+    make_run(tmp_path / "run", tmp_path / "base", model, policy="bfloat16")
     run("merge", tmp_path / "run", "--to", tmp_path / "merged")
     lora.merge(model.backbone)
     same(arrays_of(tmp_path / "merged"), variables(model))
@@ -111,6 +93,26 @@ def test_pefts_own_folder_has_no_digest_and_fits_any_base(tmp_path):
         layer = path.removesuffix("/kernel")
         expected = array + np.asarray(delta[layer]) if layer in delta else array
         np.testing.assert_allclose(found[path], expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_a_run_on_integers(quantization, tmp_path, capsys):
+    """The base is what the integers stand for, and its digest is that of the integers."""
+    make(tmp_path / "base")
+    options = generate._parser().parse_args([str(tmp_path / "base"), "--quantization", quantization])
+    model, _ = models.load(options)
+    assert model.backbone.quantization.mode == quantization
+    with_adapters(model)
+    make_run(tmp_path / "run", tmp_path / "base", model, quantization={"mode": quantization})
+    run("merge", tmp_path / "run", "--to", tmp_path / "merged")
+    loaded, _ = models.load(generate._parser().parse_args([str(tmp_path / "run")]))
+    assert lora.base_digest(loaded.backbone) == lora.base_digest(model.backbone)
+    lora.merge(model.backbone)
+    found = arrays_of(tmp_path / "merged")
+    for path, array in variables(model).items():
+        np.testing.assert_allclose(found[path], array, rtol=1e-6, atol=1e-7, err_msg=path)
+    run("verify", "parity", tmp_path / "run", "--tolerance", "0.2")
+    capsys.readouterr()
 
 
 def test_another_base_is_refused(tmp_path, capsys):

@@ -1,7 +1,7 @@
 """`llama-exp verify parity`: a right model passes, a wrong one is caught at the layer that is wrong."""
 
 import pytest
-from small_models import make, make_run
+from small_models import make, make_run, with_adapters
 
 from llama_exp import cli, formats
 from llama_exp.commands import verify
@@ -92,8 +92,10 @@ def test_the_last_layer_is_what_the_backbone_returns(small):
 
 
 def test_a_run_is_verified_with_its_adapter(small, tmp_path, capsys):
+    from llama_exp.models import LlamaCausalLM
+
     _, folder = small
-    make_run(tmp_path / "run", folder)
+    make_run(tmp_path / "run", folder, with_adapters(LlamaCausalLM.from_preset(folder)))
     assert run("verify", "parity", tmp_path / "run") == 0
     assert run("verify", "parity", tmp_path / "run", "--precision", "bfloat16") == 0
     capsys.readouterr()
