@@ -1,37 +1,13 @@
 """Servers of both protocols on loopback, with this process' clients pointed at them and empty caches."""
 
-import json
-
 import pytest
 from fake_hub import FakeHub
 from fake_kaggle import FakeKaggle
 from huggingface_hub import constants
 from kagglesdk import kaggle_env
+from published_preset import KERAS_HUB
 
 from llama_exp.preset import transfer
-
-CONFIG = {
-    "vocabulary_size": 48,
-    "num_layers": 2,
-    "num_query_heads": 4,
-    "hidden_dim": 32,
-    "intermediate_dim": 40,
-    "num_key_value_heads": 2,
-}
-KERAS_HUB = {
-    "config.json": json.dumps(
-        {"class_name": "LlamaBackbone", "registered_name": "keras_hub>LlamaBackbone", "config": CONFIG}
-    ).encode(),
-    "metadata.json": b"{}",
-    "tokenizer.json": b'{"class_name": "LlamaTokenizer"}',
-    "assets/tokenizer/vocabulary.spm": b"spm" * 100,
-    "model.weights.h5": bytes(range(256)) * 40,
-    "task.weights.h5": b"never asked for",
-    "README.md": b"# a model",
-    "everything.tar.gz": b"\x1f\x8b an archive",
-}
-WANTED = {"config.json", "metadata.json", "tokenizer.json", "assets/tokenizer/vocabulary.spm", "model.weights.h5"}
-WEIGHTS = "model.weights.h5"
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import KERAS_HUB, WANTED, WEIGHTS
 from huggingface_hub import constants
 from kagglehub.config import get_cache_folder
+from published_preset import KERAS_HUB, WANTED, WEIGHTS
 
 from llama_exp.errors import ExitCode, InputError
 from llama_exp.preset import collect, failures, resolve, transfer

@@ -8,8 +8,8 @@ import traceback
 from pathlib import Path
 
 import pytest
-from conftest import CONFIG, KERAS_HUB, WANTED, WEIGHTS
 from huggingface_hub import constants, hf_hub_download, scan_cache_dir, snapshot_download
+from published_preset import CONFIG, KERAS_HUB, WANTED, WEIGHTS
 
 from llama_exp.errors import InputError
 from llama_exp.preset import resolve
