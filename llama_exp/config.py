@@ -126,6 +126,15 @@ class PrecisionConfig:
 
 
 @dataclass
+class QuantizationConfig:
+    """Integer weights of the base model's linear layers and embeddings; see `llama_exp.formats.quantized`."""
+
+    mode: str = MISSING  # none (in floating point, or as the preset has them), int8, int4
+    quantize_activations: bool | None = MISSING  # int8 only: inputs as integers too; null: true
+    group_size: int | None = MISSING  # int4 only: inputs that share a scale; null: 128; 0: all of an output's inputs
+
+
+@dataclass
 class LoraConfig:
     """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685): y = x W + s (x A) B."""
 
@@ -303,6 +312,7 @@ class Config:
     preset: PresetConfig = field(default_factory=PresetConfig)
     model: Any = MISSING
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: Any = MISSING

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_exp import quantization
 from llama_exp.errors import InputError, Problem
 
 if TYPE_CHECKING:  # NumPy, which the check of a config does without
@@ -129,7 +130,7 @@ def _attach(backbone, ranks_and_scales: Mapping[str, tuple[int, float]], dropout
         with contextlib.ExitStack() as scopes:
             for part in path.split("/"):
                 scopes.enter_context(keras.name_scope(part))
-            adapter.build((None, linear.kernel.shape[0]))
+            adapter.build((None, linear.input_dim))
         linear.attach(adapter)
     if dropout > 0 and backbone.seed_generator is None:
         backbone.seed_generator = keras.random.SeedGenerator()
@@ -149,11 +150,18 @@ def adapter_variables(backbone) -> dict:
 def merge(backbone) -> None:
     """Adds s A B to each adapted kernel and drops the adapters: the same function, as a plain trainable backbone.
 
+    A quantized base becomes a floating-point one, embeddings included: integers cannot hold the sum. Where it rounded
+    activations, that rounding is gone.
+
     Numerics: the sum in float32, rounded once to the kernel's dtype.
     """
     from keras import ops
 
     linears = backbone.linear_layers()
+    if backbone.quantization is not None:
+        deltas = {f"{path}/kernel": adapter.delta for path, adapter in adapters(backbone).items()}
+        quantization.dequantize(backbone, deltas)
+        return
     for path, adapter in adapters(backbone).items():
         kernel = linears[path].kernel
         kernel.assign(ops.cast(ops.cast(kernel.value, "float32") + adapter.delta(), kernel.dtype))
@@ -194,9 +202,14 @@ def save_adapter(backbone, folder: str | Path) -> str:
         path: (ops.convert_to_numpy(adapter.lora_a.value), ops.convert_to_numpy(adapter.lora_b.value))
         for path, adapter in found.items()
     }
-    base = {"digest": base_digest(backbone), "variable_dtype": backbone.variable_dtype}
+    base = {"digest": base_digest(backbone), "variable_dtype": _stored_dtype(backbone)}
     peft.write(Path(folder), matrices, list(backbone.linear_layers()), backbone.lora_arguments, base)
     return base["digest"]
+
+
+def _stored_dtype(backbone) -> str:
+    """The type of the base's weights: those of another type have another digest."""
+    return backbone.variable_dtype if backbone.quantization is None else backbone.quantization.mode
 
 
 def load_adapter(backbone, path: str | Path) -> None:
@@ -283,12 +296,12 @@ def _require_same_adapters(adapter: Adapter, present: Mapping, linear_paths: lis
 def _check_base(backbone, folder, base):
     if base is None:
         logger.info("%s does not say which base weights it was trained on (only our own files do)", folder)
-    elif base["variable_dtype"] != backbone.variable_dtype:
+    elif base["variable_dtype"] != _stored_dtype(backbone):
         logger.warning(
             "%s was trained on %s weights; the base here is %s, so that it cannot be compared",
             folder,
             base["variable_dtype"],
-            backbone.variable_dtype,
+            _stored_dtype(backbone),
         )
     elif base["digest"] != base_digest(backbone):
         action = "load the base weights it was trained on first"

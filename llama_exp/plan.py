@@ -2,7 +2,8 @@
 
 Memory is an estimate of the training step's peak, by component:
 
-    weights      every parameter of the base model, in the precision's variable type
+    weights      every parameter of the base model, in the precision's variable type, or as integers with their scales
+    dequantized  the largest matrix of a quantized model as floats, while it multiplies
     adapters     LoRA's A and B, float32
     gradients    of what trains; with accumulation, a sum and one micro-batch's
     optimizer    two float32 moments of what trains
@@ -18,6 +19,7 @@ each block keeps only its input (D), and one block at a time the rest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +30,11 @@ from rich.table import Table
 from llama_exp.architecture import count_parameters, linear_shapes
 from llama_exp.check.identity import to_dict
 from llama_exp.config import Config, ModelConfig, Remat
+from llama_exp.formats.checkpoint import Quantization
+from llama_exp.formats.quantized import variable_parts
 from llama_exp.model import count_lora_parameters
+from llama_exp.preset import PRESETS
+from llama_exp.quantization import of_section as quantization_of
 
 FLOAT32_BYTES = 4
 VARIABLE_BYTES = {"float32": 4, "bfloat16": 2, "mixed_bfloat16": 4, "mixed_float16": 4}
@@ -92,14 +98,36 @@ def _memory_bytes(config: Config, model: Mapping[str, Any], sequence_length: int
     per_block = _activation_bytes_per_token(model, sequence_length, COMPUTE_BYTES[policy])
     block_input = model["hidden_dim"] * COMPUTE_BYTES[policy]
     blocks = model["num_layers"] * (block_input if trainer.remat is Remat.block else per_block)
+    quantization = _quantization(config)
     return {
-        "weights": num_base * VARIABLE_BYTES[policy],
+        "weights": _weights_bytes(model, quantization, VARIABLE_BYTES[policy]),
+        "dequantized": _largest_matrix(model) * COMPUTE_BYTES[policy] if quantization else 0,
         "adapters": num_adapter * FLOAT32_BYTES,
         "gradients": num_trainable * (gradient_bytes + summed_bytes),
         "optimizer": num_trainable * 2 * FLOAT32_BYTES,
         "activations": tokens * (blocks + (per_block if trainer.remat is Remat.block else 0)),
         "logits": 2 * min(config.objective.chunk_tokens, tokens) * model["vocabulary_size"] * FLOAT32_BYTES,
     }
+
+
+def _quantization(config: Config) -> Quantization | None:
+    """How the base model will be stored, as far as the config tells: a preset's own files are not opened."""
+    section = to_dict(config.quantization)
+    if section["mode"] == "none" and config.preset.source in PRESETS and config.preset.source.endswith("_int8"):
+        section["mode"] = "int8"
+    return quantization_of(section)
+
+
+def _weights_bytes(model: Mapping[str, Any], quantization: Quantization | None, float_bytes: int) -> int:
+    if quantization is None:
+        return count_parameters(model) * float_bytes
+    parts = variable_parts(model, quantization).values()
+    return sum(math.prod(shape) * (float_bytes if dtype is None else dtype.itemsize) for shape, dtype in parts)
+
+
+def _largest_matrix(model: Mapping[str, Any]) -> int:
+    matrices = [*linear_shapes(model).values(), (model["vocabulary_size"], model["hidden_dim"])]
+    return max(math.prod(shape) for shape in matrices)
 
 
 def _activation_bytes_per_token(model: Mapping[str, Any], sequence_length: int, compute_bytes: int) -> int:

@@ -10,17 +10,15 @@ Importing this module imports no framework.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from llama_exp.architecture import variable_shapes
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.checkpoint import Checkpoint, Quantization
 from llama_exp.formats.quantized import MODES, form_of, make_quantization, part_shapes, quantized, require_possible
 from llama_exp.formats.quantized import dequantize as dequantize_matrix
 from llama_exp.formats.quantized import quantize as quantize_matrix
-
-logger = logging.getLogger(__name__)
 
 
 def of_section(section: Mapping) -> Quantization | None:
@@ -85,7 +83,6 @@ def chosen(section: Mapping, stored: Quantization | None, where: Path | str) -> 
     if stored is None:
         return wanted
     if wanted is None:
-        logger.info("quantization: %s, as stored in %s", describe(stored), where)
         return stored
     groups_differ = section["group_size"] is not None and wanted.group_size != stored.group_size
     if wanted.mode != stored.mode or groups_differ:
@@ -160,16 +157,17 @@ def quantize(backbone, mode: str, quantize_activations: bool | None = None, grou
     _rebuild(backbone, quantization, converted)
 
 
-def dequantize(backbone, deltas: Mapping | None = None) -> None:
+def dequantize(backbone, deltas: Mapping[str, Callable] | None = None) -> None:
     """Turns the integers of a quantized backbone into floating-point weights, layer by layer; they train again.
 
     Where activations were quantized, their rounding is gone: the result computes what the integers stand for.
 
     Args:
         backbone: a quantized `LlamaBackbone`; its adapters are lost.
-        deltas: by path of a kernel, (I, O) float32 arrays, added before rounding to the kernel's dtype.
+        deltas: by path of a kernel, functions of (I, O) float32 tensors that are added to it before it is rounded to
+            its dtype.
     """
-    from llama_exp.architecture import variable_shapes
+    from keras import ops
 
     quantization, shapes, deltas = backbone.quantization, variable_shapes(backbone.get_config()), deltas or {}
 
@@ -182,7 +180,9 @@ def dequantize(backbone, deltas: Mapping | None = None) -> None:
                     values[path] = _array(variable)
                 continue
             parts = {suffix: _array(old[path + suffix]) for suffix in part_shapes(shapes[path], form, quantization)}
-            values[path] = dequantize_matrix(parts, shapes[path], form, quantization) + deltas.get(path, 0)
+            values[path] = dequantize_matrix(parts, shapes[path], form, quantization)
+            if path in deltas:
+                values[path] += ops.convert_to_numpy(deltas[path]())
         return values
 
     _rebuild(backbone, None, converted)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llama_exp import logs, plan, preset, progress, provenance, resume, runtime
+from llama_exp import logs, plan, preset, progress, provenance, quantization, resume, runtime
 from llama_exp.check.identity import config_hash, to_dict
 from llama_exp.config import Config
 from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem
@@ -225,6 +225,8 @@ def _check_preset(config: Config, preset_folder: Path) -> None:
     stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
     with open_checkpoint(preset_folder) as checkpoint:
         agreed(checkpoint, stated)
+        stored = quantization.chosen(to_dict(config.quantization), checkpoint.quantization, preset_folder)
+        quantization.require_trainable(stored, config.lora.rank)
 
 
 def _build_data(config: Config, preset_folder: Path | None):
@@ -269,6 +271,7 @@ def _build_model(config: Config, preset_folder: Path | None, tokenizer):
         lambda dtype: instantiate(config.model, config.trusted_modules, "model", dtype=dtype),
         policy=config.precision.policy,
         preset_dir=preset_folder,
+        quantization=to_dict(config.quantization),
         lora=to_dict(config.lora),
         remat=config.trainer.remat.value == "block",
         seed=config.seed,

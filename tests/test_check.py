@@ -566,3 +566,58 @@ def test_the_failing_command_takes_less_than_a_second():
         for words in ("lora.rank", "llama2_7b", "a number"):
             assert words in done.stderr
     assert min(seconds) < 1
+
+
+# --- quantization
+
+
+@pytest.mark.parametrize(
+    "lines, where, action",
+    [
+        (["quantization=int8"], "lora.rank", "set lora.rank=8, or quantization=none"),
+        (["quantization.mode=int4"], "lora.rank", "set lora.rank=8, or quantization=none"),
+        (["quantization.mode=fp4", "lora.rank=4"], "quantization.mode", "one of none, int8, int4"),
+        (
+            ["quantization=int4", "lora.rank=4", "quantization.quantize_activations=true"],
+            "quantization.quantize_activations",
+            "set quantization=int8, or quantization.quantize_activations=null",
+        ),
+        (
+            ["quantization=int8", "lora.rank=4", "quantization.group_size=64"],
+            "quantization.group_size",
+            "set quantization=int4, or quantization.group_size=null",
+        ),
+        (["quantization.group_size=64"], "quantization.group_size", "set quantization=int4"),
+        (
+            ["quantization=int4", "lora.rank=4", "quantization.group_size=100"],
+            "quantization.group_size",
+            "the nearest group_size is 64; 0 means one group",
+        ),
+        (["quantization=int4", "lora.rank=4", "quantization.group_size=-1"], "quantization.group_size", "at least 0"),
+        (
+            ["quantization=int8", "lora.rank=4", "precision=mixed_float16"],
+            "precision.policy",
+            "choose precision=mixed_bfloat16 or float32, or quantization=int4",
+        ),
+    ],
+)
+def test_quantization(lines, where, action):
+    found = problems(*lines)
+    assert set(found) == {where}
+    assert action in str(found[where])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["quantization=int8"],
+        ["quantization=int8_weight_only", "precision=mixed_bfloat16"],
+        ["quantization.mode=int8"],
+        ["quantization.mode=int4", "precision=mixed_float16"],
+        ["quantization=int4", "quantization.group_size=64"],
+        ["quantization=int4", "quantization.group_size=0"],
+        ["quantization=int4", "model=smollm2_135m", "lora.targets=[query]"],
+    ],
+)
+def test_quantization_that_is_possible(lines):
+    assert problems(*lines, "lora.rank=2") == {}

@@ -42,6 +42,7 @@ GROUPS = {
         "llama3_2_3b",
     },
     "precision": {"float32", "bfloat16", "mixed_bfloat16", "mixed_float16"},
+    "quantization": {"none", "int8", "int8_weight_only", "int4"},
     "lora": {"default"},
     "objective": {"next_token"},
     "optimizer": {"adamw", "adamw_finetune"},
@@ -62,6 +63,9 @@ NEEDED = {
     ("tokenizer", "preset"): ["preset.source=some/folder"],
     ("tokenizer", "sentencepiece"): ["tokenizer.file=a.model"],
     ("tokenizer", "hf_json"): ["tokenizer.file=a.json"],
+    ("quantization", "int8"): ["lora.rank=4"],
+    ("quantization", "int8_weight_only"): ["lora.rank=4"],
+    ("quantization", "int4"): ["lora.rank=4"],
     ("experiment", "llama2_7b_lora"): ["dataset.files=[a.jsonl]"],
 }
 # Published: Hugging Face's and Meta's model cards; llama2.c for the 15M and 110M models.
@@ -111,7 +115,9 @@ def test_every_file_composes_and_types(group, option):
     assert (command.sweep_dir is not None) == (group == "sweep")
 
 
-@pytest.mark.parametrize("needy", [key for key in NEEDED if key[0] != "tokenizer" or key[1] != "preset"])
+@pytest.mark.parametrize(
+    "needy", [key for key in NEEDED if key[0] != "quantization" and key != ("tokenizer", "preset")]
+)
 def test_required_values_are_asked_for(needy):
     with pytest.raises(ConfigError, match="has no value"):
         check_arguments([f"{needy[0]}={needy[1]}"])

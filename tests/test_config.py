@@ -50,6 +50,7 @@ def test_sections_stand_in_build_order():
         "preset",
         "model",
         "precision",
+        "quantization",
         "lora",
         "objective",
         "optimizer",

@@ -24,6 +24,7 @@ PUBLISHED = {
     "Llama 3.2 3B": ((128256, 28, 24, 3072, 8192, 8), True, 3212749824),
 }
 SMALL = dict(zip(KEYS, (40, 2, 4, 32, 48, 2), strict=True)) | {"tie_word_embeddings": False}
+FLOAT = {"mode": "none", "quantize_activations": None, "group_size": None}
 NO_LORA = {"rank": 0, "alpha": 1.0, "dropout": 0.0, "use_rslora": False, "targets": ["query"]}
 LORA = NO_LORA | {"rank": 4, "alpha": 8.0, "targets": ["query", "mlp"]}
 IDS = np.random.default_rng(0).integers(0, 40, (2, 8)).astype("int32")
@@ -39,7 +40,14 @@ def factory(dtype):
 
 
 def build(**overrides):
-    arguments = {"policy": "float32", "preset_dir": None, "lora": NO_LORA, "remat": False, "seed": 1}
+    arguments = {
+        "policy": "float32",
+        "preset_dir": None,
+        "quantization": FLOAT,
+        "lora": NO_LORA,
+        "remat": False,
+        "seed": 1,
+    }
     return model.build(factory, **(arguments | overrides))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from llama_exp.check.typed import MISSING, Origin, show
 from llama_exp.config import Config
 from llama_exp.errors import Problem
+from llama_exp.formats.quantized import MODES
 
 POLICIES = ("float32", "bfloat16", "mixed_bfloat16", "mixed_float16")
 CHAT_TEMPLATES = ("chatml", "llama2", "llama3")
@@ -76,6 +77,8 @@ RANGES: dict[str, Rule] = {
     "model.layer_norm_epsilon": POSITIVE,
     "model.dropout": PROBABILITY,
     "precision.policy": one_of(POLICIES),
+    "quantization.mode": one_of(("none", *MODES)),
+    "quantization.group_size": COUNT_OR_ZERO,
     "lora.rank": COUNT_OR_ZERO,
     "lora.alpha": POSITIVE,
     "lora.dropout": PROBABILITY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -93,6 +94,61 @@ def lora_source(config: Config) -> Iterator[Problem]:
         )
 
 
+def quantization_options(config: Config) -> Iterator[Problem]:
+    """An option of one mode says nothing under another."""
+    mode, options = config.quantization.mode, config.quantization
+    if options.quantize_activations and mode != "int8":
+        yield Problem(
+            "only int8 has integer products",
+            "quantization.quantize_activations",
+            f"quantize_activations=true with mode={mode}",
+            "set quantization=int8, or quantization.quantize_activations=null",
+        )
+    if options.group_size is not None and mode != "int4":
+        yield Problem(
+            "only int4 has groups of inputs that share a scale",
+            "quantization.group_size",
+            f"group_size={options.group_size} with mode={mode}",
+            "set quantization=int4, or quantization.group_size=null",
+        )
+
+
+def quantization_groups(config: Config) -> Iterator[Problem]:
+    """Groups that somebody asks for fill every layer."""
+    group_size, model = config.quantization.group_size, config.model
+    inputs = math.gcd(model.hidden_dim, model.intermediate_dim)
+    if group_size and inputs % group_size:
+        divisors = [size for size in range(1, inputs + 1) if inputs % size == 0]
+        yield Problem(
+            "does not divide the inputs of every layer into equal groups",
+            "quantization.group_size",
+            f"group_size={group_size} with hidden_dim={model.hidden_dim}, intermediate_dim={model.intermediate_dim}",
+            f"the nearest group_size is {_nearest_number(group_size, divisors)}; 0 means one group",
+        )
+
+
+def quantization_trains(config: Config) -> Iterator[Problem]:
+    """Integers do not train; adapters on top of them do."""
+    if config.quantization.mode != "none" and config.lora.rank == 0:
+        yield Problem(
+            "is 0, but quantized weights do not train: only adapters on top of them do",
+            "lora.rank",
+            f"lora.rank=0 with quantization.mode={config.quantization.mode}",
+            "set lora.rank=8, or quantization=none",
+        )
+
+
+def quantization_precision(config: Config) -> Iterator[Problem]:
+    """Sums of integer products fit into the compute type."""
+    if config.quantization.mode == "int8" and config.precision.policy == "mixed_float16":
+        yield Problem(
+            "sums of int8 products exceed float16's largest number",
+            "precision.policy",
+            "mixed_float16 with quantization.mode=int8",
+            "choose precision=mixed_bfloat16 or float32, or quantization=int4",
+        )
+
+
 def steps(config: Config) -> Iterator[Problem]:
     """Warm-up and decay fit into the run."""
     schedule, max_steps = config.schedule, config.trainer.max_steps
@@ -169,6 +225,10 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     (("model",), rope),
     (("model", "lora"), lora_targets),
     (("lora",), lora_source),
+    (("quantization",), quantization_options),
+    (("quantization", "model"), quantization_groups),
+    (("quantization", "lora"), quantization_trains),
+    (("quantization", "precision"), quantization_precision),
     (("schedule", "trainer"), steps),
     (("preset", "tokenizer"), preset),
     (("tokenizer", "model"), vocabulary),

@@ -92,7 +92,7 @@ class QuantizedTokenEmbedding(TokenEmbedding):
             hidden = hidden + (ops.cast(integers / scale, hidden.dtype) - ops.stop_gradient(hidden))
         parts = tensors_of(self._output_matrix)
         matrix = dequantized(parts, self._output_shape, self._output_form, self.quantization, self.compute_dtype)
-        return hidden, matrix, 0 if self._output_form is TABLE else 1, False
+        return hidden, matrix, 0 if self.tie_word_embeddings else 1, False
 
     def get_config(self) -> dict:
         """Constructor arguments."""

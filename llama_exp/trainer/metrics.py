@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 
 import numpy as np
@@ -20,11 +21,16 @@ def flops_per_token(backbone, sequence_length: int) -> int:
     blocks, D: hidden_dim, S: sequence_length. So 6 per number in full training, 4 per frozen one with LoRA.
     Attention counts in full, masked half included; what rematerialization computes again does not count.
     """
-    matrices = [variable for variable in backbone.weights if len(variable.shape) == 2]
-    if backbone.token_embedding.reverse_embeddings is not None:
-        matrices = [variable for variable in matrices if variable is not backbone.token_embedding.embeddings]
-    multiplied = sum(int(np.prod(variable.shape)) for variable in matrices)
-    trained = sum(int(np.prod(variable.shape)) for variable in matrices if variable.trainable)
+    table = backbone.token_embedding
+    looked_up = None if table.reverse_embeddings is None else table.embeddings
+    matrices = [v for v in backbone.trainable_weights if len(v.shape) == 2 and v is not looked_up]
+    trained = sum(math.prod(variable.shape) for variable in matrices)
+    multiplied = table.vocabulary_size * table.hidden_dim
+    # Sizes of layers, not of variables: integers may be packed.
+    for linear in backbone.linear_layers().values():
+        multiplied += linear.input_dim * linear.output_dim
+        if linear.adapter is not None:
+            multiplied += linear.adapter.rank * (linear.input_dim + linear.output_dim)
     return 4 * multiplied + 2 * trained + 12 * backbone.num_layers * backbone.hidden_dim * sequence_length
 
 

@@ -291,11 +291,6 @@ def test_initial_weights():
     assert not np.array_equal(kernels[0], kernels[3])
 
 
-def test_quantize_refuses_instead_of_doing_nothing():
-    with pytest.raises(ValueError, match="mode='int8'"):
-        make().quantize("int8")
-
-
 def test_presets_are_a_copy_of_the_table():
     assert LlamaBackbone.presets == PRESETS and Backbone is LlamaBackbone
     LlamaBackbone.presets.clear()

@@ -1,0 +1,201 @@
+"""Integers and scales against plain loops, and conversion tensor by tensor; against Keras: test_quantization."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
+
+from llama_exp.architecture import count_parameters, variable_shapes
+from llama_exp.formats.checkpoint import Checkpoint, Quantization
+from llama_exp.formats.quantized import (
+    KERNEL,
+    REVERSE_TABLE,
+    TABLE,
+    dequantize,
+    dequantized,
+    form_of,
+    make_quantization,
+    pack,
+    part_shapes,
+    quantize,
+    quantized,
+    unpack,
+    variable_parts,
+)
+
+INT8, COLUMNS, GROUPS = Quantization("int8", True), Quantization("int4", False), Quantization("int4", False, 5)
+FORMS = {"kernel": KERNEL, "embeddings": TABLE, "reverse_embeddings": REVERSE_TABLE}
+
+
+def checkpoint(name, quantization=None):
+    arrays = random_arrays(TINY_CONFIGS[name])
+    return Checkpoint("memory", "test", TINY_CONFIGS[name], as_tensors(arrays), quantization), arrays
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 1), st.integers(0, 2**32 - 1))
+def test_two_integers_share_a_byte(rows, columns, axis, seed):
+    integers = np.random.default_rng(seed).integers(-8, 8, (rows, columns)).astype("int8")
+    packed = pack(integers, axis)
+    assert packed.shape[axis] == math.ceil(integers.shape[axis] / 2)
+    assert np.array_equal(unpack(packed, integers.shape[axis], axis), integers)
+
+
+def test_the_even_index_is_in_the_low_half():
+    assert pack(np.array([[1, -1, 7]], "int8"), 1).view("uint8").tolist() == [[0xF1, 0x07]]
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("mode, highest, lowest", [(INT8, 127, -127), (COLUMNS, 7, -8)])
+def test_one_scale_per_output(form, mode, highest, lowest):
+    matrix = np.random.default_rng(1).normal(size=(11, 13)).astype("float32")
+    parts = quantize(matrix, form, mode)
+    by_output = matrix.T if form.input_axis == 0 else matrix
+    integers = parts[""] if mode is INT8 else unpack(parts[""], matrix.shape[form.packed_axis], form.packed_axis)
+    integers = integers.T if form.input_axis == 0 else integers
+    for row, integer_row, scale in zip(by_output, integers, parts["_scale"], strict=True):
+        assert scale == np.float32(highest) / (np.abs(row).max() + np.float32(1e-7))
+        expected = [min(max(round(float(value * scale)), lowest), highest) for value in row]
+        assert integer_row.tolist() == expected
+        assert np.abs(integer_row).max() == highest
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_groups_have_a_scale_and_a_zero_point(form):
+    matrix = np.random.default_rng(2).normal(1.0, 1.0, (12, 13)).astype("float32")  # 5 divides neither
+    parts = quantize(matrix, form, GROUPS)
+    by_output = matrix.T if form.input_axis == 0 else matrix
+    scales, zeros = (parts[s].T if form.input_axis == 0 else parts[s] for s in ("_scale", "_zero"))
+    result = dequantize(parts, matrix.shape, form, GROUPS)
+    result = result.T if form.input_axis == 0 else result
+    assert scales.shape == (len(by_output), 3) == zeros.shape
+    for row, own_scales, own_zeros, found in zip(by_output, scales, zeros, result, strict=True):
+        for group in range(3):
+            values = row[5 * group : 5 * group + 5]
+            low, high = values.min(), values.max()
+            if len(values) < 5:
+                low, high = min(low, 0), max(high, 0)
+            assert own_scales[group] == pytest.approx((high - low) / 15, rel=1e-5)
+            assert own_zeros[group] == np.clip(np.rint(-low / own_scales[group]) - 8, -8, 7)
+            if low <= 0 <= high:  # then nothing is cut off, beyond rounding value and zero point
+                error = np.abs(found[5 * group : 5 * group + 5] - values).max()
+                assert error <= 1.001 * own_scales[group]
+
+
+@pytest.mark.parametrize("mode", [INT8, COLUMNS, GROUPS], ids=["int8", "int4", "groups"])
+def test_zeros_stay_zeros(mode):
+    matrix = np.zeros((6, 4), "float32")
+    assert not dequantize(quantize(matrix, KERNEL, mode), (6, 4), KERNEL, mode).any()
+
+
+@pytest.mark.parametrize("mode", [INT8, COLUMNS, GROUPS], ids=["int8", "int4", "groups"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused(mode, value):
+    matrix = np.ones((6, 4), "float32")
+    matrix[5, 3] = value
+    with pytest.raises(ValueError, match="not finite"), np.errstate(all="ignore"):
+        quantize(matrix, KERNEL, mode)
+
+
+def test_large_matrices_go_in_blocks(monkeypatch):
+    matrix = np.random.default_rng(3).normal(size=(64, 48)).astype("float32")
+    whole = [quantize(matrix, form, INT8) for form in (KERNEL, TABLE)]
+    monkeypatch.setattr("llama_exp.formats.quantized._BLOCK_BYTES", 4 * 48 * 7)
+    for form, expected in zip((KERNEL, TABLE), whole, strict=True):
+        parts = quantize(matrix, form, INT8)
+        assert all(np.array_equal(parts[suffix], expected[suffix]) for suffix in expected)
+
+
+@pytest.mark.parametrize("mode", [INT8, COLUMNS, GROUPS], ids=["int8", "int4", "groups"])
+@pytest.mark.parametrize("name", ["odd_widths", "tied", "llama_3_2"])
+def test_a_checkpoint_is_quantized_while_it_is_read(name, mode):
+    source, arrays = checkpoint(name)
+    view = quantized(source, mode)
+    expected = variable_parts(TINY_CONFIGS[name], mode)
+    assert view.quantization == mode and set(view.tensors) == set(expected)
+    for path, (shape, dtype) in expected.items():
+        array = view.tensors[path].read(None)
+        assert array.shape == shape == view.tensors[path].shape
+        assert array.dtype == (dtype or np.float32) == view.tensors[path].dtype
+    back = dequantized(view)
+    assert back.quantization is None and set(back.tensors) == set(arrays)
+    for path, array in arrays.items():
+        form, found = form_of(path), back.tensors[path].read(None)
+        if form is None:
+            assert np.array_equal(found, array)
+        else:
+            parts = quantize(array, form, mode)
+            assert np.array_equal(found, dequantize(parts, array.shape, form, mode))
+            # A second time nothing is lost but the last bits of the scale.
+            assert np.array_equal(quantize(found, form, mode)[""], parts[""]) or mode is not INT8
+
+
+def test_each_tensor_is_read_once_and_never_before_it_is_asked_for():
+    source, _ = checkpoint("multi_head")
+    reads = []
+
+    def counted(path, tensor):
+        def read(dtype):
+            reads.append(path)
+            return tensor.read(dtype)
+
+        return type(tensor)(tensor.shape, tensor.dtype, tensor.origin, read)
+
+    source.tensors.update({path: counted(path, tensor) for path, tensor in list(source.tensors.items())})
+    view = quantized(source, GROUPS)
+    assert reads == []
+    for tensor in view.tensors.values():
+        tensor.read(None)
+    assert sorted(reads) == sorted(source.tensors)
+
+
+def test_scales_are_all_that_an_int8_model_adds():
+    sizes = {"vocabulary_size": 32000, "num_layers": 32, "num_query_heads": 32, "hidden_dim": 4096}
+    sizes |= {"intermediate_dim": 11008, "num_key_value_heads": 32, "tie_word_embeddings": False}
+    llama_3 = sizes | {"vocabulary_size": 128256, "intermediate_dim": 14336, "num_key_value_heads": 8}
+    for config, published in ((sizes, 6739839488), (llama_3, 8031894016)):
+        count = sum(math.prod(shape) for shape, _ in variable_parts(config, INT8).values())
+        assert count == published
+    assert 6739839488 - count_parameters(sizes) == 1423872
+
+
+def test_sizes_of_parts():
+    config = TINY_CONFIGS["odd_widths"]
+    shapes = variable_shapes(config)
+    kernel = "transformer_layer_0/feedforward_output_dense/kernel"
+    assert shapes[kernel] == (37, 42)
+    assert {suffix: shape for suffix, (shape, _) in part_shapes((37, 42), KERNEL, GROUPS).items()} == {
+        "": (37, 21),
+        "_scale": (8, 42),
+        "_zero": (8, 42),
+    }
+    assert part_shapes((97, 42), TABLE, GROUPS)["_scale"][0] == (97, 9)
+    assert part_shapes((42, 97), REVERSE_TABLE, GROUPS)[""][0] == (21, 97)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"mode": "fp4"}, "mode='fp4' is not supported. Choose one of int8, int4."),
+        ({"mode": "int4", "quantize_activations": True}, "only int8 has integer products"),
+        ({"mode": "int8", "group_size": 64}, "only int4 has groups"),
+        ({"mode": "none", "group_size": 64}, "only int4 has groups"),
+        ({"mode": "int4", "group_size": -1}, "at least 1"),
+        ({"mode": "int4", "group_size": 1.5}, "at least 1"),
+    ],
+)
+def test_impossible_options(options, message):
+    with pytest.raises(ValueError, match="quantiz|mode|group_size") as caught:
+        make_quantization(**options)
+    assert message in str(caught.value)
+
+
+def test_what_the_modes_mean_by_themselves():
+    assert make_quantization("none") is None
+    assert make_quantization("int8") == Quantization("int8", True)
+    assert make_quantization("int8", False) == Quantization("int8", False)
+    assert make_quantization("int4") == Quantization("int4", False, 128)
+    assert make_quantization("int4", group_size=0) == Quantization("int4", False, None)
