@@ -9,11 +9,15 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from gguf_writer import gguf_bytes, llama_metadata, llama_tensors
+from rich.console import Console
 from small_models import TEMPLATE, TOKENIZER, config, make
+from tiny_configs import random_arrays
 
 from llama_exp import cli, formats
 from llama_exp.commands import export
 from llama_exp.formats.checkpoint import Tensor
+from llama_exp.formats.quantized import dequantized, make_quantization, quantized
 from llama_exp.tokenizer import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +70,35 @@ def test_another_dtype_is_rounded_once(dtype, tmp_path):
     convert(tmp_path / "one", tmp_path / "two", "hf", "--dtype", dtype)
     wanted = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float16
     same(arrays_of(tmp_path / "two")[0], {path: array.astype(wanted) for path, array in arrays.items()})
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_quantized_weights(mode, tmp_path, capsys):
+    """Kept in KerasHub's format; in the other one numbers again, if one says of which type."""
+    make(tmp_path / "one")
+    with formats.open_checkpoint(tmp_path / "one") as checkpoint:
+        integers = quantized(checkpoint, make_quantization(mode))
+        place = export.Target(tmp_path / "two", "keras_hub", None, 10, False)
+        export.write(integers, TOKENIZER, place, Console(stderr=True))
+        expected = {path: tensor.read(None) for path, tensor in dequantized(integers).tensors.items()}
+    convert(tmp_path / "two", tmp_path / "three", "hf", code=2)
+    error = capsys.readouterr().err
+    assert "--dtype" in error and mode in error and not (tmp_path / "three").exists()
+    convert(tmp_path / "two", tmp_path / "three", "hf", "--dtype", "float32")
+    same(arrays_of(tmp_path / "three")[0], expected)
+    convert(tmp_path / "two", tmp_path / "four", "keras_hub")
+    same(arrays_of(tmp_path / "four")[0], arrays_of(tmp_path / "two")[0])
+
+
+def test_gguf_is_a_source_too(tmp_path):
+    architecture = config() | {"vocabulary_size": 48}
+    arrays = random_arrays(architecture)
+    content = gguf_bytes(llama_metadata(architecture), llama_tensors(architecture, arrays))
+    (tmp_path / "model.gguf").write_bytes(content)
+    convert(tmp_path / "model.gguf", tmp_path / "two", "hf")
+    found, found_config = arrays_of(tmp_path / "two")
+    same(found, arrays)
+    assert found_config == architecture
 
 
 def test_a_model_without_tokenizer(tmp_path, capsys):
