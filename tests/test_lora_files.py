@@ -259,6 +259,7 @@ def test_a_run_starts_from_keras_hubs_adapter(tmp_path):
     section = {"rank": 3, "alpha": 3.0, "dropout": 0.2, "use_rslora": False, "targets": ["query", "value"]}
     section["source"] = str(tmp_path / "x.lora.h5")
     arguments = {"policy": "float32", "preset_dir": tmp_path / "preset", "remat": False, "seed": 1}
+    arguments["quantization"] = {"mode": "none", "quantize_activations": None, "group_size": None}
 
     def factory(dtype):
         return LlamaBackbone(40, 2, 4, 32, 48, 2, dtype=dtype)
