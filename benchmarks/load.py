@@ -34,6 +34,7 @@ CONFIG = dict(
 )
 FORMATS = ("keras_hub", "hugging_face")
 READ_BYTES = 8 << 20
+LLAMA_EXP = [sys.executable, "-c", "import sys; from llama_exp.cli import main; sys.exit(main())"]
 
 
 def make_models(folder):
@@ -65,27 +66,35 @@ def weight_files(folder):
 
 def child(what, folder):
     """One measurement, in a process of its own; prints it as JSON."""
-    if what == "read":
-        load = read_all
-    elif what == "convert":
-        load = convert
-        subprocess.run([sys.executable, "-m", "llama_exp.cli", "convert", "--help"], stdout=subprocess.DEVNULL)
-    elif what == "ours":
-        from llama_exp.models import LlamaBackbone
+    load, who = LOADERS[what], resource.RUSAGE_CHILDREN if what == "convert" else resource.RUSAGE_SELF
+    if what == "convert":
+        subprocess.run([*LLAMA_EXP, "convert", "--help"], check=True, stdout=subprocess.DEVNULL)
+    elif what != "read":
+        import keras
 
-        load = LlamaBackbone.from_preset
-    else:
-        import keras_hub
-
-        def load(folder):
-            return keras_hub.models.Backbone.from_preset(str(folder))
-
-    who = resource.RUSAGE_CHILDREN if what == "convert" else resource.RUSAGE_SELF
+        if what == "ours":
+            import llama_exp.formats.hugging_face
+            import llama_exp.models.weights  # noqa: F401
+        else:
+            import keras_hub  # noqa: F401
+        keras.ops.convert_to_numpy(keras.ops.zeros(1))  # the backend starts with its first operation
     before, started = peak_bytes(who), time.perf_counter()
     loaded = load(folder)
     seconds = time.perf_counter() - started
     del loaded
     print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes(who) - before}))
+
+
+def load_ours(folder):
+    from llama_exp.models import LlamaBackbone
+
+    return LlamaBackbone.from_preset(folder)
+
+
+def load_theirs(folder):
+    import keras_hub
+
+    return keras_hub.models.Backbone.from_preset(str(folder))
 
 
 def read_all(folder):
@@ -99,8 +108,12 @@ def convert(folder):
     target = "hf" if folder.name == "keras_hub" else "keras_hub"
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
         arguments = ["--from", str(folder), "--to", f"{place}/model", "--format", target, "--offline"]
-        command = [sys.executable, "-m", "llama_exp.cli", "convert", *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = subprocess.run([*LLAMA_EXP, "convert", *arguments], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(done.stderr)
+
+
+LOADERS = {"read": read_all, "ours": load_ours, "keras_hub": load_theirs, "convert": convert}
 
 
 def measure(what, folder, backend):
@@ -116,7 +129,7 @@ def measure(what, folder, backend):
 def show(results, sizes):
     table = Table(title="Loading a model: medians over fresh processes")
     for name in ("format", "loader", "seconds", "GB/s", "of read", "peak MB", "peak / file"):
-        table.add_column(name, justify="left" if name in ("format", "loader") else "right")
+        table.add_column(name, justify="left" if name in ("format", "loader") else "right", no_wrap=True)
     for (name, what, backend), runs in results.items():
         seconds = statistics.median(run["seconds"] for run in runs)
         peak = statistics.median(run["peak_bytes"] for run in runs)
@@ -133,7 +146,7 @@ def main():
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--backends", nargs="+", choices=["tensorflow", "jax"], default=["tensorflow"])
     parser.add_argument("--folder", type=Path, help="where 4 GB are free; default: the system's temporary folder")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=2, metavar=("LOADER", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         return child(options.child[0], Path(options.child[1]))

@@ -21,8 +21,8 @@ from llama_exp.errors import InputError, Problem
 
 ALIGNMENT_BYTES = 64
 BLOCK_BYTES = 1 << 20
-# Turned rows are written in runs of this many elements; fewer waste most of each cache line and page.
-ROWS_PER_BLOCK = 256
+# Turned rows are written in runs of this many elements. As many lines of the source still fit into the first cache.
+ROWS_PER_BLOCK = 512
 THREADED_BYTES = 4 << 20  # below, starting a thread costs more than it saves
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # Exponent and fraction of the two-byte types; infinity has the exponent's bits alone, NaN more.
