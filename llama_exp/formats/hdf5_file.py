@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -97,6 +97,54 @@ def as_tensor(item: Stored, shape: tuple[int, ...]) -> Tensor:
         return _read_blocks(dataset, dtype, out_dtype, origin).reshape(shape)
 
     return Tensor(shape, dtype.newbyteorder("="), origin, read)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """An HDF5 file to be written, and a function that raises OSError if the disk has refused something so far.
+
+    The library keeps what it could not write and tries again whenever an object is closed, until the process dies of
+    it. So it is told that all went well, and the error is raised here.
+    """
+    with open(path, "w+b", buffering=0) as raw_file:
+        sink = _Sink(raw_file)
+        try:
+            with h5py.File(sink, "w") as file:
+                yield file, sink.require_written
+        finally:
+            sink.require_written()
+
+
+class _Sink:
+    """What HDF5 writes to: a file whose first error is kept instead of raised."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._error: OSError | None = None
+        self.seek, self.tell, self.read, self.readinto = file.seek, file.tell, file.read, file.readinto
+
+    def require_written(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def write(self, data) -> int:
+        data, done = memoryview(data).cast("B"), 0
+        while done < len(data) and self._error is None:
+            try:
+                done += self._file.write(data[done:])
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def truncate(self, size: int) -> int:
+        try:
+            return self._file.truncate(size)
+        except OSError as error:
+            self._error = self._error or error
+            return size
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 @contextlib.contextmanager

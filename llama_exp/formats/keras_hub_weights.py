@@ -21,13 +21,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 
 from llama_exp import architecture
 from llama_exp.errors import InputError, Problem
 from llama_exp.formats.checkpoint import Tensor
-from llama_exp.formats.hdf5_file import Stored, open_tensors, packed_too_tightly, unfit
+from llama_exp.formats.hdf5_file import Stored, new_file, open_tensors, packed_too_tightly, unfit
 from llama_exp.formats.json_file import inside, names_in, read_json
 from llama_exp.formats.raw import BFLOAT16
 
@@ -179,7 +178,7 @@ def _shards(sizes: dict[str, int], max_bytes: int) -> list[list[str]]:
 
 
 def _write_file(path: Path, groups: Mapping[str, list], tensors: Mapping[str, Tensor]) -> None:
-    with h5py.File(path, "w") as file:
+    with new_file(path) as (file, require_written):
         for name, members in groups.items():
             group = file.create_group(name)
             group.attrs["name"] = members[0][1].layer_name
@@ -191,6 +190,7 @@ def _write_file(path: Path, groups: Mapping[str, list], tensors: Mapping[str, Te
                 dataset.write_direct(value.view(dtype))
                 if is_bfloat16:
                     dataset.attrs["dtype"] = "bfloat16"
+                require_written()
 
 
 def _weight_files(folder: Path) -> list[Path]:

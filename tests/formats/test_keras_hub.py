@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import resource
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from tiny_configs import LLAMA_3_1, TINY_CONFIGS, as_tensors, random_arrays, stored_dtype
 
 from llama_exp.architecture import CONFIG_KEYS, DEFAULTS, linear_shapes
-from llama_exp.errors import InputError
+from llama_exp.errors import InputError, StorageError
 from llama_exp.formats import keras_hub, open_checkpoint, read_architecture, writing
 from llama_exp.formats.checkpoint import MAX_PARAMETERS, Quantization, agreed, require_agreement
 from llama_exp.formats.keras_hub_config import DOUBTFUL, config_document, read_config
@@ -423,3 +424,24 @@ def test_shards_are_named_and_filled_as_keras_does(tmp_path):
     for group, name in index["weight_map"].items():
         with h5py.File(folder / name) as file:
             assert isinstance(file[group]["0"], h5py.Dataset)
+
+
+@pytest.mark.parametrize("limit", [0, 100, 3000, 20_000, 60_000])
+def test_a_full_disk_is_an_error_of_its_own_and_leaves_the_old_preset(preset, limit, capfd):
+    """HDF5 left to itself would try again at every closing, and end the process."""
+    before = {path.name: path.read_bytes() for path in preset.iterdir()}
+    assert (preset / "model.weights.h5").stat().st_size > 60_000
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        code = 1
+        try:
+            write_preset(preset, arrays=random_arrays(CONFIG, seed=1))
+        except StorageError as error:
+            code = 4 if "File too large" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+    assert "Exception ignored" not in capfd.readouterr().err
+    assert {path.name: path.read_bytes() for path in preset.iterdir()} == before
+    assert os.listdir(preset.parent) == ["preset"]
