@@ -3,8 +3,9 @@
     python benchmarks/load.py [--runs 3] [--backends tensorflow jax] [--folder /tmp]
 
 Makes a Llama of about 1 GB (float32) in KerasHub's and in Hugging Face's format and loads each in fresh processes, in
-turn. `read` is a plain sequential read of the same files in Python: nothing is faster. All files are in the page cache.
-Peak memory is what a process needed above its imports, as a multiple of the files' size. The last lines convert between
+turn. `read` is a plain sequential read of the same files in Python, `path.read_bytes()`, which like a loader ends with
+all bytes in new memory; `scan` reads them through one small buffer and keeps nothing, which no loader can do. All files
+are in the page cache. Peak memory is what a process needed above its imports, as a multiple of the files' size. The last lines convert between
 the formats; their limit is 600 MB whatever the model's size.
 """
 
@@ -33,7 +34,7 @@ CONFIG = dict(
     num_key_value_heads=4,
 )
 FORMATS = ("keras_hub", "hugging_face")
-READ_BYTES = 8 << 20
+SCAN_BYTES = 8 << 20
 LLAMA_EXP = [sys.executable, "-c", "import sys; from llama_exp.cli import main; sys.exit(main())"]
 
 
@@ -69,7 +70,7 @@ def child(what, folder):
     load, who = LOADERS[what], resource.RUSAGE_CHILDREN if what == "convert" else resource.RUSAGE_SELF
     if what == "convert":
         subprocess.run([*LLAMA_EXP, "convert", "--help"], check=True, stdout=subprocess.DEVNULL)
-    elif what != "read":
+    elif what in ("ours", "keras_hub"):
         import keras
 
         if what == "ours":
@@ -98,9 +99,14 @@ def load_theirs(folder):
 
 
 def read_all(folder):
+    return [path.read_bytes() for path in weight_files(folder)]
+
+
+def scan_all(folder):
+    buffer = bytearray(SCAN_BYTES)
     for path in weight_files(folder):
         with open(path, "rb", buffering=0) as file:
-            while file.read(READ_BYTES):
+            while file.readinto(buffer):
                 pass
 
 
@@ -113,7 +119,7 @@ def convert(folder):
             raise SystemExit(done.stderr)
 
 
-LOADERS = {"read": read_all, "ours": load_ours, "keras_hub": load_theirs, "convert": convert}
+LOADERS = {"read": read_all, "scan": scan_all, "ours": load_ours, "keras_hub": load_theirs, "convert": convert}
 
 
 def measure(what, folder, backend):
@@ -134,10 +140,10 @@ def show(results, sizes):
         seconds = statistics.median(run["seconds"] for run in runs)
         peak = statistics.median(run["peak_bytes"] for run in runs)
         read = statistics.median(run["seconds"] for run in results[name, "read", "tensorflow"])
-        loader = f"{what} ({backend})" if what in ("ours", "keras_hub") else what
+        loader = f"{what}, {backend}" if what in ("ours", "keras_hub") else what
         speeds = f"{sizes[name] / seconds / 1e9:.2f}", f"{read / seconds:.0%}"
         table.add_row(name, loader, f"{seconds:.2f}", *speeds, f"{peak / 1e6:.0f}", f"{peak / sizes[name]:.2f}")
-    Console().print(table)
+    Console(width=100).print(table)
 
 
 def main():
@@ -145,17 +151,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--backends", nargs="+", choices=["tensorflow", "jax"], default=["tensorflow"])
+    parser.add_argument("--loaders", nargs="+", choices=list(LOADERS), default=list(LOADERS), help="always with read")
     parser.add_argument("--folder", type=Path, help="where 4 GB are free; default: the system's temporary folder")
     parser.add_argument("--child", nargs=2, metavar=("LOADER", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.loaders = {"read", *options.loaders}
     if options.child:
         return child(options.child[0], Path(options.child[1]))
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory(dir=options.folder) as place:
         make_models(Path(place))
         sizes = {name: sum(file.stat().st_size for file in weight_files(Path(place, name))) for name in FORMATS}
-        cases = [("read", "tensorflow"), *((what, b) for what in ("ours", "keras_hub") for b in options.backends)]
+        cases = [
+            ("read", "tensorflow"),
+            ("scan", "tensorflow"),
+            *((what, b) for what in ("ours", "keras_hub") for b in options.backends),
+        ]
         cases.append(("convert", "tensorflow"))
+        cases = [case for case in cases if case[0] in options.loaders]
         results = {(name, *case): [] for name in FORMATS for case in cases}
         for _ in range(options.runs):
             for (name, what, backend), runs in results.items():
