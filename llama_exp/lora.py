@@ -133,6 +133,7 @@ def _attach(backbone, ranks_and_scales: Mapping[str, tuple[int, float]], dropout
             adapter.build((None, linear.input_dim))
         linear.attach(adapter)
     if dropout > 0 and backbone.seed_generator is None:
+        backbone._tracker.unlock()  # Keras locks a model when it is quantized
         backbone.seed_generator = keras.random.SeedGenerator()
 
 

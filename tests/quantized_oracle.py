@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from llama_exp.formats.quantized import KERNEL, dequantize, make_quantization, quantize
 from llama_exp.models import LlamaBackbone
 
 # V is odd, groups of 20 do not divide the inputs (32 and 48), heads are shared: nothing fits by accident.
@@ -24,7 +25,7 @@ IDS = np.random.default_rng(0).integers(0, 41, (2, 9)).astype("int32")
 
 def make(seed=0, **kwargs):
     """A float backbone with weights of a size at which every layer matters."""
-    backbone = LlamaBackbone(**SIZES, **kwargs)
+    backbone = LlamaBackbone(**SIZES | kwargs)
     generator = np.random.default_rng(seed)
     for variable in backbone.weights:
         values = generator.normal(size=tuple(variable.shape)) * 0.2
@@ -44,3 +45,21 @@ def keras_config(mode):
 def hidden(backbone, ids=IDS):
     outputs = backbone({"token_ids": ids, "padding_mask": np.ones_like(ids)})
     return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32")))
+
+
+def there_and_back(kernel, mode):
+    """The floats that a quantized kernel stands for."""
+    quantization = make_quantization(mode)
+    return dequantize(quantize(kernel, KERNEL, quantization), kernel.shape, KERNEL, quantization)
+
+
+def batch():
+    """Four rows of eight tokens to learn: each token is followed by the next number; the ends are padding."""
+    tokens = (np.arange(9) + np.array([[0], [11], [23], [37]])) % SIZES["vocabulary_size"]
+    counted = np.arange(8) < np.array([[8], [5], [7], [2]])
+    return {
+        "token_ids": tokens[:, :-1].astype("int32"),
+        "padding_mask": counted.astype("int32"),
+        "labels": tokens[:, 1:].astype("int32"),
+        "loss_mask": counted.astype("float32"),
+    }

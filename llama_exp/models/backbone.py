@@ -174,17 +174,16 @@ class LlamaBackbone(keras.Model):
             (old layer, new layer), after each exchange.
         """
         self.quantization, self.lora_arguments = quantization, None
-        old, self.token_embedding = self.token_embedding, self._new_token_embedding()
-        yield old, self._put_in_place(old, self.token_embedding)
-        for index in range(self.num_layers):
-            old, self.transformer_layers[index] = self.transformer_layers[index], self._new_block(index)
-            yield old, self._put_in_place(old, self.transformer_layers[index])
-
-    def _put_in_place(self, old, new):
-        # Assigning `token_embedding` has appended the new layer already; a list's items are not looked at.
-        self._tracker.untrack(new)
+        # Keras learns of the exchange first: what it tracks it need not append, and keeps in its place.
+        old, new = self.token_embedding, self._new_token_embedding()
         self._tracker.replace_tracked_value("layers", old, new)
-        return new
+        self.token_embedding = new
+        yield old, new
+        for index in range(self.num_layers):
+            old, new = self.transformer_layers[index], self._new_block(index)
+            self._tracker.replace_tracked_value("layers", old, new)
+            self.transformer_layers[index] = new
+            yield old, new
 
     def call(self, inputs, training=False):
         """Hidden states (B, S, D) of a dict of tensors; see the class."""

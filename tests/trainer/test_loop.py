@@ -26,7 +26,7 @@ TIME_FIELDS = {"seconds", "tokens_per_second", "mfu", "peak_memory_bytes"}
 class Letters:
     """A tokenizer of 32 characters."""
 
-    vocabulary_size, bos_id, eos_id, pad_id, stop_ids = V, 0, 1, None, ()
+    vocabulary_size, begin_id, eos_id, pad_id, stop_ids = V, 0, 1, None, ()
 
     def encode(self, text):
         return [ord(character) % V for character in text]
@@ -35,11 +35,15 @@ class Letters:
         return "".join(chr(64 + token) for token in ids)
 
 
-def trainer(folder, *, lora=False, dropout=0.0, prompts=(), observers=None, rate=0.02, keep=2, **options):
+def trainer(
+    folder, *, lora=False, quantize=None, dropout=0.0, prompts=(), observers=None, rate=0.02, keep=2, **options
+):
     keras.utils.set_random_seed(5)
     shape = {"num_layers": 1, "num_query_heads": 2, "hidden_dim": 16, "intermediate_dim": 24}
     shape |= {"num_key_value_heads": 1, "tie_word_embeddings": True, "dropout": dropout}
     backbone = LlamaBackbone(vocabulary_size=V, **shape)
+    if quantize:
+        backbone.quantize(quantize)
     if lora:
         backbone.enable_lora(rank=2, dropout=dropout)
     options = {
@@ -101,15 +105,18 @@ def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+VARIANT_NAMES = ["full", "full-dropout-2x4", "lora", "lora-dropout-2x4", "int8-lora", "int4-lora-dropout"]
 VARIANTS = [
     {"prompts": ["ab"]},
     {"dropout": 0.2, "accumulation_steps": 2},
     {"lora": True},
     {"lora": True, "dropout": 0.2, "accumulation_steps": 2},
+    {"lora": True, "quantize": "int8"},
+    {"lora": True, "quantize": "int4", "dropout": 0.2},
 ]
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=["full", "full-dropout-2x4", "lora", "lora-dropout-2x4"])
+@pytest.mark.parametrize("variant", VARIANTS, ids=VARIANT_NAMES)
 def test_cut_and_continued_runs_equal_a_straight_one(tmp_path, variant):
     run, backbone, optimizer, straight = trainer(tmp_path / "straight", **variant)
     expected_result = run.fit()

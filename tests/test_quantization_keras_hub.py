@@ -1,0 +1,134 @@
+"""keras_hub as the judge: the same integers to the bit, the same outputs, presets that load on either side."""
+
+import json
+import warnings
+
+import keras
+import numpy as np
+import oracles
+import pytest
+import quantized_oracle
+from keras import ops
+from quantized_oracle import IDS, MODES, hidden, keras_config, make
+
+from llama_exp.formats import keras_hub_config
+from llama_exp.models import LlamaBackbone
+
+# Int8 in Keras' files always rounds activations; weights only is a choice of ours that they do not record.
+UNRECORDED = "int8_weight_only"
+# Mode, tied, layers: building a model of keras_hub takes seconds.
+PAIRS = [
+    ("int8", False, 2),
+    ("int8_weight_only", False, 1),
+    ("int4", False, 1),
+    ("int4_columns", True, 1),
+    ("int8", True, 1),
+    ("int4", True, 1),
+]
+HIDDEN = np.random.default_rng(3).normal(size=(2, 9, 32)).astype("float32")
+
+
+@pytest.fixture(scope="module", params=PAIRS, ids=[f"{name}-{'tied' if tied else 'untied'}" for name, tied, _ in PAIRS])
+def pair(request):
+    """(name of the mode, ours, theirs), quantized from the same weights."""
+    name, tied, num_layers = request.param
+    ours = make(tie_word_embeddings=tied, num_layers=num_layers)
+    theirs = oracles.keras_hub_backbone(ours)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of layers without weights to quantize
+        theirs.quantize(config=keras_config(MODES[name]))
+    ours.quantize(**MODES[name])
+    return name, ours, theirs
+
+
+def scaled_error(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+def test_integers_scales_and_zero_points_are_keras_own(pair):
+    name, ours, theirs = pair
+    others = {v.path: ops.convert_to_numpy(v.value) for v in theirs.weights}
+    for variable in ours.weights:
+        expected = others.pop(variable.path)
+        assert np.array_equal(ops.convert_to_numpy(variable.value), expected.reshape(variable.shape)), variable.path
+    assert all(path.endswith("/g_idx") for path in others)
+    assert bool(others) == (name == "int4")
+
+
+def test_outputs(pair):
+    _, ours, theirs = pair
+    assert scaled_error(hidden(ours), hidden(theirs)) < oracles.EXACT_TOLERANCE
+    logits = ops.convert_to_numpy(ours.token_embedding.project(HIDDEN))
+    expected = ops.convert_to_numpy(theirs.token_embedding(HIDDEN, reverse=True))
+    assert scaled_error(logits, expected) < oracles.EXACT_TOLERANCE
+
+
+def test_theirs_load_here(pair, tmp_path):
+    name, ours, theirs = pair
+    theirs.save_to_preset(str(tmp_path / "preset"))
+    assert not (tmp_path / "preset" / "task.json").exists()
+    loaded = LlamaBackbone.from_preset(tmp_path / "preset")
+    assert loaded.quantization.mode == ours.quantization.mode
+    assert loaded.quantization.quantize_activations == (ours.quantization.mode == "int8")
+    if name != UNRECORDED:
+        assert np.array_equal(hidden(loaded), hidden(ours))
+    narrower = LlamaBackbone.from_preset(tmp_path / "preset", dtype="mixed_bfloat16")
+    assert narrower.quantization == loaded.quantization and narrower.compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("max_shard_size", [None, 1e-5], ids=["whole", "shards"])
+def test_ours_load_there(pair, max_shard_size, tmp_path):
+    """KerasHub drops the map of policies unless it is given again; without it, it fails rather than load garbage."""
+    import keras_hub
+
+    name, ours, theirs = pair
+    ours.save_to_preset(tmp_path / "preset", max_shard_size)
+    assert (tmp_path / "preset" / "model.weights.json").exists() == (max_shard_size is not None)
+    document = json.loads((tmp_path / "preset" / "config.json").read_text())
+    dtype = keras.saving.deserialize_keras_object(document["config"]["dtype"])
+    tied = ours.tie_word_embeddings
+    loaded = keras_hub.models.Backbone.from_preset(str(tmp_path / "preset"), dtype=dtype, tie_word_embeddings=tied)
+    for variable, expected in zip(loaded.weights, theirs.weights, strict=True):
+        assert np.array_equal(ops.convert_to_numpy(variable.value), ops.convert_to_numpy(expected.value))
+    if name != UNRECORDED:
+        assert np.array_equal(hidden(loaded), hidden(theirs))
+    stored = json.loads((tmp_path / "preset" / "metadata.json").read_text())["parameter_count"]
+    assert stored == theirs.count_params()
+
+
+def test_the_config_of_a_quantized_backbone_builds_keras_hub_s():
+    import keras_hub
+
+    ours = make()
+    ours.quantize("int4", group_size=20)
+    config = {key: value for key, value in ours.get_config().items()}
+    theirs = keras_hub.models.LlamaBackbone.from_config(config)
+    shapes = {v.path: tuple(v.shape) for v in theirs.weights if not v.path.endswith("g_idx")}
+    assert shapes == {
+        v.path: shape for v in ours.weights for shape in [shapes.get(v.path)] if np.prod(shape) == np.prod(v.shape)
+    }
+
+
+def test_a_map_of_policies_asks_for_quantization_as_in_keras_hub(tmp_path):
+    """`from_preset(float preset, dtype=map)` quantizes while it reads; the map may be Keras' own object."""
+    make(7).save_to_preset(tmp_path / "preset")
+    expected = make(7)
+    expected.quantize("int4", group_size=20)
+    document = keras_hub_config.policy_map(expected.get_config(), expected.quantization, "float32")
+    for dtype in (document, keras.saving.deserialize_keras_object(document)):
+        loaded = LlamaBackbone.from_preset(tmp_path / "preset", dtype=dtype)
+        assert loaded.quantization == expected.quantization
+        assert np.array_equal(hidden(loaded, IDS), hidden(expected, IDS))
+
+
+def test_bfloat16_weights_are_quantized_in_float32():
+    """Keras divides and rounds in bfloat16 there; ours are never further from the weights."""
+    kernel = keras.layers.Dense(24, use_bias=False, dtype="bfloat16")
+    kernel.build((None, 32))
+    values = ops.convert_to_numpy(ops.cast(kernel.kernel, "float32"))
+    kernel.quantize("int8")
+    theirs = ops.convert_to_numpy(ops.cast(kernel._kernel, "float32")) / ops.convert_to_numpy(
+        ops.cast(kernel.kernel_scale, "float32")
+    )
+    ours = quantized_oracle.there_and_back(values, "int8")
+    assert np.abs(ours - values).max() < np.abs(theirs - values).max()
