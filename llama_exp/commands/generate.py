@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     model, source = models.load(options)
     models.require_tokenizer(model, source)
     tokenizer, tally = model.tokenizer, sampling.Tally()
-    token_ids = [*([] if tokenizer.bos_id is None else [tokenizer.bos_id]), *tokenizer.encode(prompt)]
+    token_ids = [*([] if tokenizer.begin_id is None else [tokenizer.begin_id]), *tokenizer.encode(prompt)]
     if not token_ids:
         parser.error("the prompt is empty, and this tokenizer has no token to begin with")
     new_ids = sampling.continuation(model, token_ids, options, tally)

@@ -262,7 +262,7 @@ def _joined(pieces: tuple[Piece, ...], tokenizer: Any, all_count: bool) -> list[
 
 def _token_id(token: str | None, tokenizer: Any) -> int | None:
     if token == "bos":
-        return tokenizer.bos_id
+        return tokenizer.begin_id
     if token == "eos":
         return tokenizer.eos_id
     return None if token is None else tokenizer.special_id(token)

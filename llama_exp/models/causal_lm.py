@@ -31,8 +31,8 @@ class LlamaCausalLM(keras.Model):
 
     Args:
         backbone: a `LlamaBackbone`; its `token_embedding` is the output projection too.
-        tokenizer: an object with encode, decode, vocabulary_size, bos_id and stop_ids (see llama_exp.tokenizer); None:
-            token ids only.
+        tokenizer: an object with encode, decode, vocabulary_size, begin_id and stop_ids (see llama_exp.tokenizer);
+            None: token ids only.
         **kwargs: `name`, `trainable`.
     """
 
@@ -161,7 +161,7 @@ class LlamaCausalLM(keras.Model):
     def _encode(self, text: str) -> np.ndarray:
         if self.tokenizer is None:
             raise ValueError("prompts are text, but the model has no tokenizer. Give one, or give token ids.")
-        begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+        begin = [] if self.tokenizer.begin_id is None else [self.tokenizer.begin_id]
         return np.array(begin + self.tokenizer.encode(text), np.int32)
 
     def _check_prompts(self, prompts: list[np.ndarray], max_length: int) -> None:

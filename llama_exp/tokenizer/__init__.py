@@ -9,6 +9,7 @@ a tokenizer back from a preset folder. A tokenizer is any object with
     decode(token_ids, skip_special_tokens=True) -> str
     special_id(token) -> int | None                         the id of a special token such as <|eot_id|>
     vocabulary_size, bos_id, eos_id, pad_id                 int; the last three may be None
+    begin_id                                                bos_id if the model expects it in front of a text, else None
     stop_ids                                                the ids that end a text or a turn
     fingerprint                                             hexadecimal SHA-256 of everything that decides the ids
     chat_template, generation_config                        text or None; dict

@@ -80,7 +80,7 @@ class BytePairTokenizer:
             for token, id_ in vocabulary.items()
         }
         self.vocabulary_size = max(vocabulary.values()) + 1
-        self.bos_id = self._special.get(BEGIN)
+        self.bos_id = self.begin_id = self._special.get(BEGIN)
         self.eos_id = self._special.get(END)
         self.pad_id = next((self._special[token] for token in PAD_TOKENS if token in self._special), None)
         self.chat_template = chat_template

@@ -80,6 +80,9 @@ def _sentence_piece(file: GgufFile) -> SentencePieceTokenizer:
     unknown = np.flatnonzero(types == UNKNOWN)
     if len(unknown) != 1:
         file.reject("one token must stand for what is unknown", f"{len(unknown)} of type {UNKNOWN}")
+    if file.flag("tokenizer.ggml.add_bos_token") is False:
+        action = "take a file whose tokenizer puts its begin token in front of a text, as Llama 2's does"
+        file.reject("this kind of tokenizer without a begin token is not supported", "add_bos_token: false", action)
     ids = _special_ids(file, len(tokens)) | {"unk_token": int(unknown[0])}
     for name, id_ in ids.items():
         piece = name.replace("_token", "_piece")  # SentencePiece knows these ids by the names of their pieces

@@ -64,13 +64,14 @@ class HuggingFaceTokenizer:
         self._special = {token.content: id_ for id_, token in added.items() if token.special}
         stops = self._ids("eos_token_id")
         self.bos_id = self._find("bos_token", self._ids("bos_token_id"), _BOS_TOKENS)
+        self.begin_id = self.bos_id if self._begins() else None
         self.eos_id = self._find("eos_token", stops, _EOS_TOKENS)
         self.pad_id = self._find("pad_token", self._ids("pad_token_id"), PAD_TOKENS)
         names = [self._special[token] for token in STOP_TOKENS if token in self._special]
         ends = [] if self.eos_id is None else [self.eos_id]
         self.stop_ids = tuple(dict.fromkeys([*ends, *stops, *names]))
         self.fingerprint = hashlib.sha256(
-            json.dumps(["hugging_face", text, self.bos_id, self.eos_id, self.pad_id]).encode()
+            json.dumps(["hugging_face", text, self.begin_id, self.bos_id, self.eos_id, self.pad_id]).encode()
         ).hexdigest()
 
     def encode(self, text: str, continuation: bool = False) -> list[int]:
@@ -112,10 +113,13 @@ class HuggingFaceTokenizer:
                 document, self._sentence_piece_model, self.chat_template, self.generation_config
             ),
         ):
-            if not isinstance(other, str):
+            if isinstance(other, str):
+                reasons.append(other)
+            elif other.begin_id != self.begin_id:
+                reasons.append("texts do not begin with its begin token")
+            else:
                 other.save(folder)
                 return
-            reasons.append(other)
         logger.warning(
             "KerasHub has no class for this tokenizer (not Llama 3's: %s; not Llama 2's: %s); its tokenizer.json is "
             "kept as it is, which KerasHub cannot read",
@@ -135,6 +139,13 @@ class HuggingFaceTokenizer:
             (folder / TOKENIZER_CONFIG).write_text(content, encoding="utf-8")
         known = companions.template_of(self._tokenizer_config)
         companions.write(folder, None if self.chat_template == known else self.chat_template, self.generation_config)
+
+    def _begins(self) -> bool:
+        """Whether a text begins with `bos_token`: as `add_bos_token` says, else as the post-processor does it."""
+        stated = self._tokenizer_config.get("add_bos_token")
+        if isinstance(stated, bool):
+            return stated
+        return self.bos_id is not None and self._encoder.encode("").ids[:1] == [self.bos_id]
 
     def _ids(self, key: str) -> list[int]:
         return companions.ids_of(self.generation_config, key, self.vocabulary_size)

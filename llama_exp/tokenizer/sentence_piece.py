@@ -42,7 +42,7 @@ class SentencePieceTokenizer:
         self._continuation = _processor(model.SerializeToString())
         self._proto = proto
         self.vocabulary_size = self._processor.vocab_size()
-        self.bos_id = _known(self._processor.bos_id())
+        self.bos_id = self.begin_id = _known(self._processor.bos_id())
         self.eos_id = _known(self._processor.eos_id())
         self.pad_id = _known(self._processor.pad_id())
         self.chat_template = chat_template

@@ -261,7 +261,7 @@ class Trainer:
     def _sample(self, prompt: str, number: int) -> str:
         """Prompt and continuation; the draws depend on seed, step and prompt number only."""
         tokenizer = self._model.tokenizer
-        num_prompt = len(tokenizer.encode(prompt)) + (tokenizer.bos_id is not None)
+        num_prompt = len(tokenizer.encode(prompt)) + (tokenizer.begin_id is not None)
         return self._model.generate(
             prompt,
             max_length=num_prompt + self._sample_tokens,

@@ -153,7 +153,7 @@ def test_no_row_is_without_a_target(tmp_path, byte_tokenizer, caplog):
 class Broken:
     """A tokenizer that gives one id it should not."""
 
-    vocabulary_size, bos_id, eos_id, pad_id, stop_ids, fingerprint = 262, 256, 257, None, (257,), "broken"
+    vocabulary_size, begin_id, eos_id, pad_id, stop_ids, fingerprint = 262, 256, 257, None, (257,), "broken"
 
     def __init__(self, bad):
         self.bad = bad
@@ -210,7 +210,7 @@ def test_text_is_encoded_as_if_it_were_one_string(tmp_path):
 @pytest.mark.parametrize(("vocabulary_size", "dtype"), [(256, "uint8"), (65536, "uint16"), (65537, "uint32")])
 def test_ids_are_stored_in_the_smallest_type(tmp_path, vocabulary_size, dtype):
     tokenizer = Broken(0)
-    tokenizer.vocabulary_size, tokenizer.bos_id, tokenizer.eos_id = vocabulary_size, None, None
+    tokenizer.vocabulary_size, tokenizer.begin_id, tokenizer.eos_id = vocabulary_size, None, None
     prepared(["ok ok"] * 5, tokenizer, tmp_path)
     (file,) = tmp_path.glob("examples/*/train/token_ids.npy")
     assert np.load(file).dtype == dtype

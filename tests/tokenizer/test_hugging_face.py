@@ -9,6 +9,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from llama_exp.errors import InputError
 from llama_exp.tokenizer import byte_pair, load
 from llama_exp.tokenizer.assets import load_hugging_face
+from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 
 
 def byte_level(special):
@@ -113,3 +114,36 @@ def test_damaged_files_are_named(tmp_path, name, content, where):
     with pytest.raises(InputError) as caught:
         load_hugging_face(tmp_path / "tokenizer.json")
     assert caught.value.problems[0].where == str(tmp_path / where)
+
+
+@pytest.mark.parametrize(
+    ("stated", "template", "begins"),
+    [(None, True, True), (None, False, False), (False, True, False), (True, False, True)],
+)
+def test_the_begin_token_stands_where_the_model_expects_it(stated, template, begins):
+    """SmolLM2 names a begin token and never puts one in front of a text."""
+    document = {
+        "version": "1.0",
+        "added_tokens": [
+            {
+                "id": 0,
+                "content": "<s>",
+                "special": True,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+            }
+        ],
+        "model": {"type": "WordLevel", "vocab": {"<s>": 0, "a": 1}, "unk_token": "a"},
+    }
+    if template:
+        document["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}},
+        }
+    config = {"bos_token": "<s>"} | ({} if stated is None else {"add_bos_token": stated})
+    tokenizer = HuggingFaceTokenizer(json.dumps(document), config, {})
+    assert (tokenizer.bos_id, tokenizer.begin_id) == (0, 0 if begins else None)
