@@ -5,8 +5,8 @@
 Makes a Llama of about 1 GB (float32) in KerasHub's and in Hugging Face's format and loads each in fresh processes, in
 turn. `read` is a plain sequential read of the same files in Python, `path.read_bytes()`, which like a loader ends with
 all bytes in new memory; `scan` reads them through one small buffer and keeps nothing, which no loader can do. All files
-are in the page cache. Peak memory is what a process needed above its imports, as a multiple of the files' size. The last lines convert between
-the formats; their limit is 600 MB whatever the model's size.
+are in the page cache. Peak memory is what a process needed above its imports, as a multiple of the files' size.
+`convert` writes the other format; its limit is 600 MB whatever the model's size.
 """
 
 import argparse
