@@ -47,7 +47,7 @@ def usage() -> str:
             "  --help, --version; each command has its own --help",
             "",
             "examples:",
-            "  llama-exp train model=llama3.2_1b dataset=python_qa lora.rank=8",
+            "  llama-exp train model=llama3_2_1b dataset=python_qa lora.rank=8",
             "  llama-exp chat hf://HuggingFaceTB/SmolLM2-135M-Instruct",
             "  llama-exp merge outputs/default/2026-01-31_12-00-00_1a2b3c --to merged --format hf",
         ]

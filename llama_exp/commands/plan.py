@@ -15,7 +15,7 @@ command line, without doing it. `llama-exp train --help` lists parts, choices an
 
 examples:
   llama-exp plan model=llama2_7b lora.rank=8
-  llama-exp plan model=llama3.2_1b precision=bfloat16 trainer.remat=block"""
+  llama-exp plan model=llama3_2_1b precision=bfloat16 trainer.remat=block"""
 
 
 def main(arguments: list[str]) -> int:
