@@ -620,4 +620,4 @@ def test_quantization(lines, where, action):
     ],
 )
 def test_quantization_that_is_possible(lines):
-    assert problems(*lines, "lora.rank=2") == {}
+    assert config(*lines, "lora.rank=2").quantization.mode in ("int8", "int4")

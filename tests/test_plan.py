@@ -67,6 +67,20 @@ def test_what_saves_memory():
     assert planned("objective.chunk_tokens=512").memory_bytes["logits"] == 2 * 512 * 512 * 4
 
 
+def test_quantized_weights():
+    lora = ("model=llama2_7b", "lora.rank=8", "precision=mixed_bfloat16", "preset=none")
+    int8 = planned(*lora, "quantization=int8").memory_bytes
+    # A byte a weight, norms in float32, a scale for each output and for each token twice.
+    norms = 65 * 4096
+    assert int8["weights"] == 6_738_415_616 - norms + 4 * (norms + 1_423_872)
+    assert int8["dequantized"] == 2 * 32000 * 4096
+    int4 = planned(*lora, "quantization=int4").memory_bytes
+    assert int4["weights"] < 0.54 * int8["weights"]
+    assert planned(*lora, "quantization=int4", "quantization.group_size=0").memory_bytes["weights"] < int4["weights"]
+    assert planned(*lora).memory_bytes["dequantized"] == 0
+    assert planned(*lora[:-1], "preset.source=llama2_7b_en_int8").memory_bytes == int8
+
+
 def test_classes_of_the_users_own_have_no_plan():
     assert planned("trusted_modules=[mine]", "model._target_=mine.Net") is None
     assert planned("trusted_modules=[mine]", "dataset._target_=mine.Data") is not None

@@ -76,7 +76,7 @@ def test_theirs_load_here(pair, tmp_path):
     assert narrower.quantization == loaded.quantization and narrower.compute_dtype == "bfloat16"
 
 
-@pytest.mark.parametrize("max_shard_size", [None, 1e-5], ids=["whole", "shards"])
+@pytest.mark.parametrize("max_shard_size", [None, 4e-6], ids=["whole", "shards"])
 def test_ours_load_there(pair, max_shard_size, tmp_path):
     """KerasHub drops the map of policies unless it is given again; without it, it fails rather than load garbage."""
     import keras_hub
@@ -88,6 +88,10 @@ def test_ours_load_there(pair, max_shard_size, tmp_path):
     dtype = keras.saving.deserialize_keras_object(document["config"]["dtype"])
     tied = ours.tie_word_embeddings
     loaded = keras_hub.models.Backbone.from_preset(str(tmp_path / "preset"), dtype=dtype, tie_word_embeddings=tied)
+    if (name, max_shard_size) == ("int8", None):
+        with pytest.raises(ValueError, match="could not be loaded"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            keras_hub.models.Backbone.from_preset(str(tmp_path / "preset"))
     for variable, expected in zip(loaded.weights, theirs.weights, strict=True):
         assert np.array_equal(ops.convert_to_numpy(variable.value), ops.convert_to_numpy(expected.value))
     if name != UNRECORDED:
