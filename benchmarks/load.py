@@ -5,7 +5,8 @@
 Makes a Llama of about 1 GB (float32) in KerasHub's and in Hugging Face's format and loads each in fresh processes, in
 turn. `read` is a plain sequential read of the same files in Python, `path.read_bytes()`, which like a loader ends with
 all bytes in new memory; `scan` reads them through one small buffer and keeps nothing, which no loader can do. All files
-are in the page cache. Peak memory is what a process needed above its imports, as a multiple of the files' size.
+are in the page cache, and before each measurement another process touches more memory than it needs: a virtual machine
+that has to ask its host for pages first gives them at a tenth of the speed. Peak memory is what a process needed above its imports, as a multiple of the files' size.
 `convert` writes the other format; its limit is 600 MB whatever the model's size.
 """
 
@@ -35,6 +36,7 @@ CONFIG = dict(
 )
 FORMATS = ("keras_hub", "hugging_face")
 SCAN_BYTES = 8 << 20
+TOUCHED_BYTES = 5 << 30
 LLAMA_EXP = [sys.executable, "-c", "import sys; from llama_exp.cli import main; sys.exit(main())"]
 
 
@@ -122,7 +124,13 @@ def convert(folder):
 LOADERS = {"read": read_all, "scan": scan_all, "ours": load_ours, "keras_hub": load_theirs, "convert": convert}
 
 
+def touch_memory():
+    """Makes the machine have `TOUCHED_BYTES` of memory at hand."""
+    subprocess.run([sys.executable, "-c", f"import numpy; numpy.ones({TOUCHED_BYTES}, 'uint8')"], check=True)
+
+
 def measure(what, folder, backend):
+    touch_memory()
     command = [sys.executable, __file__, "--child", what, str(folder)]
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     environment["PYTHONPATH"] = str(ROOT)
