@@ -176,12 +176,14 @@ def _write_files(draft: Path, checkpoint: Checkpoint, tensors: dict[str, Tensor]
     if place.format == "keras_hub":
         if tokenizer is not None:
             tokenizer.save(draft)
-        keras_hub.write(draft, checkpoint.config, tensors, checkpoint.quantization, max_shard_bytes)
+        options = {"max_shard_bytes": max_shard_bytes, "context_length": checkpoint.context_length}
+        keras_hub.write(draft, checkpoint.config, tensors, checkpoint.quantization, **options)
         return
-    notes = {}
+    length = checkpoint.context_length
+    notes = {} if length is None else {"max_position_embeddings": length}
     if tokenizer is not None:
         tokenizer.save_hugging_face(draft)
-        notes = {f"{name}_token_id": getattr(tokenizer, f"{name}_id") for name in ("bos", "eos", "pad")}
+        notes |= {f"{name}_token_id": getattr(tokenizer, f"{name}_id") for name in ("bos", "eos", "pad")}
     hugging_face.write(draft, checkpoint.config, tensors, max_shard_bytes, notes=notes)
 
 
@@ -189,12 +191,13 @@ def _check(draft: Path, checkpoint: Checkpoint, digests: Mapping[str, bytes], ad
     """Fails unless the draft holds exactly what was written."""
     with formats.open_checkpoint(draft) as written:
         stated = {key: value for key, value in checkpoint.config.items() if key != "dropout"}
+        found = written.config | {"context_length": written.context_length}
+        if checkpoint.context_length is not None:
+            stated["context_length"] = checkpoint.context_length
         problems = [
-            Problem(
-                "the file says something else than was written", str(draft), f"{key}={written.config[key]}", str(value)
-            )
+            Problem("the file says something else than was written", str(draft), f"{key}={found[key]}", str(value))
             for key, value in stated.items()
-            if key not in written.doubtful and written.config[key] != value
+            if key not in written.doubtful and found[key] != value
         ]
         for path, tensor in written.tensors.items():
             values = tensor.read(None)

@@ -80,6 +80,7 @@ class Checkpoint:
         tensors: exactly one for every variable of the model of `config` and `quantization`, by path.
         quantization: None for floating-point weights.
         doubtful: keys of `config` that this format is known to state wrongly or not at all.
+        context_length: tokens that the model is meant for; it changes no computation. None: the files do not say.
     """
 
     path: Path
@@ -88,6 +89,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     quantization: Quantization | None = None
     doubtful: frozenset[str] = field(default_factory=frozenset)
+    context_length: int | None = None
 
 
 def require_agreement(checkpoint: Checkpoint, stated: Mapping) -> None:

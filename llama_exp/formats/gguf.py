@@ -23,7 +23,7 @@ import numpy as np
 from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, REVERSE_EMBEDDINGS, variable_shapes
 from llama_exp.formats import raw
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
-from llama_exp.formats.gguf_config import OUTPUT, ROPE_FACTORS, TOKEN_EMBEDDINGS, read_config
+from llama_exp.formats.gguf_config import OUTPUT, ROPE_FACTORS, TOKEN_EMBEDDINGS, context_length, read_config
 from llama_exp.formats.gguf_file import GgufFile, StoredTensor, open_gguf
 
 _BLOCK_VALUES = 2**18  # decoded at a time: what the cache holds as float32
@@ -60,7 +60,7 @@ def open_checkpoint(path: str | Path) -> Iterator[Checkpoint]:
             path: _tensor(file, file.tensors[name], path, shape, head_dim)
             for name, (path, shape) in _checked_names(file, config).items()
         }
-        yield Checkpoint(file.path, "gguf", config, tensors)
+        yield Checkpoint(file.path, "gguf", config, tensors, context_length=context_length(file))
 
 
 def read_architecture(path: str | Path) -> dict:

@@ -35,8 +35,9 @@ _READ = (
     "llama.rope.scaling.factor",
     "llama.rope.scale_linear",  # the older name of the factor
 )
+_CONTEXT_LENGTH = "llama.context_length"
 # The model computes the same whatever these say: lengths it was trained on or may be run with, and a note.
-_WITHOUT_EFFECT = ("llama.context_length", "llama.rope.scaling.original_context_length", "llama.rope.scaling.finetuned")
+_WITHOUT_EFFECT = (_CONTEXT_LENGTH, "llama.rope.scaling.original_context_length", "llama.rope.scaling.finetuned")
 # Understood, as long as they say that nothing is done.
 _ONLY = {
     "llama.expert_count": 0,
@@ -72,6 +73,18 @@ def read_config(file: GgufFile) -> dict:
     _check(file, config)
     config.update(_rope_adjustment(file, config))
     return config
+
+
+def context_length(file: GgufFile) -> int | None:
+    """Tokens that the model is meant for; None where the file does not say, or says 0.
+
+    Raises:
+        InputError: no whole number, or below 0.
+    """
+    length = file.integer(_CONTEXT_LENGTH)
+    if length is not None and length < 0:
+        file.reject(f"{_CONTEXT_LENGTH} must not be negative", str(length))
+    return length or None
 
 
 def decimal(value: float) -> float:

@@ -62,7 +62,7 @@ class Place(NamedTuple):
 
 def read_architecture(folder: Path) -> dict:
     """Constructor arguments of the backbone from the folder's `config.json`; see `hugging_face_config.read_config`."""
-    return read_config(Path(folder))
+    return read_config(Path(folder)).config
 
 
 def layout(config: Mapping) -> dict[str, Place]:
@@ -82,7 +82,7 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
         InputError: a file is missing, damaged or refused; tensors are missing, unexpected or unfit (all together).
     """
     folder = Path(folder)
-    config = read_architecture(folder)
+    config, context_length = read_config(folder)
     with contextlib.ExitStack() as files:
         stored = _open_tensors(folder, files)
         _require_layers(folder, config, stored)
@@ -91,7 +91,7 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
         if config["tie_word_embeddings"] and OUTPUT_NAME in stored:
             _require_equal(stored[OUTPUT_NAME], stored[EMBEDDINGS_NAME])
         tensors = {path: _tensor(stored[place.name], place.transposed) for path, place in places.items()}
-        yield Checkpoint(folder, "hugging_face", config, tensors)
+        yield Checkpoint(folder, "hugging_face", config, tensors, context_length=context_length)
 
 
 def write(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from llama_exp.architecture import DEFAULTS
 from llama_exp.errors import InputError, Problem
@@ -40,8 +41,19 @@ ROPE_COMMON = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_fact
 NAMES_SHOWN = 8
 
 
-def read_config(folder: Path) -> dict:
-    """Constructor arguments of the backbone from `config.json`, all of `architecture.CONFIG_KEYS`.
+class Stated(NamedTuple):
+    """What a configuration says.
+
+    config: constructor arguments of the backbone, all of `architecture.CONFIG_KEYS`. context_length: tokens that the
+    model is meant for (`max_position_embeddings`); None where the file does not say.
+    """
+
+    config: dict
+    context_length: int | None
+
+
+def read_config(folder: Path) -> Stated:
+    """The architecture in `config.json`.
 
     Raises:
         InputError: no such file, not JSON, not a Llama, or a key that is unknown, refused, impossible, or contradicts
@@ -58,12 +70,13 @@ def read_config(folder: Path) -> dict:
         config["layer_norm_epsilon"] = epsilon
     config["tie_word_embeddings"] = _flag(document, "tie_word_embeddings", problems)
     config |= _rope(document, problems)
+    context_length = problems.number("max_position_embeddings", document.get("max_position_embeddings"), whole=True)
     _check_activation(document, problems)
     problems.raise_any()
     require_possible(config, str(path))
     _check_head_dim(document, config, problems)
     problems.raise_any()
-    return config
+    return Stated(config, context_length)
 
 
 def config_document(config: Mapping, dtype: str, notes: Mapping | None = None) -> dict:

@@ -1,8 +1,9 @@
 """Presets in KerasHub's folder format, in and out; the two halves are `keras_hub_config` and `keras_hub_weights`.
 
 config.json: the architecture. model.weights.h5: the weights; above a size model.weights.json and shards
-model_00000.weights.h5, ... instead. metadata.json: versions, count and date, for people. tokenizer.json and assets/:
-the tokenizer, written and read by `llama_exp.tokenizer`.
+model_00000.weights.h5, ... instead. metadata.json: versions, count and date, for people; and a key of ours that
+KerasHub does not read, `context_length`: tokens that the model is meant for. tokenizer.json and assets/: the tokenizer,
+written and read by `llama_exp.tokenizer`.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import datetime
 import importlib.metadata
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, variable_shapes
+from llama_exp.errors import InputError, Problem
 from llama_exp.formats import checkpoint, keras_hub_quantized, keras_hub_weights
 from llama_exp.formats.checkpoint import Checkpoint, Quantization, Tensor
 from llama_exp.formats.hdf5_file import as_tensor
+from llama_exp.formats.json_file import DOWNLOAD, inside, read_json
 from llama_exp.formats.keras_hub_config import CONFIG_FILE, DOUBTFUL, config_document, read_config
 
 BYTE_PAIR_ASSET = Path("assets", "tokenizer", "vocabulary.json")
 METADATA_FILE = "metadata.json"
+CONTEXT_LENGTH = "context_length"
 
 
 @contextlib.contextmanager
@@ -34,6 +39,7 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
     """
     folder = Path(folder)
     config, quantization = read_config(folder)
+    context_length = _context_length(folder)
     with keras_hub_weights.open_stored(folder) as stored:
         says_tied = config.get("tie_word_embeddings")
         stores_output = _output_matrix(quantization) in stored
@@ -47,7 +53,7 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
             tensors = {item.variable: as_tensor(stored[path], shapes[item.variable]) for path, item in layout.items()}
         else:
             tensors = keras_hub_quantized.read_tensors(stored, config, quantization)
-        opened = Checkpoint(folder, "keras_hub", config, tensors, quantization, DOUBTFUL)
+        opened = Checkpoint(folder, "keras_hub", config, tensors, quantization, DOUBTFUL, context_length)
         yield checkpoint.tied(opened) if says_tied and not config["tie_word_embeddings"] else opened
 
 
@@ -76,6 +82,7 @@ def write(
     tensors: Mapping[str, Tensor],
     quantization: Quantization | None = None,
     max_shard_bytes: int | None = 10 << 30,
+    context_length: int | None = None,
 ) -> None:
     """Writes a preset that KerasHub and `open_checkpoint` read, one tensor in memory at a time.
 
@@ -85,6 +92,7 @@ def write(
         tensors: one for every variable, by path; types are kept.
         quantization: None for floating-point weights.
         max_shard_bytes: larger weights are split into files of about this size; None: one file.
+        context_length: tokens that the model is meant for; None: not known.
 
     Raises:
         InputError: a tensor cannot be read.
@@ -96,7 +104,8 @@ def write(
     class_name = "Llama3Backbone" if (folder / BYTE_PAIR_ASSET).exists() else "LlamaBackbone"
     dtype = str(tensors[FINAL_NORM if quantization else EMBEDDINGS].dtype)
     _write_json(folder / CONFIG_FILE, config_document(config, class_name, dtype, quantization))
-    _write_json(folder / METADATA_FILE, _metadata(sum(math.prod(tensor.shape) for tensor in tensors.values())))
+    parameter_count = sum(math.prod(tensor.shape) for tensor in tensors.values())
+    _write_json(folder / METADATA_FILE, _metadata(parameter_count, context_length))
 
 
 def _layout(config: Mapping, quantization: Quantization | None) -> dict[str, keras_hub_weights.FileTensor]:
@@ -112,15 +121,29 @@ def _output_matrix(quantization: Quantization | None) -> str:
     return keras_hub_quantized.output_matrix_path(quantization)
 
 
-def _metadata(parameter_count: int) -> dict:
+def _context_length(folder: Path) -> int | None:
+    """What metadata.json says of it; KerasHub's own says nothing, and a preset may lack the file."""
+    path = inside(folder, METADATA_FILE)
+    if not os.path.lexists(path):
+        return None
+    length = read_json(path).get(CONTEXT_LENGTH)
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
+        what = f"{CONTEXT_LENGTH} must be a whole number above 0"
+        raise InputError(Problem(what, str(path), repr(length)[:80], DOWNLOAD))
+    return length
+
+
+def _metadata(parameter_count: int, context_length: int | None) -> dict:
     from llama_exp import __version__
 
+    stated = {} if context_length is None else {CONTEXT_LENGTH: context_length}
     return {
         "keras_version": importlib.metadata.version("keras"),
         "llama_exp_version": __version__,
         "parameter_count": parameter_count,
         "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S"),
         "tasks": ["CausalLM"],
+        **stated,
     }
 
 

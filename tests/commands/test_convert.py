@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from gguf_writer import gguf_bytes, llama_metadata, llama_tensors
 from rich.console import Console
+from sentencepiece import sentencepiece_model_pb2
 from small_models import TEMPLATE, TOKENIZER, config, make
+from small_tokenizers import sentence_piece_model
 from tiny_configs import random_arrays
 
 from llama_exp import cli, formats
@@ -19,6 +21,7 @@ from llama_exp.commands import export
 from llama_exp.formats.checkpoint import Tensor
 from llama_exp.formats.quantized import dequantized, make_quantization, quantized
 from llama_exp.tokenizer import load
+from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,6 +93,39 @@ def test_quantized_weights(mode, tmp_path, capsys):
     same(arrays_of(tmp_path / "four")[0], arrays_of(tmp_path / "two")[0])
 
 
+def test_a_tokenizer_that_the_other_format_cannot_hold(tmp_path, capsys, monkeypatch):
+    """A SentencePiece model with a piece of its user's: told before the weights are written, and what to do instead."""
+    model = sentencepiece_model_pb2.ModelProto.FromString(sentence_piece_model())
+    model.pieces[300].type = model.pieces[300].USER_DEFINED
+    make(tmp_path / "one", tokenizer=SentencePieceTokenizer(model.SerializeToString()), vocabulary_size=320)
+    monkeypatch.setattr(export.hugging_face, "write", lambda *_, **__: pytest.fail("the weights were written"))
+    convert(tmp_path / "one", tmp_path / "two", "hf", code=3)
+    error = capsys.readouterr().err
+    assert repr(model.pieces[300].piece) in error and "user-defined" in error and "--format keras_hub" in error
+    assert names(tmp_path) == ["one"]
+
+
+def context_length_of(folder):
+    with formats.open_checkpoint(folder) as checkpoint:
+        return checkpoint.context_length
+
+
+@pytest.mark.parametrize("name", ["grouped_query", "llama_3_2"])
+def test_the_context_length_goes_along(name, tmp_path):
+    make(tmp_path / "none", form="hf", name="grouped_query")
+    make(tmp_path / "one", form="hf", name=name)
+    path = tmp_path / "one/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": 3000}))
+    convert(tmp_path / "one", tmp_path / "two", "keras_hub")
+    convert(tmp_path / "two", tmp_path / "three", "keras_hub", "--dtype", "bfloat16")
+    convert(tmp_path / "three", tmp_path / "four", "hf")
+    assert [context_length_of(tmp_path / folder) for folder in ("one", "two", "three", "four")] == [3000] * 4
+    assert json.loads((tmp_path / "four/config.json").read_text())["max_position_embeddings"] == 3000
+    convert(tmp_path / "none", tmp_path / "five", "keras_hub")
+    convert(tmp_path / "five", tmp_path / "six", "hf")
+    assert context_length_of(tmp_path / "five") is context_length_of(tmp_path / "six") is None
+
+
 def test_gguf_is_a_source_too(tmp_path):
     architecture = config() | {"vocabulary_size": 48}
     arrays = random_arrays(architecture)
@@ -99,6 +135,7 @@ def test_gguf_is_a_source_too(tmp_path):
     found, found_config = arrays_of(tmp_path / "two")
     same(found, arrays)
     assert found_config == architecture
+    assert json.loads((tmp_path / "two/config.json").read_text())["max_position_embeddings"] == 128
 
 
 def test_a_model_without_tokenizer(tmp_path, capsys):

@@ -45,6 +45,7 @@ def same(found, expected):
 @pytest.mark.parametrize("form", ["keras_hub", "hf"])
 def test_it_is_lora_merge_bit_for_bit(form, tmp_path, capsys):
     make(tmp_path / "base")
+    (tmp_path / "base/metadata.json").write_text(json.dumps({"context_length": 3000}))
     model = adapted(tmp_path / "base", targets=["all-linear"], alpha=7.0, use_rslora=True)
     make_run(tmp_path / "run", tmp_path / "base", model)
     run("merge", tmp_path / "run", "--to", tmp_path / "merged", "--format", form)
@@ -52,6 +53,8 @@ def test_it_is_lora_merge_bit_for_bit(form, tmp_path, capsys):
     assert "14 layers" in output and f"llama-exp generate {tmp_path / 'merged'}" in output
     lora.merge(model.backbone)
     same(arrays_of(tmp_path / "merged"), variables(model))
+    with formats.open_checkpoint(tmp_path / "merged") as checkpoint:
+        assert checkpoint.context_length == 3000
     assert load(tmp_path / "merged").fingerprint == TOKENIZER.fingerprint or form == "hf"
 
 

@@ -1,13 +1,14 @@
 """Whole models in GGUF files: written from known weights, read back; what is not exactly a Llama is refused by name."""
 
 import os
+import struct
 
 import gguf
 import ml_dtypes
 import numpy as np
 import pytest
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf_writer import Blocks, gguf_bytes, llama_metadata, llama_tensors
+from gguf_writer import Blocks, Typed, gguf_bytes, llama_metadata, llama_tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import numpy_frequencies
@@ -188,6 +189,17 @@ def test_linear_scaling(tmp_path, scaling, factor):
     metadata, tensors = parts()
     path = written(tmp_path, metadata | scaling, tensors)
     assert read_architecture(path)["rope_position_scaling_factor"] == factor
+
+
+@pytest.mark.parametrize(("stated", "expected"), [({}, 128), ({"llama.context_length": 0}, None)])
+def test_the_context_length(tmp_path, stated, expected):
+    metadata, tensors = parts()
+    with open_checkpoint(written(tmp_path, metadata | stated, tensors)) as checkpoint:
+        assert checkpoint.context_length == expected
+    assert "must not be negative | -5" in rejection(
+        tmp_path, metadata | {"llama.context_length": Typed(5, struct.pack("<i", -5))}, tensors
+    )
+    assert "llama.context_length" in rejection(tmp_path, metadata | {"llama.context_length": "long"}, tensors)
 
 
 def test_what_is_left_out_has_llama_cpps_defaults(tmp_path):

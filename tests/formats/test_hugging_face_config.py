@@ -141,7 +141,7 @@ PUBLISHED = {
 
 def read(folder, **changes):
     hf_folders.write_config(folder, **changes)
-    return read_config(folder)
+    return read_config(folder).config
 
 
 def rejected(folder, **changes):
@@ -157,7 +157,8 @@ def rejected(folder, **changes):
 def test_published_configurations(tmp_path, name):
     document, num_parameters, expected = PUBLISHED[name]
     (tmp_path / "config.json").write_text(json.dumps(document))
-    config = read_config(tmp_path)
+    config, context_length = read_config(tmp_path)
+    assert context_length == document.get("max_position_embeddings")
     assert set(config) == set(CONFIG_KEYS)
     assert count_parameters(config) == num_parameters
     assert {key: config[key] for key in expected} == expected
@@ -171,13 +172,25 @@ def test_no_key_is_in_two_lists():
 def test_what_was_written_is_read(tmp_path, name):
     document = config_document(TINY_CONFIGS[name], "float32", {"bos_token_id": 1, "max_position_embeddings": 64})
     (tmp_path / "config.json").write_text(json.dumps(document))
-    assert read_config(tmp_path) == TINY_CONFIGS[name]
+    assert read_config(tmp_path) == (TINY_CONFIGS[name], 64)
     assert document["bos_token_id"] == 1 and document["eos_token_id"] is None
 
 
 def test_the_context_length_is_stated_where_it_is_known():
     assert "max_position_embeddings" not in config_document(TINY_CONFIGS["tied"], "float32")
     assert config_document(TINY_CONFIGS["llama_3_1"], "float32")["max_position_embeddings"] == 8 * 16
+
+
+@pytest.mark.parametrize("length", [0, -1, 2048.0, True, "2048", []])
+def test_a_context_length_that_is_no_number_of_tokens(tmp_path, length):
+    assert "max_position_embeddings must be a whole number above 0" in rejected(
+        tmp_path, max_position_embeddings=length
+    )
+
+
+def test_no_context_length(tmp_path):
+    hf_folders.write_config(tmp_path, max_position_embeddings=None)
+    assert read_config(tmp_path).context_length is None
 
 
 def test_an_unknown_note_is_an_error():

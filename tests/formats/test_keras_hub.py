@@ -89,6 +89,24 @@ def test_what_is_written_is_read(tmp_path, name, max_shard_bytes):
     assert metadata["parameter_count"] == sum(array.size for array in arrays.values())
 
 
+def test_the_context_length_stands_in_the_metadata(preset):
+    def read():
+        with open_checkpoint(preset) as checkpoint:
+            return checkpoint.context_length
+
+    path = preset / "metadata.json"
+    metadata = json.loads(path.read_text())
+    assert read() is None and "context_length" not in metadata
+    path.write_text(json.dumps(metadata | {"context_length": 2048}))
+    assert read() == 2048
+    for length in (0, -1, 2048.0, True, "2048", []):
+        path.write_text(json.dumps({"context_length": length}))
+        with pytest.raises(InputError, match="context_length must be a whole number above 0"):
+            read()
+    path.unlink()
+    assert read() is None
+
+
 def test_no_framework_is_imported(preset):
     code = f"""
 import sys
