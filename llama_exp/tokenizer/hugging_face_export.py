@@ -14,6 +14,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, processors
 
+from llama_exp.errors import InputError, Problem
 from llama_exp.tokenizer import companions
 
 TOKENIZER, SPECIAL_TOKENS_MAP, SENTENCE_PIECE = "tokenizer.json", "special_tokens_map.json", "tokenizer.model"
@@ -77,11 +78,15 @@ def sentence_piece_document(model, special: Mapping[str, int], begin: str | None
         begin: put in front of a text; None: nothing is.
 
     Raises:
-        ValueError: the model has something that a table of merges cannot say.
+        InputError: the model has something that a table of merges cannot say.
     """
     kinds = type(model.pieces[0])
     if reason := _inexpressible(model, kinds):
-        raise ValueError(reason)
+        what = "transformers' tokenizer.json cannot say what this SentencePiece model does"
+        action = (
+            "keep the model in KerasHub's format (--format keras_hub), which takes the SentencePiece model as it is"
+        )
+        raise InputError(Problem(what, SENTENCE_PIECE, reason, action))
     vocabulary = {piece.piece: id_ for id_, piece in enumerate(model.pieces)}
     scores = {piece.piece: piece.score for piece in model.pieces if piece.type == kinds.NORMAL}
     unknown = next(piece.piece for piece in model.pieces if piece.type == kinds.UNKNOWN)
@@ -122,11 +127,11 @@ def _inexpressible(model, kinds) -> str | None:
     if trainer.model_type != type(trainer).BPE:
         return "its model is not BPE"
     if normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces or not normalizer.escape_whitespaces:
-        return "it changes the text before it splits it"
+        return f"its normalizer {normalizer.name[:40]!r} changes the text before it is split"
     if trainer.treat_whitespace_as_suffix:
         return "it puts the space behind a text"
     if odd := next((piece for piece in model.pieces if piece.type in (kinds.USER_DEFINED, kinds.UNUSED)), None):
-        return f"its piece {odd.piece[:40]!r} is user-defined or unused"
+        return f"its piece {odd.piece[:40]!r} is {'user-defined' if odd.type == kinds.USER_DEFINED else 'unused'}"
     return None
 
 

@@ -126,7 +126,7 @@ class SentencePieceTokenizer:
         """Writes `tokenizer.model`, and the files from which transformers makes the same tokenizer.
 
         Raises:
-            ValueError: `tokenizer.json` cannot say what the model does.
+            InputError: `tokenizer.json` cannot say what the model does; nothing is written.
         """
         model = sentencepiece_model_pb2.ModelProto.FromString(self._proto)
         unknown = {piece.piece: id_ for id_, piece in enumerate(model.pieces) if piece.type == piece.UNKNOWN}

@@ -175,8 +175,24 @@ def test_impossible_models_are_refused(change, tmp_path):
 def test_the_libraries_own_table_of_replacements_passes():
     tokenizer = SentencePieceTokenizer(with_replacements())
     assert tokenizer.encode("ｔｈｅ fox") == tokenizer.encode("the fox")
-    with pytest.raises(ValueError, match="changes the text|not BPE"):
+    with pytest.raises(InputError, match="not BPE"):
         tokenizer.save_hugging_face(Path("unused"))
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda model: setattr(model.pieces[300], "type", 4), "is user-defined"),
+        (lambda model: setattr(model.pieces[300], "type", 5), "is unused"),
+        (lambda model: setattr(model.normalizer_spec, "remove_extra_whitespaces", True), "'identity' changes the text"),
+        (lambda model: setattr(model.trainer_spec, "treat_whitespace_as_suffix", True), "space behind a text"),
+    ],
+)
+def test_what_no_table_of_merges_can_say_is_named_and_nothing_is_written(change, found, tmp_path):
+    tokenizer = SentencePieceTokenizer(model_with(change))
+    with pytest.raises(InputError, match=found) as raised:
+        tokenizer.save_hugging_face(tmp_path / "model")
+    assert "--format keras_hub" in str(raised.value) and not (tmp_path / "model").exists()
 
 
 FLIPS = """
