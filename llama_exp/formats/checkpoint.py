@@ -18,7 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_exp.architecture import EMBEDDINGS, REVERSE_EMBEDDINGS, SIZES, check_arguments, count_parameters
+from llama_exp.architecture import (
+    EMBEDDINGS,
+    REVERSE_EMBEDDINGS,
+    SIZES,
+    Quantization,
+    check_arguments,
+    count_parameters,
+)
 from llama_exp.errors import InputError, Problem
 
 logger = logging.getLogger(__name__)
@@ -52,21 +59,6 @@ class Tensor:
     dtype: np.dtype
     origin: str
     read: Callable[[np.dtype | None], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """How the linear layers and embeddings of a checkpoint are stored.
-
-    Attributes:
-        mode: int8 or int4.
-        quantize_activations: products run in integers too, with a scale per row of the input.
-        group_size: inputs that share a scale (int4); None: one scale per output.
-    """
-
-    mode: str
-    quantize_activations: bool
-    group_size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.hugging_face_config import CONFIG_FILE, config_document, read_config
 from llama_exp.formats.json_file import DOWNLOAD, NAMES_SHOWN, inside, names_in, read_json
 from llama_exp.formats.safetensors_file import StoredTensor, open_file, write_file
+from llama_exp.formats.shards import in_shards
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -288,25 +289,13 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor], max_shard_bytes: in
     if max_shard_bytes is None or total_bytes <= max_shard_bytes:
         write_file(folder / WEIGHTS_FILE, tensors, metadata)
         return
-    shards = _shards(sizes, max_shard_bytes)
+    shards = in_shards(sizes, max_shard_bytes)
     weight_map = {}
     for number, names in enumerate(shards, start=1):
         shard = f"model-{number:05}-of-{len(shards):05}.safetensors"
         write_file(folder / shard, {name: tensors[name] for name in names}, metadata)
         weight_map |= dict.fromkeys(names, shard)
     _write_json(folder / INDEX_FILE, {"metadata": {"total_size": total_bytes}, "weight_map": weight_map})
-
-
-def _shards(sizes: dict[str, int], max_bytes: int) -> list[list[str]]:
-    """Names in order, as many into a shard as fit; a tensor that fits nowhere has a shard of its own."""
-    shards, filled = [[]], 0
-    for name, size in sizes.items():
-        if shards[-1] and filled + size > max_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += size
-    return shards
 
 
 def _write_json(path: Path, document: Mapping) -> None:

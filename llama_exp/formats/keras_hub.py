@@ -17,10 +17,10 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, variable_shapes
+from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, Quantization, variable_shapes
 from llama_exp.errors import InputError, Problem
 from llama_exp.formats import checkpoint, keras_hub_quantized, keras_hub_weights
-from llama_exp.formats.checkpoint import Checkpoint, Quantization, Tensor
+from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.hdf5_file import as_tensor
 from llama_exp.formats.json_file import DOWNLOAD, inside, read_json
 from llama_exp.formats.keras_hub_config import CONFIG_FILE, DOUBTFUL, config_document, read_config

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from llama_exp.architecture import DEFAULTS, ROPE_ADJUSTMENT, SIZES, linear_shapes
+from llama_exp.architecture import DEFAULTS, ROPE_ADJUSTMENT, SIZES, Quantization, linear_shapes
 from llama_exp.errors import InputError, Problem
-from llama_exp.formats.checkpoint import Quantization, require_possible
+from llama_exp.formats.checkpoint import require_possible
 from llama_exp.formats.json_file import inside, read_json
 
 CONFIG_FILE = "config.json"

@@ -19,10 +19,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llama_exp.architecture import REVERSE_EMBEDDINGS, variable_shapes
+from llama_exp.architecture import REVERSE_EMBEDDINGS, Quantization, variable_shapes
 from llama_exp.errors import InputError, Problem
 from llama_exp.formats import keras_hub_weights
-from llama_exp.formats.checkpoint import Quantization, Tensor
+from llama_exp.formats.checkpoint import Tensor
 from llama_exp.formats.hdf5_file import Stored, as_tensor
 from llama_exp.formats.keras_hub_weights import FileTensor
 from llama_exp.formats.quantized import INT4_MAX, INT4_MIN, REVERSE_TABLE, SCALE, ZERO, form_of, part_shapes

@@ -29,6 +29,7 @@ from llama_exp.formats.checkpoint import Tensor
 from llama_exp.formats.hdf5_file import Stored, new_file, open_tensors, packed_too_tightly, unfit
 from llama_exp.formats.json_file import inside, names_in, read_json
 from llama_exp.formats.raw import BFLOAT16
+from llama_exp.formats.shards import in_shards
 
 WEIGHTS_FILE = "model.weights.h5"
 SHARDS_FILE = "model.weights.json"
@@ -157,24 +158,12 @@ def write_weights(
         _write_file(folder / WEIGHTS_FILE, groups, tensors)
         return
     weight_map = {}
-    for index, names in enumerate(_shards(sizes, max_shard_bytes)):
+    for index, names in enumerate(in_shards(sizes, max_shard_bytes)):
         file = f"model_{index:05}.weights.h5"
         _write_file(folder / file, {name: groups[name] for name in names}, tensors)
         weight_map |= {f"/{name}": file for name in names}
     document = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
     (folder / SHARDS_FILE).write_text(json.dumps(document, indent=4), encoding="utf-8")
-
-
-def _shards(sizes: dict[str, int], max_bytes: int) -> list[list[str]]:
-    """Groups in order, as many into a shard as fit; a group that fits nowhere has a shard of its own."""
-    shards, filled = [[]], 0
-    for name, size in sizes.items():
-        if shards[-1] and filled + size > max_bytes:
-            shards.append([])
-            filled = 0
-        shards[-1].append(name)
-        filled += size
-    return shards
 
 
 def _write_file(path: Path, groups: Mapping[str, list], tensors: Mapping[str, Tensor]) -> None:

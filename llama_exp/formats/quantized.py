@@ -29,12 +29,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llama_exp.architecture import EMBEDDINGS, REVERSE_EMBEDDINGS, variable_shapes
-from llama_exp.formats.checkpoint import Checkpoint, Quantization, Tensor
+from llama_exp.architecture import EMBEDDINGS, REVERSE_EMBEDDINGS, Quantization, variable_shapes
+from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.raw import aligned_empty
 
-MODES = ("int8", "int4")
-DEFAULT_GROUP_SIZE = 128
 INT8_MAX = 127
 INT4_MIN, INT4_MAX = -8, 7
 EPSILON = 1e-7  # keeps the scale of a zero column finite
@@ -50,33 +48,6 @@ class Form(NamedTuple):
 
 
 KERNEL, TABLE, REVERSE_TABLE = Form(0, 1), Form(1, 1), Form(0, 0)
-
-
-def make_quantization(mode: str, quantize_activations: bool | None = None, group_size: int | None = None):
-    """The `Quantization` of a mode and its options; None for `none`.
-
-    Args:
-        mode: none, int8 or int4.
-        quantize_activations: int8 only; None: true for int8.
-        group_size: int4 only, inputs that share a scale; 0: all of them; None: `DEFAULT_GROUP_SIZE`.
-
-    Raises:
-        ValueError: another mode, or an option that the mode does not have.
-    """
-    if mode not in (*MODES, "none"):
-        raise ValueError(f"mode={mode!r} is not supported. Choose one of {', '.join(MODES)}.")
-    if quantize_activations and mode != "int8":
-        raise ValueError(f"quantize_activations=True with mode={mode!r}: only int8 has integer products.")
-    if group_size is not None and mode != "int4":
-        raise ValueError(f"group_size={group_size!r} with mode={mode!r}: only int4 has groups. Leave it out.")
-    if mode == "none":
-        return None
-    if mode == "int8":
-        return Quantization("int8", quantize_activations is not False)
-    group_size = DEFAULT_GROUP_SIZE if group_size is None else group_size
-    if not isinstance(group_size, int) or isinstance(group_size, bool) or group_size < 0:
-        raise ValueError(f"group_size={group_size!r} must be a whole number of at least 1, or 0 for one group.")
-    return Quantization("int4", False, group_size or None)
 
 
 def require_possible(quantization: Quantization | None, compute_dtype: str) -> None:
