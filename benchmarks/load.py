@@ -6,8 +6,9 @@ Makes a Llama of about 1 GB (float32) in KerasHub's and in Hugging Face's format
 turn. `read` is a plain sequential read of the same files in Python, `path.read_bytes()`, which like a loader ends with
 all bytes in new memory; `scan` reads them through one small buffer and keeps nothing, which no loader can do. All files
 are in the page cache, and before each measurement another process touches more memory than it needs: a virtual machine
-that has to ask its host for pages first gives them at a tenth of the speed. Peak memory is what a process needed above its imports, as a multiple of the files' size.
-`convert` writes the other format; its limit is 600 MB whatever the model's size.
+that has to ask its host for pages first gives them at a tenth of the speed. Peak memory is what a process needed above
+its imports, as a multiple of the files' size. `convert` writes the other format; its limit is 600 MB whatever the
+model's size.
 """
 
 import argparse
@@ -37,7 +38,7 @@ CONFIG = dict(
 FORMATS = ("keras_hub", "hugging_face")
 SCAN_BYTES = 8 << 20
 TOUCHED_BYTES = 5 << 30
-LLAMA_EXP = [sys.executable, "-c", "import sys; from llama_exp.cli import main; sys.exit(main())"]
+LLAMA_EXP = [sys.executable, "-m", "llama_exp"]
 
 
 def make_models(folder):

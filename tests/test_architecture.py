@@ -35,6 +35,7 @@ LAYERS = (
     {"commands"},
     {"train"},
     {"cli"},
+    {"__main__"},
 )
 # `backbone.enable_lora` hands over to lora.py, which puts its layer from models/ into the backbone.
 MUTUAL = {("models", "lora"), ("lora", "models")}

@@ -1,5 +1,6 @@
 """The entry points with a fake run behind them: folders, exit codes, sweeps, messages."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -233,6 +234,14 @@ def test_console_commands(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["trian"])
     assert stop.value.code == 2 and "trian" in capsys.readouterr().err
+
+
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "llama_exp", "trian"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert done.returncode == 2 and "did you mean train" in done.stderr
+    importlib.import_module("llama_exp.__main__")  # as processes that Python spawns do: nothing runs again
 
 
 def test_plan_command(capsys):
