@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.run_folder import RunFolder, find_unfinished
+from llama_exp.yaml_data import read_yaml
 
 NEW, AUTO = "none", "auto"
+CONFIG_FILE = "config.yaml"
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
     r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
@@ -82,16 +82,15 @@ def chosen_checkpoint(resume: str) -> Path | None:
 
 
 def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
-    """Compares the config with the one that the run was begun with.
+    """Compares the config with the one that the run was begun with, which is data: nothing in it is built.
 
     Raises:
+        InputError: the recorded config is damaged.
         ConfigError: a key that decides the result differs; every such key is named.
     """
-    file = folder / "config.yaml"
-    if not file.is_file():  # killed between run.json and config.yaml: nothing was trained with another config
+    if not (folder / CONFIG_FILE).exists():  # killed between run.json and config.yaml: nothing was trained differently
         return
-    recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
-    before, now = _flat(recorded), _flat(config)
+    before, now = _flat(read_yaml(folder, CONFIG_FILE)), _flat(config)
     problems = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)

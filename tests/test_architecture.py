@@ -22,6 +22,7 @@ LAYERS = (
     {"errors", "redact", "architecture", "__version__"},
     {"storage"},
     {"formats"},
+    {"yaml_data"},
     {"backend", "lock", "logs", "metrics_file", "preset", "provenance", "quantization", "report", "runtime"},
     {"dataset", "run_folder", "logger", "progress", "chat_template", "reference"},
     {"tokenizer"},

@@ -9,9 +9,9 @@ import yaml
 
 from llama_exp.check.composition import shown_path
 from llama_exp.errors import Problem
+from llama_exp.yaml_data import MAX_NODES, expanded_size
 
 LARGEST_BYTES = 1_000_000
-MOST_NODES = 20_000  # with every alias written out
 MOST_FILES = 2_000
 
 
@@ -27,23 +27,11 @@ def oversized_files(folder: Path) -> Iterator[Problem]:
             yield Problem("is too large for a config file", where, f"{size} bytes", f"at most {LARGEST_BYTES} bytes")
         elif b"*" in (content := path.read_bytes()):
             try:
-                num_nodes = _expanded_size(yaml.compose(content, Loader=yaml.SafeLoader))
+                num_nodes = expanded_size(yaml.compose(content, Loader=yaml.SafeLoader))
             except yaml.YAMLError:
                 continue  # reported with its line where it is loaded
             except RecursionError:
-                num_nodes = MOST_NODES + 1
-            if num_nodes > MOST_NODES:
+                num_nodes = MAX_NODES + 1
+            if num_nodes > MAX_NODES:
                 action = "write the values out, or use ${interpolations}"
-                yield Problem("grows too large once its aliases are expanded", where, f"> {MOST_NODES} nodes", action)
-
-
-def _expanded_size(node: yaml.Node | None, sizes: dict[int, int] | None = None) -> int:
-    """Nodes below and including `node`, an alias counted as often as it is used; a cycle raises RecursionError."""
-    sizes = {} if sizes is None else sizes
-    if node is None:
-        return 0
-    if id(node) not in sizes:
-        children = node.value if isinstance(node, yaml.CollectionNode) else []
-        flat = [child for entry in children for child in (entry if isinstance(entry, tuple) else (entry,))]
-        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in flat)
-    return sizes[id(node)]
+                yield Problem("grows too large once its aliases are expanded", where, f"> {MAX_NODES} nodes", action)

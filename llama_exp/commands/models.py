@@ -95,10 +95,14 @@ def start(backend: str) -> None:
 
 
 def require_tokenizer(model, source: Source) -> None:
-    """Fails for a model that has no way from text to tokens."""
+    """Fails for a model that has no way from text to its own tokens."""
+    action = "put the tokenizer's files into the model's folder"
     if model.tokenizer is None:
-        action = "put the tokenizer's files into the model's folder"
         raise InputError(Problem("the model has no tokenizer", str(source.path), "token ids only", action))
+    num_tokens, vocabulary_size = model.tokenizer.vocabulary_size, model.backbone.vocabulary_size
+    if num_tokens > vocabulary_size:
+        found = f"{num_tokens} tokens, {vocabulary_size} embeddings"
+        raise InputError(Problem("the tokenizer is another model's", str(source.path), found, action))
 
 
 def _stored_policy(checkpoint: Checkpoint) -> str:

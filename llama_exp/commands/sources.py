@@ -11,18 +11,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from llama_exp import preset
 from llama_exp.architecture import CONFIG_KEYS
 from llama_exp.chat_template import BUILT_IN
 from llama_exp.errors import InputError, Problem
 from llama_exp.formats import open_checkpoint
 from llama_exp.formats.checkpoint import Checkpoint, agreed
-from llama_exp.formats.json_file import inside, open_regular, read_json
+from llama_exp.formats.json_file import inside, read_json
+from llama_exp.yaml_data import read_yaml
 
 OUR_MODEL = "llama_exp.models.LlamaBackbone"
-MAX_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -116,18 +114,12 @@ def _of_run(folder: Path, adapter: str | None, offline: bool) -> Source:
 
 def _run_config(folder: Path) -> dict:
     """A run's config as plain data."""
-    path = inside(folder, "config.yaml")
-    with open_regular(path) as file:
-        content = file.read(MAX_CONFIG_BYTES)
-    try:
-        config = yaml.safe_load(content)
-    except (yaml.YAMLError, ValueError) as error:
-        found = " ".join(str(error).split())[:200]
-        raise InputError(Problem("the run's config cannot be read", str(path), found, "restore the file")) from None
+    config = read_yaml(folder, "config.yaml")
     sections = ("preset", "model", "precision", "dataset")
-    if not isinstance(config, dict) or not all(isinstance(config.get(name), dict) for name in sections):
-        found = f"a {type(config).__name__} without sections {', '.join(sections)}"
-        raise InputError(Problem("the run's config cannot be read", str(path), found, "restore the file"))
+    if not all(isinstance(config.get(name), dict) for name in sections):
+        found = f"a mapping without sections {', '.join(sections)}"
+        what, where = "the run's config cannot be read", str(folder / "config.yaml")
+        raise InputError(Problem(what, where, found, "restore the file"))
     return config
 
 

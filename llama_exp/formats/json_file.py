@@ -18,6 +18,9 @@ from typing import BinaryIO
 from llama_exp.errors import InputError, Problem
 
 MAX_BYTES = 1 << 20  # published configurations have 1 to 60 KB
+# An empty list takes three bytes of text and 64 of memory. Larger files have more than this only to fill the memory.
+MAX_VALUES = 1 << 20
+OBJECT_VALUES = 4  # an object takes as much memory as some other values
 NAMES_SHOWN = 5
 DOWNLOAD = "download or export it again"
 _BYTE_ORDER_MARK = "\ufeff"
@@ -25,12 +28,13 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?|[{}\[\]]|-?Infinity|NaN|-?\d+(?:\
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_json(path: Path, max_bytes: int = MAX_BYTES) -> dict:
+def read_json(path: Path, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> dict:
     """The JSON object in a file; UTF-8, every number finite, no key twice in an object.
 
     Args:
         path: an ordinary file, or a link to one.
         max_bytes: larger files are refused before they are read.
+        max_values: files with more commas and brackets are refused before they are taken apart.
 
     Raises:
         InputError: the file cannot be read, is too large, or is not such an object; line and column where known.
@@ -43,11 +47,15 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES) -> dict:
             data = file.read(max_bytes)
         except OSError as error:
             raise _unreadable(path, error) from error
-    return parse_json(path, data)
+    return parse_json(path, data, max_values)
 
 
-def parse_json(path: Path, data: bytes) -> dict:
+def parse_json(path: Path, data: bytes, max_values: int = MAX_VALUES) -> dict:
     """As `read_json`, for JSON that is a part of the file `path`."""
+    num_values = data.count(b",") + data.count(b"[") + OBJECT_VALUES * data.count(b"{")
+    if num_values > max_values:
+        what = "the file has too many values for what it holds"
+        raise _rejected(path, what, f"about {num_values}, limit {max_values}")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -36,7 +36,7 @@ SMALL_FILES = (
 # One file, else the table of several; per format the name of each.
 KERAS_HUB = ("model.weights.h5", "model.weights.json")
 TRANSFORMERS = ("model.safetensors", "model.safetensors.index.json")
-MAX_TABLE_BYTES = 64 << 20
+MAX_TABLE_BYTES = 16 << 20
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\:]")
 _LONGEST_NAME = 255
 

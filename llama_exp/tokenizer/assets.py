@@ -17,6 +17,8 @@ ADDED_TOKENS = "added_tokens.json"
 BYTE_PAIR_ASSETS = (Path("assets", "tokenizer", "vocabulary.json"), Path("assets", "tokenizer", "merges.txt"))
 SENTENCE_PIECE_ASSET = Path("assets", "tokenizer", "vocabulary.spm")
 MAX_BYTES = 64 << 20  # Llama 3's tokenizer.json has 17 MB
+MAX_VALUES = 1 << 22  # and a million of them
+MAX_IDS = 1 << 24  # as many as embeddings (formats/checkpoint.py)
 AGAIN = "download or export it again"
 
 
@@ -34,9 +36,11 @@ def load(folder: str | Path) -> BytePairTokenizer | SentencePieceTokenizer | Hug
         return _load_sentence_piece_of_hugging_face(folder)
     if not path.exists():
         raise rejected(path, "this folder has no tokenizer", "no such file", "choose another tokenizer, e.g. bpe")
-    config = read_json(path, MAX_BYTES)
+    config = read_json(path, MAX_BYTES, MAX_VALUES)
     if "model" in config:
         return load_hugging_face(path)
+    if not isinstance(config.get("config"), dict | None):
+        raise rejected(path, "config must be an object", repr(config["config"])[:80], AGAIN)
     _refuse_content(path, config.get("config") or {})
     if config.get("class_name") == "LlamaTokenizer":
         return _load_sentence_piece(inside(folder, str(SENTENCE_PIECE_ASSET)), folder)
@@ -70,7 +74,7 @@ def load_hugging_face(path: str | Path) -> HuggingFaceTokenizer:
     """The tokenizer of a `tokenizer.json`, with the configs beside it; InputError where one is missing or damaged."""
     path = Path(path)
     folder = path.parent
-    read_json(path, MAX_BYTES)  # no key twice: the library would take the last one without a word
+    read_json(path, MAX_BYTES, MAX_VALUES)  # no key twice: the library would take the last one without a word
     tokenizer_config = companions.read_config(folder, companions.TOKENIZER_CONFIG)
     generation_config = companions.read_config(folder, companions.GENERATION_CONFIG)
     chat_template = companions.read_chat_template(folder, tokenizer_config)
@@ -119,9 +123,9 @@ def _load_byte_pair(folder: Path, config: dict[str, Any]) -> BytePairTokenizer:
     if (config.get("config") or {}).get("add_prefix_space"):
         raise rejected(path, "a prefix space is not supported", "add_prefix_space: true", "use another preset")
     vocabulary_file, merges_file = (inside(folder, str(name)) for name in BYTE_PAIR_ASSETS)
-    vocabulary = read_json(vocabulary_file, MAX_BYTES)
-    if not all(isinstance(token_id, int) and not isinstance(token_id, bool) for token_id in vocabulary.values()):
-        raise rejected(vocabulary_file, "ids must be whole numbers", "another type", AGAIN)
+    vocabulary = read_json(vocabulary_file, MAX_BYTES, MAX_VALUES)
+    if not all(type(token_id) is int and token_id < MAX_IDS for token_id in vocabulary.values()):
+        raise rejected(vocabulary_file, f"ids must be whole numbers below {MAX_IDS}", "another value", AGAIN)
     chat_template = companions.read_chat_template(folder, {})
     generation_config = companions.read_config(folder, companions.GENERATION_CONFIG)
     try:

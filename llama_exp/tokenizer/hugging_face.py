@@ -167,10 +167,13 @@ class HuggingFaceTokenizer:
 def _processor(text: str) -> tokenizers.Tokenizer:
     try:
         processor = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises bare Exception
+        processor.no_padding()
+        processor.no_truncation()
+        processor.encode("a b")  # some mistakes show only now
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and panics, which are no Exception
         raise ValueError(f"not a tokenizer.json of the tokenizers library ({error})") from None
-    processor.no_padding()
-    processor.no_truncation()
     return processor
 
 
@@ -191,6 +194,6 @@ def _without_leading_space(content: dict[str, Any]) -> dict[str, Any]:
         return part
 
     changed = {key: change(content.get(key)) for key in ("normalizer", "pre_tokenizer")}
-    if (changed["normalizer"] or {}).get("type") == "Prepend":
+    if isinstance(changed["normalizer"], dict) and changed["normalizer"].get("type") == "Prepend":
         changed["normalizer"] = None
     return {**content, **changed}
