@@ -1,4 +1,4 @@
-"""The architecture of a Llama as data: constructor arguments, their limits, and the shape of every weight.
+"""The architecture of a Llama as data: constructor arguments, their limits, the shape of every weight, its storage.
 
 Imports no framework: files are read and converted, and plans are made, by these names alone.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 ROPE_ADJUSTMENT = (
     "rope_frequency_adjustment_factor",
@@ -46,6 +47,23 @@ DEFAULTS = {
 EMBEDDINGS = "token_embedding/embeddings"
 REVERSE_EMBEDDINGS = "token_embedding/reverse_embeddings"
 FINAL_NORM = "sequence_output_layernorm/scale"
+MODES = ("int8", "int4")  # of quantization
+DEFAULT_GROUP_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How the linear layers and embeddings of a checkpoint are stored.
+
+    Attributes:
+        mode: int8 or int4.
+        quantize_activations: products run in integers too, with a scale per row of the input.
+        group_size: inputs that share a scale (int4); None: one scale per output.
+    """
+
+    mode: str
+    quantize_activations: bool
+    group_size: int | None = None
 
 
 def one_scaling_factor(rope_scaling_factor: float | None, rope_position_scaling_factor: float | None) -> float:
@@ -139,3 +157,32 @@ def variable_shapes(config: Mapping) -> dict[str, tuple[int, ...]]:
 def count_parameters(config: Mapping) -> int:
     """Parameters of the backbone, the output matrix included."""
     return sum(math.prod(shape) for shape in variable_shapes(config).values())
+
+
+def make_quantization(
+    mode: str, quantize_activations: bool | None = None, group_size: int | None = None
+) -> Quantization | None:
+    """The `Quantization` of a mode and its options; None for `none`.
+
+    Args:
+        mode: none, int8 or int4.
+        quantize_activations: int8 only; None: true for int8.
+        group_size: int4 only, inputs that share a scale; 0: all of them; None: `DEFAULT_GROUP_SIZE`.
+
+    Raises:
+        ValueError: another mode, or an option that the mode does not have.
+    """
+    if mode not in (*MODES, "none"):
+        raise ValueError(f"mode={mode!r} is not supported. Choose one of {', '.join(MODES)}.")
+    if quantize_activations and mode != "int8":
+        raise ValueError(f"quantize_activations=True with mode={mode!r}: only int8 has integer products.")
+    if group_size is not None and mode != "int4":
+        raise ValueError(f"group_size={group_size!r} with mode={mode!r}: only int4 has groups. Leave it out.")
+    if mode == "none":
+        return None
+    if mode == "int8":
+        return Quantization("int8", quantize_activations is not False)
+    group_size = DEFAULT_GROUP_SIZE if group_size is None else group_size
+    if not isinstance(group_size, int) or isinstance(group_size, bool) or group_size < 0:
+        raise ValueError(f"group_size={group_size!r} must be a whole number of at least 1, or 0 for one group.")
+    return Quantization("int4", False, group_size or None)

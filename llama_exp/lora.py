@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama_exp import quantization
 from llama_exp.errors import InputError, Problem
 
 if TYPE_CHECKING:  # NumPy, which the check of a config does without
@@ -160,6 +159,8 @@ def merge(backbone) -> None:
 
     linears = backbone.linear_layers()
     if backbone.quantization is not None:
+        from llama_exp import quantization  # NumPy must not be imported with this module, which checks configs too
+
         deltas = {f"{path}/kernel": adapter.delta for path, adapter in adapters(backbone).items()}
         quantization.dequantize(backbone, deltas)
         return

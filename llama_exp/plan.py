@@ -27,10 +27,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from llama_exp.architecture import count_parameters, linear_shapes
+from llama_exp.architecture import Quantization, count_parameters, linear_shapes
 from llama_exp.check.identity import to_dict
 from llama_exp.config import Config, ModelConfig, Remat
-from llama_exp.formats.checkpoint import Quantization
 from llama_exp.formats.quantized import variable_parts
 from llama_exp.model import count_lora_parameters
 from llama_exp.preset import PRESETS

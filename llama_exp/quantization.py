@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from llama_exp.architecture import variable_shapes
+from llama_exp.architecture import MODES, Quantization, make_quantization, variable_shapes
 from llama_exp.errors import ConfigError, InputError, Problem
-from llama_exp.formats.checkpoint import Checkpoint, Quantization
-from llama_exp.formats.quantized import MODES, form_of, make_quantization, part_shapes, quantized, require_possible
+from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.formats.quantized import dequantize as dequantize_matrix
+from llama_exp.formats.quantized import form_of, part_shapes, quantized, require_possible
 from llama_exp.formats.quantized import quantize as quantize_matrix
 
 

@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import socket
+import sys
 
 import pytest
 
@@ -42,6 +43,15 @@ def loopback_only():
     socket.socket.connect, socket.getaddrinfo = guarded_connect, guarded_look_up
     yield
     socket.socket.connect, socket.getaddrinfo = connect, look_up
+
+
+@pytest.fixture(autouse=True)
+def the_next_test_logs_nowhere():
+    """A command that ran in this process leaves its log handler behind."""
+    yield
+    logs = sys.modules.get("llama_exp.logs")
+    if logs is not None:
+        logs.detach_console()
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from llama_exp.formats.quantized import KERNEL, dequantize, make_quantization, quantize
+from llama_exp.architecture import make_quantization
+from llama_exp.formats.quantized import KERNEL, dequantize, quantize
 from llama_exp.models import LlamaBackbone
 
 # V is odd, groups of 20 do not divide the inputs (32 and 48), heads are shared: nothing fits by accident.

@@ -11,8 +11,8 @@ from quantized_oracle import IDS, INT4, INT4_COLUMNS, INT8, INT8_WEIGHTS, MODES,
 from quantized_oracle import batch as example_batch
 
 from llama_exp import backend, lora, model, quantization
+from llama_exp.architecture import Quantization
 from llama_exp.errors import ConfigError, InputError
-from llama_exp.formats.checkpoint import Quantization
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
 from llama_exp.models.linear import Linear
 from llama_exp.objective import next_token_loss

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from llama_exp.architecture import MODES
 from llama_exp.check.typed import MISSING, Origin, show
 from llama_exp.config import Config
 from llama_exp.errors import Problem
-from llama_exp.formats.quantized import MODES
 
 POLICIES = ("float32", "bfloat16", "mixed_bfloat16", "mixed_float16")
 CHAT_TEMPLATES = ("chatml", "llama2", "llama3")

@@ -21,13 +21,14 @@ from rich.progress import track
 
 from llama_exp import logs
 from llama_exp import tokenizer as tokenizers
+from llama_exp.architecture import make_quantization
 from llama_exp.commands import export
 from llama_exp.commands.arguments import Parser
 from llama_exp.commands.sources import Source, find, opened
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.adapter import Adapter, open_adapter
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
-from llama_exp.formats.quantized import dequantized, make_quantization, quantized
+from llama_exp.formats.quantized import dequantized, quantized
 from llama_exp.redact import printable
 from llama_exp.tokenizer.assets import has_tokenizer
 

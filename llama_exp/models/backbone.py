@@ -14,8 +14,7 @@ import keras
 from keras import ops
 
 from llama_exp import lora, quantization
-from llama_exp.architecture import CONFIG_KEYS, check_arguments, one_scaling_factor
-from llama_exp.formats.checkpoint import Quantization
+from llama_exp.architecture import CONFIG_KEYS, Quantization, check_arguments, one_scaling_factor
 from llama_exp.models.attention import attention_bias
 from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.dropout import DropoutSeeds

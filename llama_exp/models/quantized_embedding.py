@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from llama_exp.formats.checkpoint import Quantization
+from llama_exp.architecture import Quantization
 from llama_exp.formats.quantized import REVERSE_TABLE, SCALE, TABLE, ZERO
 from llama_exp.models.embedding import TokenEmbedding
 from llama_exp.models.quantized_linear import (

@@ -25,7 +25,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from llama_exp.formats.checkpoint import Quantization
+from llama_exp.architecture import Quantization
 from llama_exp.formats.quantized import EPSILON, INT8_MAX, KERNEL, SCALE, ZERO, Form, part_shapes
 from llama_exp.models.linear import Linear
 

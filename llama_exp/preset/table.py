@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llama_exp.architecture import DEFAULTS, SIZES, count_parameters
+from llama_exp.architecture import DEFAULTS, SIZES, count_parameters, make_quantization
 
 FLOAT_BYTES = {"float32": 4, "bfloat16": 2}
 PRECISIONS = (*FLOAT_BYTES, "int8", "int4")
@@ -59,7 +59,7 @@ def weight_bytes(architecture: Mapping, precision: str) -> int:
     """
     if precision in FLOAT_BYTES:
         return FLOAT_BYTES[precision] * count_parameters(architecture)
-    from llama_exp.formats.quantized import make_quantization, variable_parts
+    from llama_exp.formats.quantized import variable_parts
 
     parts = variable_parts(architecture, make_quantization(precision)).values()
     return sum(

@@ -17,9 +17,10 @@ from small_tokenizers import sentence_piece_model
 from tiny_configs import random_arrays
 
 from llama_exp import cli, formats
+from llama_exp.architecture import make_quantization
 from llama_exp.commands import export
 from llama_exp.formats.checkpoint import Tensor
-from llama_exp.formats.quantized import dequantized, make_quantization, quantized
+from llama_exp.formats.quantized import dequantized, quantized
 from llama_exp.tokenizer import load
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from tiny_configs import LLAMA_3_1, TINY_CONFIGS, as_tensors, random_arrays, stored_dtype
 
-from llama_exp.architecture import CONFIG_KEYS, DEFAULTS, linear_shapes
+from llama_exp.architecture import CONFIG_KEYS, DEFAULTS, Quantization, linear_shapes
 from llama_exp.errors import InputError, StorageError
 from llama_exp.formats import keras_hub, open_checkpoint, read_architecture, writing
-from llama_exp.formats.checkpoint import MAX_PARAMETERS, Quantization, agreed, require_agreement
+from llama_exp.formats.checkpoint import MAX_PARAMETERS, agreed, require_agreement
 from llama_exp.formats.keras_hub_config import DOUBTFUL, config_document, read_config
 
 CONFIG = TINY_CONFIGS["grouped_query"]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
-from llama_exp.architecture import count_parameters, variable_shapes
-from llama_exp.formats.checkpoint import Checkpoint, Quantization
+from llama_exp.architecture import Quantization, count_parameters, make_quantization, variable_shapes
+from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.formats.quantized import (
     KERNEL,
     REVERSE_TABLE,
@@ -17,7 +17,6 @@ from llama_exp.formats.quantized import (
     dequantize,
     dequantized,
     form_of,
-    make_quantization,
     pack,
     part_shapes,
     quantize,

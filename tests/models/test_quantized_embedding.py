@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from llama_exp.formats.checkpoint import Quantization
+from llama_exp.architecture import Quantization
 from llama_exp.formats.quantized import REVERSE_TABLE, TABLE, dequantize, quantize
 from llama_exp.models.quantized_embedding import QuantizedTokenEmbedding
 

@@ -6,7 +6,7 @@ import pytest
 from gradients import loss_and_gradients
 from keras import ops
 
-from llama_exp.formats.checkpoint import Quantization
+from llama_exp.architecture import Quantization
 from llama_exp.formats.quantized import KERNEL, TABLE, dequantize, pack, quantize
 from llama_exp.models.linear import Linear
 from llama_exp.models.lora_adapter import LoraAdapter

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from llama_exp.architecture import SIZES, count_parameters
+from llama_exp.architecture import SIZES, count_parameters, make_quantization
 from llama_exp.check import check_arguments
-from llama_exp.formats.quantized import make_quantization, variable_parts
+from llama_exp.formats.quantized import variable_parts
 from llama_exp.preset import PRESETS
 
 CHOICES = {
