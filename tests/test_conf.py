@@ -11,22 +11,13 @@ from llama_exp.check.typed import sections
 from llama_exp.errors import ConfigError
 from llama_exp.model import count_lora_parameters
 from llama_exp.preset import PRESETS
+from llama_exp.preset import PRESETS
 
 GROUPS = {
     "runtime": {"default"},
     "dataset": {"python_docs", "python_qa", "text_files", "jsonl", "tfds"},
     "tokenizer": {"auto", "bpe", "byte", "preset", "sentencepiece", "hf_json"},
-    "preset": {
-        "none",
-        "llama2_7b_en",
-        "llama2_instruct_7b_en",
-        "vicuna_1.5_7b_en",
-        "llama3_8b_en",
-        "llama3_instruct_8b_en",
-        "llama3.1_8b",
-        "llama3.2_1b",
-        "llama3.2_3b",
-    },
+    "preset": {"none", *PRESETS},
     "model": {
         "llama_tiny",
         "llama_15m",
@@ -130,6 +121,11 @@ def test_the_table_of_contents_lists_every_group_in_build_order():
     own = [group for group in groups if not group.startswith("override ")]
     # The model stands last, because Hydra lets it choose among what stands before it only.
     assert own == [*(name for name in sections() if name != "model"), "model", "experiment", "sweep"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_built_in_preset_has_a_file_of_its_name(name):
+    assert check_arguments([f"preset={name}"]).config.preset.source == name
 
 
 def test_a_pre_trained_model_chooses_and_the_command_line_wins():
