@@ -11,7 +11,6 @@ from llama_exp.check.typed import sections
 from llama_exp.errors import ConfigError
 from llama_exp.model import count_lora_parameters
 from llama_exp.preset import PRESETS
-from llama_exp.preset import PRESETS
 
 GROUPS = {
     "runtime": {"default"},
