@@ -20,7 +20,7 @@ from typing import Any
 from llama_exp import logs, plan, preset, progress, provenance, quantization, resume, runtime
 from llama_exp.check.identity import config_hash, to_dict
 from llama_exp.config import Config
-from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem
+from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
 from llama_exp.instantiate import check_targets, instantiate
 from llama_exp.run_folder import RunFolder
 
@@ -243,16 +243,7 @@ def _build_data(config: Config, preset_folder: Path | None):
         cache_dir=cache_dir,
         fingerprint=dataset.fingerprint,
     )
-    vocabulary_size = to_dict(config.model)["vocabulary_size"]
-    if tokenizer.vocabulary_size > vocabulary_size:
-        raise ConfigError(
-            Problem(
-                "the tokenizer has more tokens than the model",
-                "model.vocabulary_size",
-                f"{vocabulary_size}, the tokenizer has {tokenizer.vocabulary_size}",
-                f"set model.vocabulary_size to at least {tokenizer.vocabulary_size}, or choose another tokenizer",
-            )
-        )
+    _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
     examples = dataset.prepare(
         tokenizer,
         cache_dir=cache_dir,
@@ -260,6 +251,19 @@ def _build_data(config: Config, preset_folder: Path | None):
         minimum_train_rows=config.trainer.batch_size,
     )
     return tokenizer, examples
+
+
+def _require_embeddings(config: Config, num_tokens: int, preset_folder: Path | None) -> None:
+    """Fails if some tokens would have none."""
+    vocabulary_size = to_dict(config.model)["vocabulary_size"]
+    if num_tokens <= vocabulary_size:
+        return
+    what, found = "the tokenizer has more tokens than the model", f"{vocabulary_size}, the tokenizer has {num_tokens}"
+    if preset_folder is not None:  # whose size is what it is
+        action = "choose another tokenizer, or another preset"
+        raise InputError(Problem(what, "model.vocabulary_size", f"{found} (preset: {preset_folder})", action))
+    action = f"set model.vocabulary_size to at least {num_tokens}, or choose another tokenizer"
+    raise ConfigError(Problem(what, "model.vocabulary_size", found, action))
 
 
 def _build_model(config: Config, preset_folder: Path | None, tokenizer):

@@ -1,12 +1,14 @@
 """Which run goes on, from which checkpoint, and what it may not change."""
 
 import json
+import os
+import time
 
 import pytest
 import yaml
 
 from llama_exp import resume
-from llama_exp.errors import ConfigError
+from llama_exp.errors import ConfigError, InputError
 
 CONFIG = {
     "name": "a",
@@ -84,3 +86,61 @@ def test_what_may_not_change_is_named_all_at_once(run):
         resume.check_unchanged(run, changed(lora={"rank": 8}) | {"seed": 1})
     assert [problem.where for problem in caught.value.problems] == ["lora.rank", "seed"]
     assert caught.value.problems[0].found == "8, begun with 4" and "lora.rank=4" in caught.value.problems[0].action
+
+
+# --- the config of a run that somebody else made is data (S03)
+
+ALIASES = [f"a{i}: &a{i} {{{', '.join(f'k{j}: *a{i - 1}' for j in range(9))}}}" for i in range(1, 12)]
+MERGES = [f"a{i}: &a{i} {{<<: [{', '.join(9 * [f'*a{i - 1}'])}]}}" for i in range(1, 12)]
+HOSTILE = {
+    "object": (b"x: !!python/object/apply:os.mkdir [canary]", "constructor for the tag"),
+    "module": (b"x: !!python/module:os", "constructor for the tag"),
+    "name": (b"x: !!python/name:os.system", "constructor for the tag"),
+    "new object": (b"!!python/object/new:os.mkdir {args: [canary]}", "constructor for the tag"),
+    "aliases": ("\n".join(["a0: &a0 {x: 1}", *ALIASES]).encode(), "aliases"),
+    "merged aliases": ("\n".join(["a0: &a0 {x: 1}", *MERGES]).encode(), "aliases"),
+    "circle": (b"a: &a [*a]", "recursion"),
+    "deep": (b"a: " + b"[" * 20_000, "recursion"),
+    "list": (b"[1]", "a list instead of a mapping"),
+    "empty": (b"", "a NoneType instead of a mapping"),
+    "several": (b"a: 1\n---\nb: 2", "single document"),
+    "large": (b"#" * (1 << 20) + b"\na: 1", "more than 1048576 bytes"),
+    "no text": (b"a: \xff\xfe", "invalid"),
+    "impossible date": (b"a: 2026-99-99", "month"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_config_is_refused_as_damaged(run, monkeypatch, name):
+    monkeypatch.chdir(run)
+    content, found = HOSTILE[name]
+    (run / "config.yaml").write_bytes(content)
+    before, started = sorted(os.listdir(run)), time.monotonic()
+    with pytest.raises(InputError) as caught:
+        resume.check_unchanged(run, CONFIG)
+    (problem,) = caught.value.problems
+    assert time.monotonic() - started < 2
+    assert found in problem.found and problem.where == str(run / "config.yaml") and problem.action
+    assert len(str(problem)) < 1000 and sorted(os.listdir(run)) == before
+
+
+def test_a_config_elsewhere_is_refused(run, tmp_path):
+    (tmp_path / "secret").write_text("canary: 1")
+    (run / "config.yaml").unlink()
+    (run / "config.yaml").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match="leads out"):
+        resume.check_unchanged(run, CONFIG)
+    (run / "config.yaml").unlink()
+    os.mkfifo(run / "config.yaml")
+    with pytest.raises(InputError, match="not an ordinary file"):
+        resume.check_unchanged(run, CONFIG)
+
+
+def test_what_hydra_would_obey_is_a_difference_like_others(run, monkeypatch):
+    monkeypatch.delenv("CANARY", raising=False)
+    hydra = {"job": {"env_set": {"CANARY": "x"}}, "searchpath": ["file:///"]}
+    (run / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"hydra": hydra}))
+    with pytest.raises(ConfigError) as caught:
+        resume.check_unchanged(run, CONFIG)
+    assert [problem.where for problem in caught.value.problems] == ["hydra.job.env_set.CANARY", "hydra.searchpath"]
+    assert "CANARY" not in os.environ

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from llama_exp.check import check_arguments
-from llama_exp.run import run_job
+from llama_exp.errors import ConfigError, InputError
+from llama_exp.run import _require_embeddings, run_job
 
 ROOT = Path(__file__).resolve().parents[1]
 TIME_FIELDS = {"tokens_per_second", "peak_memory_bytes", "mfu", "seconds"}  # what a clock decides, not the run
@@ -313,3 +314,13 @@ def test_a_run_goes_on_from_a_checkpoint_that_is_named(uninterrupted, playground
     assert (folder / "checkpoints" / "step-00000010.abandoned-1").is_dir()
     output = run(playground, *overrides, "optimizer.weight_decay=0.5", f"resume={folder}", code=2)
     assert "optimizer.weight_decay" in output and "begun with 0.1" in output
+
+
+def test_every_token_has_an_embedding():
+    """Whether the user or the preset has to change decides the exit code."""
+    config = check_arguments(["model.vocabulary_size=272", "tokenizer=byte"]).config
+    _require_embeddings(config, 272, None)
+    with pytest.raises(ConfigError, match=r"model\.vocabulary_size.*\n.*272, the tokenizer has 273\n.*at least 273"):
+        _require_embeddings(config, 273, None)
+    with pytest.raises(InputError, match=r"273 \(preset: there\)\n.*another tokenizer, or another preset"):
+        _require_embeddings(config, 273, Path("there"))

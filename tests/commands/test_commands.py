@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import pytest
 
 from llama_exp import cli
+from llama_exp.commands import models
 from llama_exp.errors import InputError, Problem
 
 OWN = sorted(set(cli.COMMANDS) - {"train"})
@@ -63,3 +66,16 @@ def test_every_failure_is_told_in_one_place(error, code, message, capsys, monkey
     monkeypatch.setattr(convert, "main", fail)
     assert run("convert") == code
     assert message in capsys.readouterr().err
+
+
+def test_a_tokenizer_of_another_model_is_refused():
+    """Its last tokens have no embeddings; what stands there instead depends on the backend."""
+    backbone, source = types.SimpleNamespace(vocabulary_size=300), types.SimpleNamespace(path=Path("model"))
+    model = types.SimpleNamespace(backbone=backbone, tokenizer=types.SimpleNamespace(vocabulary_size=300))
+    models.require_tokenizer(model, source)
+    model.tokenizer.vocabulary_size = 301
+    with pytest.raises(InputError, match="301 tokens, 300 embeddings"):
+        models.require_tokenizer(model, source)
+    model.tokenizer = None
+    with pytest.raises(InputError, match="no tokenizer"):
+        models.require_tokenizer(model, source)

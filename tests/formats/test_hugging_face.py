@@ -200,6 +200,17 @@ def test_heads_that_do_not_fit_the_projections(tmp_path, changes):
     assert "4 tensors do not fit" in text and "k_proj.weight: shape (16, 32)" in text
 
 
+def test_other_heads_with_the_same_shapes(tmp_path):
+    """As many key heads as query heads: then the shapes hide a wrong number, and only `head_dim` can tell."""
+    as_many = CONFIG | {"num_key_value_heads": CONFIG["num_attention_heads"]}
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 8}
+    write_folder(tmp_path, state(as_many), **heads, head_dim=8)
+    with pytest.raises(InputError, match="head_dim=8, hidden_size / num_attention_heads = 4"):
+        read_architecture(tmp_path)
+    write_folder(tmp_path, state(as_many), **heads)  # who leaves head_dim out is believed
+    assert read_architecture(tmp_path)["num_query_heads"] == 8
+
+
 def test_an_output_matrix_is_missing(tmp_path):
     tensors = state()
     del tensors["lm_head.weight"]

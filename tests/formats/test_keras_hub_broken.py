@@ -133,6 +133,10 @@ BROKEN_TENSORS = {
     ),
     "external link": (make_link(h5py.ExternalLink("other.h5", "x")), "ExternalLink"),
     "external link of a group": (make_group_link, "ExternalLink"),
+    "external link in the legacy layout": (
+        lambda f: f.create_group("model_weights").__setitem__("dense", h5py.ExternalLink("other.h5", "/")),
+        "ExternalLink",
+    ),
     "soft link": (make_link(h5py.SoftLink("/layers/reversible_embedding/vars/0")), "SoftLink"),
     "dangling link": (make_link(h5py.SoftLink("/nowhere")), "SoftLink"),
     "cycle": (make_cycle, "not laid out like weights"),
@@ -184,6 +188,21 @@ def test_a_bomb_of_packed_zeros_is_refused_before_it_is_unpacked(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert "unpack to 1073741824" in rejected(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10  # KiB
+
+
+def test_four_gigabytes_that_nobody_wrote_are_refused_before_they_are_filled_in(preset):
+    """HDF5 makes up what a file does not hold; here it would be as large as the configuration asks for."""
+    document = json.loads((preset / "config.json").read_text())
+    document["config"]["vocabulary_size"] = 1 << 24
+    (preset / "config.json").write_text(json.dumps(document))
+    shape = (1 << 24, CONFIG["hidden_dim"])
+    with h5py.File(preset / "model.weights.h5", "a") as file:
+        replace(file, "layers/reversible_embedding/vars/0", shape=shape, dtype="f8", fillvalue=1.0)
+        replace(file, "layers/reversible_embedding/vars/1", shape=shape[::-1], dtype="f8", fillvalue=1.0)
+    assert (preset / "model.weights.h5").stat().st_size < 1 << 20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "does not hold all of its values" in rejected(preset)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10  # KiB
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True}, {"compression": "lzf"}])

@@ -42,6 +42,58 @@ def test_a_path_in_the_configuration_is_refused_and_not_read(tokenizer, key, tmp
 
 
 @pytest.mark.parametrize(
+    "document",
+    [
+        {"model": {"type": "BPE", "vocab": "{path}", "merges": "{path}"}},
+        {"model": {"type": "Unigram", "vocab": "{path}"}},
+        {"model": {"type": "WordLevel", "vocab": "{path}", "unk_token": "a"}},
+        {"model": "{path}"},
+        {"class_name": "Llama3Tokenizer", "config": "{path}"},
+        {"class_name": "Llama3Tokenizer", "config": {"vocabulary": {"file": "{path}"}}},
+        {"class_name": "{path}", "config": {}},
+    ],
+)
+def test_a_path_in_the_place_of_a_vocabulary_is_refused_and_not_read(document, tmp_path):
+    canary = tmp_path / "canary"
+    os.mkfifo(canary)
+    folder = tmp_path / "preset"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(json.dumps(document).replace("{path}", str(canary)))
+    assert refused(folder, "tokenizer").where == str(folder / "tokenizer.json")
+
+
+def test_paths_in_the_configuration_beside_it_are_text(tmp_path):
+    """transformers has opened such files and published their content with the next save."""
+    secret = tmp_path / "secret"
+    secret.write_text("canary 12345")
+    BYTES.save_hugging_face(tmp_path / "model")
+    path = tmp_path / "model/tokenizer_config.json"
+    keys = ("vocab_file", "merges_file", "tokenizer_file", "chat_template", "auto_map", "added_tokens_file")
+    path.write_text(json.dumps(json.loads(path.read_text()) | dict.fromkeys(keys, str(secret))))
+    tokenizer = load(tmp_path / "model")
+    assert tokenizer.chat_template == str(secret)
+    tokenizer.save_hugging_face(tmp_path / "hugging_face")
+    tokenizer.save(tmp_path / "keras_hub")
+    saved = [*(tmp_path / "hugging_face").rglob("*"), *(tmp_path / "keras_hub").rglob("*")]
+    assert len(saved) > 4
+    assert not any(b"canary" in file.read_bytes() for file in saved if file.is_file())
+
+
+@pytest.mark.parametrize("part", ["single", "pair"])
+def test_a_panic_of_the_library_is_a_damaged_file(part, tmp_path):
+    """It ends in no ordinary exception of Python."""
+    BYTES.save_hugging_face(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    document = json.loads(path.read_text())
+    document["post_processor"][part][0] = {"SpecialToken": {"id": "nowhere", "type_id": 0}}
+    path.write_text(json.dumps(document))
+    if part == "single":
+        refused(tmp_path, "not a usable tokenizer")
+    else:
+        assert load(tmp_path).encode("a b")  # two texts are never encoded together
+
+
+@pytest.mark.parametrize(
     ("tokenizer", "name"),
     [
         (BYTES, "tokenizer.json"),
@@ -82,6 +134,7 @@ def test_a_pipe_is_refused_at_once(name, tmp_path):
         ("assets/tokenizer/vocabulary.json", '"!": 33', '"!": 34', "ids must be different"),
         ("assets/tokenizer/vocabulary.json", '"!": 33', '"!": true', "whole numbers"),
         ("assets/tokenizer/vocabulary.json", '"!": 33', '"!": -1', "not negative"),
+        ("assets/tokenizer/vocabulary.json", '"!": 33', '"!": 1180591620717411303424', "whole numbers below"),
         ("assets/tokenizer/merges.txt", "a b", "a zz", "missing"),
         ("assets/tokenizer/merges.txt", "a b", "a b c", "not a pair"),
         ("assets/tokenizer/merges.txt", "a b", "\ud800", "not a usable"),
