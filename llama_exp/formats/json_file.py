@@ -24,7 +24,9 @@ OBJECT_VALUES = 4  # an object takes as much memory as some other values
 NAMES_SHOWN = 5
 DOWNLOAD = "download or export it again"
 _BYTE_ORDER_MARK = "\ufeff"
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?|[{}\[\]]|-?Infinity|NaN|-?\d+(?:\.\d+)?[eE]\+?\d+')
+# A number is taken whole, whatever it is: tried digit by digit, a long one would take the square of its length.
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?|[{}\[\]]|-?Infinity|NaN|-?\d++(?:\.\d++)?+(?:[eE][-+]?\d++)?+')
+_MAX_DIGITS = 30  # of whole numbers
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -163,8 +165,8 @@ def _finite(text: str) -> float:
 
 
 def _int(text: str) -> int:
-    if len(text) > 30:
-        raise ValueError(f"{text[:30]}... has too many digits")
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"{text[:_MAX_DIGITS]}... has too many digits")
     return int(text)
 
 
@@ -173,7 +175,7 @@ def _no_constant(text: str):
 
 
 def _culprits(text: str) -> Iterator[str]:
-    """Where the duplicate keys and infinite numbers of a text are; the text is JSON otherwise."""
+    """Where the duplicate keys and refused numbers of a text are; the text is JSON otherwise."""
     keys: list[set[str]] = []
     for token in _TOKEN.finditer(text):
         symbol, is_key = token[0], token[1] is not None
@@ -186,8 +188,14 @@ def _culprits(text: str) -> Iterator[str]:
             if key in keys[-1]:
                 yield _place(text, token.start())
             keys[-1].add(key)
-        elif symbol[0] != '"' and not math.isfinite(float(symbol.replace("Infinity", "inf"))):
+        elif symbol[0] != '"' and _is_refused(symbol):
             yield _place(text, token.start())
+
+
+def _is_refused(number: str) -> bool:
+    if number.removeprefix("-").isdigit():
+        return len(number) > _MAX_DIGITS
+    return not math.isfinite(float(number.replace("Infinity", "inf")))
 
 
 def _place(text: str, position: int) -> str:

@@ -296,10 +296,10 @@ HUGE = [
 @pytest.mark.parametrize("changes", HUGE)
 def test_huge_sizes_are_refused_before_anything_is_made(preset, changes):
     edit_config(preset, **changes)
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     for function in (read_architecture, None):
         assert "no Llama is that large" in rejected(preset, function)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10  # KiB
 
 

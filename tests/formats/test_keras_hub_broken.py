@@ -45,10 +45,10 @@ def read_all(folder):
 def rejected(folder):
     """The message; in no time, with all four parts, and without running anything."""
     audit.seen.clear()
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(InputError) as raised:
         read_all(folder)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert audit.seen == []
     text = str(raised.value)
     assert str(folder) in text and str(CANARY) not in text

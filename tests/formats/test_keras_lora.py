@@ -63,10 +63,10 @@ def saved(tmp_path):
 
 
 def refusal(path, **changes):
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(InputError) as error:
         read_adapter(path, CONFIG | changes)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
     assert all(all((p.what, p.where, p.found, p.action)) for p in error.value.problems)
     assert str(path) in str(error.value) and len(str(error.value)) < 2000
     return str(error.value)

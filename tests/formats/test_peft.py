@@ -275,9 +275,9 @@ def test_targets(saved, changes, expected):
 @pytest.mark.parametrize("key", ["rank_pattern", "target_modules"])
 def test_expressions_that_could_take_for_ever_are_refused(saved, key, expression):
     change_config(saved, **{key: {expression: 2} if key == "rank_pattern" else expression})
-    started = time.monotonic()
+    started = time.process_time()
     assert "too complex" in refusal(saved)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_too_many_expressions_are_refused(saved):

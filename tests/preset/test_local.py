@@ -13,10 +13,10 @@ from llama_exp.preset import PRESETS, Resolved, resolve
 
 
 def fails(source):
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError) as raised:
         resolve(str(source))
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert raised.value.exit_code == ExitCode.INPUT
     (problem,) = raised.value.problems
     assert problem.where == "preset.source" and problem.found == str(source)
