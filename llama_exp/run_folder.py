@@ -120,7 +120,7 @@ class RunFolder:
         """
         facts, patch = provenance.collect(arguments, source)
         record_file = self.path / "run.json"
-        earlier = _read_json(record_file) or {}
+        earlier = _read_record(record_file) or {}
         start = {"time": _now(), "command": facts["command"], "host": facts["host"]}
         if earlier:
             start["changed"] = _changes(earlier, plain({**facts, "config_hash": config_hash}))
@@ -216,9 +216,9 @@ def find_unfinished(root: Path, config_hash: str) -> Path | None:
     candidates = []
     for record_file in [*root.glob("*/run.json"), *root.glob("*/*/run.json")]:
         folder = record_file.parent
-        record = _read_json(record_file)
+        record = _read_record(record_file)
         if record is None:
-            _log.warning("%s is no whole JSON object; its run is left alone", record_file)
+            _log.warning("%s is no whole record; its run is left alone", record_file)
         elif record.get("config_hash") == config_hash:
             summary = _read_json(folder / "summary.json") or {}
             if summary.get("status") != "finished":
@@ -269,11 +269,19 @@ def _reason(error: BaseException | None) -> str | None:
     return str(error) if isinstance(error, LlamaExpError) else f"{type(error).__name__}: {error}"
 
 
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """What `run.json` says of a run that was begun at least once; None if it is none or damaged."""
+    record = _read_json(path) or {}
+    starts = record.get("starts")
+    is_whole = isinstance(starts, list) and all(isinstance(start, dict) for start in starts)
+    return record if is_whole and starts and isinstance(starts[-1].get("time"), str) else None
+
+
 def _read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None if there is none."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -291,9 +291,22 @@ def test_of_equally_far_runs_the_latest_start_is_chosen(tmp_path):
     assert find_unfinished(tmp_path, "abc") == late
 
 
-def test_sweep_jobs_are_found_and_damaged_records_left_alone(tmp_path, caplog):
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"config_ha',
+        "[" * 100_000,
+        "[]",
+        '{"config_hash": "abc"}',
+        '{"config_hash": "abc", "starts": []}',
+        '{"config_hash": "abc", "starts": {"0": 1}}',
+        '{"config_hash": "abc", "starts": [{"time": 5}]}',
+        '{"config_hash": "abc", "starts": [1, {"time": "2026"}]}',
+    ],
+)
+def test_sweep_jobs_are_found_and_damaged_records_left_alone(tmp_path, caplog, text):
     job = make_run(tmp_path / "sweep" / "0", "running", 1)
     damaged = make_run(tmp_path / "damaged", "running", 99)
-    (damaged / "run.json").write_text('{"config_ha')
+    (damaged / "run.json").write_text(text)
     assert find_unfinished(tmp_path, "abc") == job
     assert "damaged" in caplog.text

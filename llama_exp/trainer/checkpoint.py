@@ -268,7 +268,7 @@ def _verify(folder: Path) -> dict[str, Any]:
                 raise _Invalid(f"{name}: {_shown(actual)}, expected {_shown(expected)}")
     except FileNotFoundError as error:
         raise _Invalid(f"{Path(error.filename).name} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _Invalid(f"manifest.json is unreadable: {error!r}") from error
     return manifest
 

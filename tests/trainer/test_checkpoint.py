@@ -119,6 +119,15 @@ def test_damage_falls_back(tmp_path, caplog, file, how):
         assert caplog.text.count("sha256") == 2
 
 
+@pytest.mark.parametrize("text", ["[]", "null", "[" * 100_000, '{"sha256": 1}', '{"files": []}'])
+def test_a_manifest_of_another_form_is_no_checkpoint(tmp_path, text):
+    filled(tmp_path, steps=(40,))
+    path = tmp_path / "checkpoints/step-00000040/manifest.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="is no valid checkpoint"):
+        load(path.parent)
+
+
 def test_every_flipped_bit_of_the_manifest_is_noticed(tmp_path):
     filled(tmp_path, steps=(40,))
     path = tmp_path / "checkpoints/step-00000040/manifest.json"
