@@ -18,6 +18,7 @@ from pathlib import Path
 
 from llama_exp.errors import InputError, Problem, StorageError
 from llama_exp.formats.checkpoint import Checkpoint
+from llama_exp.formats.drafts import new_draft, remove_stale
 from llama_exp.formats.json_file import inside, names_in, open_regular, read_json
 
 CONFIG_FILE = "config.json"
@@ -73,7 +74,8 @@ def read_architecture(path: str | Path) -> dict:
 def writing(folder: str | Path) -> Iterator[Path]:
     """A new folder beside `folder`, which takes its place when the block ends and vanishes if it fails.
 
-    A process killed at any moment leaves the old model or the new one under the name, never a mixture.
+    A process killed at any moment leaves the old model or the new one under the name, never a mixture; and perhaps a
+    draft beside it, which the next writer of the same folder removes.
 
     Args:
         folder: must not exist, be empty, or hold nothing but a model, which is replaced.
@@ -82,22 +84,20 @@ def writing(folder: str | Path) -> Iterator[Path]:
         StorageError: the folder is not replaceable, or cannot be written.
     """
     folder = Path(folder)
-    draft = folder.with_name(f"{folder.name}.tmp-{secrets.token_hex(4)}")
     try:
         _require_replaceable(folder)
-        draft.mkdir(parents=True)
-        yield draft
-        for path in [*draft.rglob("*"), draft]:
-            _sync(path)
-        _put_in_place(draft, folder)
-        _sync(folder.parent)
+        remove_stale(folder, lambda draft: not _foreign(draft))
+        with new_draft(folder) as draft:
+            yield draft
+            for path in [*draft.rglob("*"), draft]:
+                _sync(path)
+            _put_in_place(draft, folder)
+            _sync(folder.parent)
     except OSError as error:
         action = "free space, or choose another folder"
         raise StorageError(
             Problem("the model could not be written", str(folder), error.strerror or str(error), action)
         ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _reader(path: Path):
@@ -134,14 +134,14 @@ def _reader(path: Path):
 def _require_replaceable(folder: Path) -> None:
     if not os.path.lexists(folder):
         return
-    foreign = (
-        sorted(path.name for path in folder.iterdir() if not any(path.match(name) for name in MODEL_FILES))
-        if folder.is_dir()
-        else [folder.name]
-    )
-    if foreign:
+    if foreign := _foreign(folder) if folder.is_dir() else [folder.name]:
         what = "the folder holds other things than a model and is not replaced"
         raise StorageError(Problem(what, str(folder), ", ".join(foreign[:5]), "choose a new or an empty folder"))
+
+
+def _foreign(folder: Path) -> list[str]:
+    """What is in a folder beside a model."""
+    return sorted(path.name for path in folder.iterdir() if not any(path.match(name) for name in MODEL_FILES))
 
 
 def _put_in_place(draft: Path, folder: Path) -> None:

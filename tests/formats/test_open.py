@@ -1,6 +1,8 @@
 """One door to every format; and folders that appear whole or not at all, whenever the process dies."""
 
 import ctypes
+import errno
+import fcntl
 import json
 import os
 import sys
@@ -171,7 +173,7 @@ def dies_at(step, folder):
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "renameat2"), reason="this system cannot swap two folders")
 def test_a_process_killed_at_any_moment_leaves_the_old_model_or_the_new_one(tmp_path):
-    found, step = [], 0
+    found, step, drafts = [], 0, 0
     while True:
         step += 1
         folder = tmp_path / str(step) / "model"
@@ -179,7 +181,64 @@ def test_a_process_killed_at_any_moment_leaves_the_old_model_or_the_new_one(tmp_
         died = dies_at(step, folder)
         assert content(folder) in (OLD, NEW), f"killed at step {step}"
         found.append(content(folder) == NEW)
+        left = os.listdir(folder.parent)
+        assert len(left) <= 2
+        drafts += len(left) - 1
+        write(folder, NEW)
+        assert os.listdir(folder.parent) == ["model"] and content(folder) == NEW
         if not died:
             break
     assert step > 15 and found == sorted(found)  # old up to one moment, new from then on
-    assert found[-1] and not found[0]
+    assert found[-1] and not found[0] and drafts > 5
+
+
+def test_only_drafts_of_dead_processes_for_this_folder_are_removed(tmp_path):
+    """What is somebody's stays: a draft that is being written, another model's, other people's files, links."""
+    stale = tmp_path / "model.tmp-0123abcd"
+    (stale / "assets").mkdir(parents=True)
+    (stale / "model.safetensors").write_text("half of it")
+    for name in (
+        "other.tmp-0123abcd",
+        "model.tmp-0123",
+        "model.tmp-notes",
+        "model.tmp-0123abcd.bak",
+        "modelxtmp-0123abcd",
+    ):
+        (tmp_path / name).mkdir()
+    (tmp_path / "model.tmp-00000001").write_text("a file")
+    (tmp_path / "model.tmp-00000002").mkdir()
+    (tmp_path / "model.tmp-00000002/thesis.tex").write_text("years of work")
+    (tmp_path / "model.tmp-00000003").symlink_to("other.tmp-0123abcd")
+    kept = set(os.listdir(tmp_path)) - {stale.name}
+    with writing(tmp_path / "model") as live:
+        assert set(os.listdir(tmp_path)) == kept | {live.name}
+        (live / "config.json").write_text("first")
+        write(tmp_path / "model", NEW)
+        assert live.is_dir() and content(tmp_path / "model") == NEW
+    assert content(tmp_path / "model") == {"config.json": "first"}
+    assert set(os.listdir(tmp_path)) == kept | {"model"}
+
+
+def test_a_draft_taken_for_stale_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    lock, taken = fcntl.flock, []
+
+    def late(descriptor, operation):
+        if not taken:
+            (draft,) = tmp_path.iterdir()
+            taken.append(draft.name)
+            draft.rmdir()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    write(tmp_path / "model", NEW)
+    assert content(tmp_path / "model") == NEW and os.listdir(tmp_path) == ["model"] and taken
+
+
+def test_without_locks_no_draft_is_removed(tmp_path, monkeypatch):
+    def fail(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    (tmp_path / "model.tmp-0123abcd").mkdir()
+    write(tmp_path / "model", NEW)
+    assert sorted(os.listdir(tmp_path)) == ["model", "model.tmp-0123abcd"]
