@@ -60,18 +60,19 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
 def read_architecture(folder: Path) -> dict:
     """Every constructor argument of the preset's backbone.
 
-    A preset that does not say whether its embeddings are tied is asked for the names of its tensors; one without
-    weights counts as untied.
+    Where `config.json` says whether the embeddings are tied, no weight file is opened. Where it does not, the file that
+    holds the embeddings tells: an interrupted download is enough if it has that one. A preset without any weights
+    counts as untied.
 
     Raises:
-        InputError: the folder is not such a preset.
+        InputError: the folder is not such a preset, or lacks just the shard that would tell.
     """
     folder = Path(folder)
     config, quantization = read_config(folder)
     if "tie_word_embeddings" not in config:
         config["tie_word_embeddings"] = False
         if keras_hub_weights.has_weights(folder):
-            with keras_hub_weights.open_stored(folder) as stored:
+            with keras_hub_weights.open_stored(folder, keras_hub_weights.EMBEDDINGS_GROUP) as stored:
                 config["tie_word_embeddings"] = _output_matrix(quantization) not in stored
     return config
 

@@ -34,8 +34,9 @@ from llama_exp.formats.shards import in_shards
 WEIGHTS_FILE = "model.weights.h5"
 SHARDS_FILE = "model.weights.json"
 SHARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.weights\.h5")
-EMBEDDINGS = "layers/reversible_embedding/vars/0"
-REVERSE_EMBEDDINGS = "layers/reversible_embedding/vars/1"
+EMBEDDINGS_GROUP = "layers/reversible_embedding"
+EMBEDDINGS = f"{EMBEDDINGS_GROUP}/vars/0"
+REVERSE_EMBEDDINGS = f"{EMBEDDINGS_GROUP}/vars/1"
 MAX_INDEX_BYTES = 16 << 20  # it has an entry per layer
 NAMES_SHOWN = 5
 
@@ -92,15 +93,19 @@ def has_weights(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def open_stored(folder: Path) -> Iterator[dict[str, Stored]]:
+def open_stored(folder: Path, group: str | None = None) -> Iterator[dict[str, Stored]]:
     """All tensors of a preset's files by their path in them, with the files open; nothing of them is checked yet.
+
+    Args:
+        folder: the preset's.
+        group: of HDF5; only the shards that the index names for it are opened and must be there. None: all.
 
     Raises:
         InputError: a file is missing, broken, or has links; a shard is not in the folder or not in the index.
     """
     stored: dict[str, Stored] = {}
     with contextlib.ExitStack() as stack:
-        for path in _weight_files(folder):
+        for path in _weight_files(folder, group):
             for name, item in stack.enter_context(open_tensors(path)).items():
                 if name in stored:
                     action = "delete the file that is too much, or download the preset again"
@@ -182,7 +187,7 @@ def _write_file(path: Path, groups: Mapping[str, list], tensors: Mapping[str, Te
                 require_written()
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def _weight_files(folder: Path, group: str | None) -> list[Path]:
     single, index = inside(folder, WEIGHTS_FILE), inside(folder, SHARDS_FILE)
     action = "give the folder of a complete KerasHub preset, or preset.load_weights=false"
     if not has_weights(folder):
@@ -193,12 +198,15 @@ def _weight_files(folder: Path) -> list[Path]:
     weight_map = read_json(index, MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(Problem("the index of shards has no weight_map", str(index), repr(weight_map)[:80], action))
-    names = [name for entry in weight_map.values() for name in (entry if isinstance(entry, list) else [entry])]
+    files = {key: entry if isinstance(entry, list) else [entry] for key, entry in weight_map.items()}
+    names = [name for entry in files.values() for name in entry]
     for name in names:
         if not isinstance(name, str) or not SHARD_NAME.fullmatch(name):
             what = "a shard's name is not that of a file in the preset's folder"
             raise InputError(Problem(what, str(index), repr(name)[:80], "do not use this preset"))
-    for name in sorted(set(names)):
+    of_group = [name for key, entry in files.items() if f"{key}/".startswith(f"/{group}/") for name in entry]
+    needed = sorted(set(of_group or names))
+    for name in needed:
         if not os.path.lexists(folder / name):
             found = f"{name} (the folder holds: {names_in(folder)})"
             raise InputError(Problem("a shard is missing", str(folder), found, "download the preset again"))
@@ -209,7 +217,7 @@ def _weight_files(folder: Path) -> list[Path]:
             f"delete them, or {SHARDS_FILE} with its shards",
         )
         raise InputError(Problem(what, str(index), ", ".join(extra[:NAMES_SHOWN]), action))
-    return [inside(folder, name) for name in sorted(set(names))]
+    return [inside(folder, name) for name in needed]
 
 
 def _num_bytes(tensor: Tensor) -> int:

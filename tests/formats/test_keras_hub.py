@@ -164,6 +164,24 @@ def test_a_narrower_type_rounds_and_an_overflow_is_refused(tmp_path):
             checkpoint.tensors["token_embedding/embeddings"].read(np.dtype("float16"))
 
 
+@pytest.mark.parametrize("name", ["tied", "grouped_query"])
+def test_an_interrupted_download_still_has_an_architecture(tmp_path, name):
+    folder = write_preset(tmp_path / "preset", TINY_CONFIGS[name], max_shard_bytes=1)
+    weight_map = json.loads((folder / "model.weights.json").read_text())["weight_map"]
+    (of_embeddings,) = {file for group, file in weight_map.items() if group.startswith("/layers/reversible_embedding/")}
+    for file in set(weight_map.values()) - {of_embeddings}:
+        (folder / file).unlink()
+    for says in (TINY_CONFIGS[name]["tie_word_embeddings"], ...):
+        edit_config(folder, tie_word_embeddings=says)
+        assert read_architecture(folder) == TINY_CONFIGS[name]
+        assert "a shard is missing" in rejected(folder)
+    (folder / of_embeddings).unlink()
+    message = rejected(folder, read_architecture)
+    assert "a shard is missing" in message and of_embeddings in message
+    edit_config(folder, tie_word_embeddings=TINY_CONFIGS[name]["tie_word_embeddings"])
+    assert read_architecture(folder) == TINY_CONFIGS[name]
+
+
 # --- tied embeddings -------------------------------------------------------------------------------------------
 
 
