@@ -29,6 +29,7 @@ from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.adapter import Adapter, open_adapter
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.quantized import dequantized, quantized
+from llama_exp.quantization import describe
 from llama_exp.redact import printable
 from llama_exp.tokenizer.assets import has_tokenizer
 
@@ -55,6 +56,9 @@ def main(arguments: list[str]) -> int:
         tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
         rows = export.write(merged(checkpoint, adapter), tokenizer, place, console)
         rows["merged"] = f"{len(adapter.ranks)} layers of {source.adapter} into {source.origin}"
+        if checkpoint.quantization is not None:
+            rows["quantization"] = f"none any more: {describe(checkpoint.quantization)} became floating point"
+            logger.info("the merged model is not quantized: integers cannot hold the sum of a kernel and its adapter")
     rows["next"] = f"llama-exp generate {shlex.quote(str(place.folder))}"
     export.show(rows, Console())
     return 0

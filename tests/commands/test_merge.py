@@ -2,13 +2,15 @@
 
 import json
 
+import h5py
 import ml_dtypes
 import numpy as np
 import pytest
-from small_models import TOKENIZER, make, make_run, with_adapters
+from small_models import TOKENIZER, config, make, make_run, with_adapters
 
 from llama_exp import cli, formats, lora
 from llama_exp.commands import generate, models
+from llama_exp.formats.keras_lora import BLOCK
 from llama_exp.models import LlamaCausalLM
 from llama_exp.tokenizer import load
 
@@ -116,6 +118,69 @@ def test_a_run_on_integers(quantization, tmp_path, capsys):
         np.testing.assert_allclose(found[path], array, rtol=1e-6, atol=1e-7, err_msg=path)
     run("verify", "parity", tmp_path / "run", "--tolerance", "0.2")
     capsys.readouterr()
+
+
+QUANTIZATIONS = [
+    ({"mode": "int8", "quantize_activations": False}, "int8 weights"),
+    ({"mode": "int4"}, "int4 weights, a scale per 128 inputs"),
+    ({"mode": "int4", "group_size": 8}, "int4 weights, a scale per 8 inputs"),
+]
+
+
+@pytest.mark.parametrize(("quantization", "words"), QUANTIZATIONS)
+def test_a_merged_qlora_run_computes_what_was_trained(quantization, words, tmp_path, capsys):
+    make(tmp_path / "base")
+    model = LlamaCausalLM.from_preset(tmp_path / "base", dtype="float32")
+    model.backbone.quantize(**quantization)
+    with_adapters(model)
+    make_run(tmp_path / "run", tmp_path / "base", model, quantization=quantization)
+    run("merge", tmp_path / "run", "--to", tmp_path / "merged")
+    shown = capsys.readouterr()
+    assert f"none any more: {words} became floating point" in shown.out
+    found = LlamaCausalLM.from_preset(tmp_path / "merged", dtype="float32")
+    assert found.backbone.quantization is None
+    ids = np.random.default_rng(0).integers(0, 200, (2, 7)).astype("int32")
+    batch = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
+    trained, merged, base = (
+        np.asarray(one(batch)) for one in (model, found, LlamaCausalLM.from_preset(tmp_path / "base", dtype="float32"))
+    )
+    np.testing.assert_allclose(merged, trained, rtol=0, atol=1e-5)
+    assert np.abs(merged - base).max() > 0.01  # the adapters say something
+
+
+def keras_hub_adapter(path):
+    """KerasHub's file of adapters on query and value; see `formats.keras_lora` for its numbers of layers."""
+    architecture, generator = config(), np.random.default_rng(3)
+    hidden, heads, groups = (architecture[key] for key in ("hidden_dim", "num_query_heads", "num_key_value_heads"))
+    shapes = {9: ((hidden, groups, 3), (3, hidden // heads)), 11: ((hidden, heads, 3), (3, hidden // heads))}
+    with h5py.File(path, "w") as file:
+        file["lora/vars/rank"] = np.asarray(3, "int32")
+        for block in range(architecture["num_layers"]):
+            for number, pair in shapes.items():
+                for letter, shape in zip("ab", pair, strict=True):
+                    name = f"lora/{number + block * len(BLOCK)}/vars/lora_kernel_{letter}"
+                    file[name] = generator.normal(0, 0.3, shape).astype("float32")
+
+
+@pytest.mark.parametrize("form", ["keras_hub", "hf"])
+def test_an_adapter_of_keras_hub(form, tmp_path, capsys):
+    """Equal to `lora.merge` on the built model, and to the products of the file's own matrices."""
+    arrays = make(tmp_path / "base", form=form)
+    keras_hub_adapter(tmp_path / "x.lora.h5")
+    arguments = ["--from", tmp_path / "base", "--adapter", tmp_path / "x.lora.h5", "--to", tmp_path / "merged"]
+    run("merge", *arguments, "--format", form)
+    assert f"{2 * config()['num_layers']} layers of {tmp_path / 'x.lora.h5'}" in capsys.readouterr().out
+    model = LlamaCausalLM.from_preset(tmp_path / "base", dtype="float32")
+    lora.load_adapter(model.backbone, tmp_path / "x.lora.h5")
+    lora.merge(model.backbone)
+    found = arrays_of(tmp_path / "merged")
+    for path, array in variables(model).items():
+        np.testing.assert_allclose(found[path], array, rtol=1e-6, atol=1e-6, err_msg=path)
+    with h5py.File(tmp_path / "x.lora.h5") as file:
+        a_DNR, b_RH = (file[f"lora/11/vars/lora_kernel_{letter}"][:] for letter in "ab")
+    path = "transformer_layer_0/self_attention/query/kernel"
+    expected = arrays[path] + np.einsum("dnr,rh->dnh", a_DNR, b_RH).reshape(arrays[path].shape)
+    np.testing.assert_allclose(found[path], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_another_base_is_refused(tmp_path, capsys):
