@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
 import stat
 import subprocess
@@ -426,3 +427,14 @@ def test_a_run_goes_on_from_data_only(tmp_path):
     code, text = train(tmp_path, f"resume={run}")
     assert code == 2 and "hydra.job.env_set.CANARY: a run cannot change this when it goes on" in text
     assert snapshot(tmp_path) == before
+
+
+# --- the list of all this
+
+
+def test_every_test_that_the_documentation_names_exists():
+    named = re.findall(r"`([a-z_/]+\.py)::([a-z_0-9]+)`", (ROOT / "docs/reliability.md").read_text())
+    assert len(named) > 80
+    assert [
+        f"{file}::{name}" for file, name in named if f"def {name}(" not in (ROOT / "tests" / file).read_text()
+    ] == []

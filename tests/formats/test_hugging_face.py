@@ -200,15 +200,16 @@ def test_heads_that_do_not_fit_the_projections(tmp_path, changes):
     assert "4 tensors do not fit" in text and "k_proj.weight: shape (16, 32)" in text
 
 
-def test_other_heads_with_the_same_shapes(tmp_path):
-    """As many key heads as query heads: then the shapes hide a wrong number, and only `head_dim` can tell."""
-    as_many = CONFIG | {"num_key_value_heads": CONFIG["num_attention_heads"]}
-    heads = {"num_attention_heads": 8, "num_key_value_heads": 8}
-    write_folder(tmp_path, state(as_many), **heads, head_dim=8)
-    with pytest.raises(InputError, match="head_dim=8, hidden_size / num_attention_heads = 4"):
-        read_architecture(tmp_path)
-    write_folder(tmp_path, state(as_many), **heads)  # who leaves head_dim out is believed
-    assert read_architecture(tmp_path)["num_query_heads"] == 8
+@pytest.mark.parametrize("num_key_value_heads", [2, 4])
+def test_other_heads_with_the_same_shapes(tmp_path, num_key_value_heads):
+    """Twice as many heads of both kinds, each half as wide: no shape shows it, only `head_dim` can."""
+    tensors = state(CONFIG | {"num_key_value_heads": num_key_value_heads})
+    wrong = {"num_attention_heads": 8, "num_key_value_heads": 2 * num_key_value_heads}
+    text = rejected(write_folder(tmp_path, tensors, **wrong, head_dim=8))
+    assert "head_dim=8, hidden_size / num_attention_heads = 4" in text
+    assert (
+        opened(write_folder(tmp_path, tensors, **wrong))[1]["num_query_heads"] == 8
+    )  # without it the file is believed
 
 
 def test_an_output_matrix_is_missing(tmp_path):

@@ -114,12 +114,27 @@ def test_pipes_devices_sockets_and_loops_are_refused_at_once(tmp_path):
     assert "cannot be reached: Not a directory" in fails(tmp_path / "file" / "below")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_says_so(tmp_path):
+@pytest.fixture
+def unreadable(tmp_path):
+    """A folder with a folder and a file that this process may not read; root becomes somebody else for the test."""
+    is_root = os.geteuid() == 0
+    modes = {folder: folder.stat().st_mode & 0o7777 for folder in (tmp_path, *tmp_path.parents)} if is_root else {}
+    for folder, mode in modes.items():
+        folder.chmod(mode | 0o055)
     (tmp_path / "folder").mkdir(mode=0)
-    assert "cannot be read" in fails(tmp_path / "folder")
     (tmp_path / "model.gguf").touch(mode=0)
-    assert "may not be read" in fails(tmp_path / "model.gguf")
+    if is_root:
+        os.setresuid(65534, 65534, 0)
+    yield tmp_path
+    if is_root:
+        os.setresuid(0, 0, 0)
+    for folder, mode in modes.items():
+        folder.chmod(mode)
+
+
+def test_what_may_not_be_read_says_so(unreadable):
+    assert "cannot be read" in fails(unreadable / "folder")
+    assert "may not be read" in fails(unreadable / "model.gguf")
 
 
 def test_int8_presets_are_presets_like_others(monkeypatch, tmp_path):
