@@ -15,11 +15,14 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_exp.errors import InputError, Problem, StorageError
-from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.formats.drafts import new_draft, remove_stale
 from llama_exp.formats.json_file import inside, names_in, open_regular, read_json
+
+if TYPE_CHECKING:  # NumPy, which the check of a config does without; it reads files through `json_file`
+    from llama_exp.formats.checkpoint import Checkpoint
 
 CONFIG_FILE = "config.json"
 GGUF_MAGIC = b"GGUF"
