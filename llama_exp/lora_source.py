@@ -10,13 +10,17 @@ what its config says, or does not start. Importing this module imports no framew
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from llama_exp import lora as low_rank
 from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError, Problem
 from llama_exp.formats.adapter import Adapter, open_adapter
+from llama_exp.formats.json_file import open_regular
+from llama_exp.formats.peft import WEIGHTS_FILE
 
 
 def start(
@@ -69,6 +73,44 @@ def ranks(lora: Mapping, config: Mapping) -> dict[str, int]:
         return dict.fromkeys(low_rank.matching_paths(lora["targets"], list(linear_shapes(config))), lora["rank"])
     with open_source(lora, config) as adapter:
         return adapter.ranks
+
+
+def origin(source: str) -> dict[str, str]:
+    """What `run.json` says of an adapter that a run goes on from: `source`, and `sha256` of the file of its matrices.
+
+    Raises:
+        InputError: the file is gone.
+    """
+    path = Path(source).expanduser()
+    with open_regular(path / WEIGHTS_FILE if path.is_dir() else path) as file:
+        return {"source": source, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def require_unchanged(source: str, recorded: Mapping | None) -> None:
+    """Fails unless the adapter that a run began with is still there, as a run that is resumed needs it.
+
+    The values of a run's adapters are in its checkpoints, but their ranks, which may differ from layer to layer, are
+    read from the source; and a run that was cut before its first checkpoint begins with the source's values again.
+
+    Args:
+        source: the run's `lora.source`.
+        recorded: what `origin` gave when the run began; None: it was cut before that was written.
+
+    Raises:
+        InputError: the file is gone, or another one.
+    """
+    digest = (recorded or {}).get("sha256")
+    known = "" if digest is None else f" (it had sha256 {digest})"
+    try:
+        found = origin(source)
+    except InputError as error:
+        what = "the run began with an adapter whose file is gone, and the ranks of its layers are read from there"
+        action = f"put {source} back{known}, or begin a new run with resume=none"
+        raise InputError(Problem(what, "lora.source", error.problems[0].found, action)) from error
+    if digest not in (None, found["sha256"]):
+        action = f"put back the one with sha256 {digest}, or begin a new run with resume=none"
+        what = "the adapter is another than the one that the run began with"
+        raise InputError(Problem(what, "lora.source", f"{source} with sha256 {found['sha256']}", action))
 
 
 def _disagreements(adapter: Adapter, lora: Mapping, linear_paths: list[str]) -> Iterator[Problem]:

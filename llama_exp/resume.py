@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp.errors import ConfigError, Problem
+from llama_exp.formats.json_file import read_json
 from llama_exp.run_folder import RunFolder, find_unfinished
 from llama_exp.yaml_data import read_yaml
 
 NEW, AUTO = "none", "auto"
+MAX_RECORD_BYTES = 1 << 24
 CONFIG_FILE = "config.yaml"
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
@@ -105,6 +107,20 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
             )
     if problems:
         raise ConfigError(*problems)
+
+
+def check_adapter(folder: Path, source: str | None) -> None:
+    """Compares the adapter of `lora.source` with the one that the run was begun with; see `lora_source`.
+
+    Raises:
+        InputError: it is gone, or another one; or `run.json` is damaged.
+    """
+    if source is None:
+        return
+    from llama_exp import lora_source  # NumPy, which the check of a config does without
+
+    recorded = read_json(folder / "run.json", MAX_RECORD_BYTES).get("lora")
+    lora_source.require_unchanged(source, recorded if isinstance(recorded, Mapping) else None)
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llama_exp import logs, plan, preset, progress, provenance, quantization, resume, runtime
+from llama_exp import logs, lora_source, plan, preset, progress, provenance, quantization, resume, runtime
 from llama_exp.check.identity import config_hash, to_dict
 from llama_exp.config import Config
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
@@ -59,6 +59,7 @@ def run_job(config: Config, overrides: Sequence[str], folder: Path, group: str |
     continues = resume.continues(config.resume, folder)
     if continues:
         resume.check_unchanged(folder, to_dict(config))
+        resume.check_adapter(folder, config.lora.source)
     with RunFolder.reopen(folder) if continues else RunFolder.create(folder) as run_folder:
         log.info("run folder %s%s", folder, " (continued)" if continues else "")
         run_folder.begin(to_dict(config), overrides, sys.argv, config_hash(config))
@@ -152,6 +153,8 @@ class Run:
                 "origin": resolved and resolved.origin,
                 "revision": resolved and resolved.revision,
             },
+            quantization=quantization.describe(self.model.backbone.quantization),
+            lora=config.lora.source and lora_source.origin(config.lora.source),
             base_digest=self._base_digest,
         )
 

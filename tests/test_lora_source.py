@@ -1,5 +1,6 @@
 """`lora.source`: a run goes on from an adapter, or says field by field why it cannot."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -92,6 +93,25 @@ def test_a_source_without_a_rank_is_a_mistake():
         check_arguments(["adapter=somewhere"])
 
 
+def test_an_adapter_that_vanished_or_changed_is_named(folder):
+    file = folder / "adapter_model.safetensors"
+    recorded = lora_source.origin(str(folder))
+    assert recorded == {"source": str(folder), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert lora_source.origin(str(file)) == recorded | {"source": str(file)}
+    for earlier in (recorded, None):
+        lora_source.require_unchanged(str(folder), earlier)
+    with pytest.raises(InputError, match="another than the one") as raised:
+        lora_source.require_unchanged(str(folder), recorded | {"sha256": "0" * 64})
+    assert recorded["sha256"] in str(raised.value) and "0" * 64 in str(raised.value)
+    file.unlink()
+    for earlier in (recorded, None):
+        with pytest.raises(InputError, match="whose file is gone") as raised:
+            lora_source.require_unchanged(str(folder), earlier)
+        (problem,) = raised.value.problems
+        assert problem.where == "lora.source" and str(folder) in problem.action and "resume=none" in problem.action
+        assert (recorded["sha256"] in problem.action) == (earlier is not None)
+
+
 LORA = ["lora.rank=4", "lora.alpha=6", "lora.targets=[attention]", "logger.mode=disabled"]
 
 
@@ -121,6 +141,22 @@ def test_a_run_goes_on_where_the_adapters_maker_ended(trained):
     assert [config["lora"]["source"] for config in configs] == [None, f"{trained}/first/adapter"]
     records = [json.loads((trained / name / "run.json").read_text()) for name in ("first", "second")]
     assert records[0]["base_digest"] == records[1]["base_digest"]
+    assert records[0]["lora"] is None and records[0]["quantization"] == "none"
+    content = (trained / "first/adapter/adapter_model.safetensors").read_bytes()
+    expected = {"source": f"{trained}/first/adapter", "sha256": hashlib.sha256(content).hexdigest()}
+    assert records[1]["lora"] == expected
+    assert_resumes_only_with_its_source(trained, "second")
+
+
+def assert_resumes_only_with_its_source(trained, name):
+    source, hidden = trained / "first/adapter", trained / "first/hidden"
+    arguments = ["trainer.max_steps=3", f"lora.source={source}", f"resume={trained / name}"]
+    source.rename(hidden)
+    with pytest.raises(InputError, match="began with an adapter whose file is gone") as raised:
+        train(trained, name, *arguments)
+    assert str(source) in str(raised.value) and "sha256" in str(raised.value)
+    hidden.rename(source)
+    assert train(trained, name, *arguments)[-1]["step"] == 3
 
 
 def test_a_run_stops_before_frameworks_are_imported(trained):

@@ -34,6 +34,19 @@ def run(tmp_path):
     return folder
 
 
+def test_a_runs_adapter_is_looked_for_before_it_goes_on(run):
+    resume.check_adapter(run, None)
+    with pytest.raises(InputError, match=r"lora\.source"):
+        resume.check_adapter(run, str(run / "nowhere"))
+    (run / "adapter.h5").write_bytes(b"x")
+    resume.check_adapter(run, str(run / "adapter.h5"))  # cut before run.json named it
+    for content in ('{"lora": {"sha256": "0"}}', "[]"):
+        (run / "run.json").write_text(content)
+        with pytest.raises(InputError, match=r"another than the one|run\.json"):
+            resume.check_adapter(run, str(run / "adapter.h5"))
+    resume.check_adapter(run, None)
+
+
 def changed(**sections):
     return {key: ({**value, **sections[key]} if key in sections else value) for key, value in CONFIG.items()}
 
