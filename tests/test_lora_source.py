@@ -159,6 +159,11 @@ def assert_resumes_only_with_its_source(trained, name):
     assert train(trained, name, *arguments)[-1]["step"] == 3
 
 
+def test_the_record_says_how_the_weights_are_stored(trained):
+    train(trained, "quantized", "trainer.max_steps=1", "quantization=int8_weight_only")
+    assert json.loads((trained / "quantized/run.json").read_text())["quantization"] == "int8 weights"
+
+
 def test_a_run_stops_before_frameworks_are_imported(trained):
     """Exit code 3; an import of Keras, which fails here, would lead to another one."""
     (trained / "blocked").mkdir()

@@ -1,8 +1,8 @@
 """Folders under construction beside the one they will become, and those that dead processes left.
 
 A draft is called `<target>.tmp-<eight digits>`. While its maker lives, the folder is locked (`flock`, which the kernel
-gives back with the process), so that an unlocked draft is nobody's. Process ids would not tell: another
-container or machine that shares the disk has its own.
+gives back with the process), so that an unlocked draft is nobody's. Process ids would not tell: another container or
+machine that shares the disk has its own.
 """
 
 from __future__ import annotations

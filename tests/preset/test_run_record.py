@@ -1,6 +1,7 @@
 """What a run does with its preset: the revision in run.json, the offline switch from the config."""
 
 import json
+import types
 
 import pytest
 
@@ -26,6 +27,7 @@ def recorded(monkeypatch, *arguments):
     config = check_arguments(list(arguments)).config
     a_run = object.__new__(run.Run)
     a_run._folder, a_run._base_digest = _Folder(), None
+    a_run.model = types.SimpleNamespace(backbone=types.SimpleNamespace(quantization=None))
     a_run._record(config, {}, _Tokenizer(), run._resolved_preset(config))
     return a_run._folder.facts["preset"]
 
