@@ -218,13 +218,13 @@ def load_adapter(backbone, path: str | Path) -> None:
     """Gives `backbone` the adapters of a file: creates them, or fills those that are there.
 
     Reads what `save_adapter` wrote, what PEFT writes for a Llama, and KerasHub's `.lora.h5`; see
-    `formats.adapter.open_adapter`. Every tensor is used and every adapter filled.
+    `formats.open_adapter`. Every tensor is used and every adapter filled.
 
     Raises:
         InputError: the file is damaged, belongs to another architecture or base, or its ranks, scales or layers are
             not those of the adapters that are there.
     """
-    from llama_exp.formats.adapter import open_adapter
+    from llama_exp.formats import open_adapter
 
     with open_adapter(path, backbone.get_config()) as adapter:
         load(backbone, adapter, adapter.dropout)

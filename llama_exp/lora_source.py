@@ -18,7 +18,8 @@ from pathlib import Path
 from llama_exp import lora as low_rank
 from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError, Problem
-from llama_exp.formats.adapter import Adapter, open_adapter
+from llama_exp.formats import open_adapter
+from llama_exp.formats.adapter import Adapter
 from llama_exp.formats.json_file import open_regular
 from llama_exp.formats.peft import WEIGHTS_FILE
 

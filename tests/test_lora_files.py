@@ -8,10 +8,10 @@ import oracles
 import pytest
 from adapted import IDS, fill, hidden, make
 from keras import ops
+from whole_adapter import read_adapter
 
 from llama_exp import lora, model
 from llama_exp.errors import InputError, StorageError
-from llama_exp.formats.adapter import read_adapter
 from llama_exp.models import LlamaBackbone
 
 pytestmark = pytest.mark.neutral

@@ -28,8 +28,7 @@ from tiny_configs import random_arrays
 
 from llama_exp import cli
 from llama_exp.errors import InputError, LlamaExpError
-from llama_exp.formats import open_checkpoint, read_architecture
-from llama_exp.formats.adapter import open_adapter
+from llama_exp.formats import open_adapter, open_checkpoint, read_architecture
 from llama_exp.preset import resolve
 from llama_exp.tokenizer import load
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer

@@ -26,7 +26,8 @@ from llama_exp.commands import export
 from llama_exp.commands.arguments import Parser
 from llama_exp.commands.sources import Source, find, opened
 from llama_exp.errors import ConfigError, InputError, Problem
-from llama_exp.formats.adapter import Adapter, open_adapter
+from llama_exp.formats import open_adapter
+from llama_exp.formats.adapter import Adapter
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.quantized import dequantized, quantized
 from llama_exp.quantization import describe

@@ -23,7 +23,7 @@ from llama_exp import logs, reference
 from llama_exp.commands import merge, models
 from llama_exp.commands.arguments import Parser, positive
 from llama_exp.commands.export import DTYPES
-from llama_exp.formats.adapter import open_adapter
+from llama_exp.formats import open_adapter
 from llama_exp.formats.quantized import dequantized
 
 # Relative, by what the products are computed in; a wrong head, mask, order or epsilon is 0.01 and more.

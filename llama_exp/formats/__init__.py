@@ -1,7 +1,7 @@
 """Models on disk: KerasHub presets, Hugging Face checkpoints, GGUF files, adapters. Imports no framework.
 
-`open_checkpoint` reads whatever format a path has, `read_architecture` its configuration alone; `writing` makes a
-folder that appears whole or not at all.
+`open_checkpoint` reads whatever format a path has, `read_architecture` its configuration alone, `open_adapter` a LoRA
+adapter; `writing` makes a folder that appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +22,12 @@ from llama_exp.formats.drafts import new_draft, remove_stale
 from llama_exp.formats.json_file import inside, names_in, open_regular, read_json
 
 if TYPE_CHECKING:  # NumPy, which the check of a config does without; it reads files through `json_file`
+    from llama_exp.formats.adapter import Adapter
     from llama_exp.formats.checkpoint import Checkpoint
 
 CONFIG_FILE = "config.json"
 GGUF_MAGIC = b"GGUF"
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 FORMATS = "a KerasHub preset or Hugging Face checkpoint (a folder with config.json), or a .gguf file"
 # A folder with anything else in it is somebody's work and is never replaced.
 MODEL_FILES = (
@@ -71,6 +73,36 @@ def read_architecture(path: str | Path) -> dict:
         InputError: as `open_checkpoint`.
     """
     return _reader(Path(path)).read_architecture(Path(path))
+
+
+@contextlib.contextmanager
+def open_adapter(path: str | Path, config: Mapping) -> Iterator[Adapter]:
+    """An adapter on disk, checked against the model of `config` before any tensor is read.
+
+    Args:
+        path: a folder with `adapter_config.json` and `adapter_model.safetensors`, or a KerasHub `.lora.h5` file; the
+            content decides.
+        config: the model's constructor arguments, `architecture.CONFIG_KEYS`.
+
+    Raises:
+        InputError: neither of the two, damaged, uses what is not supported here, or made for another architecture.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        from llama_exp.formats import peft
+
+        reader = peft.open_adapter
+    else:
+        with open_regular(path) as file:
+            is_hdf5 = file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
+        if not is_hdf5:
+            action = "give a folder of PEFT's or a .lora.h5 file of KerasHub's"
+            raise _rejected(path, "this is no adapter", "a file that is not HDF5", action)
+        from llama_exp.formats import keras_lora
+
+        reader = keras_lora.open_adapter
+    with reader(path, config) as adapter:
+        yield adapter
 
 
 @contextlib.contextmanager

@@ -11,9 +11,8 @@ Shape letters: I inputs, O outputs of a linear layer, R rank of its adapter.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +20,8 @@ import numpy as np
 
 from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError, Problem
-from llama_exp.formats.json_file import NAMES_SHOWN, open_regular
+from llama_exp.formats.json_file import NAMES_SHOWN
 
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ACTION = "use a LoRA adapter that was made for this model, as this package, PEFT or KerasHub writes it"
 
 
@@ -64,54 +62,6 @@ class Adapter:
     def scale_of(self, path: str) -> float:
         """What multiplies A B of one linear layer."""
         return scale(self.ranks[path], self.alphas[path], self.use_rslora)
-
-
-@contextlib.contextmanager
-def open_adapter(path: str | Path, config: Mapping) -> Iterator[Adapter]:
-    """An adapter on disk, checked against the model of `config` before any tensor is read.
-
-    Args:
-        path: a folder with `adapter_config.json` and `adapter_model.safetensors`, or a KerasHub `.lora.h5` file; the
-            content decides.
-        config: the model's constructor arguments, `architecture.CONFIG_KEYS`.
-
-    Raises:
-        InputError: neither of the two, damaged, uses what is not supported here, or made for another architecture.
-    """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        from llama_exp.formats import peft
-
-        reader = peft.open_adapter
-    else:
-        with open_regular(path) as file:
-            is_hdf5 = file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
-        if not is_hdf5:
-            action = "give a folder of PEFT's or a .lora.h5 file of KerasHub's"
-            raise rejected(path, "this is no adapter", "a file that is not HDF5", action)
-        from llama_exp.formats import keras_lora
-
-        reader = keras_lora.open_adapter
-    with reader(path, config) as adapter:
-        yield adapter
-
-
-def read_adapter(path: str | Path, config: Mapping) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
-    """All of an adapter: the kernel of each linear layer named gains `scale * A @ B`.
-
-    Args:
-        path: as for `open_adapter`.
-        config: as for `open_adapter`.
-
-    Returns:
-        By path of the linear layer (`transformer_layer_0/self_attention/query`), in the model's order: A (I, R) and
-        B (R, O), float32, and the scale. R may differ from layer to layer.
-
-    Raises:
-        InputError: as `open_adapter`, or a value is not finite.
-    """
-    with open_adapter(path, config) as adapter:
-        return {name: (*adapter.read(name), adapter.scale_of(name)) for name in adapter.ranks}
 
 
 def check_fit(path: Path, found: Mapping[str, Mapping[str, tuple[int, ...]]], expected: Mapping) -> None:

@@ -8,10 +8,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 from tiny_configs import TINY_CONFIGS
+from whole_adapter import read_adapter
 
 from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError
-from llama_exp.formats.adapter import open_adapter, read_adapter
+from llama_exp.formats import open_adapter
 from llama_exp.formats.keras_lora import BLOCK, path_of
 
 CONFIG = TINY_CONFIGS["grouped_query"]  # 2 blocks, N=4, D=32, F=40, K=2, H=8

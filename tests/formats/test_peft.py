@@ -12,11 +12,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from whole_adapter import read_adapter
 
 from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError
-from llama_exp.formats import peft
-from llama_exp.formats.adapter import open_adapter, read_adapter
+from llama_exp.formats import open_adapter, peft
 from llama_exp.formats.peft_config import IRRELEVANT, REFUSED, USED, read_config
 
 SIZES = {
