@@ -6,6 +6,7 @@ import h5py
 import ml_dtypes
 import numpy as np
 import pytest
+from oracles import TOLERANCE
 from small_models import TOKENIZER, config, make, make_run, with_adapters
 
 from llama_exp import cli, formats, lora
@@ -144,8 +145,9 @@ def test_a_merged_qlora_run_computes_what_was_trained(quantization, words, tmp_p
     trained, merged, base = (
         np.asarray(one(batch)) for one in (model, found, LlamaCausalLM.from_preset(tmp_path / "base", dtype="float32"))
     )
-    np.testing.assert_allclose(merged, trained, rtol=0, atol=1e-5)
-    assert np.abs(merged - base).max() > 0.01  # the adapters say something
+    # Scales are applied to kernels here and to products there, so that float32 rounds in other places.
+    np.testing.assert_allclose(merged, trained, rtol=0, atol=TOLERANCE)
+    assert np.abs(merged - base).max() > 100 * TOLERANCE  # the adapters say something
 
 
 def keras_hub_adapter(path):
