@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracles import EXACT_TOLERANCE
+from oracles import EXACT_TOLERANCE, HF_NAMES
 
 from llama_exp.architecture import CONFIG_KEYS, count_parameters
 from llama_exp.check import check_arguments, to_dict
@@ -87,19 +87,7 @@ def test_the_yaml_states_the_files_architecture(path):
 
 
 def test_every_weight_is_transformers_to_the_bit(path, theirs):
-    names = {
-        "self_attention/query/kernel": "self_attn.q_proj",
-        "self_attention/key/kernel": "self_attn.k_proj",
-        "self_attention/value/kernel": "self_attn.v_proj",
-        "self_attention/attention_output/kernel": "self_attn.o_proj",
-        "feedforward_gate_dense/kernel": "mlp.gate_proj",
-        "feedforward_intermediate_dense/kernel": "mlp.up_proj",
-        "feedforward_output_dense/kernel": "mlp.down_proj",
-        "self_attention_layernorm/scale": "input_layernorm",
-        "feedforward_layernorm/scale": "post_attention_layernorm",
-        "embeddings": "embed_tokens",
-        "scale": "norm",
-    }
+    names = {**HF_NAMES, "embeddings": "embed_tokens", "scale": "norm"}
     state = theirs.model.state_dict()
     with open_checkpoint(path) as checkpoint:
         assert sum(tensor.read(None).size for tensor in checkpoint.tensors.values()) == PARAMETERS

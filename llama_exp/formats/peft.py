@@ -22,6 +22,7 @@ from llama_exp.architecture import linear_shapes
 from llama_exp.formats import safetensors_file
 from llama_exp.formats.adapter import Adapter, check_fit, listed, rejected, require_layers
 from llama_exp.formats.checkpoint import Tensor
+from llama_exp.formats.hugging_face import BLOCK_NAMES
 from llama_exp.formats.json_file import inside, parse_json
 from llama_exp.formats.peft_config import PeftConfig, read_config
 
@@ -31,15 +32,8 @@ PICKLE_FILE = "adapter_model.bin"
 METADATA_KEY = "llama_exp"
 BASE_KEYS = {"digest", "variable_dtype"}
 PREFIX = "base_model.model."
-PEFT_NAMES = {
-    "self_attention/query": "self_attn.q_proj",
-    "self_attention/key": "self_attn.k_proj",
-    "self_attention/value": "self_attn.v_proj",
-    "self_attention/attention_output": "self_attn.o_proj",
-    "feedforward_gate_dense": "mlp.gate_proj",
-    "feedforward_intermediate_dense": "mlp.up_proj",
-    "feedforward_output_dense": "mlp.down_proj",
-}
+# PEFT calls the layers as transformers does.
+PEFT_NAMES = {path.removesuffix("/kernel"): name for path, name in BLOCK_NAMES.items() if path.endswith("/kernel")}
 OUR_NAMES = {peft: ours for ours, peft in PEFT_NAMES.items()}
 KEY = re.compile(r"base_model\.model\.model\.layers\.(0|[1-9]\d{0,8})\.(\w+\.\w+)\.lora_(A|B)\.weight")
 

@@ -4,6 +4,7 @@ import json
 import struct
 
 import numpy as np
+from oracles import HF_NAMES
 
 from llama_exp.architecture import variable_shapes
 
@@ -21,17 +22,6 @@ CONFIG = {
     "rope_theta": 10000.0,
     "rope_scaling": None,
     "tie_word_embeddings": False,
-}
-NAMES = {
-    "self_attention_layernorm/scale": "input_layernorm",
-    "feedforward_layernorm/scale": "post_attention_layernorm",
-    "self_attention/query/kernel": "self_attn.q_proj",
-    "self_attention/key/kernel": "self_attn.k_proj",
-    "self_attention/value/kernel": "self_attn.v_proj",
-    "self_attention/attention_output/kernel": "self_attn.o_proj",
-    "feedforward_gate_dense/kernel": "mlp.gate_proj",
-    "feedforward_intermediate_dense/kernel": "mlp.up_proj",
-    "feedforward_output_dense/kernel": "mlp.down_proj",
 }
 
 
@@ -78,7 +68,7 @@ def in_our_order(tensors, config):
         elif path == "sequence_output_layernorm/scale":
             ours[path] = tensors["model.norm.weight"]
         else:
-            ours[path] = tensors[f"model.layers.{block.rpartition('_')[2]}.{NAMES[rest]}.weight"].T
+            ours[path] = tensors[f"model.layers.{block.rpartition('_')[2]}.{HF_NAMES[rest]}.weight"].T
     return ours
 
 
