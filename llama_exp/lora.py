@@ -7,65 +7,26 @@ target `Linear`, train what is trainable. What the variables look like around `e
                                              .../query/adapter/lora_a  (I, 8)  trainable
                                              .../query/adapter/lora_b  (8, O)  trainable
 
-Importing this module imports no framework: `target_problems` and `matching_paths` also serve the check of a config.
+DoRA (Liu et al. 2024, arXiv:2402.09353) adds `.../query/adapter/lora_magnitude` (O,), trainable, and what is known of
+the kernel. Importing this module imports no framework.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import logging
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_exp.errors import InputError, Problem
+from llama_exp.lora_targets import matching_paths, pattern_problems, shortest_targets, target_problems, values_by_path
 
 if TYPE_CHECKING:  # NumPy, which the check of a config does without
     from llama_exp.formats.adapter import Adapter
 
-ATTENTION = ("query", "key", "value", "attention_output")
-MLP = ("feedforward_gate_dense", "feedforward_intermediate_dense", "feedforward_output_dense")
-GROUPS = {"attention": ATTENTION, "mlp": MLP, "all-linear": (*ATTENTION, *MLP)}
-
 logger = logging.getLogger(__name__)
-
-
-def matching_paths(targets: Sequence[str], paths: Sequence[str]) -> list[str]:
-    """The `paths` that at least one of `targets` means, in the order of `paths`.
-
-    A target is a group (`attention`, `mlp`, `all-linear`), the name of a layer (`query`), or a regular expression
-    that matches a whole path (`transformer_layer_[01]/self_attention/.*`).
-    """
-    return [path for path in paths if any(_means(target, path) for target in targets)]
-
-
-def _means(target: str, path: str) -> bool:
-    name = path.rpartition("/")[2]
-    if target in GROUPS:
-        return name in GROUPS[target]
-    try:
-        return target == name or re.fullmatch(target, path) is not None
-    except re.error:
-        return False
-
-
-def target_problems(targets: Sequence[str], paths: Sequence[str]) -> list[Problem]:
-    """What is wrong with `targets` for a model whose linear layers have these `paths`; empty if nothing is."""
-    names = [*GROUPS["all-linear"], *GROUPS]
-    choices = f"allowed: {', '.join(names)}, or a regular expression for whole paths such as {paths[0]}"
-    if not targets:
-        return [Problem("no layer to adapt", "lora.targets", "[]", choices)]
-    problems = []
-    for target in targets:
-        if any(_means(target, path) for path in paths):
-            continue
-        nearest = difflib.get_close_matches(target, [*names, *paths], n=1, cutoff=0.0)
-        action = f"did you mean {nearest[0]}? {choices}" if nearest else choices
-        problems.append(Problem("a target matches no linear layer", "lora.targets", target, action))
-    return problems
 
 
 def enable(
@@ -75,61 +36,83 @@ def enable(
     dropout: float = 0.0,
     use_rslora: bool = False,
     targets: Sequence[str] = ("query", "value"),
+    rank_pattern: Mapping[str, int] | None = None,
+    alpha_pattern: Mapping[str, float] | None = None,
+    use_dora: bool = False,
 ) -> None:
     """Freezes `backbone` and adds trainable adapters; afterwards they are its only trainable variables.
 
     Args:
         backbone: a `LlamaBackbone` without adapters.
         rank: R, at least 1.
-        alpha: numerator of the scale; None: `rank`, for a scale of 1.
+        alpha: numerator of the scale; None: the layer's rank, for a scale of 1.
         dropout: probability in [0, 1), on the adapters' input, in training.
         use_rslora: divide alpha by sqrt(rank) instead of rank.
-        targets: see `matching_paths`.
+        targets: see `lora_targets.matching_paths`.
+        rank_pattern: target -> rank of the layers it means, where that is another than `rank`.
+        alpha_pattern: target -> alpha, likewise.
+        use_dora: a trainable magnitude for every output; see `models.dora_adapter`.
 
     Raises:
-        ValueError: an impossible argument, a target that matches nothing, or adapters that are already there.
+        ValueError: an impossible argument, a target or pattern that matches nothing, or adapters that are there.
     """
     from llama_exp.formats.adapter import scale
 
-    alpha = rank if alpha is None else alpha
-    linears = backbone.linear_layers()
-    _check_arguments(linears, rank, alpha, dropout)
-    problems = target_problems(targets, list(linears))
+    rank_pattern, alpha_pattern = rank_pattern or {}, alpha_pattern or {}
+    linears = list(backbone.linear_layers())
+    _check_arguments(backbone, [rank, *rank_pattern.values()], [alpha, *alpha_pattern.values()], dropout)
+    problems = target_problems(targets, linears)
+    problems += pattern_problems("rank_pattern", rank_pattern, targets, linears)
+    problems += pattern_problems("alpha_pattern", alpha_pattern, targets, linears)
     if problems:
         raise ValueError("\n".join(str(problem) for problem in problems))
-    paths = matching_paths(targets, list(linears))
-    one_scale = scale(rank, alpha, use_rslora)
-    _attach(backbone, {path: (rank, one_scale) for path in paths}, dropout)
-    backbone.lora_arguments = {"rank": rank, "alpha": alpha, "dropout": dropout, "use_rslora": use_rslora}
+    ranks = values_by_path(rank_pattern, matching_paths(targets, linears), rank)
+    alphas = values_by_path(alpha_pattern, list(ranks), alpha)
+    alphas = {path: ranks[path] if own is None else own for path, own in alphas.items()}
+    scales = {path: scale(ranks[path], alphas[path], use_rslora) for path in ranks}
+    _attach(backbone, ranks, scales, dropout, use_dora)
+    backbone.lora_arguments = _arguments(rank, rank if alpha is None else alpha, alphas, dropout, use_rslora, use_dora)
 
 
-def _check_arguments(linears, rank, alpha, dropout):
-    if any(linear.adapter is not None for linear in linears.values()):
+def _check_arguments(backbone, ranks, alphas, dropout):
+    if adapters(backbone):
         raise ValueError("The backbone has adapters already. Merge them first, or start from a new backbone.")
-    if not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"rank={rank!r} must be a whole number of at least 1.")
-    if not alpha > 0:
-        raise ValueError(f"alpha={alpha!r} must be greater than 0.")
+    for rank in ranks:
+        if not isinstance(rank, int) or rank < 1:
+            raise ValueError(f"rank={rank!r} must be a whole number of at least 1.")
+    for alpha in alphas:
+        if alpha is not None and not alpha > 0:
+            raise ValueError(f"alpha={alpha!r} must be greater than 0.")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout!r} must be a probability in [0, 1).")
 
 
-def _attach(backbone, ranks_and_scales: Mapping[str, tuple[int, float]], dropout: float):
+def _arguments(rank, alpha, alphas: Mapping[str, float], dropout, use_rslora, use_dora) -> dict:
+    """What `save_adapter` writes about all adapters at once."""
+    arguments = {"rank": rank, "alpha": alpha, "dropout": dropout, "use_rslora": use_rslora, "use_dora": use_dora}
+    alpha_pattern = {path: own for path, own in alphas.items() if own != alpha}
+    return arguments | ({"alpha_pattern": alpha_pattern} if alpha_pattern else {})
+
+
+def _attach(backbone, ranks: Mapping[str, int], scales: Mapping[str, float], dropout: float, use_dora: bool):
     import keras
 
+    from llama_exp.models.dora_adapter import DoraAdapter
     from llama_exp.models.lora_adapter import POLICY_OF_COMPUTE_DTYPE, LoraAdapter
 
     for variable in backbone.weights:
         variable.trainable = False
-    linears = backbone.linear_layers()
-    for path, (rank, one_scale) in ranks_and_scales.items():
+    linears, kind = backbone.linear_layers(), DoraAdapter if use_dora else LoraAdapter
+    for path, rank in ranks.items():
         linear = linears[path]
         policy = POLICY_OF_COMPUTE_DTYPE[linear.compute_dtype]
-        adapter = LoraAdapter(rank, linear.output_dim, one_scale, dropout, dtype=policy, name="adapter")
+        adapter = kind(rank, linear.output_dim, scales[path], dropout, dtype=policy, name="adapter")
         with contextlib.ExitStack() as scopes:
             for part in path.split("/"):
                 scopes.enter_context(keras.name_scope(part))
             adapter.build((None, linear.input_dim))
+        if use_dora:
+            adapter.measure(linear.float_kernel())
         linear.attach(adapter)
     if dropout > 0 and backbone.seed_generator is None:
         backbone._tracker.unlock()  # Keras locks a model when it is quantized
@@ -143,30 +126,35 @@ def adapters(backbone) -> dict:
 
 
 def adapter_variables(backbone) -> dict:
-    """The adapters' variables by path, `.../adapter/lora_a` and `.../adapter/lora_b`."""
-    return {v.path: v for adapter in adapters(backbone).values() for v in (adapter.lora_a, adapter.lora_b)}
+    """What trains of the adapters, by path: `.../adapter/lora_a`, `lora_b` and, with DoRA, `lora_magnitude`."""
+    return {v.path: v for adapter in adapters(backbone).values() for v in adapter.variables_by_name().values()}
 
 
 def merge(backbone) -> None:
-    """Adds s A B to each adapted kernel and drops the adapters: the same function, as a plain trainable backbone.
+    """Puts each adapter into its kernel and drops it: the same function, as a plain trainable backbone.
 
-    A quantized base becomes a floating-point one, embeddings included: integers cannot hold the sum. Where it rounded
-    activations, that rounding is gone.
+        W + s A B, with DoRA m / ||W + s A B|| * (W + s A B)
+
+    A quantized base becomes a floating-point one, embeddings included: its small types cannot hold the sum. Where it
+    rounded activations, that rounding is gone.
 
     Numerics: the sum in float32, rounded once to the kernel's dtype.
     """
     from keras import ops
 
-    linears = backbone.linear_layers()
+    from llama_exp.formats.adapter import merged
+
+    linears, found = backbone.linear_layers(), adapters(backbone)
+    matrices = {path: (adapter.matrices(), adapter.scale) for path, adapter in found.items()}
     if backbone.quantization is not None:
         from llama_exp import quantization  # NumPy must not be imported with this module, which checks configs too
 
-        deltas = {f"{path}/kernel": adapter.delta for path, adapter in adapters(backbone).items()}
-        quantization.dequantize(backbone, deltas)
+        changes = {f"{path}/kernel": lambda kernel, own=own: merged(kernel, *own) for path, own in matrices.items()}
+        quantization.dequantize(backbone, changes)
         return
-    for path, adapter in adapters(backbone).items():
+    for path, own in matrices.items():
         kernel = linears[path].kernel
-        kernel.assign(ops.cast(ops.cast(kernel.value, "float32") + adapter.delta(), kernel.dtype))
+        kernel.assign(ops.cast(merged(ops.convert_to_numpy(linears[path].float_kernel()), *own), kernel.dtype))
         linears[path].attach(None)
     for variable in backbone.weights:
         variable.trainable = True
@@ -177,7 +165,7 @@ def base_digest(backbone) -> str:
     """The digest (see `weights_digest`) of every variable that is not an adapter's."""
     from llama_exp.models.digest import weights_digest
 
-    own = set(adapter_variables(backbone))
+    own = {variable.path for adapter in adapters(backbone).values() for variable in adapter.weights}
     return weights_digest(variable for variable in backbone.weights if variable.path not in own)
 
 
@@ -193,17 +181,12 @@ def save_adapter(backbone, folder: str | Path) -> str:
         ValueError: the backbone has no adapters.
         StorageError: the folder cannot be written; files that were there are intact.
     """
-    from keras import ops
-
     from llama_exp.formats import peft
 
     found = adapters(backbone)
     if not found:
         raise ValueError("The backbone has no adapters to save. Call enable_lora first.")
-    matrices = {
-        path: (ops.convert_to_numpy(adapter.lora_a.value), ops.convert_to_numpy(adapter.lora_b.value))
-        for path, adapter in found.items()
-    }
+    matrices = {path: adapter.matrices() for path, adapter in found.items()}
     base = {"digest": base_digest(backbone), "variable_dtype": _stored_dtype(backbone)}
     peft.write(Path(folder), matrices, list(backbone.linear_layers()), backbone.lora_arguments, base)
     return base["digest"]
@@ -239,19 +222,13 @@ def other_layers(adapter: Adapter, paths: Iterable[str], linear_paths: list[str]
         return
     missing = [f"not adapted: {path}" for path in adapter.ranks if path not in wanted]
     missing += [f"not in the file: {path}" for path in paths if path not in own]
-    targets = ",".join(_targets(list(adapter.ranks), linear_paths))
+    targets = ",".join(shortest_targets(list(adapter.ranks), linear_paths))
     yield Problem(
         f"the adapter in {adapter.path} has {len(own)} layers, the model adapts {len(wanted)}",
         "lora.targets",
         listed(missing),
         f"set lora.targets=[{targets}]",
     )
-
-
-def _targets(paths: list[str], linear_paths: list[str]) -> list[str]:
-    """Names of layers where they mean exactly `paths`, whole paths otherwise."""
-    names = list(dict.fromkeys(path.rpartition("/")[2] for path in paths))
-    return names if set(matching_paths(names, linear_paths)) == set(paths) else paths
 
 
 def load(backbone, adapter: Adapter, dropout: float) -> None:
@@ -265,24 +242,24 @@ def load(backbone, adapter: Adapter, dropout: float) -> None:
     _check_base(backbone, adapter.path, adapter.base)
     matrices = {path: adapter.read(path) for path in adapter.ranks}
     if not present:
-        _attach(backbone, {path: (rank, adapter.scale_of(path)) for path, rank in adapter.ranks.items()}, dropout)
-        backbone.lora_arguments = _arguments(adapter, dropout)
+        scales = {path: adapter.scale_of(path) for path in adapter.ranks}
+        _attach(backbone, adapter.ranks, scales, dropout, adapter.use_dora)
+        stated = (adapter.rank, adapter.alpha, adapter.alphas, dropout, adapter.use_rslora, adapter.use_dora)
+        backbone.lora_arguments = _arguments(*stated)
     for path, layer in adapters(backbone).items():
-        layer.lora_a.assign(matrices[path][0])
-        layer.lora_b.assign(matrices[path][1])
-
-
-def _arguments(adapter: Adapter, dropout: float) -> dict:
-    """What `save_adapter` writes about all adapters at once."""
-    arguments = {"rank": adapter.rank, "alpha": adapter.alpha, "dropout": dropout, "use_rslora": adapter.use_rslora}
-    alpha_pattern = {path: alpha for path, alpha in adapter.alphas.items() if alpha != adapter.alpha}
-    return arguments | ({"alpha_pattern": alpha_pattern} if alpha_pattern else {})
+        layer.assign(matrices[path])
 
 
 def _require_same_adapters(adapter: Adapter, present: Mapping, linear_paths: list[str]) -> None:
     from llama_exp.formats.adapter import listed
 
     problems = list(other_layers(adapter, present, linear_paths))
+    use_dora = any("magnitude_O" in layer.variables_by_name() for layer in present.values())
+    if use_dora != adapter.use_dora:
+        names = {True: "DoRA (use_dora)", False: "LoRA"}
+        action = "give the model adapters of the same kind, or none: load_adapter creates what the file has"
+        found = f"{names[adapter.use_dora]} (model: {names[use_dora]})"
+        problems.append(Problem("the adapters are of another kind than the model's", str(adapter.path), found, action))
     wanted = {path: (layer.rank, layer.scale) for path, layer in present.items()}
     offered = {path: (rank, adapter.scale_of(path)) for path, rank in adapter.ranks.items()}
     differing = [path for path in offered if wanted.get(path, offered[path]) != offered[path]]

@@ -3,8 +3,8 @@
     section, file headers --open_source--> Adapter --start--> backbone with these adapters
                                               `----ranks----> size of the run, before Keras is imported
 
-The section states rank, alpha, use_rslora and targets as without a source, and the file must say the same: a run does
-what its config says, or does not start. Importing this module imports no framework.
+The section states ranks, alphas, use_rslora, use_dora and targets as without a source, and the file must say the same:
+a run does what its config says, or does not start. Importing this module imports no framework.
 """
 
 from __future__ import annotations
@@ -12,47 +12,39 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llama_exp import lora as low_rank
 from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError, Problem
 from llama_exp.formats import open_adapter
-from llama_exp.formats.adapter import Adapter
+from llama_exp.formats.adapter import Adapter, listed
 from llama_exp.formats.json_file import open_regular
 from llama_exp.formats.peft import WEIGHTS_FILE
+from llama_exp.lora_targets import matching_paths, shortest_pattern, values_by_path
 
 
-def start(
-    backbone,
-    rank: int,
-    alpha: float,
-    dropout: float,
-    use_rslora: bool,
-    targets: Sequence[str],
-    source: str | None = None,
-) -> None:
-    """Gives `backbone` the adapters of a `lora` section: fresh ones, or those of `source`, to train them further.
+def start(backbone, lora: Mapping) -> None:
+    """Gives `backbone` the adapters of a `lora` section: fresh ones, or those of its `source`, to train them further.
 
     Raises:
-        InputError: as `lora.load_adapter`, or the file states other values than the arguments, except for `dropout`.
+        InputError: as `lora.load_adapter`, or the file states other values than the section, except for `dropout`.
         ValueError: as `lora.enable`.
     """
-    if source is None:
-        low_rank.enable(backbone, rank, alpha, dropout, use_rslora, targets)
+    arguments = {key: value for key, value in lora.items() if key != "source"}
+    if lora["source"] is None:
+        low_rank.enable(backbone, **arguments)
         return
-    section = {"rank": rank, "alpha": alpha, "use_rslora": use_rslora, "targets": targets, "source": source}
-    with open_source(section, backbone.get_config()) as adapter:
-        low_rank.load(backbone, adapter, dropout)
+    with open_source(lora, backbone.get_config()) as adapter:
+        low_rank.load(backbone, adapter, lora["dropout"])
 
 
 @contextlib.contextmanager
 def open_source(lora: Mapping, config: Mapping) -> Iterator[Adapter]:
     """The adapter that a `lora` section goes on from, as soon as it is known to say the same as the section.
 
-    A file whose ranks differ from layer to layer agrees if its one stated rank does: `r` of PEFT, beside which
-    `rank_pattern` is the file's own; `rank` of KerasHub, which our adapters hold once per head. A file of KerasHub's
+    For a file of KerasHub's, the section states the file's one rank, which our adapters hold once per head. Such a file
     has a scale of 1, so that alpha must be the rank.
 
     Args:
@@ -70,8 +62,9 @@ def open_source(lora: Mapping, config: Mapping) -> Iterator[Adapter]:
 
 def ranks(lora: Mapping, config: Mapping) -> dict[str, int]:
     """The rank of every layer that a `lora` section adapts, by path; read from the headers of its `source`, if any."""
-    if lora.get("source") is None:
-        return dict.fromkeys(low_rank.matching_paths(lora["targets"], list(linear_shapes(config))), lora["rank"])
+    if lora["source"] is None:
+        paths = matching_paths(lora["targets"], list(linear_shapes(config)))
+        return values_by_path(lora["rank_pattern"], paths, lora["rank"])
     with open_source(lora, config) as adapter:
         return adapter.ranks
 
@@ -115,11 +108,25 @@ def require_unchanged(source: str, recorded: Mapping | None) -> None:
 
 
 def _disagreements(adapter: Adapter, lora: Mapping, linear_paths: list[str]) -> Iterator[Problem]:
-    note = "; KerasHub's files have a scale of 1, so alpha is the rank" if adapter.format == "keras_hub" else ""
-    for key in ("rank", "alpha", "use_rslora"):
+    one_rank = adapter.format == "keras_hub"
+    note = "; KerasHub's files have a scale of 1, so alpha is the rank" if one_rank else ""
+    for key in ("rank", "alpha", "use_rslora", "use_dora"):
         value = getattr(adapter, key)
         if lora[key] != value:
             what = f"the adapter in {adapter.path} has another value{note if key == 'alpha' else ''}"
             found = f"{json.dumps(lora[key])} (adapter: {json.dumps(value)})"
             yield Problem(what, f"lora.{key}", found, f"set lora.{key}={json.dumps(value)}, or lora.source=null")
-    yield from low_rank.other_layers(adapter, low_rank.matching_paths(lora["targets"], linear_paths), linear_paths)
+    yield from low_rank.other_layers(adapter, matching_paths(lora["targets"], linear_paths), linear_paths)
+    for key, values in (("rank", adapter.ranks), ("alpha", adapter.alphas)):
+        values = dict.fromkeys(values, getattr(adapter, key)) if one_rank else values
+        yield from _other_pattern(adapter, f"{key}_pattern", values, getattr(adapter, key), lora)
+
+
+def _other_pattern(adapter: Adapter, key: str, values: Mapping, stated: float, lora: Mapping) -> Iterator[Problem]:
+    """The problem of a pattern that gives a layer of the file another value than the file does."""
+    wanted = values_by_path(lora[key], list(values), stated)
+    differing = [f"{path}: {wanted[path]} (adapter: {own})" for path, own in values.items() if wanted[path] != own]
+    if differing:
+        pattern = ", ".join(f"{target}: {own}" for target, own in shortest_pattern(values, stated).items())
+        action = f"set lora.{key}={{{pattern}}}, or lora.source=null"
+        yield Problem(f"the adapter in {adapter.path} has others", f"lora.{key}", listed(differing), action)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from llama_exp import lora_source
 from llama_exp import quantization as integer_weights
-from llama_exp.architecture import linear_shapes
+from llama_exp.architecture import Quantization, linear_shapes
+from llama_exp.errors import ConfigError, Problem
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +25,13 @@ def build(
     preset_dir: Path | None,
     quantization: Mapping,
     lora: Mapping,
-    remat: bool,
+    remat: str,
     seed: int,
 ):
     """A backbone, ready to train: built, then loaded, then quantized, then given adapters.
 
-    The order matters: integers stand for the loaded weights; adapters freeze what is there, and they are never part of
-    a preset, so loading must not see them. A preset's weights are quantized while they are read.
+    The order matters: quantized weights stand for the loaded ones; adapters freeze what is there, and they are never
+    part of a preset, so loading must not see them. A preset's weights are quantized while they are read.
 
     Args:
         backbone_factory: called with `dtype=`, returns the `LlamaBackbone` of the config's `model` section.
@@ -38,12 +39,12 @@ def build(
         preset_dir: local preset folder to take the weights from; None: they stay random.
         quantization: the `quantization` section; a quantized preset decides where its `mode` is none.
         lora: the `lora` section; `rank` 0 means no adapters, `source` an adapter to go on from.
-        remat: recompute each block in the backward pass.
+        remat: what the backward pass computes again: none, attention or block.
         seed: of the random weights and the adapters, and of dropout.
 
     Raises:
         InputError: the preset's weights do not fit the model, or are quantized in another way than the section says.
-        ConfigError: quantized weights without adapters.
+        ConfigError: nothing would train; quantized weights without adapters.
         ValueError: an argument of the model or of `lora` is impossible.
     """
     import keras
@@ -53,10 +54,9 @@ def build(
     keras.utils.set_random_seed(seed)
     dtype = precision.policy(policy)
     if preset_dir is None:
-        integer_weights.require_trainable(integer_weights.of_section(quantization), lora["rank"])
-        backbone = backbone_factory(dtype=dtype)
-        if quantization["mode"] != "none":
-            backbone.quantize(**quantization)
+        stored = integer_weights.of_section(quantization)
+        integer_weights.require_trainable(stored, lora["rank"])
+        backbone = backbone_factory(dtype=dtype) if stored is None else _random(backbone_factory, dtype, stored, seed)
     else:
         from llama_exp.formats import open_checkpoint
         from llama_exp.models import weights
@@ -69,9 +69,27 @@ def build(
             dtype = serialized(dtype, stored, checkpoint.config)
             backbone = weights.filled(functools.partial(backbone_factory, dtype=dtype), checkpoint)
     if lora["rank"] > 0:
-        lora_source.start(backbone, **lora)
+        lora_source.start(backbone, lora)
     backbone.remat = remat
+    _require_trainable(backbone)
     return backbone
+
+
+def _require_trainable(backbone) -> None:
+    if not backbone.trainable_variables:
+        action = "have the class that model._target_ names build it with trainable=True; lora.rank=8 then freezes it"
+        raise ConfigError(Problem("nothing would train", "model", "0 trainable parameters", action))
+
+
+def _random(backbone_factory: Callable, dtype, quantization: Quantization, seed: int):
+    """A backbone with random integer weights, which were never all there in floating point."""
+    from llama_exp.models import weights
+    from llama_exp.models.policy import serialized
+    from llama_exp.models.random_weights import random_checkpoint
+
+    config = weights.build(functools.partial(backbone_factory, dtype=dtype)).get_config()
+    dtype = serialized(dtype, quantization, config)
+    return weights.filled(functools.partial(backbone_factory, dtype=dtype), random_checkpoint(config, seed))
 
 
 def count_lora_parameters(model: Mapping, lora: Mapping) -> int:
@@ -80,7 +98,13 @@ def count_lora_parameters(model: Mapping, lora: Mapping) -> int:
     Raises:
         InputError: the section's `source` is no adapter, does not fit the model, or disagrees with the section.
     """
+    return sum(count_lora_matrices_and_magnitudes(model, lora))
+
+
+def count_lora_matrices_and_magnitudes(model: Mapping, lora: Mapping) -> tuple[int, int]:
+    """The same in two: numbers of A and B, and numbers of DoRA's magnitudes."""
     if lora["rank"] == 0:
-        return 0
-    shapes = linear_shapes(model)
-    return sum(rank * sum(shapes[path]) for path, rank in lora_source.ranks(lora, model).items())
+        return 0, 0
+    shapes, ranks = linear_shapes(model), lora_source.ranks(lora, model)
+    magnitudes = sum(shapes[path][1] for path in ranks) if lora["use_dora"] else 0
+    return sum(rank * sum(shapes[path]) for path, rank in ranks.items()), magnitudes

@@ -45,8 +45,8 @@ def cross_entropy(hidden_BSD, kernel, labels_BS, loss_mask_BS, *, chunk_tokens: 
     kernel = ops.cast(kernel, hidden_BSD.dtype)
 
     def add(loss, chunk):
-        losses_C, _ = _losses(chunk, kernel, vocabulary_axis)
-        return loss + ops.sum(losses_C), None
+        hidden_CD, labels_C, weights_C = chunk
+        return loss + _chunk_loss(_logits(hidden_CD, kernel, vocabulary_axis), labels_C, weights_C), None
 
     loss, _ = backend.scan(add, ops.zeros((), dtype="float32"), chunks)
     return loss, ops.sum(ops.cast(loss_mask_BS, "float32"))
@@ -70,12 +70,13 @@ def differentiable_cross_entropy(
         gradient_kernel = ops.cast(kernel_FULL, gradient_dtype)
 
         def add(carry, chunk):
-            losses_C, dlogits_CV = _losses(chunk, kernel, vocabulary_axis)
-            dlogits_CV = ops.cast(dlogits_CV, gradient_dtype)
+            hidden_CD, labels_C, weights_C = chunk
+            logits_CV = _logits(hidden_CD, kernel, vocabulary_axis)
+            loss, dlogits_CV = _chunk_loss_and_gradient(logits_CV, labels_C, weights_C, gradient_dtype)
             dhidden_CD = ops.einsum("cv,vd->cd" if vocabulary_axis == 0 else "cv,dv->cd", dlogits_CV, gradient_kernel)
-            carry = {**carry, "loss": carry["loss"] + ops.sum(losses_C)}
+            carry = {**carry, "loss": carry["loss"] + loss}
             if kernel_trains:
-                h_CD = ops.cast(chunk[0], gradient_dtype)
+                h_CD = ops.cast(hidden_CD, gradient_dtype)
                 equation = "cv,cd->vd" if vocabulary_axis == 0 else "cv,cd->dv"
                 carry["dkernel"] += ops.cast(ops.einsum(equation, dlogits_CV, h_CD), "float32")
             return carry, dhidden_CD
@@ -106,17 +107,40 @@ def differentiable_cross_entropy(
     return loss, ops.sum(ops.cast(loss_mask_BS, "float32"))
 
 
-def _losses(chunk, kernel, vocabulary_axis: int):
-    """Weighted losses (C,) and their gradient with respect to the logits (C, V), both float32."""
-    hidden_CD, labels_C, weights_C = chunk
-    logits_CV = ops.einsum("cd,vd->cv" if vocabulary_axis == 0 else "cd,dv->cv", hidden_CD, kernel)
-    counted_C = weights_C > 0
-    losses_C, dlogits_CV = backend.softmax_cross_entropy(
-        ops.cast(logits_CV, "float32"), ops.where(counted_C, labels_C, 0)
-    )
+def _logits(hidden_CD, kernel, vocabulary_axis: int):
+    return ops.einsum("cd,vd->cv" if vocabulary_axis == 0 else "cd,dv->cv", hidden_CD, kernel)
+
+
+@backend.fused
+def _chunk_loss(logits_CV, labels_C, weights_C):
+    """Sum of the weighted losses, a float32 scalar."""
+    shifted_CV, log_sum_C = _shifted_logits(logits_CV)
+    return _weighted_sum(shifted_CV, log_sum_C, labels_C, weights_C)
+
+
+@backend.fused
+def _chunk_loss_and_gradient(logits_CV, labels_C, weights_C, dtype):
+    """As `_chunk_loss`, and the gradient with respect to the logits (C, V): (softmax - onehot) * weight in `dtype`."""
+    shifted_CV, log_sum_C = _shifted_logits(logits_CV)
+    is_label_CV = ops.arange(logits_CV.shape[1], dtype="int32")[None, :] == labels_C[:, None]
+    dlogits_CV = (ops.exp(shifted_CV - log_sum_C[:, None]) - ops.cast(is_label_CV, "float32")) * weights_C[:, None]
     # A product with 0 would keep a NaN of a position that does not count.
-    losses_C = ops.where(counted_C, losses_C * weights_C, 0.0)
-    return losses_C, ops.where(counted_C[:, None], dlogits_CV * weights_C[:, None], 0.0)
+    dlogits_CV = ops.cast(ops.where(weights_C[:, None] > 0, dlogits_CV, 0.0), dtype)
+    return _weighted_sum(shifted_CV, log_sum_C, labels_C, weights_C), dlogits_CV
+
+
+def _shifted_logits(logits_CV):
+    """Logits less their maximum (C, V), and the logarithm of the sum of their exponentials (C,), float32."""
+    logits_CV = ops.cast(logits_CV, "float32")
+    shifted_CV = logits_CV - ops.max(logits_CV, axis=-1, keepdims=True)
+    return shifted_CV, ops.log(ops.sum(ops.exp(shifted_CV), axis=-1))
+
+
+def _weighted_sum(shifted_CV, log_sum_C, labels_C, weights_C):
+    counted_C = weights_C > 0
+    labels_C1 = ops.where(counted_C, labels_C, 0)[:, None]  # the label of a position that does not count may be any
+    losses_C = log_sum_C - ops.take_along_axis(shifted_CV, labels_C1, axis=1)[:, 0]
+    return ops.sum(ops.where(counted_C, losses_C * weights_C, 0.0))
 
 
 def _chunks(hidden_BSD, labels_BS, loss_mask_BS, chunk_tokens: int):

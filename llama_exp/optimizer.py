@@ -15,13 +15,16 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from llama_exp import backend
+
 
 @keras.saving.register_keras_serializable(package="llama_exp")
 class AdamW(keras.optimizers.AdamW):
     """Keras' AdamW with decay on matrices only, and float32 state and arithmetic for every variable.
 
-    Why: in bfloat16, Keras' own update computes 1 - 0.999**u as 0 and never moves a weight, and a second moment
-    that changes by less than 2**-8 of itself stands still. float32 variables get Keras' own update.
+    Why float32: in bfloat16, Keras' own update computes 1 - 0.999**u as 0 and never moves a weight, and a second moment
+    that changes by less than 2**-8 of itself stands still. Clipping, decay and the update of a variable are one pass
+    over it; each by itself would read and write the whole model.
     """
 
     def build(self, variables):
@@ -39,17 +42,57 @@ class AdamW(keras.optimizers.AdamW):
             name=f"{reference_variable.path.replace('/', '_')}_{name}",
         )
 
+    def _clip_gradients(self, gradients):
+        """Keeps the factor that clips; `update_step` applies it."""
+        self._clip_factor = ops.ones((), dtype="float32")
+        if self.global_clipnorm is not None and self.global_clipnorm > 0:
+            norm = ops.sqrt(sum(sum_of_squares(gradient) for gradient in gradients))
+            self._clip_factor = self.global_clipnorm / ops.maximum(norm, self.global_clipnorm)
+        return gradients
+
+    def _apply_weight_decay(self, variables):
+        """Nothing: `update_step` does it."""
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        """Updates every variable. What they share is computed once: traced again for each it delays the first step."""
+        learning_rate, update = ops.cast(learning_rate, "float32"), ops.cast(self.iterations + 1, "float32")
+        correction = ops.sqrt(1.0 - ops.power(self.beta_2, update)) / (1.0 - ops.power(self.beta_1, update))
+        self._step_size, self._decay = learning_rate * correction, learning_rate * self.weight_decay
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+
     def update_step(self, gradient, variable, learning_rate):
         """One update of one variable; the formula of the module."""
-        gradient = ops.cast(gradient, "float32")
-        update = ops.cast(self.iterations + 1, "float32")
-        correction = ops.sqrt(1.0 - ops.power(self.beta_2, update)) / (1.0 - ops.power(self.beta_1, update))
+        del learning_rate  # the two factors have it
         index = self._get_variable_index(variable)
         m, v = self._momentums[index], self._velocities[index]
-        self.assign_add(m, (gradient - m) * (1.0 - self.beta_1))
-        self.assign_add(v, (ops.square(gradient) - v) * (1.0 - self.beta_2))
-        change = m * (ops.cast(learning_rate, "float32") * correction) / (ops.sqrt(v) + self.epsilon)
-        self.assign(variable, ops.cast(ops.cast(variable, "float32") - change, variable.dtype))
+        values = _updated(
+            *(ops.convert_to_tensor(x) for x in (variable, m.value, v.value)),  # TensorFlow's variable is its own here
+            ops.cast(gradient, "float32"),
+            self._clip_factor,
+            self._step_size,
+            self._decay if self._use_weight_decay(variable) else self._decay * 0.0,
+            self.beta_1,
+            self.beta_2,
+            self.epsilon,
+        )
+        for x, value in zip((variable, m, v), values, strict=True):
+            self.assign(x, value)
+
+
+@backend.fused
+def sum_of_squares(x):
+    """Sum of squares, a float32 scalar."""
+    return ops.sum(ops.square(ops.cast(x, "float32")))
+
+
+@backend.fused
+def _updated(weight, m, v, gradient, clip_factor, step_size, decay, beta_1, beta_2, epsilon):
+    """New weight and moments; `step_size` is a_u of the module, `decay` lr * weight_decay."""
+    gradient = gradient * clip_factor
+    m = m + (gradient - m) * (1.0 - beta_1)
+    v = v + (ops.square(gradient) - v) * (1.0 - beta_2)
+    change = ops.cast(weight, "float32") * decay + m * step_size / (ops.sqrt(v) + epsilon)
+    return ops.cast(ops.cast(weight, "float32") - change, weight.dtype), m, v
 
 
 def adamw(

@@ -2,19 +2,19 @@
 
 Memory is an estimate of the training step's peak, by component:
 
-    weights      every parameter of the base model, in the precision's variable type, or as integers with their scales
+    weights      every parameter of the base model, in the precision's variable type, or quantized with their scales
     dequantized  the largest matrix of a quantized model as floats, while it multiplies
-    adapters     LoRA's A and B, float32
+    adapters     LoRA's A and B, DoRA's magnitudes, float32
     gradients    of what trains; with accumulation, a sum and one micro-batch's
     optimizer    two float32 moments of what trains
     activations  what the backward pass reads, for one micro-batch
     logits       one chunk of the loss and its gradient, float32
 
-Activations kept per layer and token, in numbers of the compute type unless said otherwise (D hidden_dim, F
-intermediate_dim, S sequence_length, N query heads, K key/value heads): the inputs of both norms, in float32, and
-their outputs (2 D each); query and attention's output (2 D), key and value (2 D K/N); scores in the compute type and
-probabilities in float32 (N S each); gate, its activation, the other half and their product (4 F). With remat=block,
-each block keeps only its input (D), and one block at a time the rest.
+Activations kept per layer and token, in numbers of the compute type (D hidden_dim, F intermediate_dim, S
+sequence_length, N query heads, K key/value heads): the inputs of both norms and their outputs (4 D); query and
+attention's output (2 D), key and value (2 D K/N); attention weights (N S), unless remat=attention; gate, up and their
+product (3 F); under DoRA, what each magnitude multiplies. With remat=block, each block keeps only its input (D), and
+one block at a time the rest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llama_exp.architecture import Quantization, count_parameters, linear_shapes
 from llama_exp.check.identity import to_dict
 from llama_exp.config import Config, ModelConfig, Remat
 from llama_exp.formats.quantized import variable_parts
-from llama_exp.model import count_lora_parameters
+from llama_exp.model import count_lora_matrices_and_magnitudes, count_lora_parameters
 from llama_exp.preset import PRESETS
 from llama_exp.quantization import of_section as quantization_of
 
@@ -82,7 +82,7 @@ def flops_per_token(model: Mapping[str, Any], lora: Mapping[str, Any], sequence_
     """
     matrices = sum(inputs * outputs for inputs, outputs in linear_shapes(model).values())
     matrices += model["vocabulary_size"] * model["hidden_dim"]
-    num_adapter = count_lora_parameters(model, lora)
+    num_adapter, _ = count_lora_matrices_and_magnitudes(model, lora)  # DoRA's magnitudes cost next to nothing
     attention = 12 * model["num_layers"] * model["hidden_dim"] * sequence_length
     return (4 if num_adapter else 6) * matrices + 6 * num_adapter + attention
 
@@ -94,7 +94,9 @@ def _memory_bytes(config: Config, model: Mapping[str, Any], sequence_length: int
     gradient_bytes = FLOAT32_BYTES if num_adapter else VARIABLE_BYTES[policy]
     summed_bytes = FLOAT32_BYTES if trainer.accumulation_steps > 1 else 0
     tokens = trainer.batch_size * sequence_length
-    per_block = _activation_bytes_per_token(model, sequence_length, COMPUTE_BYTES[policy])
+    per_block = _activation_bytes_per_token(model, sequence_length, COMPUTE_BYTES[policy], trainer.remat)
+    _, num_magnitudes = count_lora_matrices_and_magnitudes(model, to_dict(config.lora))
+    per_block += math.ceil(num_magnitudes / model["num_layers"]) * COMPUTE_BYTES[policy]
     block_input = model["hidden_dim"] * COMPUTE_BYTES[policy]
     blocks = model["num_layers"] * (block_input if trainer.remat is Remat.block else per_block)
     quantization = _quantization(config)
@@ -129,12 +131,13 @@ def _largest_matrix(model: Mapping[str, Any]) -> int:
     return max(math.prod(shape) for shape in matrices)
 
 
-def _activation_bytes_per_token(model: Mapping[str, Any], sequence_length: int, compute_bytes: int) -> int:
+def _activation_bytes_per_token(
+    model: Mapping[str, Any], sequence_length: int, compute_bytes: int, remat: Remat
+) -> int:
     hidden_dim, num_heads = model["hidden_dim"], model["num_query_heads"]
     key_value_dim = hidden_dim // num_heads * model["num_key_value_heads"]
-    in_float32 = 2 * hidden_dim + num_heads * sequence_length
-    in_compute_type = 4 * hidden_dim + 2 * key_value_dim + num_heads * sequence_length + 4 * model["intermediate_dim"]
-    return in_float32 * FLOAT32_BYTES + in_compute_type * compute_bytes
+    attention_weights = 0 if remat is Remat.attention else num_heads * sequence_length
+    return (6 * hidden_dim + 2 * key_value_dim + attention_weights + 3 * model["intermediate_dim"]) * compute_bytes
 
 
 def rows(plan: Plan) -> list[tuple[str, str]]:

@@ -30,6 +30,7 @@ PACKAGES = (
     "llama_exp",
     "matplotlib",
     "ml_dtypes",
+    "numba",
     "numpy",
     "omegaconf",
     "pyyaml",

@@ -3,13 +3,13 @@
 Written from the papers and apart from `llama_exp.models`, so that the two can be held against each other. Weights are
 rounded to the model's own type and everything else is float64; one matrix is in memory at a time.
 
-Shape letters: B batch, S positions, D hidden_dim, I inputs, O outputs of a linear layer, N query heads, K key/value
-heads, G = N / K query heads that share keys and values, H head_dim, E = H / 2, V vocabulary.
+Shape letters: B batch, S positions, T those that are attended to, D hidden_dim, I inputs, O outputs of a linear layer,
+N query heads, K key/value heads, G = N / K query heads that share keys and values, H head_dim, E = H / 2, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -20,26 +20,34 @@ COLUMNS = 4096  # of a matrix that are float64 at a time
 
 
 def layer_outputs(
-    checkpoint: Checkpoint, token_ids_BS: np.ndarray, dtype: np.dtype | None = None
+    checkpoint: Checkpoint,
+    token_ids_BS: np.ndarray,
+    dtype: np.dtype | None = None,
+    watch: Callable[[str, np.ndarray], None] | None = None,
+    past: dict[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Hidden states after every layer, and the logits.
 
     Args:
         checkpoint: open, with floating-point weights.
-        token_ids_BS: integers; no padding, positions count from 0.
+        token_ids_BS: integers; no padding, positions count from 0, or go on from those of `past`.
         dtype: that the weights are rounded to, the variables' type of the model to compare with; None: as stored.
+        watch: called with the path of a matrix and what it is about to be multiplied by (..., I).
+        past: keys and values (B, T, K, H) of the positions before, by path of an attention; extended in place.
 
     Yields:
         Path of a layer and its output (B, S, D) float64, in order: the token embedding, the blocks, the final norm;
         at last `logits` and (B, S, V).
     """
-    config, weights = checkpoint.config, _Weights(checkpoint.tensors, dtype)
+    config, weights = checkpoint.config, _Weights(checkpoint.tensors, dtype, watch)
     x_BSD = weights.rows(EMBEDDINGS, token_ids_BS)
     yield "token_embedding", x_BSD
-    turn_SE = _turn(config, token_ids_BS.shape[1])
+    past = {} if past is None else past
+    start = next(iter(past.values()))[0].shape[1] if past else 0
+    turn_SE = _turn(config, start + token_ids_BS.shape[1])[start:]
     for index in range(config["num_layers"]):
         block = f"transformer_layer_{index}"
-        x_BSD = x_BSD + _attention(config, weights, f"{block}/self_attention", x_BSD, turn_SE)
+        x_BSD = x_BSD + _attention(config, weights, f"{block}/self_attention", x_BSD, turn_SE, past)
         x_BSD = x_BSD + _feedforward(config, weights, block, x_BSD)
         yield block, x_BSD
     x_BSD = _norm(x_BSD, weights.vector(FINAL_NORM), config["layer_norm_epsilon"])
@@ -50,11 +58,23 @@ def layer_outputs(
         yield "logits", weights.linear(x_BSD, REVERSE_EMBEDDINGS)
 
 
+def watch_blocks(checkpoint: Checkpoint, token_ids_BS: np.ndarray, watch: Callable[[str, np.ndarray], None]) -> None:
+    """Runs tokens through the blocks alone, for what `watch` sees of their matrices; arguments of `layer_outputs`.
+
+    Weights that are not finite raise and warn of nothing here.
+    """
+    last = f"transformer_layer_{checkpoint.config['num_layers'] - 1}"
+    with np.errstate(all="ignore"):
+        for layer, _ in layer_outputs(checkpoint, token_ids_BS, watch=watch):
+            if layer == last:
+                return
+
+
 class _Weights:
     """The tensors of a checkpoint, read when they are used and not kept."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], dtype: np.dtype | None):
-        self._tensors, self._dtype = tensors, dtype
+    def __init__(self, tensors: Mapping[str, Tensor], dtype: np.dtype | None, watch: Callable | None):
+        self._tensors, self._dtype, self._watch = tensors, dtype, watch
 
     def vector(self, path: str) -> np.ndarray:
         return self._tensors[path].read(self._dtype).astype(np.float64)
@@ -64,6 +84,8 @@ class _Weights:
 
     def linear(self, x: np.ndarray, path: str, transposed: bool = False) -> np.ndarray:
         """The product of x (..., I) and a stored matrix (I, O), or (O, I) if `transposed`."""
+        if self._watch is not None:
+            self._watch(path, x)
         matrix = self._tensors[path].read(self._dtype)
         matrix_IO = matrix.T if transposed else matrix
         output = np.empty((*x.shape[:-1], matrix_IO.shape[1]))
@@ -78,7 +100,9 @@ def _norm(x_BSD: np.ndarray, scale_D: np.ndarray, epsilon: float) -> np.ndarray:
     return x_BSD / np.sqrt(np.mean(np.square(x_BSD), axis=-1, keepdims=True) + epsilon) * scale_D
 
 
-def _attention(config: Mapping, weights: _Weights, path: str, x_BSD: np.ndarray, turn_SE: np.ndarray) -> np.ndarray:
+def _attention(
+    config: Mapping, weights: _Weights, path: str, x_BSD: np.ndarray, turn_SE: np.ndarray, past: dict
+) -> np.ndarray:
     """Causal attention with rotary positions and shared keys and values (Ainslie et al. 2023, arXiv:2305.13245)."""
     B, S, _ = x_BSD.shape
     N, K = config["num_query_heads"], config["num_key_value_heads"]
@@ -88,8 +112,12 @@ def _attention(config: Mapping, weights: _Weights, path: str, x_BSD: np.ndarray,
     key = weights.linear(normed_BSD, f"{path}/key/kernel").reshape(B, S, K, 1, H)
     value = weights.linear(normed_BSD, f"{path}/value/kernel").reshape(B, S, K, H)
     query, key = _turned(query, turn_SE), _turned(key, turn_SE)[..., 0, :]
+    if path in past:
+        key, value = (np.concatenate(both, axis=1) for both in zip(past[path], (key, value), strict=True))
+    past[path] = key, value
+    T = key.shape[1]
     scores_BKGST = np.einsum("bskgh,btkh->bkgst", query, key) / np.sqrt(H)
-    scores_BKGST[..., np.triu(np.ones((S, S), bool), k=1)] = -np.inf
+    scores_BKGST[..., np.triu(np.ones((S, T), bool), k=1 + T - S)] = -np.inf
     shares_BKGST = np.exp(scores_BKGST - scores_BKGST.max(axis=-1, keepdims=True))
     shares_BKGST /= shares_BKGST.sum(axis=-1, keepdims=True)
     mixed_BSD = np.einsum("bkgst,btkh->bskgh", shares_BKGST, value).reshape(B, S, N * H)

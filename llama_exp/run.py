@@ -280,7 +280,7 @@ def _build_model(config: Config, preset_folder: Path | None, tokenizer):
         preset_dir=preset_folder,
         quantization=to_dict(config.quantization),
         lora=to_dict(config.lora),
-        remat=config.trainer.remat.value == "block",
+        remat=config.trainer.remat.value,
         seed=config.seed,
     )
     return LlamaCausalLM(backbone, tokenizer)

@@ -1,8 +1,8 @@
 """Backend, threads and cache folder, set before Keras is imported. Imports no framework itself.
 
 Thread counts reach the frameworks through their environment: TensorFlow's two pools (its oneDNN kernels run on the
-first), XLA's pool in JAX, and OpenMP for what else uses it. Results on CPU are the same bits for the same number of
-threads; another number splits sums differently.
+first), XLA's pool in JAX, Numba's for decoding on a CPU, and OpenMP for what else uses it. Results on CPU are the same
+bits for the same number of threads; another number splits sums differently.
 """
 
 from __future__ import annotations
@@ -18,7 +18,20 @@ from llama_exp.errors import ConfigError, Problem
 from llama_exp.storage import make_folder
 
 BACKENDS = ("tensorflow", "jax")
-THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "PJRT_NPROC", "NPROC")
+THREAD_VARIABLES = (
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "OMP_NUM_THREADS",
+    "PJRT_NPROC",
+    "NPROC",
+    "NUMBA_NUM_THREADS",
+)
+# Every program is kept, however small or quick to compile. JAX reads these when it is imported.
+JAX_CACHE_FOLDER = "JAX_COMPILATION_CACHE_DIR"
+JAX_CACHE_LIMITS = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -29,7 +42,8 @@ def start(*, backend: str, jit: str, threads: int, cache_dir: str) -> None:
         backend: tensorflow or jax.
         jit: auto, true or false; what `auto` means is decided when the model's dtype is known (`backend.resolve_jit`).
         threads: of the frameworks' pools; 0: as many as this process may use.
-        cache_dir: created, so that an impossible place is told before minutes of work.
+        cache_dir: created, so that an impossible place is told before minutes of work. What JAX compiles is kept below
+            it for later processes, unless `JAX_COMPILATION_CACHE_DIR` is set; a damaged entry is compiled anew.
 
     Raises:
         ConfigError: Keras is already imported with another backend.
@@ -45,9 +59,19 @@ def start(*, backend: str, jit: str, threads: int, cache_dir: str) -> None:
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, count))
         # Without a GPU TensorFlow's libraries print an error about the missing driver, and hints about the build.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        if backend == "jax":
+            _keep_compiled(Path(cache_dir).expanduser())
     if backend == "jax" and jit == "false":
         _log.warning("runtime.jit=false on JAX runs every operation by itself: many times slower, for debugging only")
     make_folder(Path(cache_dir).expanduser())
+
+
+def _keep_compiled(cache_dir: Path) -> None:
+    if JAX_CACHE_FOLDER in os.environ:  # the user's own cache, or none if empty, with the user's limits
+        return
+    os.environ[JAX_CACHE_FOLDER] = str(cache_dir.absolute() / "jax")
+    for name, limit in JAX_CACHE_LIMITS.items():
+        os.environ.setdefault(name, limit)
 
 
 def import_backend() -> None:

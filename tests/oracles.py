@@ -20,10 +20,17 @@ def arrays(backbone) -> dict[str, np.ndarray]:
 
 def randomize(backbone, seed: int = 0, scale: float = 0.2) -> None:
     """Weights large enough that a wrong head, mask or scale shows; norms around 1."""
+    from llama_exp.models.dora_adapter import is_derived
+
     generator = np.random.default_rng(seed)
     for variable in backbone.weights:
-        values = generator.normal(size=tuple(variable.shape)) * scale
-        variable.assign((values + (variable.path.endswith("scale"))).astype("float32"))
+        if not is_derived(variable):
+            values = generator.normal(size=tuple(variable.shape)) * scale
+            variable.assign((values + (variable.path.endswith("scale"))).astype("float32"))
+    kernels = arrays(backbone)
+    for variable in filter(is_derived, backbone.weights):
+        kernel = kernels[variable.path.replace("adapter/kernel_squares", "kernel")]
+        variable.assign(np.square(kernel).sum(0))
 
 
 def numpy_frequencies(config: dict) -> np.ndarray:

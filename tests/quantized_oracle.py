@@ -19,8 +19,13 @@ SIZES = {
     "num_key_value_heads": 2,
 }
 INT8, INT8_WEIGHTS = {"mode": "int8"}, {"mode": "int8", "quantize_activations": False}
+INT8_AS_KERAS = {"mode": "int8", "float_activations": [], "asymmetric_activations": False}
 INT4, INT4_COLUMNS = {"mode": "int4", "group_size": 20}, {"mode": "int4", "group_size": 0}
+INT4_AS_KERAS = INT4 | {"embeddings": "int4"}
+GPTQ = INT4 | {"gptq": True}
+FLOAT8 = {"mode": "float8"}
 MODES = {"int8": INT8, "int8_weight_only": INT8_WEIGHTS, "int4": INT4, "int4_columns": INT4_COLUMNS}
+MODES |= {"int8_as_keras": INT8_AS_KERAS, "int4_as_keras": INT4_AS_KERAS, "float8": FLOAT8}
 IDS = np.random.default_rng(0).integers(0, 41, (2, 9)).astype("int32")
 
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from promptness import within
 
 from llama_exp.check import check_arguments, config_hash, to_dict
 from llama_exp.check.nearest import nearest_key
@@ -146,6 +147,10 @@ def test_section_as_value_and_value_as_section():
         "model.tie_word_embeddings=yes",
         "lora.targets=query",
         "lora.targets=[[query]]",
+        "lora.rank_pattern=4",
+        "lora.rank_pattern={query: 1.5}",
+        "lora.alpha_pattern={query: high}",
+        "lora.use_dora=1",
         "dataset.packing=concatt",
         "dataset.packing=1",
         "runtime.backend=torch",
@@ -165,6 +170,16 @@ def test_right_types():
     assert made.optimizer.learning_rate == 1.0 and isinstance(made.optimizer.learning_rate, float)
     assert made.runtime.jit is Jit.true and made.runtime.backend is Backend.jax and made.name == "7"
     assert isinstance(made.lora.alpha, float)
+
+
+def test_patterns_are_open_to_new_names():
+    """Hydra alone would want a `+` before names that no file has; the arguments it is given have it."""
+    command = check_arguments(["lora.rank=8", "lora.rank_pattern={query: 16}", "lora.rank_pattern.value=4"])
+    assert command.config.lora.rank_pattern == {"query": 16, "value": 4}
+    assert "++lora.rank_pattern={query: 16}" in command.arguments
+    made = config("lora.rank=8", "+lora.alpha_pattern.value=2", "lora.targets=[attention]", "lora.use_dora=true")
+    assert made.lora.alpha_pattern == {"value": 2.0} and isinstance(made.lora.alpha_pattern["value"], float)
+    assert config("-m", "lora.rank=8", "lora.rank_pattern={query: 2},{query: 3}").lora.rank_pattern == {"query": 2}
 
 
 def test_convert_is_lossless():
@@ -222,6 +237,10 @@ def test_environment_values_are_text(monkeypatch):
         "lora.alpha=nan",
         "lora.dropout=1",
         "lora.targets=[]",
+        "lora.rank_pattern={query: 0}",
+        "lora.alpha_pattern={query: 0}",
+        "lora.alpha_pattern={query: inf}",
+        "lora.rank_pattern={query: 99999999999}",
         "schedule.final_fraction=1.5",
         "precision.policy=float8",
         "seed=-1",
@@ -258,6 +277,11 @@ def test_impossible_values(line):
             "1 and 4",
         ),
         ("lora.rank", ["lora.rank=129"], "at most 128"),
+        ("lora.rank_pattern", ["lora.rank=4", "lora.rank_pattern={value: 129}"], "at most 128"),
+        ("lora.rank_pattern", ["lora.rank=4", "lora.rank_pattern={quer: 8}"], "did you mean query?"),
+        ("lora.rank_pattern", ["lora.rank=4", "lora.rank_pattern={key: 8}"], "add it to lora.targets"),
+        ("lora.alpha_pattern", ["lora.rank=4", "lora.alpha_pattern={query: 8, .*: 3}"], "share no layer"),
+        ("lora.rank_pattern", ["lora.rank_pattern={query: 8}"], "set lora.rank"),
         ("lora.targets", ["lora.rank=2", "lora.targets=[qery]"], "did you mean query?"),
         ("lora.targets", ["lora.rank=2", "lora.targets=[query,'(']"], "allowed"),
         ("schedule.warmup_steps", ["schedule.warmup_steps=1201"], "at most 1200"),
@@ -413,18 +437,34 @@ def test_own_root_config(tmp_path):
         + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
         "a: &a [*a]\n",
         "a: " + "[" * 5000 + "]" * 5000,
+        "a:\n " + "- " * 5000 + "1\n",
+        "".join(" " * depth + "a:\n" for depth in range(1000)),
         "defaults: [{override /model: nowhere}]\n",
         "defaults: [nowhere]\n",
         "seed: ${a\n",
     ],
-    ids=["tab", "duplicate", "bytes", "open", "list", "large", "bomb", "cycle", "deep", "option", "default", "grammar"],
+    ids=[
+        "tab",
+        "duplicate",
+        "bytes",
+        "open",
+        "list",
+        "large",
+        "bomb",
+        "cycle",
+        "deep",
+        "dashes",
+        "indented",
+        "option",
+        "default",
+        "grammar",
+    ],
 )
 def test_broken_files(tmp_path, content):
     header = b"" if isinstance(content, bytes) else "# @package _global_\n"
     write(tmp_path, "experiment/broken.yaml", header + content)
-    start = time.perf_counter()
-    found = problems(f"--config-dir={tmp_path}", "experiment=broken", "lora.rnk=8")
-    assert time.perf_counter() - start < 2
+    with within(1):
+        found = problems(f"--config-dir={tmp_path}", "experiment=broken", "lora.rnk=8")
     assert len(found) >= 1
     if "lora.rnk" not in found:  # refused before anything is loaded
         assert any("broken.yaml" in where for where in found)
@@ -469,11 +509,11 @@ def test_sweep_over_required_values(tmp_path):
 
 
 def test_large_grids_are_checked_in_bounded_time():
-    start = time.perf_counter()
+    start = time.process_time()
     grid = [f"seed={','.join(map(str, range(100)))}", f"trainer.batch_size={','.join(map(str, range(100)))}"]
     found = problems("-m", *grid)
     assert set(found) == {"trainer.batch_size"}
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_what_cannot_be_swept():
@@ -558,7 +598,7 @@ sys.exit(code)
 def test_the_failing_command_takes_less_than_a_second():
     arguments = ["lora.rnk=8", "model=lama2_7b", "optimizer.learning_rate=fast"]
     seconds = []
-    for _ in range(3):  # the machine may be busy with other things
+    while min(seconds, default=1) >= 1 and len(seconds) < 6:  # the machine may be busy with other things
         start = time.perf_counter()
         done = subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True)
         seconds.append(time.perf_counter() - start)
@@ -576,7 +616,8 @@ def test_the_failing_command_takes_less_than_a_second():
     [
         (["quantization=int8"], "lora.rank", "set lora.rank=8, or quantization=none"),
         (["quantization.mode=int4"], "lora.rank", "set lora.rank=8, or quantization=none"),
-        (["quantization.mode=fp4", "lora.rank=4"], "quantization.mode", "one of none, int8, int4"),
+        (["quantization=float8"], "lora.rank", "set lora.rank=8, or quantization=none"),
+        (["quantization.mode=fp4", "lora.rank=4"], "quantization.mode", "one of none, int8, int4, float8"),
         (
             ["quantization=int4", "lora.rank=4", "quantization.quantize_activations=true"],
             "quantization.quantize_activations",
@@ -586,6 +627,29 @@ def test_the_failing_command_takes_less_than_a_second():
             ["quantization=int8", "lora.rank=4", "quantization.group_size=64"],
             "quantization.group_size",
             "set quantization=int4, or quantization.group_size=null",
+        ),
+        (["quantization=int8", "lora.rank=4", "quantization.embeddings=int8"], "quantization.embeddings", "=null"),
+        (["quantization=int8", "lora.rank=4", "quantization.gptq=true"], "quantization.gptq", "set quantization=int4"),
+        (["quantization=int4", "lora.rank=4", "quantization.embeddings=fp4"], "quantization.embeddings", "int8, int4"),
+        (
+            ["quantization=int4", "lora.rank=4", "quantization.float_activations=[query]"],
+            "quantization.float_activations",
+            "set quantization=int8, or quantization.float_activations=null",
+        ),
+        (
+            ["quantization=int8_weight_only", "lora.rank=4", "quantization.float_activations=[query]"],
+            "quantization.float_activations",
+            "set quantization=int8, or quantization.float_activations=null",
+        ),
+        (
+            ["quantization=int8_weight_only", "lora.rank=4", "quantization.asymmetric_activations=true"],
+            "quantization.asymmetric_activations",
+            "set quantization=int8, or quantization.asymmetric_activations=null",
+        ),
+        (
+            ["quantization=int8", "lora.rank=4", "quantization.float_activations=[mlp]"],
+            "quantization.float_activations",
+            "names out of query, key",
         ),
         (["quantization.group_size=64"], "quantization.group_size", "set quantization=int4"),
         (
@@ -598,6 +662,23 @@ def test_the_failing_command_takes_less_than_a_second():
             ["quantization=int8", "lora.rank=4", "precision=mixed_float16"],
             "precision.policy",
             "choose precision=mixed_bfloat16 or float32, or quantization=int4",
+        ),
+        (
+            ["quantization=float8", "lora.rank=4", "precision=mixed_float16"],
+            "precision.policy",
+            "choose precision=mixed_bfloat16 or float32, or quantization=int4",
+        ),
+        (
+            ["quantization=float8", "lora.rank=4", "quantization.quantize_activations=true"],
+            "quantization.quantize_activations",
+            "set quantization=int8, or quantization.quantize_activations=null",
+        ),
+        (["quantization=float8", "lora.rank=4", "quantization.group_size=32"], "quantization.group_size", "int4"),
+        (["quantization=float8", "lora.rank=4", "quantization.embeddings=int8"], "quantization.embeddings", "int4"),
+        (
+            ["quantization=float8", "lora.rank=4", "quantization.float_activations=[]"],
+            "quantization.float_activations",
+            "set quantization=int8, or quantization.float_activations=null",
         ),
     ],
 )
@@ -616,8 +697,13 @@ def test_quantization(lines, where, action):
         ["quantization.mode=int4", "precision=mixed_float16"],
         ["quantization=int4", "quantization.group_size=64"],
         ["quantization=int4", "quantization.group_size=0"],
+        ["quantization=int4", "quantization.embeddings=int4"],
+        ["quantization=int8", "quantization.float_activations=[]"],
+        ["quantization=int8", "quantization.asymmetric_activations=false"],
+        ["quantization=int8", "quantization.float_activations=[query,token_embedding]"],
         ["quantization=int4", "model=smollm2_135m", "lora.targets=[query]"],
+        ["quantization=float8", "precision=bfloat16"],
     ],
 )
 def test_quantization_that_is_possible(lines):
-    assert config(*lines, "lora.rank=2").quantization.mode in ("int8", "int4")
+    assert config(*lines, "lora.rank=2").quantization.mode in ("int8", "int4", "float8")

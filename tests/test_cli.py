@@ -213,11 +213,15 @@ def test_info():
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [("lora.ra", "lora.rank="), ("model=llama2_7", "model=llama2_7b"), ("experiment=py", "experiment=python_qa_lora")],
+    [
+        ("lora.ra", ["lora.rank=", "lora.rank_pattern."]),
+        ("model=llama2_7", ["model=llama2_7b"]),
+        ("experiment=py", ["experiment=python_qa_lora"]),
+    ],
 )
 def test_tab_completion(line, expected):
     words = shown("-sc", "query=bash", environment={"COMP_LINE": f"python train.py {line}"}).split()
-    assert words == [expected]
+    assert words == expected
     assert "complete -o nospace" in shown("-sc", "install=bash")
 
 

@@ -32,7 +32,7 @@ GROUPS = {
         "llama3_2_3b",
     },
     "precision": {"float32", "bfloat16", "mixed_bfloat16", "mixed_float16"},
-    "quantization": {"none", "int8", "int8_weight_only", "int4"},
+    "quantization": {"none", "int8", "int8_weight_only", "int4", "float8"},
     "lora": {"default"},
     "objective": {"next_token"},
     "optimizer": {"adamw", "adamw_finetune"},
@@ -56,6 +56,7 @@ NEEDED = {
     ("quantization", "int8"): ["lora.rank=4"],
     ("quantization", "int8_weight_only"): ["lora.rank=4"],
     ("quantization", "int4"): ["lora.rank=4"],
+    ("quantization", "float8"): ["lora.rank=4"],
     ("experiment", "llama2_7b_lora"): ["dataset.files=[a.jsonl]"],
 }
 # Published: Hugging Face's and Meta's model cards; llama2.c for the 15M and 110M models.

@@ -67,10 +67,13 @@ def test_a_second_process_hears_who_the_owner_is_at_once(tmp_path):
     with RunFolder.create(tmp_path / "run") as folder:
         folder.begin({}, [], ["train.py"], "hash")
         before = {file.name: file.read_bytes() for file in folder.path.iterdir()}
-        start = time.monotonic()
-        with pytest.raises(BusyError) as caught:
-            RunFolder.reopen(tmp_path / "run")
-        assert time.monotonic() - start < 0.5
+        seconds = []
+        while min(seconds, default=1) >= 0.5 and len(seconds) < 6:  # the machine may be busy with other things
+            start = time.monotonic()
+            with pytest.raises(BusyError) as caught:
+                RunFolder.reopen(tmp_path / "run")
+            seconds.append(time.monotonic() - start)
+        assert min(seconds) < 0.5
         assert f"pid {os.getpid()} on host" in caught.value.problems[0].found
         assert {file.name: file.read_bytes() for file in folder.path.iterdir()} == before
 

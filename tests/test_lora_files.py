@@ -7,12 +7,14 @@ import numpy as np
 import oracles
 import pytest
 from adapted import IDS, fill, hidden, make
+from gradients import loss_and_gradients
 from keras import ops
 from whole_adapter import read_adapter
 
-from llama_exp import lora, model
+from llama_exp import lora, lora_targets, model
 from llama_exp.errors import InputError, StorageError
 from llama_exp.models import LlamaBackbone
+from llama_exp.quantization import OPTIONS
 
 pytestmark = pytest.mark.neutral
 
@@ -28,14 +30,22 @@ def torch_logits(model):
         return model(input_ids=torch.tensor(IDS, dtype=torch.long)).logits.numpy()
 
 
-@pytest.mark.parametrize("targets", [["query", "mlp"], [r"transformer_layer_1/.*/(key|value)"]])
-def test_saved_adapter_comes_back(tmp_path, targets):
+@pytest.mark.parametrize("use_dora", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"targets": ["query", "mlp"], "rank_pattern": {"query": 2}, "alpha_pattern": {"mlp": 1.5}},
+        {"targets": [r"transformer_layer_1/.*/(key|value)"]},
+    ],
+)
+def test_saved_adapter_comes_back(tmp_path, arguments, use_dora):
+    arguments |= {"rank": 4, "alpha": 6, "use_rslora": True, "use_dora": use_dora}
     backbone = make()
-    backbone.enable_lora(4, alpha=6, dropout=0.1, use_rslora=True, targets=targets)
+    backbone.enable_lora(**arguments, dropout=0.1)
     fill(backbone)
     lora.save_adapter(backbone, tmp_path / "adapter")
     fresh, prepared = make(), make()
-    prepared.enable_lora(4, alpha=6, use_rslora=True, targets=targets)
+    prepared.enable_lora(**arguments)
     for other in (fresh, prepared):
         lora.load_adapter(other, tmp_path / "adapter")
         assert set(lora.adapter_variables(other)) == set(lora.adapter_variables(backbone))
@@ -43,17 +53,52 @@ def test_saved_adapter_comes_back(tmp_path, targets):
     assert fresh.lora_arguments == backbone.lora_arguments
 
 
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_an_adapter_from_its_file_learns_on_over_the_same_base(tmp_path, use_dora):
+    """Keras' own files would give back a merged kernel and A = B = 0, which has no gradient ever again."""
+    backbone = make()
+    backbone.enable_lora(4, use_dora=use_dora)
+    fill(backbone)
+    digest = lora.save_adapter(backbone, tmp_path)
+    again = make()
+    lora.load_adapter(again, tmp_path)
+    found, expected = lora.adapter_variables(again), lora.adapter_variables(backbone)
+    for path, variable in expected.items():
+        values = ops.convert_to_numpy(variable.value)
+        assert np.abs(values).max() > 0
+        np.testing.assert_array_equal(ops.convert_to_numpy(found[path].value), values)
+    assert lora.base_digest(again) == digest == lora.base_digest(make())
+    _, gradients = loss_and_gradients(
+        lambda: ops.mean(ops.square(again({"token_ids": IDS}, training=True) - 1.0)), again
+    )
+    assert set(gradients) == set(expected)
+    for path, gradient in gradients.items():
+        assert np.linalg.norm(gradient) > 0, path
+
+
 # --- PEFT
 
 
-@pytest.mark.parametrize("targets", [["all-linear"], [r"transformer_layer_1/.*/(query|value)"]])
-def test_peft_loads_our_adapter(tmp_path, targets):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"targets": ["all-linear"]},
+        {"targets": [r"transformer_layer_1/.*/(query|value)"]},
+        {
+            "targets": ["attention"],
+            "rank_pattern": {"query": 7, "transformer_layer_0/.*/key": 2},
+            "alpha_pattern": {"value": 2.5},
+        },
+    ],
+)
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_peft_loads_our_adapter(tmp_path, arguments, use_dora):
     import peft
 
     backbone = make()
     other = oracles.transformers_model(backbone)
     plain = torch_logits(other)
-    backbone.enable_lora(4, alpha=6, use_rslora=True, targets=targets)
+    backbone.enable_lora(4, alpha=6, use_rslora=True, use_dora=use_dora, **arguments)
     fill(backbone)
     lora.save_adapter(backbone, tmp_path)
     expected = torch_logits(peft.PeftModel.from_pretrained(other, str(tmp_path)).eval())
@@ -75,6 +120,8 @@ PATTERNS = {
         {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj", "down_proj"], **PATTERNS},
         {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj", "down_proj"], "use_rslora": True, **PATTERNS},
         {"r": 2, "lora_alpha": 2, "target_modules": "all-linear", "rank_pattern": {"o_proj": 3}},
+        {"r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "down_proj"], "use_dora": True},
+        {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj", "down_proj"], "use_dora": True, **PATTERNS},
         {"r": 2, "lora_alpha": 8, "target_modules": r".*\.1\..*gate_proj", "init_lora_weights": "gaussian"},
         {"r": 2, "lora_alpha": 1, "target_modules": ["q_proj", "gate_proj"], "layers_to_transform": [1]},
         {"r": 2, "lora_alpha": 1, "target_modules": ["v_proj"], "exclude_modules": ["layers.0.self_attn.v_proj"]},
@@ -116,7 +163,7 @@ def of_keras_hub(backbone, path, rank=3, targets=None):
     return other
 
 
-LINEARS = [*lora.ATTENTION, *lora.MLP]
+LINEARS = [*lora_targets.ATTENTION, *lora_targets.MLP]
 
 
 @pytest.mark.parametrize(
@@ -219,10 +266,16 @@ def test_adapters_of_another_base_or_shape_are_refused(saved):
         with pytest.raises(InputError, match=named):
             lora.load_adapter(backbone, saved)
         assert lora.adapters(backbone) == {} and backbone.lora_arguments is None
-    prepared = make()
-    prepared.enable_lora(4, alpha=1)
-    with pytest.raises(InputError, match="not those of the model's adapters"):
-        lora.load_adapter(prepared, saved)
+    for arguments, named in (
+        ({"alpha": 1}, "not those of the model's adapters"),
+        ({"rank_pattern": {"value": 2}}, "value: \\(4, 1.0\\) \\(model: \\(2, 2.0\\)\\)"),
+        ({"use_dora": True}, "LoRA \\(model: DoRA"),
+    ):
+        prepared = make()
+        prepared.enable_lora(**{"rank": 4, "alpha": 4} | arguments)
+        with pytest.raises(InputError, match=named):
+            lora.load_adapter(prepared, saved)
+        assert all(not ops.convert_to_numpy(layer.lora_b.value).any() for layer in lora.adapters(prepared).values())
 
 
 def test_a_base_in_another_precision_is_accepted_with_a_warning(saved, caplog):
@@ -257,9 +310,9 @@ def test_a_run_starts_from_keras_hubs_adapter(tmp_path):
     theirs = of_keras_hub(backbone, tmp_path / "x.lora.h5")
     backbone.save_to_preset(tmp_path / "preset")
     section = {"rank": 3, "alpha": 3.0, "dropout": 0.2, "use_rslora": False, "targets": ["query", "value"]}
-    section["source"] = str(tmp_path / "x.lora.h5")
+    section |= {"use_dora": False, "rank_pattern": {}, "alpha_pattern": {}, "source": str(tmp_path / "x.lora.h5")}
     arguments = {"policy": "float32", "preset_dir": tmp_path / "preset", "remat": False, "seed": 1}
-    arguments["quantization"] = {"mode": "none", "quantize_activations": None, "group_size": None}
+    arguments["quantization"] = dict.fromkeys(OPTIONS) | {"mode": "none"}
 
     def factory(dtype):
         return LlamaBackbone(40, 2, 4, 32, 48, 2, dtype=dtype)

@@ -14,11 +14,13 @@ from llama_exp.architecture import linear_shapes
 from llama_exp.check import check_arguments
 from llama_exp.errors import ConfigError, InputError
 from llama_exp.formats import peft
+from llama_exp.formats.adapter import Matrices
 from llama_exp.run import run_job
 
 CONFIG = TINY_CONFIGS["grouped_query"]
 LINEARS = linear_shapes(CONFIG)
 SECTION = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "use_rslora": False, "targets": ["query", "value"]}
+SECTION |= {"use_dora": False, "rank_pattern": {"value": 2}, "alpha_pattern": {}, "source": None}
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def folder(tmp_path):
     """An adapter on disk that SECTION describes, except that values have a rank of their own."""
     ranks = {path: 2 if path.endswith("value") else 4 for path in LINEARS if path.endswith(("query", "value"))}
     matrices = {
-        path: (np.ones((LINEARS[path][0], rank), "float32"), np.zeros((rank, LINEARS[path][1]), "float32"))
+        path: Matrices(np.ones((LINEARS[path][0], rank), "float32"), np.zeros((rank, LINEARS[path][1]), "float32"))
         for path, rank in ranks.items()
     }
     peft.write(tmp_path, matrices, list(LINEARS), SECTION, {"digest": "x", "variable_dtype": "float32"})
@@ -41,7 +43,7 @@ def test_the_plan_counts_the_ranks_of_the_file(folder):
         if path.endswith(("query", "value"))
     )
     assert model.count_lora_parameters(CONFIG, section) == expected
-    assert model.count_lora_parameters(CONFIG, SECTION | {"source": None}) > expected
+    assert model.count_lora_parameters(CONFIG, SECTION | {"rank_pattern": {}}) > expected
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,19 @@ def test_the_plan_counts_the_ranks_of_the_file(folder):
         ({"rank": 8}, "lora.rank", "8 (adapter: 4)", "set lora.rank=4"),
         ({"alpha": 16.0}, "lora.alpha", "16.0 (adapter: 8.0)", "set lora.alpha=8.0"),
         ({"use_rslora": True}, "lora.use_rslora", "true (adapter: false)", "set lora.use_rslora=false"),
+        ({"use_dora": True}, "lora.use_dora", "true (adapter: false)", "set lora.use_dora=false"),
+        (
+            {"rank_pattern": {}},
+            "lora.rank_pattern",
+            "transformer_layer_0/self_attention/value: 4 (adapter: 2)",
+            "set lora.rank_pattern={value: 2}",
+        ),
+        (
+            {"alpha_pattern": {"query": 3.0}},
+            "lora.alpha_pattern",
+            "transformer_layer_0/self_attention/query: 3.0 (adapter: 8.0)",
+            "set lora.alpha_pattern={}",
+        ),
         (
             {"targets": ["query"]},
             "lora.targets",
@@ -169,10 +184,19 @@ def test_a_run_stops_before_frameworks_are_imported(trained):
     (trained / "blocked").mkdir()
     (trained / "blocked" / "keras.py").write_text("raise ImportError('blocked')")
     path = f"{trained}/blocked:{ROOT}"
-    for override, named in (("lora.rank=2", "lora.rank"), (f"lora.source={trained}/nowhere", "nowhere")):
+    other_targets = "has 8 layers, the model adapts 4", "not adapted: transformer_layer_0/self_attention/key"
+    other_targets += ("set lora.targets=[query,key,value,attention_output]",)
+    for number, (override, *named) in enumerate(
+        (
+            ("lora.rank=2", "lora.rank"),
+            (f"lora.source={trained}/nowhere", "nowhere"),
+            ("lora.targets=[query,value]", *other_targets),
+        )
+    ):
         source = [f"lora.source={trained}/first/adapter", override]
-        output = run(trained, *LORA, *source, f"hydra.run.dir={trained}/third-{named}", code=3, PYTHONPATH=path)
-        assert named in output and "fix:" in output and "Traceback" not in output
-        summary = json.loads((trained / f"third-{named}" / "summary.json").read_text())
+        output = run(trained, *LORA, *source, f"hydra.run.dir={trained}/third-{number}", code=3, PYTHONPATH=path)
+        assert all(text in " ".join(output.split()) for text in named)
+        assert "fix:" in output and "Traceback" not in output
+        summary = json.loads((trained / f"third-{number}" / "summary.json").read_text())
         assert summary["status"] == "failed" and summary["exit_code"] == 3
     assert "blocked" in run(trained, *LORA, f"hydra.run.dir={trained}/fourth", code=1, PYTHONPATH=path)

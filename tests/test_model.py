@@ -3,13 +3,16 @@
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import oracles
 import pytest
 from keras import ops
 
 from llama_exp import architecture, lora, model
+from llama_exp.errors import ConfigError
 from llama_exp.models import LlamaBackbone
+from llama_exp.quantization import OPTIONS
 
 pytestmark = pytest.mark.neutral
 
@@ -24,8 +27,9 @@ PUBLISHED = {
     "Llama 3.2 3B": ((128256, 28, 24, 3072, 8192, 8), True, 3212749824),
 }
 SMALL = dict(zip(KEYS, (40, 2, 4, 32, 48, 2), strict=True)) | {"tie_word_embeddings": False}
-FLOAT = {"mode": "none", "quantize_activations": None, "group_size": None}
-NO_LORA = {"rank": 0, "alpha": 1.0, "dropout": 0.0, "use_rslora": False, "targets": ["query"]}
+FLOAT = dict.fromkeys(OPTIONS) | {"mode": "none"}
+NO_LORA = {"rank": 0, "alpha": 1.0, "dropout": 0.0, "use_rslora": False, "targets": ["query"], "use_dora": False}
+NO_LORA |= {"rank_pattern": {}, "alpha_pattern": {}, "source": None}
 LORA = NO_LORA | {"rank": 4, "alpha": 8.0, "targets": ["query", "mlp"]}
 IDS = np.random.default_rng(0).integers(0, 40, (2, 8)).astype("int32")
 
@@ -39,13 +43,13 @@ def factory(dtype):
     return LlamaBackbone(**SMALL, dtype=dtype)
 
 
-def build(**overrides):
+def build(factory=factory, **overrides):
     arguments = {
         "policy": "float32",
         "preset_dir": None,
         "quantization": FLOAT,
         "lora": NO_LORA,
-        "remat": False,
+        "remat": "none",
         "seed": 1,
     }
     return model.build(factory, **(arguments | overrides))
@@ -69,9 +73,13 @@ def test_lora_formula():
     section_8b = section("llama3_8b")
     assert model.count_lora_parameters(section_8b, NO_LORA | {"rank": 8, "targets": ["query", "value"]}) == 3407872
     assert model.count_lora_parameters(section_8b, NO_LORA) == 0
-    backbone = build(lora=LORA)
-    built = sum(int(np.prod(v.shape)) for v in backbone.trainable_variables)
-    assert built == model.count_lora_parameters(SMALL, LORA)
+    dora = LORA | {"use_dora": True, "rank_pattern": {"query": 7, "transformer_layer_1/.*gate.*": 2}}
+    for lora_section in (LORA, dora):
+        backbone = build(lora=lora_section)
+        built = sum(int(np.prod(v.shape)) for v in backbone.trainable_variables)
+        assert built == model.count_lora_parameters(SMALL, lora_section)
+    outputs = 2 * (32 + 48 + 48 + 32)
+    assert built == model.count_lora_parameters(SMALL, dora | {"use_dora": False}) + outputs
 
 
 def test_sizes_need_no_framework():
@@ -81,6 +89,16 @@ def test_sizes_need_no_framework():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_model_that_does_not_train_is_a_mistake_of_the_configuration():
+    def frozen(dtype):
+        return LlamaBackbone(**SMALL, dtype=dtype, trainable=False)
+
+    for section_of_lora in (NO_LORA, LORA):
+        with pytest.raises(ConfigError, match="nothing would train(.|\n)*0 trainable parameters") as error:
+            build(factory=frozen, lora=section_of_lora)
+        assert error.value.exit_code == 2
 
 
 def test_same_seed_same_weights():
@@ -93,13 +111,43 @@ def test_order_is_build_load_adapt(tmp_path):
     """Weights of the preset, frozen, under fresh adapters; with the two steps exchanged loading would fail."""
     source = build(seed=7)
     source.save_to_preset(tmp_path / "preset")
-    backbone = build(policy="mixed_bfloat16", preset_dir=tmp_path / "preset", lora=LORA, remat=True)
+    backbone = build(policy="mixed_bfloat16", preset_dir=tmp_path / "preset", lora=LORA, remat="block")
     assert lora.base_digest(backbone) == lora.base_digest(source)
     assert {v.path for v in backbone.trainable_variables} == set(lora.adapter_variables(backbone))
-    assert backbone.lora_arguments == {"rank": 4, "alpha": 8.0, "dropout": 0.0, "use_rslora": False}
-    assert backbone.compute_dtype == "bfloat16" and backbone.remat is True
+    assert backbone.lora_arguments == {key: LORA[key] for key in ("rank", "alpha", "dropout", "use_rslora", "use_dora")}
+    assert backbone.compute_dtype == "bfloat16" and backbone.remat == "block"
     plain = build(preset_dir=tmp_path / "preset")
     np.testing.assert_array_equal(
         ops.convert_to_numpy(plain({"token_ids": IDS})), ops.convert_to_numpy(source({"token_ids": IDS}))
     )
-    assert len(plain.trainable_variables) == len(plain.weights) and plain.remat is False
+    assert len(plain.trainable_variables) == len(plain.weights) and plain.remat == "none"
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_random_quantized_weights_are_those_of_the_same_random_floats(mode):
+    """Built quantized at once, never drawn into a floating-point model; every input counts the same."""
+    from llama_exp.formats.quantized import quantized
+    from llama_exp.models.random_weights import random_checkpoint
+
+    section_of_mode = FLOAT | {"mode": mode}
+    ours = build(quantization=section_of_mode, lora=LORA, seed=3)
+    source = random_checkpoint(factory("float32").get_config(), 3)
+    tensors = quantized(source, architecture.make_quantization(mode)).tensors
+    expected = {path: tensor.read(None) for path, tensor in tensors.items()}
+    found = {v.path: ops.convert_to_numpy(v.value) for v in ours.weights if "/adapter/" not in v.path}
+    assert found.keys() == expected.keys()
+    for path, value in found.items():
+        np.testing.assert_array_equal(value, expected[path], err_msg=path)
+
+
+def test_random_weights_have_the_distributions_of_the_layers():
+    from llama_exp.models.random_weights import random_checkpoint
+
+    keras.utils.set_random_seed(0)
+    layer = factory("float32")
+    tensors = random_checkpoint(layer.get_config(), 0).tensors
+    assert tensors.keys() == {variable.path for variable in layer.weights}
+    for variable in layer.weights:
+        drawn, built = tensors[variable.path].read(), ops.convert_to_numpy(variable.value)
+        assert drawn.shape == built.shape and drawn.std() == pytest.approx(built.std(), rel=0.15)
+        assert drawn.mean() == pytest.approx(built.mean(), abs=8 * 0.02 / np.sqrt(drawn.size))

@@ -53,6 +53,13 @@ def reference(weights, num_steps, rate, clip):
     return weights
 
 
+def test_what_the_updates_share_is_computed_once(monkeypatch):
+    powers, power = [], ops.power
+    monkeypatch.setattr(ops, "power", lambda *arguments: powers.append(arguments) or power(*arguments))
+    train(adamw(learning_rate=0.01, **OPTIONS), variables(), 1)
+    assert len(powers) == 2
+
+
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_matches_the_formula(clip):
     rate = schedule.linear(learning_rate=0.01, num_steps=12, warmup_steps=4, final_fraction=0.2)

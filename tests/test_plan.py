@@ -7,6 +7,7 @@ from rich.console import Console
 
 from llama_exp import plan
 from llama_exp.check import check_arguments
+from llama_exp.check.identity import to_dict
 
 
 def planned(*arguments):
@@ -36,9 +37,9 @@ def test_flops_of_a_model_small_enough_to_count_by_hand():
     }
     matrices = 4 * 4 + 2 * (4 * 2) + 4 * 4 + 3 * (4 * 6) + 10 * 4
     attention = 12 * 4 * 8
-    no_lora = {"rank": 0, "targets": ["query"]}
+    no_lora = {"rank": 0, "targets": ["query"], "rank_pattern": {}, "use_dora": False, "source": None}
     assert plan.flops_per_token(model, no_lora, 8) == 6 * matrices + attention
-    lora = {"rank": 2, "targets": ["query"]}
+    lora = no_lora | {"rank": 2}
     assert plan.flops_per_token(model, lora, 8) == 4 * matrices + 6 * (2 * 4 + 2 * 4) + attention
 
 
@@ -60,11 +61,25 @@ def test_what_saves_memory():
     remat = planned("model=llama_110m", "trainer.remat=block")
     assert remat.memory_bytes["activations"] * 5 < base.memory_bytes["activations"]
     assert remat.flops_per_token == base.flops_per_token
+    attention = planned("model=llama_110m", "trainer.remat=attention")
+    weights = 12 * 8 * 12 * 128 * 128 * 4  # layers, rows, heads, positions squared, float32
+    assert base.memory_bytes["activations"] - attention.memory_bytes["activations"] == weights
     split = planned("model=llama_110m", "trainer.batch_size=2", "trainer.accumulation_steps=4")
     assert split.tokens_per_step == base.tokens_per_step
     assert split.memory_bytes["activations"] * 4 == base.memory_bytes["activations"]
     assert split.memory_bytes["gradients"] == 2 * base.memory_bytes["gradients"]
     assert planned("objective.chunk_tokens=512").memory_bytes["logits"] == 2 * 512 * 512 * 4
+
+
+def test_what_a_magnitude_multiplies_is_kept():
+    plain = ("model=llama_15m", "lora.rank=4", "lora.targets=[query,value]")
+    shape = to_dict(check_arguments(plain).config.model)
+    value_dim = shape["hidden_dim"] // shape["num_query_heads"] * shape["num_key_value_heads"]
+    per_block = (shape["hidden_dim"] + value_dim) * 4
+    for remat, blocks in (("none", shape["num_layers"]), ("block", 1)):
+        lora, dora = (planned(*plain, f"trainer.remat={remat}", *more) for more in ((), ("lora.use_dora=true",)))
+        more = dora.memory_bytes["activations"] - lora.memory_bytes["activations"]
+        assert more == dora.tokens_per_step * blocks * per_block
 
 
 def test_quantized_weights():
@@ -75,8 +90,14 @@ def test_quantized_weights():
     assert int8["weights"] == 6_738_415_616 - norms + 4 * (norms + 1_423_872)
     assert int8["dequantized"] == 2 * 32000 * 4096
     int4 = planned(*lora, "quantization=int4").memory_bytes
-    assert int4["weights"] < 0.54 * int8["weights"]
+    # Half a byte a weight and 5 bytes for every 32 of them, but for the embeddings, which are those of int8.
+    tables = 2 * 32000 * 4096
+    linear = 6_738_415_616 - norms - tables
+    assert int4["weights"] == linear // 2 + 5 * linear // 32 + tables + 4 * (norms + 2 * 32000)
+    smallest = ("quantization.group_size=128", "quantization.embeddings=int4")
+    assert planned(*lora, "quantization=int4", *smallest).memory_bytes["weights"] < 0.54 * int8["weights"]
     assert planned(*lora, "quantization=int4", "quantization.group_size=0").memory_bytes["weights"] < int4["weights"]
+    assert planned(*lora, "quantization=float8").memory_bytes == int8
     assert planned(*lora).memory_bytes["dequantized"] == 0
     assert planned(*lora[:-1], "preset.source=llama2_7b_en_int8").memory_bytes == int8
 

@@ -84,3 +84,42 @@ def test_impossible_arguments(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):
         start(tmp_path, cache_dir=str(tmp_path / "file/cache"))
+
+
+COMPILING = """
+from llama_exp import runtime
+runtime.start(backend="jax", jit="auto", threads=1, cache_dir={folder!r})
+import jax, numpy as np
+from keras import ops
+from llama_exp import backend
+events = []
+jax.monitoring.register_event_listener(lambda event, **details: events.append(event))
+call = backend.compiled(lambda x: ops.softmax(ops.sin(x) @ x), [], [], jit=True)
+y = ops.convert_to_numpy(call(np.linspace(0, 1, 64, dtype="float32").reshape(8, 8)))
+hits, misses = (events.count(f"/jax/compilation_cache/cache_{{kind}}") for kind in ("hits", "misses"))
+print(y.tobytes().hex(), hits, misses)
+"""
+
+
+def compiling(folder, **environment):
+    """Bits of a result, programs found in the cache, programs compiled."""
+    result = python(COMPILING.format(folder=str(folder)), **environment)
+    assert result.returncode == 0, result.stderr
+    bits, hits, misses = result.stdout.split()
+    return bits, int(hits), int(misses)
+
+
+def test_a_second_process_on_jax_compiles_nothing(tmp_path):
+    bits, hits, misses = compiling(tmp_path)
+    assert hits == 0 and misses > 0
+    assert compiling(tmp_path) == (bits, misses, 0)
+    entries = list((tmp_path / "jax").rglob("*-cache"))
+    assert len(entries) == misses
+    for file in entries:
+        file.write_bytes(b"damaged")
+    assert compiling(tmp_path)[0] == bits
+
+
+def test_the_users_own_jax_cache_stays(tmp_path):
+    compiling(tmp_path / "ours", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "theirs"))
+    assert not (tmp_path / "ours/jax").exists()

@@ -8,8 +8,13 @@ that a run on JAX never loads TensorFlow. Everything else in llama_exp is writte
       scan(function, carry, xs)                 a loop whose memory is that of one iteration
       update_if(predicate, function, variables) assignments that happen only when `predicate` holds
       apply_gradients(optimizer, ...)           one update
-      softmax_cross_entropy(logits, labels)     losses and their gradient together
+      fused(function)                           one pass over memory where the backend can
+      with_gradient(forward, backward)          a function whose gradient is written out
+      repeated(key, function, *tensors)         a call that is traced once for all of its repetitions
+      after(upstream, tensors)                  keeps a second computation from happening early
+    unsigned_product(rows, matrix)              uint8 by int8, where `multiplies_integers()`
     adopt(array)                                a tensor that is the array's memory
+    view(variable)                              an array that is the variable's memory
 """
 
 from __future__ import annotations
@@ -26,10 +31,11 @@ elif keras.backend.backend() == "jax":
 else:
     raise ImportError(f"runtime.backend: {keras.backend.backend()!r} is not supported; use tensorflow or jax")
 
+PARTS = "it compiles what lies between the matrix products"
 _CPU_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
-def compiled(function, reads, writes, jit: bool):
+def compiled(function, reads, writes, jit: bool, fuse: bool = True):
     """Compiles `function(*arrays) -> nest of tensors`, which may read and assign Keras variables.
 
     Args:
@@ -39,6 +45,7 @@ def compiled(function, reads, writes, jit: bool):
         writes: variables that the function may assign, seed generators' states among them. On JAX their old
             buffers are given to the new values.
         jit: whether XLA compiles. Without it TensorFlow still builds a graph; JAX runs operation by operation.
+        fuse: whether, without `jit`, XLA still compiles the functions marked `fused` (TensorFlow only).
 
     Returns:
         A callable: host arrays in, tensors of the backend out; `writes` are assigned when it returns.
@@ -49,15 +56,84 @@ def compiled(function, reads, writes, jit: bool):
     """
     writes = _unique(writes)
     reads = [variable for variable in _unique(reads) if not any(variable is other for other in writes)]
-    return _half.compiled(function, reads, writes, jit)
+    return _half.compiled(function, reads, writes, jit, fuse)
+
+
+def fused(function):
+    """Marks a function of tensors (and Python numbers and strings) that should pass over memory once.
+
+    Inside `compiled(..., fuse=True)` without XLA, TensorFlow lets XLA compile this function alone, once per shape:
+    its matrix products are faster outside of XLA on a CPU, everything else is faster inside. Elsewhere it is the
+    plain function.
+    """
+    return _half.fused(function)
+
+
+def with_gradient(forward, backward):
+    """A function of tensors with a gradient of its own.
+
+    Args:
+        forward: (*nests of tensors) -> (result, nest of tensors to keep); result is one tensor.
+        backward: (what was kept, gradient of the result) -> gradients of the tensors, in the same nests and
+            dtypes, None where there is none. Neither may close over a tensor or read a variable.
+    """
+    return _half.with_gradient(forward, backward)
+
+
+def repeated(key, function, *tensors):
+    """`function(*tensors)`; inside `compiled`, all calls with the same `key` are traced once.
+
+    A model of many equal blocks then takes the tracing time of one.
+
+    Args:
+        key: hashable; equal keys promise that the function does the same to the same tensors.
+        function: takes nests of tensors and None, returns a nest of tensors; reads no variable and closes over no
+            tensor.
+        *tensors: nests of tensors and None.
+    """
+    return _half.repeated(key, function, *tensors)
+
+
+def after(upstream, tensors):
+    """`tensors` as they are, but not before `upstream` is there.
+
+    For what depends on weights alone, and for a backward pass that computes something again: otherwise it may be
+    computed as early as the weights are there, or recognized as what the forward pass has computed, and kept alive.
+    """
+    return _half.after(upstream, tensors)
+
+
+def multiplies_integers() -> bool:
+    """Whether `unsigned_product` can be called here: on a CPU with such instructions, in a graph of TensorFlow's.
+
+    It was tried out, once per process: without these instructions the same operation exists, is slower, and rounds
+    sums of two products to 16 bits.
+    """
+    return _half.multiplies_integers()
+
+
+def unsigned_product(rows_MI, matrix_IO):
+    """The product of uint8 (M, I) by int8 (I, O), exact in int32 (M, O); only where `multiplies_integers()`."""
+    return _half.unsigned_product(rows_MI, matrix_IO)
 
 
 def adopt(array):
     """A tensor with the values of a NumPy array.
 
-    On a CPU it is the array's own memory if that is aligned to 64 bytes, so nobody may change the array afterwards.
+    On a CPU it is the array's own memory if that is aligned to 64 bytes, so nobody may change the array afterwards;
+    not so float8 on TensorFlow, which copies it.
     """
     return _half.adopt(array)
+
+
+def view(variable):
+    """A read-only NumPy array of a variable's value; bfloat16 and float8 as their bits, uint16 and uint8.
+
+    On a CPU it is the variable's own memory, which must not change while the view is used.
+    """
+    array = _half.view(variable)
+    array.flags.writeable = False
+    return array
 
 
 def value_and_gradients(function, variables):
@@ -107,19 +183,6 @@ def apply_gradients(optimizer, gradients, variables) -> None:
     _half.apply_gradients(optimizer, gradients, list(variables))
 
 
-def softmax_cross_entropy(logits_MV, labels_M):
-    """Losses and what they send back, without another pass over the logits where the backend has such a kernel.
-
-    Args:
-        logits_MV: (M, V) float32.
-        labels_M: (M,) integers in [0, V).
-
-    Returns:
-        losses (M,) = logsumexp(logits) - logits[label], and their gradient (M, V) = softmax(logits) - onehot(label).
-    """
-    return _half.softmax_cross_entropy(logits_MV, labels_M)
-
-
 def resolve_jit(jit: str, compute_dtype: str) -> tuple[bool, str]:
     """Decides whether XLA compiles the steps, from what the machine is, never from timing: a resume must agree.
 
@@ -139,10 +202,15 @@ def resolve_jit(jit: str, compute_dtype: str) -> tuple[bool, str]:
     if device_kind() != "cpu":
         return True, "faster on an accelerator"
     if compute_dtype == "float32":
-        return False, "TensorFlow's own float32 kernels are as fast on CPU and start sooner"
+        return False, f"TensorFlow's own float32 kernels are as fast on CPU and start sooner; {PARTS}"
     if compute_dtype == "bfloat16" and _CPU_BFLOAT16_FLAGS & set(_cpuinfo("flags", "Features").split()):
-        return False, "this CPU multiplies bfloat16 in hardware, which XLA does not use"
+        return False, f"this CPU multiplies bfloat16 in hardware, which XLA does not use; {PARTS}"
     return True, f"without XLA this CPU emulates {compute_dtype} products"
+
+
+def runs_without_xla() -> bool:
+    """Whether a compiled function is fast without XLA: TensorFlow's own kernels on a CPU."""
+    return keras.backend.backend() == "tensorflow" and device_kind() == "cpu"
 
 
 def device_kind() -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import jax
 import keras
+import numpy as np
 from jax import numpy as jnp
 
 _entered: list[_Scope] = []  # the scopes that are open, outermost first
+_repeated: dict = {}  # key -> jitted function, of the compiled function that is being traced
 
 
 class _Scope(keras.StatelessScope):
@@ -47,10 +49,12 @@ def _inner_scope(outer: _Scope, variables, values) -> _Scope:
     return _Scope(outer.state_mapping | {id(v): value for v, value in zip(variables, values, strict=True)})
 
 
-def compiled(function, reads, writes, jit: bool):
+def compiled(function, reads, writes, jit: bool, fuse: bool):
+    del fuse  # XLA does it
     writable = {id(variable) for variable in writes}
 
     def pure(write_values, read_values, arrays):
+        _repeated.clear()
         before = {id(v): x for v, x in zip(writes, write_values, strict=True)}
         before |= {id(v): x for v, x in zip(reads, read_values, strict=True)}
         with _Scope(before) as scope:
@@ -82,8 +86,46 @@ def _array(value):
     return jnp.asarray(value)
 
 
+def fused(function):
+    return function
+
+
+def with_gradient(forward, backward):
+    call = jax.custom_vjp(lambda *tensors: forward(*tensors)[0])
+    call.defvjp(forward, backward)
+    return call
+
+
+def repeated(key, function, *tensors):
+    if not _entered:
+        return function(*tensors)
+    if key not in _repeated:
+        _repeated[key] = jax.jit(function)
+    return _repeated[key](*tensors)
+
+
+def after(upstream, tensors):
+    _, tensors = jax.lax.optimization_barrier((upstream, tensors))
+    return tensors
+
+
+def multiplies_integers() -> bool:
+    return False  # XLA's products of integers on a CPU are several times slower than those of floats
+
+
+def unsigned_product(rows_MI, matrix_IO):
+    raise NotImplementedError("unsigned_product: ask multiplies_integers() first")
+
+
 def adopt(array):
     return jax.device_put(array)  # jnp.asarray would copy
+
+
+def view(variable):
+    array = np.asarray(variable.value)
+    if array.dtype == jnp.float8_e4m3fn:
+        return array.view(np.uint8)
+    return array.view(np.uint16) if array.dtype == jnp.bfloat16 else array
 
 
 def value_and_gradients(function, variables):
@@ -137,13 +179,6 @@ def apply_gradients(optimizer, gradients, variables) -> None:
     values, state_values = optimizer.stateless_apply(outer.values(state), gradients, outer.values(variables))
     assigned = zip([*variables, *state], [*values, *state_values], strict=True)
     outer.state_mapping.update({id(v): value for v, value in assigned})
-
-
-def softmax_cross_entropy(logits_MV, labels_M):
-    log_probabilities_MV = jax.nn.log_softmax(logits_MV)
-    is_label_MV = jnp.arange(logits_MV.shape[1]) == labels_M[:, None]
-    losses_M = -jnp.take_along_axis(log_probabilities_MV, labels_M[:, None], axis=1)[:, 0]
-    return losses_M, jnp.exp(log_probabilities_MV) - is_label_MV
 
 
 def device_kind() -> str:

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llama_exp.check.composition import Composer
+from llama_exp.check.composition import Composer, names_entries
 from llama_exp.check.job import Job, JobCheck
 from llama_exp.check.points import point_lines
 from llama_exp.check.typed import show
@@ -194,4 +194,5 @@ def _for_hydra(options: argparse.Namespace, config_path: Path, extra: Sequence[s
     line += [f"--info={options.info}"] if options.info else []
     for flag in ("help", "resolve", "run", "multirun"):
         line += [f"--{flag}"] if getattr(options, flag) else []
-    return [*line, *options.overrides, *extra]
+    overrides = [f"++{text}" if names_entries(text.partition("=")[0]) else text for text in options.overrides]
+    return [*line, *overrides, *extra]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import linecache
 import warnings
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -25,7 +26,7 @@ from yaml import YAMLError
 
 from llama_exp.check import resolvers
 from llama_exp.check.nearest import suggestion
-from llama_exp.check.typed import show
+from llama_exp.check.typed import mappings, show, under
 from llama_exp.errors import ConfigError, Problem
 
 VERSION_BASE = "1.3"
@@ -59,7 +60,7 @@ class Composer:
         overrides, problems = [], []
         for line in lines:
             try:
-                overrides.extend(self.parser.parse_overrides([line]))
+                overrides.extend(map(_opened, self.parser.parse_overrides([line])))
             except (HydraException, ValueError) as error:
                 problems.append(_syntax_problem(line, str(error).splitlines()[0]))
         return overrides, problems
@@ -100,6 +101,16 @@ class Composer:
                 path = Path(result.path.removeprefix("file://")) / f"{default.config_path}.yaml"
                 files.append((shown_path(path), self.loader._embed_result_config(result, default.package).config))
         return files
+
+
+def names_entries(key: str) -> bool:
+    """Whether an override of `key` may add entries without a `+`: `lora.rank_pattern={query: 16}`."""
+    return under(key, mappings())
+
+
+def _opened(override: Override) -> Override:
+    adds = override.type is OverrideType.CHANGE and names_entries(override.key_or_group)
+    return dataclasses.replace(override, type=OverrideType.FORCE_ADD) if adds else override
 
 
 def group_options(repository: IConfigRepository, group: str) -> list[str]:

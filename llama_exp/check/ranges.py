@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llama_exp.architecture import MODES
+from llama_exp.architecture import EMBEDDING_MODES, LINEAR_NAMES, MODES, TOKEN_EMBEDDING
 from llama_exp.check.typed import MISSING, Origin, show
 from llama_exp.config import Config
 from llama_exp.errors import Problem
@@ -79,10 +79,23 @@ RANGES: dict[str, Rule] = {
     "precision.policy": one_of(POLICIES),
     "quantization.mode": one_of(("none", *MODES)),
     "quantization.group_size": COUNT_OR_ZERO,
+    "quantization.embeddings": one_of(EMBEDDING_MODES),
+    "quantization.float_activations": (
+        (lambda value: set(value) <= {*LINEAR_NAMES, TOKEN_EMBEDDING}),
+        f"names out of {', '.join((*LINEAR_NAMES, TOKEN_EMBEDDING))}",
+    ),
     "lora.rank": COUNT_OR_ZERO,
     "lora.alpha": POSITIVE,
     "lora.dropout": PROBABILITY,
     "lora.targets": FILLED,
+    "lora.rank_pattern": (
+        (lambda value: all(value) and all(1 <= rank <= LARGEST for rank in value.values())),
+        "targets with an integer of at least 1 each",
+    ),
+    "lora.alpha_pattern": (
+        (lambda value: all(value) and all(0 < alpha < math.inf for alpha in value.values())),
+        "targets with a number above 0 each",
+    ),
     "lora.source": FILLED,
     "objective.chunk_tokens": COUNT,
     "optimizer.learning_rate": POSITIVE,

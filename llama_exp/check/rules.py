@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from llama_exp import lora
+from llama_exp import lora_targets
 from llama_exp.architecture import linear_shapes
 from llama_exp.config import Config, ModelConfig, ScheduleConfig, TfdsConfig, WsdScheduleConfig
 from llama_exp.errors import Problem
@@ -65,33 +66,47 @@ def rope(config: Config) -> Iterator[Problem]:
         )
 
 
-def lora_targets(config: Config) -> Iterator[Problem]:
-    """Every target names a layer, and no adapter is wider than its layer."""
-    if config.lora.rank == 0:
+def lora_layers(config: Config) -> Iterator[Problem]:
+    """Every target and every pattern names a layer, and no adapter is wider than its layer."""
+    lora, shapes = config.lora, linear_shapes(vars(config.model))
+    if lora.rank == 0:
         return
-    shapes = linear_shapes(vars(config.model))
-    yield from lora.target_problems(config.lora.targets, list(shapes))
-    paths = lora.matching_paths(config.lora.targets, list(shapes))
-    narrowest = min(paths, key=lambda path: min(shapes[path]), default=None)
-    if narrowest is not None and config.lora.rank > min(shapes[narrowest]):
-        inputs, outputs = shapes[narrowest]
+    yield from lora_targets.target_problems(lora.targets, list(shapes))
+    for key in ("rank_pattern", "alpha_pattern"):
+        yield from lora_targets.pattern_problems(key, getattr(lora, key), lora.targets, list(shapes))
+    paths = lora_targets.matching_paths(lora.targets, list(shapes))
+    ranks = lora_targets.values_by_path(lora.rank_pattern, paths, lora.rank)
+    widest = max(ranks, key=lambda path: ranks[path] - min(shapes[path]), default=None)
+    if widest is not None and ranks[widest] > min(shapes[widest]):
+        inputs, outputs = shapes[widest]
         yield Problem(
-            f"exceeds the size of a target: {narrowest} is {inputs} x {outputs}, so a larger rank adds nothing",
-            "lora.rank",
-            str(config.lora.rank),
+            f"exceeds the size of a target: {widest} is {inputs} x {outputs}, so a larger rank adds nothing",
+            "lora.rank" if ranks[widest] == lora.rank else "lora.rank_pattern",
+            str(ranks[widest]),
             f"give at most {min(inputs, outputs)}, or leave that layer out of lora.targets",
         )
 
 
-def lora_source(config: Config) -> Iterator[Problem]:
-    """An adapter to go on from is one that trains."""
-    if config.lora.source is not None and config.lora.rank == 0:
+def lora_is_on(config: Config) -> Iterator[Problem]:
+    """An adapter to go on from, and ranks of single layers, mean adapters that train."""
+    lora = config.lora
+    if lora.rank > 0:
+        return
+    if lora.source is not None:
         yield Problem(
             "names an adapter, but lora.rank=0 means none",
             "lora.source",
-            f"source={config.lora.source} with rank=0",
+            f"source={lora.source} with rank=0",
             "set lora.rank, lora.alpha and lora.targets to those of the adapter, or lora.source=null",
         )
+    for key in ("rank_pattern", "alpha_pattern"):
+        if getattr(lora, key):
+            yield Problem(
+                "is about adapters, but lora.rank=0 means none",
+                f"lora.{key}",
+                f"{key}={getattr(lora, key)} with rank=0",
+                f"set lora.rank, the rank of all other layers of lora.targets, or lora.{key}={{}}",
+            )
 
 
 def quantization_options(config: Config) -> Iterator[Problem]:
@@ -111,6 +126,31 @@ def quantization_options(config: Config) -> Iterator[Problem]:
             f"group_size={options.group_size} with mode={mode}",
             "set quantization=int4, or quantization.group_size=null",
         )
+    if options.embeddings is not None and mode != "int4":
+        yield Problem(
+            "only int4 leaves the embeddings a choice",
+            "quantization.embeddings",
+            f"embeddings={options.embeddings} with mode={mode}",
+            "set quantization=int4, or quantization.embeddings=null",
+        )
+    if options.gptq and mode != "int4":
+        yield Problem(
+            "only int4 is rounded by GPTQ",
+            "quantization.gptq",
+            f"gptq=true with mode={mode}",
+            "set quantization=int4, or quantization.gptq=null",
+        )
+    rounds = mode == "int8" and options.quantize_activations is not False
+    for name in ("float_activations", "asymmetric_activations"):
+        value = getattr(options, name)
+        if value is not None and not rounds:
+            yield Problem(
+                "only int8 rounds activations",
+                f"quantization.{name}",
+                f"{name}={json.dumps(value)} with mode={mode}, "
+                f"quantize_activations={json.dumps(options.quantize_activations)}",
+                f"set quantization=int8, or quantization.{name}=null",
+            )
 
 
 def quantization_groups(config: Config) -> Iterator[Problem]:
@@ -128,7 +168,7 @@ def quantization_groups(config: Config) -> Iterator[Problem]:
 
 
 def quantization_trains(config: Config) -> Iterator[Problem]:
-    """Integers do not train; adapters on top of them do."""
+    """Quantized weights do not train; adapters on top of them do."""
     if config.quantization.mode != "none" and config.lora.rank == 0:
         yield Problem(
             "is 0, but quantized weights do not train: only adapters on top of them do",
@@ -139,12 +179,13 @@ def quantization_trains(config: Config) -> Iterator[Problem]:
 
 
 def quantization_precision(config: Config) -> Iterator[Problem]:
-    """Sums of integer products fit into the compute type."""
-    if config.quantization.mode == "int8" and config.precision.policy == "mixed_float16":
+    """Sums of products with stored numbers fit into the compute type."""
+    mode = config.quantization.mode
+    if mode in ("int8", "float8") and config.precision.policy == "mixed_float16":
         yield Problem(
-            "sums of int8 products exceed float16's largest number",
+            f"sums of {mode} products exceed float16's largest number",
             "precision.policy",
-            "mixed_float16 with quantization.mode=int8",
+            f"mixed_float16 with quantization.mode={mode}",
             "choose precision=mixed_bfloat16 or float32, or quantization=int4",
         )
 
@@ -223,8 +264,8 @@ def resume(config: Config) -> Iterator[Problem]:
 RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...] = (
     (("model",), heads),
     (("model",), rope),
-    (("model", "lora"), lora_targets),
-    (("lora",), lora_source),
+    (("model", "lora"), lora_layers),
+    (("lora",), lora_is_on),
     (("quantization",), quantization_options),
     (("quantization", "model"), quantization_groups),
     (("quantization", "lora"), quantization_trains),

@@ -88,7 +88,8 @@ def wanted(hint: Any) -> str:
     if typing.get_origin(hint) is list:
         return "a list such as [a,b]"
     if typing.get_origin(hint) is dict:
-        return "a mapping such as {a:1}"
+        element = typing.get_args(hint)[1]
+        return "a mapping such as {a:1}" + ("" if element is Any else f", each value {wanted(element)}")
     return {int: "an integer", float: "a number", bool: "true or false", str: "text"}[hint]
 
 
@@ -126,7 +127,8 @@ def convert(value: Any, hint: Any) -> Any:
             return [convert(item, element) for item in value]
     elif typing.get_origin(hint) is dict:
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-            return dict(value)
+            with contextlib.suppress(WrongType):
+                return {key: convert(item, typing.get_args(hint)[1]) for key, item in value.items()}
     elif hint is str:
         if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
             return str(value)
@@ -242,6 +244,18 @@ class Typing:
 
     def _add(self, path: str, what: str, found: Any, action: str) -> None:
         self.problems.append(Problem(what, path, self.origin(path, show(found)), action))
+
+
+@functools.cache
+def mappings() -> tuple[str, ...]:
+    """Dotted paths of the keys whose value is a mapping of the user's own names."""
+    declared = {section: schema for section, schema in hints(Config).items() if dataclasses.is_dataclass(schema)}
+    return tuple(
+        f"{section}.{key}"
+        for section, schema in declared.items()
+        for key, hint in hints(schema).items()
+        if typing.get_origin(hint) is dict
+    )
 
 
 @functools.cache

@@ -1,8 +1,7 @@
 """`llama-exp merge`: an adapter into its model, tensor by tensor and without a framework.
 
-Every adapted kernel becomes W + s A B, summed in float32 and rounded once to the type that is written.
-
-Shape letters: I inputs, O outputs of a linear layer, R rank of its adapter.
+Every adapted kernel becomes W + s A B, with DoRA m / ||W + s A B|| times that, summed in float32 and rounded once to
+the type that is written.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from rich.progress import track
 
 from llama_exp import logs
 from llama_exp import tokenizer as tokenizers
-from llama_exp.architecture import make_quantization
 from llama_exp.commands import export
 from llama_exp.commands.arguments import Parser
 from llama_exp.commands.sources import Source, find, opened
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats import open_adapter
 from llama_exp.formats.adapter import Adapter
+from llama_exp.formats.adapter import merged as merged_kernel
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
-from llama_exp.formats.quantized import dequantized, quantized
-from llama_exp.quantization import describe
+from llama_exp.formats.quantized import dequantized
+from llama_exp.quantization import describe, fitted, of_section
 from llama_exp.redact import printable
 from llama_exp.tokenizer.assets import has_tokenizer
 
@@ -59,7 +58,8 @@ def main(arguments: list[str]) -> int:
         rows["merged"] = f"{len(adapter.ranks)} layers of {source.adapter} into {source.origin}"
         if checkpoint.quantization is not None:
             rows["quantization"] = f"none any more: {describe(checkpoint.quantization)} became floating point"
-            logger.info("the merged model is not quantized: integers cannot hold the sum of a kernel and its adapter")
+            small = checkpoint.quantization.mode
+            logger.info("the merged model is not quantized: %s cannot hold the sum of a kernel and its adapter", small)
     rows["next"] = f"llama-exp generate {shlex.quote(str(place.folder))}"
     export.show(rows, Console())
     return 0
@@ -69,7 +69,7 @@ def merged(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
     """The model with the adapter in its kernels.
 
     Args:
-        checkpoint: open; quantized weights count as what their integers stand for.
+        checkpoint: open; quantized weights count as what they stand for.
         adapter: open, made for this model.
     """
     if checkpoint.quantization is not None:
@@ -83,12 +83,9 @@ def merged(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
 
 def _with_adapter(kernel: Tensor, layer: str, adapter: Adapter) -> Tensor:
     def read(dtype: np.dtype | None) -> np.ndarray:
-        a_IR, b_RO = adapter.read(layer)
-        sum_IO = np.matmul(a_IR, b_RO, dtype=np.float32)
-        sum_IO *= np.float32(adapter.scale_of(layer))
-        sum_IO += kernel.read(np.dtype(np.float32))
+        sums = merged_kernel(kernel.read(np.dtype(np.float32)), adapter.read(layer), adapter.scale_of(layer))
         with np.errstate(over="ignore"):  # an overflow is told below
-            values = sum_IO.astype(kernel.dtype if dtype is None else dtype, copy=False)
+            values = sums.astype(kernel.dtype if dtype is None else dtype, copy=False)
         if not np.isfinite(values.astype(np.float32, copy=False)).all():
             what = "with the adapter a weight is too large for its type"
             action = "give --dtype float32 or bfloat16"
@@ -103,8 +100,7 @@ def open_base(source: Source) -> Iterator[Checkpoint]:
     """The model of a source without its adapter: with a run's own arguments, quantized where the run quantized it."""
     with opened(source) as checkpoint:
         if checkpoint.quantization is None and _quantizes(source):
-            options = (source.quantization.get(key) for key in ("mode", "quantize_activations", "group_size"))
-            checkpoint = quantized(checkpoint, make_quantization(*options))
+            checkpoint = fitted(checkpoint, of_section(source.quantization))
         yield checkpoint
 
 
@@ -156,11 +152,11 @@ def base_digest(tensors, dtype: np.dtype) -> str:
 
     Args:
         tensors: (path, `Tensor`) pairs in the order of the paths.
-        dtype: of the model's floating-point variables; integers and their scales keep their own.
+        dtype: of the model's floating-point variables; quantized weights and their scales keep their own.
     """
     digest = hashlib.sha256()
     for path, tensor in tensors:
-        is_part = tensor.dtype.kind in "iu" or path.endswith(("_scale", "_zero"))
+        is_part = tensor.dtype.itemsize == 1 or path.endswith(("_scale", "_zero"))
         values = tensor.read(None if is_part else dtype)
         digest.update(f"{path} {values.dtype} {values.shape}\n".encode())
         digest.update(values.reshape(-1).view(np.uint8))

@@ -6,13 +6,14 @@ import os
 from collections.abc import Mapping
 
 from llama_exp import precision, quantization, runtime
+from llama_exp.architecture import MODES
 from llama_exp.commands.arguments import Parser
 from llama_exp.commands.sources import Source, find, opened
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.tokenizer.assets import has_tokenizer
 
-QUANTIZATIONS = ("none", "int8", "int4")
+QUANTIZATIONS = ("none", *MODES)
 CACHE_DIR = "~/.cache/llama_exp"
 
 
@@ -29,7 +30,7 @@ def add_arguments(parser: Parser, adapters: bool = True) -> None:
             "--quantization",
             choices=QUANTIZATIONS,
             default="none",
-            help="store the weights as integers (default: none)",
+            help="store the weights as integers or float8 (default: none)",
         )
     chosen = os.environ.get("KERAS_BACKEND")
     parser.add_argument(
@@ -64,7 +65,7 @@ def load(options):
     tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
     with opened(source) as checkpoint:
         policy = options.precision or source.policy or _stored_policy(checkpoint)
-        section = {"mode": options.quantization, "quantize_activations": None, "group_size": None}
+        section = dict.fromkeys(quantization.OPTIONS) | {"mode": options.quantization}
         if options.quantization == "none":
             section |= source.quantization or {}
         backbone = _built(checkpoint, policy, section)

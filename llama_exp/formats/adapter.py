@@ -1,7 +1,7 @@
 """A LoRA adapter on disk, whatever wrote it: a folder of PEFT's, or a `.lora.h5` file of KerasHub's.
 
     peft, keras_lora --open--> Adapter --load--> LlamaBackbone with adapters
-                                  `----merge---> kernels + scale * A B
+                                  `----merge---> kernels + scale * A B, with DoRA's magnitudes
 
 As with `Checkpoint`, names, shapes and types are known to fit the model before any tensor is read. Imports no
 framework.
@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,12 +23,39 @@ from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError, Problem
 from llama_exp.formats.json_file import NAMES_SHOWN
 
+SMALLEST_SQUARES = 1e-30  # keeps the norm of a column of zeros from dividing by it; its product is zero anyway
 ACTION = "use a LoRA adapter that was made for this model, as this package, PEFT or KerasHub writes it"
 
 
 def scale(rank: int, alpha: float, use_rslora: bool) -> float:
     """What multiplies A B: alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732)."""
     return alpha / math.sqrt(rank) if use_rslora else alpha / rank
+
+
+class Matrices(NamedTuple):
+    """What trains of one adapted layer, float32: A (I, R), B (R, O), and with DoRA the magnitude (O,)."""
+
+    a_IR: np.ndarray
+    b_RO: np.ndarray
+    magnitude_O: np.ndarray | None = None
+
+
+def merged(kernel_IO: np.ndarray, matrices: Matrices, scale: float) -> np.ndarray:
+    """W + s A B, with DoRA magnitude / ||W + s A B|| times that: a new array (I, O) float32.
+
+    Args:
+        kernel_IO: W, (I, O) float32.
+        matrices: of the layer.
+        scale: s.
+    """
+    sum_IO = np.matmul(matrices.a_IR, matrices.b_RO, dtype=np.float32)
+    sum_IO *= np.float32(scale)
+    sum_IO += kernel_IO
+    if matrices.magnitude_O is not None:
+        squares_O = np.einsum("io,io->o", sum_IO, sum_IO, dtype=np.float64)
+        norm_O = np.sqrt(np.maximum(squares_O, SMALLEST_SQUARES))
+        sum_IO *= (matrices.magnitude_O / norm_O).astype(np.float32)
+    return sum_IO
 
 
 @dataclass(frozen=True)
@@ -41,11 +69,12 @@ class Adapter:
         alpha: numerator of the scale, likewise.
         dropout: probability that it was trained with; 0 where the file does not say.
         use_rslora: the scale is alpha / sqrt(R) instead of alpha / R.
+        use_dora: every layer has a magnitude (Liu et al. 2024, arXiv:2402.09353).
         ranks: R of every adapted linear layer by path, in the model's order.
         alphas: alpha by the same paths.
         base: what identifies the weights it was trained on (`digest`, `variable_dtype`); None: the file does not say.
-        read: called with a path of `ranks`, returns A (I, R) and B (R, O), float32. Raises InputError if the file is
-            damaged or a value is not finite.
+        read: called with a path of `ranks`, returns its `Matrices`. Raises InputError if the file is damaged or a value
+            is not finite.
     """
 
     path: Path
@@ -54,10 +83,11 @@ class Adapter:
     alpha: float
     dropout: float
     use_rslora: bool
+    use_dora: bool
     ranks: dict[str, int]
     alphas: dict[str, float]
     base: dict[str, str] | None
-    read: Callable[[str], tuple[np.ndarray, np.ndarray]]
+    read: Callable[[str], Matrices]
 
     def scale_of(self, path: str) -> float:
         """What multiplies A B of one linear layer."""
@@ -69,14 +99,15 @@ def check_fit(path: Path, found: Mapping[str, Mapping[str, tuple[int, ...]]], ex
 
     Args:
         path: of the adapter.
-        found: name of a matrix in the file (A, B) -> shape, by linear layer.
+        found: name of a tensor in the file (A, B, magnitude) -> shape, by linear layer.
         expected: the same as the model needs it.
 
     Raises:
-        InputError: a matrix is missing or has another shape.
+        InputError: a matrix is missing, too many or has another shape.
     """
     unfit = []
     for layer, shapes in found.items():
+        unfit += [f"{layer}: {name}, of which there should be none" for name in shapes if name not in expected[layer]]
         for name, shape in expected[layer].items():
             if name not in shapes:
                 unfit.append(f"{layer}: no {name}")

@@ -41,6 +41,7 @@ MAX_SIZES = {
     "num_key_value_heads": 1 << 12,
 }
 MAX_PARAMETERS = 10**13
+RANDOM = "random"  # format of weights that nothing was trained into
 
 
 @dataclass(frozen=True)

@@ -91,13 +91,20 @@ def write(
         folder: from `formats.writing`; the tokenizer, if there is one, must be in it already.
         config: every constructor argument of the backbone.
         tensors: one for every variable, by path; types are kept.
-        quantization: None for floating-point weights.
+        quantization: None for floating-point weights; not float8, which the format does not have.
         max_shard_bytes: larger weights are split into files of about this size; None: one file.
         context_length: tokens that the model is meant for; None: not known.
 
     Raises:
         InputError: a tensor cannot be read.
+        ValueError: the weights are float8.
     """
+    if quantization is not None and quantization.mode == "float8":
+        raise ValueError(
+            "a KerasHub preset cannot hold float8 weights: Keras' own float8 stores floats and trains them. Turn them "
+            "into floats with llama_exp.quantization.dequantize(backbone), or merge adapters with "
+            "llama_exp.lora.merge(backbone), and save that; or save the model it was quantized from."
+        )
     if quantization is not None:
         tensors = keras_hub_quantized.file_tensors(config, tensors, quantization)
     keras_hub_weights.write_weights(folder, _layout(config, quantization), tensors, max_shard_bytes)

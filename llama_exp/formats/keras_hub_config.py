@@ -6,13 +6,22 @@ for the dtype policies in it, which are how KerasHub says that a model is quanti
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from llama_exp.architecture import DEFAULTS, ROPE_ADJUSTMENT, SIZES, Quantization, linear_shapes
+from llama_exp.architecture import (
+    DEFAULTS,
+    LINEAR_NAMES,
+    ROPE_ADJUSTMENT,
+    SIZES,
+    TOKEN_EMBEDDING,
+    Quantization,
+    linear_shapes,
+)
 from llama_exp.errors import InputError, Problem
 from llama_exp.formats.checkpoint import require_possible
 from llama_exp.formats.json_file import inside, read_json
@@ -31,14 +40,17 @@ OLD_NAMES = {"rope_scaling_factor": "rope_position_scaling_factor"}
 IGNORED_KEYS = frozenset({"name", "trainable", "dtype"})
 # Published presets lack the scaling of their original, or have another epsilon: KerasHub's converter dropped them.
 DOUBTFUL = frozenset({"layer_norm_epsilon", "rope_position_scaling_factor", *ROPE_ADJUSTMENT})
-# The modes of Keras' quantized policies: int8, int4 with one scale per output, int4/128 with one per 128 inputs.
-QUANTIZED_MODE = re.compile(r"(int8|int4)(?:/(-1|[1-9][0-9]{0,5}))?")
+# The modes of Keras' quantized policies: int8, int4 with one scale per output, int4/128 with one per 128 inputs. The
+# third is ours and in no preset; Keras' "float8" is another: it trains, and means floats beside their largest values.
+FLOAT8_MODE = "float8_e4m3fn"
+QUANTIZED_MODE = re.compile(rf"(int8|int4|{FLOAT8_MODE})(?:/(-1|[1-9][0-9]{{0,5}}))?")
 FLOAT_POLICIES = frozenset(
     prefix + name for prefix in ("", "mixed_") for name in ("float16", "bfloat16", "float32", "float64")
 )
-TOKEN_EMBEDDING = "token_embedding"
-# A key of ours beside Keras' own, which KerasHub does not read: its int8 layers always round their inputs.
-QUANTIZE_ACTIVATIONS = "quantize_activations"
+# Keys of ours beside Keras' own, which KerasHub does not read: its int8 layers always round their inputs.
+QUANTIZE_ACTIVATIONS, FLOAT_ACTIVATIONS = "quantize_activations", "float_activations"
+ASYMMETRIC_ACTIVATIONS, GPTQ = "asymmetric_activations", "gptq"
+INT8 = Quantization("int8", quantize_activations=True)
 NAMES_SHOWN = 8
 
 
@@ -76,7 +88,11 @@ def read_config(folder: Path) -> Stated:
     arguments = _arguments(path, config)
     require_possible(DEFAULTS | arguments, str(path))
     defaults = {key: value for key, value in DEFAULTS.items() if key != "tie_word_embeddings"}
-    return Stated(defaults | arguments, stated_quantization(path, config.get("dtype"), arguments))
+    quantization = stated_quantization(path, config.get("dtype"), arguments)
+    if quantization is not None and quantization.mode == "float8":
+        what, action = "a KerasHub preset cannot hold float8 weights", "use one with floating-point weights"
+        raise _rejected(path, what, FLOAT8_MODE, f"{action} and quantization=float8")
+    return Stated(defaults | arguments, quantization)
 
 
 def config_document(config: Mapping, class_name: str, dtype: str, quantization: Quantization | None = None) -> dict:
@@ -101,23 +117,35 @@ def config_document(config: Mapping, class_name: str, dtype: str, quantization: 
 
 
 def policy_map(config: Mapping, quantization: Quantization, float_policy: str | None = None) -> dict:
-    """The serialized dtype policies of a quantized backbone, as KerasHub writes and reads them.
+    """The serialized dtype policies of a quantized backbone, as KerasHub writes and reads them; float8 is ours alone.
 
     Args:
         config: every constructor argument of the backbone.
         quantization: of its layers.
         float_policy: name of the policy that the layers compute in; None: the reader's own.
     """
-    mode, class_name = quantization.mode, "QuantizedDTypePolicy"
-    if mode == "int4":
-        mode, class_name = f"int4/{quantization.group_size or -1}", "Int4DTypePolicy"
-    policy = _policy("keras.dtype_policies", class_name, {"mode": mode, "source_name": float_policy})
-    layers = dict.fromkeys((TOKEN_EMBEDDING, *linear_shapes(config)), policy)
-    policies = {"default_policy": float_policy, "policy_map": layers}
+    layers = (TOKEN_EMBEDDING, *linear_shapes(config))
+    policy_map = {layer: _quantized_policy(quantization.of(layer), float_policy) for layer in layers}
+    policies = {"default_policy": float_policy, "policy_map": policy_map}
     document = _policy("keras.dtype_policies", "DTypePolicyMap", policies)
     if quantization.mode == "int8" and not quantization.quantize_activations:
         document[QUANTIZE_ACTIVATIONS] = False
+    if quantization.float_activations:
+        document[FLOAT_ACTIVATIONS] = list(quantization.float_activations)
+    if quantization.asymmetric_activations:
+        document[ASYMMETRIC_ACTIVATIONS] = True
+    if quantization.gptq:
+        document[GPTQ] = True
     return document
+
+
+def _quantized_policy(quantization: Quantization, float_policy: str | None) -> dict:
+    mode, class_name = quantization.mode, "QuantizedDTypePolicy"
+    if mode == "int4":
+        mode, class_name = f"int4/{quantization.group_size or -1}", "Int4DTypePolicy"
+    if mode == "float8":
+        mode = FLOAT8_MODE
+    return _policy("keras.dtype_policies", class_name, {"mode": mode, "source_name": float_policy})
 
 
 def _policy(module: str, class_name: str, config: dict) -> dict:
@@ -181,18 +209,44 @@ def stated_quantization(path: Path, dtype, arguments: dict) -> Quantization | No
     if foreign:
         names = ", ".join(foreign[:NAMES_SHOWN])[:300]
         raise _rejected(path, "layers that the model does not have are quantized", names, "download the preset again")
-    found = {modes.get(layer, default) for layer in layers}
+    embedding, *linear = (modes.get(layer, default) for layer in layers)
+    quantization = linear[0]
+    if embedding == INT8 and quantization is not None and quantization.mode == "int4":
+        quantization, embedding = dataclasses.replace(quantization, embeddings="int8"), quantization
+    found = {embedding, *linear}
     if len(found) > 1:
         kinds = " and ".join(sorted({"floating point" if mode is None else mode.mode for mode in found}))
         what = "only some of the layers are quantized, or in several ways, which is not supported"
-        raise _rejected(path, what, kinds, "use a preset that is quantized as a whole, or not at all")
-    quantization = found.pop()
-    if dtype.get(QUANTIZE_ACTIVATIONS, True) is True:
+        action = "use a preset that is quantized as a whole (int4 may have int8 embeddings), or not at all"
+        raise _rejected(path, what, kinds, action)
+    return _with_rounding(path, dtype, quantization)
+
+
+def _with_rounding(path: Path, dtype: dict, quantization: Quantization | None) -> Quantization | None:
+    """What our own keys in a map of policies say about rounding; without them it is as Keras has it."""
+    gptq = dtype.get(GPTQ, False)
+    if not isinstance(gptq, bool) or (gptq and (quantization is None or quantization.mode != "int4")):
+        raise _rejected(path, "dtype.gptq must be false, or true for int4", repr(gptq)[:80], "correct it")
+    if gptq:
+        quantization = dataclasses.replace(quantization, gptq=True)
+    rounds, floats = dtype.get(QUANTIZE_ACTIVATIONS, True), dtype.get(FLOAT_ACTIVATIONS, [])
+    asymmetric = dtype.get(ASYMMETRIC_ACTIVATIONS, False)
+    if rounds is True and floats == [] and asymmetric is False:
         return quantization
-    if dtype[QUANTIZE_ACTIVATIONS] is not False or quantization is None or quantization.mode != "int8":
-        found = repr(dtype[QUANTIZE_ACTIVATIONS])[:80]
-        raise _rejected(path, "dtype.quantize_activations must be true, or false for int8", found, "correct it")
-    return Quantization("int8", quantize_activations=False)
+    is_int8 = quantization is not None and quantization.mode == "int8"
+    if not isinstance(rounds, bool) or not (rounds or is_int8):
+        what = "dtype.quantize_activations must be true, or false for int8"
+        raise _rejected(path, what, repr(rounds)[:80], "correct it")
+    names = (*LINEAR_NAMES, TOKEN_EMBEDDING)
+    if not isinstance(floats, list) or any(name not in names for name in floats) or (floats and not rounds):
+        what = "dtype.float_activations must be a list of layers' names, for int8 with rounded activations"
+        raise _rejected(path, what, repr(floats)[:80], f"correct it; names are {', '.join(names)}")
+    if floats and not is_int8:
+        raise _rejected(path, "dtype.float_activations is for int8 only", repr(floats)[:80], "correct it")
+    if not isinstance(asymmetric, bool) or (asymmetric and not (is_int8 and rounds)):
+        what = "dtype.asymmetric_activations must be false, or true for int8 with rounded activations"
+        raise _rejected(path, what, repr(asymmetric)[:80], "correct it")
+    return Quantization("int8", rounds, float_activations=tuple(floats), asymmetric_activations=asymmetric)
 
 
 def _mode(path: Path, where: str, policy) -> Quantization | None:
@@ -206,14 +260,15 @@ def _mode(path: Path, where: str, policy) -> Quantization | None:
         return None
     text = config.get("mode", name.partition("_from_")[0] if isinstance(name, str) else None)
     match = QUANTIZED_MODE.fullmatch(text) if isinstance(text, str) else None
-    if match is None or (match[1] == "int8" and match[2]):
+    if match is None or (match[1] != "int4" and match[2]):
         raise _unknown_policy(path, where, policy)
     group_size = None if match[2] in (None, "-1") else int(match[2])
-    return Quantization(match[1], quantize_activations=match[1] == "int8", group_size=group_size)
+    mode = "float8" if match[1] == FLOAT8_MODE else match[1]
+    return Quantization(mode, quantize_activations=mode == "int8", group_size=group_size)
 
 
 def _unknown_policy(path: Path, where: str, policy) -> InputError:
-    action = "use a preset with floating-point, int8 or int4 weights"
+    action = "use a preset with floating-point, int8 or int4 weights (quantization=float8 makes float8 of the first)"
     return _rejected(path, f"{where} is no type of weights that is supported", repr(policy)[:120], action)
 
 

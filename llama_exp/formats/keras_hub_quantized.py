@@ -25,7 +25,8 @@ from llama_exp.formats import keras_hub_weights
 from llama_exp.formats.checkpoint import Tensor
 from llama_exp.formats.hdf5_file import Stored, as_tensor
 from llama_exp.formats.keras_hub_weights import FileTensor
-from llama_exp.formats.quantized import INT4_MAX, INT4_MIN, REVERSE_TABLE, SCALE, ZERO, form_of, part_shapes
+from llama_exp.formats.quantized import REVERSE_TABLE, SCALE, ZERO, form_of, of_matrix, part_shapes
+from llama_exp.formats.rounding import INT4_MAX, INT4_MIN
 
 GROUP_INDEX = "_group_index"
 INT8, FLOAT32 = np.dtype("int8"), np.dtype("float32")
@@ -37,14 +38,14 @@ def layout(config: Mapping, quantization: Quantization) -> dict[str, FileTensor]
     shapes, counts = variable_shapes(config), {}
     for path, tensor in keras_hub_weights.layout(config).items():
         group = path.rpartition("/")[0]
-        for part in _file_parts(tensor, shapes[tensor.variable], quantization):
+        for part in _file_parts(tensor, shapes[tensor.variable], of_matrix(tensor.variable, quantization)):
             index = counts[group] = counts.get(group, -1) + 1
             tensors[f"{group}/{index}"] = part
     return tensors
 
 
 def _file_parts(tensor: FileTensor, shape: tuple, quantization: Quantization) -> list[FileTensor]:
-    """What a file has for one matrix, in its order."""
+    """What a file has for one matrix, in its order; `quantization` is the matrix' own."""
     form = form_of(tensor.variable)
     if form is None:
         return [tensor]
@@ -66,7 +67,7 @@ def _file_parts(tensor: FileTensor, shape: tuple, quantization: Quantization) ->
 def output_matrix_path(quantization: Quantization) -> str:
     """Where a file has the output matrix, if it has one of its own."""
     table = FileTensor("token_embedding/embeddings", (1, 1), "token_embedding")
-    num_before = len(_file_parts(table, (1, 1), quantization))
+    num_before = len(_file_parts(table, (1, 1), of_matrix(table.variable, quantization)))
     return f"{keras_hub_weights.EMBEDDINGS.rpartition('/')[0]}/{num_before}"
 
 
@@ -82,7 +83,8 @@ def read_tensors(stored: Mapping[str, Stored], config: Mapping, quantization: Qu
         if form is None:
             ours[path] = as_tensor(found[path], shape)
             continue
-        parts = part_shapes(shape, form, quantization)
+        own = of_matrix(path, quantization)
+        parts = part_shapes(shape, form, own)
         tensors = {suffix: as_tensor(found[path + suffix], part_shape) for suffix, (part_shape, _) in parts.items()}
         tensors[SCALE] = _checked(tensors[SCALE], lambda scale: (scale > 0).all(), "a scale is not above 0")
         if ZERO in tensors:
@@ -90,7 +92,7 @@ def read_tensors(stored: Mapping[str, Stored], config: Mapping, quantization: Qu
         if path + GROUP_INDEX in found:
             size = shape[form.input_axis]
             index = as_tensor(found[path + GROUP_INDEX], (size,))
-            tensors[SCALE] = _with_groups(tensors[SCALE], index, np.arange(size) // quantization.group_size)
+            tensors[SCALE] = _with_groups(tensors[SCALE], index, np.arange(size) // own.group_size)
         ours |= {path + suffix: tensor for suffix, tensor in tensors.items()}
     return ours
 

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_exp.architecture import linear_shapes
-from llama_exp.formats.adapter import Adapter, check_fit, listed, rejected
+from llama_exp.formats.adapter import Adapter, Matrices, check_fit, listed, rejected
 from llama_exp.formats.hdf5_file import Stored, as_tensor, broken_file, open_tensors, packed_too_tightly, unfit
 
 A, B = "lora_kernel_a", "lora_kernel_b"
@@ -92,9 +92,10 @@ def _adapter(path: Path, stored: dict[str, Stored], config: Mapping) -> Adapter:
         raise rejected(path, "the file unpacks to far more than it is", reason, ACTION)
     ranks = {name: rank * _num_heads(name, config) for name in matrices}
 
-    def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+    def read(name: str) -> Matrices:
         a, b = (as_tensor(matrices[name][part], shapes[name][part]).read(np.dtype(np.float32)) for part in (A, B))
-        return a.reshape(-1, ranks[name]), np.kron(np.eye(_num_heads(name, config), dtype=np.float32), b)
+        b_RO = np.kron(np.eye(_num_heads(name, config), dtype=np.float32), b)
+        return Matrices(a.reshape(-1, ranks[name]), b_RO)
 
     return Adapter(
         path=path,
@@ -103,6 +104,7 @@ def _adapter(path: Path, stored: dict[str, Stored], config: Mapping) -> Adapter:
         alpha=float(rank),
         dropout=0.0,
         use_rslora=False,
+        use_dora=False,
         ranks=ranks,
         alphas={name: float(ranks[name]) for name in ranks},
         base=None,

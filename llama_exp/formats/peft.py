@@ -3,6 +3,8 @@
     transformer_layer_0/self_attention/query  A (I, R)
     base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight  (R, I)
 
+and likewise lora_B.weight (O, R) and, with DoRA, lora_magnitude_vector (O,).
+
 Shape letters: I inputs, O outputs, R rank.
 """
 
@@ -20,7 +22,7 @@ import numpy as np
 from llama_exp import storage
 from llama_exp.architecture import linear_shapes
 from llama_exp.formats import safetensors_file
-from llama_exp.formats.adapter import Adapter, check_fit, listed, rejected, require_layers
+from llama_exp.formats.adapter import Adapter, Matrices, check_fit, listed, rejected, require_layers
 from llama_exp.formats.checkpoint import Tensor
 from llama_exp.formats.hugging_face import BLOCK_NAMES
 from llama_exp.formats.json_file import inside, parse_json
@@ -35,7 +37,11 @@ PREFIX = "base_model.model."
 # PEFT calls the layers as transformers does.
 PEFT_NAMES = {path.removesuffix("/kernel"): name for path, name in BLOCK_NAMES.items() if path.endswith("/kernel")}
 OUR_NAMES = {peft: ours for ours, peft in PEFT_NAMES.items()}
-KEY = re.compile(r"base_model\.model\.model\.layers\.(0|[1-9]\d{0,8})\.(\w+\.\w+)\.lora_(A|B)\.weight")
+# What PEFT calls the fields of `Matrices`, in their order.
+PARTS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
+KEY = re.compile(
+    rf"base_model\.model\.model\.layers\.(0|[1-9]\d{{0,8}})\.(\w+\.\w+)\.({'|'.join(map(re.escape, PARTS))})"
+)
 
 
 def write(
@@ -45,13 +51,13 @@ def write(
 
     Args:
         folder: where to.
-        matrices: A (I, R) and B (R, O), float32, by the path of their linear layer.
+        matrices: `Matrices` by the path of their linear layer.
         linear_paths: all linear layers of the model.
-        arguments: `rank`, `alpha`, `dropout` and `use_rslora`; `alpha_pattern`, alpha by the path of a linear layer,
-            where it differs from `alpha`. The ranks are those of the matrices.
+        arguments: `rank`, `alpha`, `dropout`, `use_rslora` and `use_dora`; `alpha_pattern`, alpha by the path of a
+            linear layer, where it differs from `alpha`. The ranks are those of the matrices.
         base: what identifies the frozen weights; goes into the metadata as JSON.
     """
-    ranks = {path: a_IR.shape[1] for path, (a_IR, _) in matrices.items()}
+    ranks = {path: own.a_IR.shape[1] for path, own in matrices.items()}
     alphas = {path: arguments.get("alpha_pattern", {}).get(path, arguments["alpha"]) for path in matrices}
     config = {
         "peft_type": "LORA",
@@ -64,14 +70,17 @@ def write(
         "alpha_pattern": _pattern(alphas, arguments["alpha"]),
         "lora_dropout": arguments["dropout"],
         "use_rslora": arguments["use_rslora"],
+        "use_dora": arguments["use_dora"],
         "bias": "none",
         "fan_in_fan_out": False,
         "target_modules": _target_modules(list(matrices), linear_paths),
     }
     tensors = {}
-    for path, pair in matrices.items():
-        for letter, matrix in zip("AB", pair, strict=True):
-            name = f"{PREFIX}{_module(path)}.lora_{letter}.weight"
+    for path, own in matrices.items():
+        for part, matrix in zip(PARTS, own, strict=True):
+            if matrix is None:
+                continue
+            name = f"{PREFIX}{_module(path)}.{part}"
             tensors[name] = Tensor(matrix.T.shape, matrix.dtype, name, lambda dtype, matrix=matrix: matrix.T)
     storage.make_folder(folder)
     _replace(folder / WEIGHTS_FILE, tensors, {"format": "pt", METADATA_KEY: json.dumps(base)})
@@ -133,10 +142,11 @@ def open_adapter(folder: Path, config: Mapping) -> Iterator[Adapter]:
         modules = {name: _module(name) for name in linear_shapes(config)}
         _require_targeted(folder, stated, modules, pairs)
         ranks = {name: stated.rank_of(modules[name]) for name in pairs}
-        _check_shapes(path, pairs, ranks, config)
+        _check_shapes(path, pairs, ranks, stated.use_dora, config)
 
-        def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-            return tuple(pairs[name][letter].read(np.float32, transpose=True) for letter in "AB")
+        def read(name: str) -> Matrices:
+            own = [pairs[name][part] for part in PARTS if part in pairs[name]]
+            return Matrices(*(tensor.read(np.float32, transpose=len(tensor.shape) == 2) for tensor in own))
 
         yield Adapter(
             path=folder,
@@ -145,6 +155,7 @@ def open_adapter(folder: Path, config: Mapping) -> Iterator[Adapter]:
             alpha=stated.alpha,
             dropout=stated.dropout,
             use_rslora=stated.use_rslora,
+            use_dora=stated.use_dora,
             ranks=ranks,
             alphas={name: stated.alpha_of(modules[name]) for name in pairs},
             base=_base(path, file.metadata.get(METADATA_KEY)),
@@ -153,7 +164,7 @@ def open_adapter(folder: Path, config: Mapping) -> Iterator[Adapter]:
 
 
 def _by_layer(path: Path, tensors: Mapping, config: Mapping) -> dict[str, dict]:
-    """The tensors by path of their linear layer and letter, in the model's order; every one of the file."""
+    """The tensors by path of their linear layer and part, in the model's order; every one of the file."""
     found: dict[str, dict] = {}
     foreign = []
     for key, tensor in tensors.items():
@@ -186,12 +197,17 @@ def _require_targeted(folder: Path, stated: PeftConfig, modules: Mapping[str, st
         raise rejected(folder, what, listed(unexpected), "save the adapter again, configuration and tensors together")
 
 
-def _check_shapes(path: Path, pairs: Mapping, ranks: Mapping[str, int], config: Mapping) -> None:
-    shapes = {name: {f"lora_{letter}": t.shape for letter, t in pair.items()} for name, pair in pairs.items()}
+def _check_shapes(path: Path, pairs: Mapping, ranks: Mapping[str, int], use_dora: bool, config: Mapping) -> None:
+    shown = [part.removesuffix(".weight") for part in PARTS]
+    shapes = {
+        name: {part.removesuffix(".weight"): tensor.shape for part, tensor in pair.items()}
+        for name, pair in pairs.items()
+    }
     linears, expected = linear_shapes(config), {}
     for name, rank in ranks.items():
         num_inputs, num_outputs = linears[name]
-        expected[name] = {"lora_A": (rank, num_inputs), "lora_B": (num_outputs, rank)}
+        sizes = [(rank, num_inputs), (num_outputs, rank), (num_outputs,)]
+        expected[name] = dict(zip(shown, sizes if use_dora else sizes[:2], strict=False))
     check_fit(path, shapes, expected)
 
 

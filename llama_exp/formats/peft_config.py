@@ -21,6 +21,7 @@ USED = (
     "lora_alpha",
     "lora_dropout",
     "use_rslora",
+    "use_dora",
     "rank_pattern",
     "alpha_pattern",
     "target_modules",
@@ -56,7 +57,6 @@ REFUSED: dict[str, tuple] = {
     "loftq_config": UNSET,
     "corda_config": UNSET,
     "lora_ga_config": UNSET,
-    "use_dora": UNSET,
     "velora_config": UNSET,
     "alora_invocation_tokens": UNSET,
     "use_qalora": UNSET,
@@ -94,6 +94,7 @@ class PeftConfig:
     alpha: float
     dropout: float
     use_rslora: bool
+    use_dora: bool
     rank_pattern: Pattern
     alpha_pattern: Pattern
     target_modules: list[str] | str | None
@@ -166,9 +167,6 @@ def _typed(document: dict) -> PeftConfig:
     dropout = document.get("lora_dropout", 0.0)
     if not _is_number(dropout) or not 0 <= dropout < 1:
         raise ValueError(f"lora_dropout={_show(dropout)} is no probability in [0, 1)")
-    use_rslora = document.get("use_rslora", False)
-    if not isinstance(use_rslora, bool):
-        raise ValueError(f"use_rslora={_show(use_rslora)} is neither true nor false")
     for key in ("r", "lora_alpha"):
         if key not in document:
             raise ValueError(f"{key} is missing")
@@ -176,13 +174,21 @@ def _typed(document: dict) -> PeftConfig:
         rank=_rank("r", document["r"]),
         alpha=_alpha("lora_alpha", document["lora_alpha"]),
         dropout=float(dropout),
-        use_rslora=use_rslora,
+        use_rslora=_flag(document, "use_rslora"),
+        use_dora=_flag(document, "use_dora"),
         rank_pattern=_pattern(document, "rank_pattern", _rank),
         alpha_pattern=_pattern(document, "alpha_pattern", _alpha),
         target_modules=_names(document, "target_modules"),
         exclude_modules=_names(document, "exclude_modules"),
         layers_to_transform=layers,
     )
+
+
+def _flag(document: dict, key: str) -> bool:
+    value = False if document.get(key) is None else document[key]
+    if not isinstance(value, bool):
+        raise ValueError(f"{key}={_show(value)} is neither true nor false")
+    return value
 
 
 def _rank(key: str, value: object) -> int:

@@ -1,13 +1,17 @@
-"""Weights as integers: how a matrix of floats becomes integers and scales, and back. NumPy only.
+"""Weights as integers or float8: what is stored for a matrix of floats, and what that means. NumPy only.
 
-What is stored instead of a matrix `name`, by mode (G groups along the inputs; `scale` is float32, the rest int8):
+What is stored instead of a matrix `name`, by mode (G groups along the inputs; `scale` is float32, `name` of float8 is
+float8_e4m3fn, the rest int8):
 
     int8              name (I, O)            name_scale (O,)                       w = integer / scale
+    float8            name (I, O)            name_scale (O,)                       w = number / scale
     int4, one scale   name (I, ceil(O / 2))  name_scale (O,)                       w = integer / scale
     int4, groups      name (I, ceil(O / 2))  name_scale (G, O)   name_zero (G, O)  w = (integer - zero) * scale
 
-The integers, scales and zero points are those of Keras 3.15 on float32 weights, bit by bit. Scales are float32
-whatever the model's policy. Two 4-bit integers share a byte, the one of even index in the low half.
+This is Keras' own format (3.15), except that scales are float32 whatever the model's policy, and that Keras stores no
+float8: a model in its mode of that name trains, with floats for weights. Which numbers a matrix gets:
+`llama_exp.formats.rounding`. Two 4-bit integers share a byte, the one of even index in the low half. Under int4
+embeddings and output matrix may be int8 (`Quantization.embeddings`).
 
     matrix                           inputs along    packed along
     kernel (I, O)                    axis 0          axis 1
@@ -24,20 +28,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from llama_exp.architecture import EMBEDDINGS, REVERSE_EMBEDDINGS, Quantization, variable_shapes
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
-from llama_exp.formats.raw import aligned_empty
+from llama_exp.formats.rounding import FLOAT8, INT8, round_groups, round_outputs
 
-INT8_MAX = 127
-INT4_MIN, INT4_MAX = -8, 7
-EPSILON = 1e-7  # keeps the scale of a zero column finite
 SCALE, ZERO = "_scale", "_zero"
-_BLOCK_BYTES = 1 << 22  # scratch memory of a conversion
 
 
 class Form(NamedTuple):
@@ -52,10 +52,10 @@ KERNEL, TABLE, REVERSE_TABLE = Form(0, 1), Form(1, 1), Form(0, 0)
 
 def require_possible(quantization: Quantization | None, compute_dtype: str) -> None:
     """Raises ValueError if the products cannot run in `compute_dtype`."""
-    if quantization is not None and quantization.mode == "int8" and compute_dtype == "float16":
+    if quantization is not None and quantization.mode != "int4" and compute_dtype == "float16":
         raise ValueError(
-            "int8 with compute dtype float16: sums of integer products exceed float16's largest number, 65504. "
-            "Use mixed_bfloat16, bfloat16 or float32."
+            f"{quantization.mode} with compute dtype float16: sums of products with numbers of up to 127 (int8) or 448 "
+            "(float8) exceed float16's largest number, 65504. Use mixed_bfloat16, bfloat16 or float32."
         )
 
 
@@ -66,17 +66,22 @@ def form_of(path: str) -> Form | None:
     return KERNEL if path.endswith("/kernel") else None
 
 
+def of_matrix(path: str, quantization: Quantization) -> Quantization:
+    """How the matrix that is the variable of that path is stored; what the functions of one matrix take."""
+    return quantization.of(path.rpartition("/")[0])
+
+
 def part_shapes(shape: tuple[int, int], form: Form, quantization: Quantization) -> dict[str, tuple]:
-    """Suffix -> (shape, dtype) of what is stored for a matrix: `""` integers, then `_scale` and perhaps `_zero`."""
-    integers, scales = list(shape), list(shape)
+    """Suffix -> (shape, dtype) of what is stored for a matrix: `""` numbers, then `_scale` and perhaps `_zero`."""
+    numbers, scales = list(shape), list(shape)
     if quantization.mode == "int4":
-        integers[form.packed_axis] = math.ceil(shape[form.packed_axis] / 2)
-    parts = {"": (tuple(integers), np.dtype("int8"))}
+        numbers[form.packed_axis] = math.ceil(shape[form.packed_axis] / 2)
+    parts = {"": (tuple(numbers), FLOAT8 if quantization.mode == "float8" else INT8)}
     if quantization.group_size is None:
         del scales[form.input_axis]
         return parts | {SCALE: (tuple(scales), np.dtype("float32"))}
     scales[form.input_axis] = math.ceil(shape[form.input_axis] / quantization.group_size)
-    return parts | {SCALE: (tuple(scales), np.dtype("float32")), ZERO: (tuple(scales), np.dtype("int8"))}
+    return parts | {SCALE: (tuple(scales), np.dtype("float32")), ZERO: (tuple(scales), INT8)}
 
 
 def variable_parts(config: Mapping, quantization: Quantization) -> dict[str, tuple]:
@@ -87,72 +92,54 @@ def variable_parts(config: Mapping, quantization: Quantization) -> dict[str, tup
         if form is None:
             parts[path] = (shape, None)
         else:
-            parts |= {path + suffix: part for suffix, part in part_shapes(shape, form, quantization).items()}
+            own = of_matrix(path, quantization)
+            parts |= {path + suffix: part for suffix, part in part_shapes(shape, form, own).items()}
     return parts
 
 
-def quantize(matrix: np.ndarray, form: Form, quantization: Quantization) -> dict[str, np.ndarray]:
-    """Integers and scales of a matrix, by the suffixes of `part_shapes`.
+def quantize(
+    matrix: np.ndarray, form: Form, quantization: Quantization, importance: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Numbers and scales of a matrix, by the suffixes of `part_shapes`.
 
-    Numerics: float32; ties round to even.
+    Args:
+        matrix: floats.
+        form: see there.
+        quantization: the matrix' own.
+        importance: (I,) how much each input counts, for int4; None: all the same.
+
+    Numerics: float32; see `llama_exp.formats.rounding`.
 
     Raises:
         ValueError: a value is not finite.
     """
+    matrix = finite(matrix)
+    if quantization.mode != "int4":
+        numbers, scale = round_outputs(matrix, form.input_axis, FLOAT8 if quantization.mode == "float8" else INT8)
+        return {"": numbers, SCALE: scale}
+    return stored_groups(
+        *round_groups(matrix, form.input_axis, quantization.group_size, importance), form, quantization
+    )
+
+
+def finite(matrix: np.ndarray) -> np.ndarray:
+    """The matrix in float32; ValueError if a value is not finite."""
     matrix = np.asarray(matrix, "float32")
-    if quantization.group_size is not None:
-        parts = _quantize_groups(matrix, form.input_axis, quantization.group_size)
-    else:
-        limits = (-INT8_MAX, INT8_MAX) if quantization.mode == "int8" else (INT4_MIN, INT4_MAX)
-        parts = _quantize_outputs(matrix, form.input_axis, *limits)
-    if quantization.mode == "int4":
-        parts[""] = pack(parts[""], form.packed_axis)
-    return parts
-
-
-def _quantize_outputs(matrix, axis, lowest, highest):
-    largest = np.maximum(matrix.max(axis=axis, keepdims=True), -matrix.min(axis=axis, keepdims=True))
-    _require_finite(largest)
-    scale = np.float32(highest) / (largest + np.float32(EPSILON))
-    integers = aligned_empty(matrix.shape, "int8")
-    for rows in _row_blocks(matrix.shape):
-        values = matrix[rows] * (scale if axis == 0 else scale[rows])
-        np.clip(np.rint(values, out=values), lowest, highest, out=values)
-        integers[rows] = values
-    return {"": integers, SCALE: np.squeeze(scale, axis)}
-
-
-def _quantize_groups(matrix, axis, group_size):
-    """Groups have a zero point: [min, max] becomes [-8, 7]. A shorter last group counts as filled up with zeros."""
-    size = matrix.shape[axis]
-    integers = np.empty(matrix.shape, "int8")
-    scales, zeros = [], []
-    for start in range(0, size, group_size):
-        group = (slice(None),) * axis + (slice(start, start + group_size),)
-        values = matrix[group]
-        low, high = values.min(axis=axis, keepdims=True), values.max(axis=axis, keepdims=True)
-        if start + group_size > size:
-            low, high = np.minimum(low, 0), np.maximum(high, 0)
-        _require_finite(high - low)
-        scale = (high - low + np.float32(EPSILON)) / np.float32(INT4_MAX - INT4_MIN)
-        zero = np.clip(np.rint(-low / scale) + INT4_MIN, INT4_MIN, INT4_MAX)
-        values = np.rint(values / scale) + zero
-        integers[group] = np.clip(values, INT4_MIN, INT4_MAX, out=values)
-        scales.append(scale)
-        zeros.append(zero.astype("int8"))
-    return {"": integers, SCALE: np.concatenate(scales, axis), ZERO: np.concatenate(zeros, axis)}
-
-
-def _require_finite(extremes):
-    if not np.isfinite(extremes).all():
+    if not (np.isfinite(matrix.max()) and np.isfinite(matrix.min())):
         raise ValueError(
             "a matrix with values that are not finite cannot be quantized; look for the step that made them"
         )
+    return matrix
 
 
-def _row_blocks(shape) -> Iterator[slice]:
-    step = max(1, _BLOCK_BYTES // (4 * shape[1]))
-    return (slice(start, start + step) for start in range(0, shape[0], step))
+def stored_groups(
+    integers: np.ndarray, step: np.ndarray, zero: np.ndarray, form: Form, quantization: Quantization
+) -> dict[str, np.ndarray]:
+    """What `quantize` returns for int4, of the results of `rounding.round_groups`."""
+    packed = pack(integers, form.packed_axis)
+    if quantization.group_size is None:
+        return {"": packed, SCALE: 1 / np.squeeze(step, form.input_axis)}
+    return {"": packed, SCALE: step, ZERO: zero}
 
 
 def pack(integers: np.ndarray, axis: int) -> np.ndarray:
@@ -175,10 +162,10 @@ def unpack(packed: np.ndarray, size: int, axis: int) -> np.ndarray:
 
 def dequantize(parts: Mapping[str, np.ndarray], shape: tuple, form: Form, quantization: Quantization) -> np.ndarray:
     """The float32 matrix of `shape` that `parts` stand for."""
-    integers = parts[""]
+    numbers = parts[""]
     if quantization.mode == "int4":
-        integers = unpack(integers, shape[form.packed_axis], form.packed_axis)
-    matrix = integers.astype("float32")
+        numbers = unpack(numbers, shape[form.packed_axis], form.packed_axis)
+    matrix = numbers.astype("float32")
     axis, scale = form.input_axis, parts[SCALE]
     if quantization.group_size is None:
         matrix /= np.expand_dims(scale, axis)
@@ -190,25 +177,40 @@ def dequantize(parts: Mapping[str, np.ndarray], shape: tuple, form: Form, quanti
     return matrix
 
 
-def quantized(checkpoint: Checkpoint, quantization: Quantization) -> Checkpoint:
-    """A float checkpoint as if it had been stored with `quantization`; tensors are converted when they are read."""
+def quantized(
+    checkpoint: Checkpoint,
+    quantization: Quantization,
+    importance: Mapping[str, np.ndarray] | None = None,
+    done: Mapping[str, dict[str, np.ndarray]] | None = None,
+) -> Checkpoint:
+    """A float checkpoint as if it had been stored with `quantization`; tensors are converted when they are read.
+
+    `importance` is that of `quantize`, by path; a matrix that is not in it has inputs that count all the same. `done`
+    are matrices that `quantize` has already been called for, by path; they are not read again.
+    """
     tensors = {}
     for path, tensor in checkpoint.tensors.items():
         form = form_of(path)
         if form is None:
             tensors[path] = tensor
             continue
-        converted = _Converted(tensor, form, quantization)
-        for suffix, (shape, dtype) in part_shapes(tensor.shape, form, quantization).items():
-            tensors[path + suffix] = Tensor(shape, dtype, tensor.origin, converted.reader(suffix))
+        own = of_matrix(path, quantization)
+        converted = _Converted(tensor, form, own, (importance or {}).get(path))
+        for suffix, (shape, dtype) in part_shapes(tensor.shape, form, own).items():
+            read = _reader(done[path][suffix]) if path in (done or {}) else converted.reader(suffix)
+            tensors[path + suffix] = Tensor(shape, dtype, tensor.origin, read)
     return dataclasses.replace(checkpoint, tensors=tensors, quantization=quantization)
+
+
+def _reader(part):
+    return lambda dtype: part.copy() if dtype is None else part.astype(dtype)
 
 
 class _Converted:
     """The parts of one tensor, read and quantized once for all of them, and kept until each has been fetched."""
 
-    def __init__(self, tensor: Tensor, form: Form, quantization: Quantization):
-        self._tensor, self._form, self._quantization = tensor, form, quantization
+    def __init__(self, tensor: Tensor, *how):
+        self._tensor, self._how = tensor, how  # what `quantize` takes beside the matrix
         self._parts: dict[str, np.ndarray] = {}
 
     def reader(self, suffix: str):
@@ -216,7 +218,7 @@ class _Converted:
 
         def read(dtype):
             if suffix not in self._parts:
-                self._parts = quantize(self._tensor.read(np.dtype("float32")), self._form, self._quantization)
+                self._parts = quantize(self._tensor.read(np.dtype("float32")), *self._how)
             part = self._parts.pop(suffix)
             return part if dtype is None else part.astype(dtype, copy=False)
 
@@ -231,8 +233,9 @@ def dequantized(checkpoint: Checkpoint) -> Checkpoint:
         if form is None:
             tensors[path] = stored[path]
             continue
-        parts = {suffix: stored[path + suffix] for suffix in part_shapes(shape, form, quantization)}
-        read = _float_reader(parts, shape, form, quantization)
+        own = of_matrix(path, quantization)
+        parts = {suffix: stored[path + suffix] for suffix in part_shapes(shape, form, own)}
+        read = _float_reader(parts, shape, form, own)
         tensors[path] = Tensor(shape, np.dtype("float32"), stored[path].origin, read)
     return dataclasses.replace(checkpoint, tensors=tensors, quantization=None)
 

@@ -1,7 +1,7 @@
 """Causal self-attention with grouped key/value heads (Ainslie et al. 2023, arXiv:2305.13245).
 
 Shape letters: B batch, S query positions, T key positions, D hidden_dim, N query heads, K key/value heads,
-G = N / K, H head_dim, M = B * S rows. In masks, B is 1 where all rows share them.
+H head_dim, M = B * S rows. In masks, B is 1 where all rows share them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from llama_exp.models.fused import attend, heads, rotated_heads, rows
 from llama_exp.models.linear import Linear
-from llama_exp.models.rope import RopeTables, rotate
+from llama_exp.models.rope import RopeTables
 
 MASKED = -1e9  # finite, so that a row with every key masked (a padding query) stays finite too
 
@@ -52,10 +53,9 @@ def attention_bias(num_queries, num_keys, first_query=0, padding_mask=None, segm
 class SelfAttention(keras.layers.Layer):
     """softmax(rope(q) rope(k)^T / sqrt(H) + bias) v, projected back to the hidden dimension.
 
-    G query heads share one key/value head: their queries are stacked along the query axis of one product, so that
-    keys and values are never repeated.
+    N / K query heads share one key/value head.
 
-    Numerics: products in the compute dtype, the softmax in float32.
+    Numerics: products in the compute dtype, rotation and softmax in float32.
 
     Args:
         num_query_heads: N.
@@ -88,7 +88,7 @@ class SelfAttention(keras.layers.Layer):
         self.attention_output.build((None, query_dim))
         self.built = True
 
-    def call(self, x_MD, rope: RopeTables, bias_B1ST, cache=None, cache_index=None, seeds=None):
+    def call(self, x_MD, rope: RopeTables, bias_B1ST, cache=None, cache_index=None, seeds=None, keep_weights=True):
         """Attends from x_MD to itself, or to a cache that it is written into first.
 
         Args:
@@ -98,44 +98,24 @@ class SelfAttention(keras.layers.Layer):
             cache: keys and values so far, each (B, K, T, H); None: attend to x alone.
             cache_index: where in T the first of the S positions goes; an int or an integer scalar tensor.
             seeds: `DropoutSeeds` in training, None otherwise.
+            keep_weights: see `attend`.
 
         Returns:
             (M, D) in the compute dtype, and the updated cache (None without one).
         """
         num_queries = ops.shape(rope.cos_query)[2]
-        q_BNSH = self._heads(self.query(x_MD, seeds=seeds), num_queries, self.num_query_heads)
-        k_BKTH = self._heads(self.key(x_MD, seeds=seeds), num_queries, self.num_key_value_heads)
-        v_BKTH = self._heads(self.value(x_MD, seeds=seeds), num_queries, self.num_key_value_heads)
-        q_BNSH = rotate(q_BNSH, rope.cos_query, rope.sin_query)
-        k_BKTH = rotate(k_BKTH, rope.cos_key, rope.sin_key)
+        q_BNSH = rotated_heads(self.query(x_MD, seeds=seeds), rope.cos_query, rope.sin_query, self.num_query_heads)
+        k_BKTH = rotated_heads(self.key(x_MD, seeds=seeds), rope.cos_key, rope.sin_key, self.num_key_value_heads)
+        v_BKTH = heads(self.value(x_MD, seeds=seeds), self.num_key_value_heads, num_queries)
         if cache is not None:
             start = (0, 0, cache_index, 0)
             k_BKTH = ops.slice_update(cache[0], start, k_BKTH)
             v_BKTH = ops.slice_update(cache[1], start, v_BKTH)
             cache = (k_BKTH, v_BKTH)
-        y_BNSH = self._attend(q_BNSH, k_BKTH, v_BKTH, bias_B1ST, num_queries)
-        y_MD = ops.reshape(ops.transpose(y_BNSH, (0, 2, 1, 3)), (-1, self.num_query_heads * self.head_dim))
+        y_MD = rows(attend(q_BNSH, k_BKTH, v_BKTH, bias_B1ST, keep_weights))
         if seeds is not None and self.dropout > 0:
             y_MD = seeds.dropout(y_MD, self.dropout)
         return self.attention_output(y_MD, seeds=seeds), cache
-
-    def _heads(self, x, num_queries, num_heads):
-        """(M, heads * H) to (B, heads, S, H)."""
-        x_BSNH = ops.reshape(x, (-1, num_queries, num_heads, self.head_dim))
-        return ops.transpose(x_BSNH, (0, 2, 1, 3))
-
-    def _attend(self, q_BNSH, k_BKTH, v_BKTH, bias_B1ST, num_queries):
-        """Heads' outputs (B, N, S, H); queries carry the factor 1 / sqrt(H) already."""
-        num_keys = ops.shape(bias_B1ST)[-1]
-        grouped_queries = (self.num_query_heads // self.num_key_value_heads) * num_queries  # G * S
-        q_BKGSH = ops.reshape(q_BNSH, (-1, self.num_key_value_heads, grouped_queries, self.head_dim))
-        scores = ops.matmul(q_BKGSH, ops.transpose(k_BKTH, (0, 1, 3, 2)))
-        scores_BNST = ops.reshape(scores, (-1, self.num_query_heads, num_queries, num_keys))
-        weights_BNST = ops.softmax(ops.cast(scores_BNST, "float32") + bias_B1ST, axis=-1)
-        weights_BNST = ops.cast(weights_BNST, self.compute_dtype)
-        weights = ops.reshape(weights_BNST, (-1, self.num_key_value_heads, grouped_queries, num_keys))
-        y = ops.matmul(weights, v_BKTH)
-        return ops.reshape(y, (-1, self.num_query_heads, num_queries, self.head_dim))
 
     def get_config(self) -> dict:
         """Constructor arguments."""

@@ -6,7 +6,7 @@ H head_dim, V vocabulary. In masks and tables B is 1 where all rows share them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from llama_exp import lora, quantization
 from llama_exp.architecture import CONFIG_KEYS, Quantization, check_arguments, one_scaling_factor
 from llama_exp.models.attention import attention_bias
 from llama_exp.models.decoder import TransformerDecoder
-from llama_exp.models.dropout import DropoutSeeds
+from llama_exp.models.dropout import block_seed
 from llama_exp.models.embedding import TokenEmbedding
 from llama_exp.models.layout import layout_map
 from llama_exp.models.linear import Linear
@@ -25,8 +25,8 @@ from llama_exp.models.norm import RMSNorm
 from llama_exp.models.policy import parsed, serialized
 from llama_exp.models.quantized_embedding import QuantizedTokenEmbedding
 from llama_exp.models.quantized_linear import QuantizedLinear
-from llama_exp.models.remat import recomputed
 from llama_exp.models.rope import inverse_frequencies, rope_tables
+from llama_exp.models.stack import run_block
 from llama_exp.preset import PRESETS
 
 
@@ -81,11 +81,11 @@ class LlamaBackbone(keras.Model):
         **kwargs: `name`, `trainable`.
 
     Attributes:
-        remat: recompute each block in the backward pass instead of keeping its activations.
+        remat: what the backward pass computes again instead of keeping it: none, attention or block; see `run_block`.
         token_embedding, transformer_layers, layer_norm: the layers.
         quantization: how linear layers and embeddings are stored; None: in floating point.
-        lora_arguments: rank, alpha, dropout and use_rslora of the adapters, None without; also alpha_pattern (alpha by
-            path of a linear layer) where layers differ.
+        lora_arguments: rank, alpha, dropout, use_rslora and use_dora of the adapters, None without; also alpha_pattern
+            (alpha by path of a linear layer) where layers differ.
         presets: the built-in presets by id.
 
     Raises:
@@ -125,7 +125,7 @@ class LlamaBackbone(keras.Model):
         self.quantization = stored
         for key, value in config.items():
             setattr(self, key, value)
-        self.remat = False
+        self.remat = "none"
         self.lora_arguments = None
         self.seed_generator = keras.random.SeedGenerator() if dropout > 0 else None
         self._frequencies = inverse_frequencies(
@@ -198,18 +198,9 @@ class LlamaBackbone(keras.Model):
         rope = self._rope(position_ids)
         x_MD = self._embed(token_ids_BS)
         for index, block in enumerate(self.transformer_layers):
-            x_MD = self._run_block(index, block, x_MD, rope, bias_B1ST, seed)
+            one_seed = None if seed is None else block_seed(seed, index)
+            x_MD = run_block(block, x_MD, rope, bias_B1ST, one_seed, self.remat)
         return ops.reshape(self.layer_norm(x_MD), (-1, length, self.hidden_dim))
-
-    def _run_block(self, index, block, x_MD, rope, bias_B1ST, seed):
-        def run(x_MD, seed):
-            seeds = None if seed is None else DropoutSeeds(seed, index)
-            return block(x_MD, rope=rope, bias_B1ST=bias_B1ST, seeds=seeds)[0]
-
-        if not self.remat:
-            return run(x_MD, seed)
-        # The tables and the bias are shared by all blocks and need no gradient, so they stay closed over.
-        return recomputed(block, lambda x_MD: run(x_MD, seed), x_MD)
 
     def _embed(self, token_ids_BS):
         return ops.reshape(self.token_embedding(token_ids_BS), (-1, self.hidden_dim))
@@ -282,21 +273,26 @@ class LlamaBackbone(keras.Model):
         use_rslora: bool = False,
         targets: Sequence[str] = ("query", "value"),
         target_layer_names: Sequence[str] | None = None,
+        *,
+        rank_pattern: Mapping[str, int] | None = None,
+        alpha_pattern: Mapping[str, float] | None = None,
+        use_dora: bool = False,
     ) -> None:
         """Freezes the backbone and adds adapters to `targets`; see `llama_exp.lora.enable`.
 
         `target_layer_names` is KerasHub's name for `targets`.
         """
-        lora.enable(self, rank, alpha, dropout, use_rslora, target_layer_names or targets)
+        targets = target_layer_names or targets
+        lora.enable(self, rank, alpha, dropout, use_rslora, targets, rank_pattern, alpha_pattern, use_dora)
 
-    def quantize(self, mode=None, config=None, quantize_activations=None, group_size=None) -> None:
-        """Turns the weights of linear layers and embeddings into integers; see `llama_exp.quantization.quantize`.
+    def quantize(self, mode=None, config=None, **options) -> None:
+        """Turns the weights of linear layers and embeddings into integers or float8; see `quantization.quantize`.
 
-        `config` is Keras' `Int8QuantizationConfig` or `Int4QuantizationConfig`, as another way to state the options.
+        `config` is Keras' `Int8QuantizationConfig` or `Int4QuantizationConfig`, as another way to state the options, or
+        its `Float8QuantizationConfig`, which means float8 weights here and not Keras' training in float8.
         """
         # Keras wraps this method: `config` is never None, it stands for `mode` where none was given.
-        stated = {"quantize_activations": quantize_activations, "group_size": group_size}
-        stated = {key: value for key, value in stated.items() if value is not None}
+        stated = {key: value for key, value in options.items() if value is not None}
         quantization.quantize(self, mode, **quantization.options_of(config) | stated)
 
     @classmethod

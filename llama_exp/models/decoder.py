@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import keras
-from keras import ops
 
 from llama_exp.models.attention import SelfAttention
+from llama_exp.models.fused import swiglu
 from llama_exp.models.linear import Linear
 from llama_exp.models.norm import RMSNorm
 
@@ -21,7 +21,7 @@ class TransformerDecoder(keras.layers.Layer):
 
     The feed-forward part is SwiGLU (Shazeer 2020, arXiv:2002.05202).
 
-    Numerics: SiLU in float32, as in the reference implementation; everything else as in its layers.
+    Numerics: SiLU and its product in float32; everything else as in its layers.
 
     Args:
         intermediate_dim: F.
@@ -80,7 +80,7 @@ class TransformerDecoder(keras.layers.Layer):
         self.feedforward_output_dense.build((None, self.intermediate_dim))
         self.built = True
 
-    def call(self, x_MD, rope, bias_B1ST, cache=None, cache_index=None, seeds=None):
+    def call(self, x_MD, rope, bias_B1ST, cache=None, cache_index=None, seeds=None, keep_weights=True):
         """Runs the block; arguments and results are those of `SelfAttention.call`."""
         y_MD, cache = self.self_attention(
             self.self_attention_layernorm(x_MD),
@@ -89,6 +89,7 @@ class TransformerDecoder(keras.layers.Layer):
             cache=cache,
             cache_index=cache_index,
             seeds=seeds,
+            keep_weights=keep_weights,
         )
         if seeds is not None and self.dropout > 0:
             y_MD = seeds.dropout(y_MD, self.dropout)
@@ -96,8 +97,8 @@ class TransformerDecoder(keras.layers.Layer):
         return x_MD + self._feedforward(self.feedforward_layernorm(x_MD), seeds), cache
 
     def _feedforward(self, x_MD, seeds):
-        gate_MF = ops.silu(ops.cast(self.feedforward_gate_dense(x_MD, seeds=seeds), "float32"))
-        hidden_MF = self.feedforward_intermediate_dense(x_MD, seeds=seeds) * ops.cast(gate_MF, self.compute_dtype)
+        gate_MF = self.feedforward_gate_dense(x_MD, seeds=seeds)
+        hidden_MF = swiglu(gate_MF, self.feedforward_intermediate_dense(x_MD, seeds=seeds))
         return self.feedforward_output_dense(hidden_MF, seeds=seeds)
 
     def get_config(self) -> dict:

@@ -14,24 +14,37 @@ from keras import ops
 SEEDS_PER_BLOCK = 64
 
 
-class DropoutSeeds:
-    """The seeds of one block in one forward pass, handed out in call order.
+def block_seed(seed, block: int):
+    """The seed of block number `block`.
 
     Args:
         seed: integer tensor (2,), drawn once per forward pass from a `keras.random.SeedGenerator`.
         block: index of the block; different blocks get different seeds.
     """
+    return _shifted(seed, block * SEEDS_PER_BLOCK)
 
-    def __init__(self, seed, block: int):
+
+class DropoutSeeds:
+    """The seeds of one block in one forward pass, handed out in call order.
+
+    Args:
+        seed: from `block_seed`.
+    """
+
+    def __init__(self, seed):
         self._seed = seed
-        self._next = block * SEEDS_PER_BLOCK
+        self._next = 0
 
     def dropout(self, x, rate: float):
         """`x` with each element zeroed with probability `rate` and the others divided by 1 - rate."""
-        # A SeedGenerator counts in the second number, so shifting the first never meets another pass's seeds.
-        shift = ops.convert_to_tensor([self._next, 0], dtype=self._seed.dtype)
+        seed = _shifted(self._seed, self._next)
         self._next += 1
-        return keras.random.dropout(x, rate, seed=_DrawnSeed(self._seed + shift))
+        return keras.random.dropout(x, rate, seed=_DrawnSeed(seed))
+
+
+def _shifted(seed, number: int):
+    # A SeedGenerator counts in the second number, so shifting the first never meets another pass's seeds.
+    return seed + ops.convert_to_tensor([number, 0], dtype=seed.dtype)
 
 
 class _DrawnSeed(keras.random.SeedGenerator):

@@ -1,4 +1,4 @@
-"""A matrix product without bias, with room for one additive adapter.
+"""A matrix product without bias, with room for one adapter.
 
 Shape letters: M rows (B * S tokens), I inputs, O outputs.
 """
@@ -13,7 +13,7 @@ KERNEL_STDDEV = 0.02
 
 @keras.saving.register_keras_serializable(package="llama_exp")
 class Linear(keras.layers.Layer):
-    """y = x W, plus adapter(x) where an adapter is attached.
+    """y = x W, or what an adapter makes of x and this product where one is attached.
 
     The kernel is the plain 2-D matrix (I, O); attention heads are a reshape of the result. Rows are flattened
     tokens: with a third axis TensorFlow multiplies batch by batch and sums the kernel's gradient over the batch.
@@ -58,13 +58,18 @@ class Linear(keras.layers.Layer):
         Returns:
             (M, O) in the compute dtype.
         """
-        y_MO = self._product(x_MI)
         if self.adapter is None:
-            return y_MO
-        return y_MO + self.adapter(x_MI, seeds=seeds)
+            return self._product(x_MI)
+        return self.adapter(x_MI, product=self._product, seeds=seeds)
 
-    def _product(self, x_MI):
+    def _product(self, x_MI, exact: bool = False):
+        """The product x W in the compute dtype; `exact`: with x as it is, also where a layer rounds it."""
+        del exact  # nothing is rounded here anyway
         return ops.matmul(x_MI, ops.cast(self.kernel, self.compute_dtype))
+
+    def float_kernel(self):
+        """The numbers that the kernel stands for, (I, O) float32."""
+        return ops.cast(self.kernel.value, "float32")
 
     def get_config(self) -> dict:
         """Constructor arguments."""

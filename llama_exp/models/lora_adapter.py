@@ -6,16 +6,20 @@ Shape letters: M rows (tokens), I inputs, O outputs, R rank.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import keras
+import numpy as np
 from keras import ops
+
+from llama_exp.formats.adapter import Matrices
 
 # Variables stay float32 over any base: an update of 1e-4 relative size is lost in bfloat16's 8 bits.
 POLICY_OF_COMPUTE_DTYPE = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 class LoraAdapter(keras.layers.Layer):
-    """s * (dropout(x) A) B, with A (I, R) and B (R, O); the product A B is never formed.
+    """x W + s * (dropout(x) A) B, with A (I, R) and B (R, O); the product A B is never formed.
 
         before         x ──> W ──────────────> y          W (I, O) trainable
         with adapter   x ──> W ──────────> + ─> y         W frozen
@@ -49,16 +53,38 @@ class LoraAdapter(keras.layers.Layer):
         self.lora_b = self.add_weight(name="lora_b", shape=shape_b, initializer="zeros", autocast=False)
         self.built = True
 
-    def call(self, x_MI, seeds=None):
-        """Adapts x_MI (M, I) to (M, O), both in the compute dtype; `seeds` as in `Linear.call`."""
-        if seeds is not None and self.dropout > 0:
-            x_MI = seeds.dropout(x_MI, self.dropout)
+    def call(self, x_MI, product: Callable, seeds=None):
+        """What the adapted layer computes.
+
+        Args:
+            x_MI: (M, I) in the compute dtype.
+            product: multiplies rows by the frozen kernel; see `Linear._product`.
+            seeds: as in `Linear.call`.
+
+        Returns:
+            (M, O) in the compute dtype.
+        """
+        return product(x_MI) + self._low_rank(self._dropped(x_MI, seeds))
+
+    def _dropped(self, x_MI, seeds):
+        return x_MI if seeds is None or self.dropout == 0 else seeds.dropout(x_MI, self.dropout)
+
+    def _low_rank(self, x_MI):
         low_MR = ops.matmul(x_MI, ops.cast(self.lora_a, self.compute_dtype)) * self.scale
         return ops.matmul(low_MR, ops.cast(self.lora_b, self.compute_dtype))
 
-    def delta(self):
-        """What merging adds to the kernel: s A B, (I, O) float32."""
-        return self.scale * ops.matmul(self.lora_a, self.lora_b)
+    def variables_by_name(self) -> dict:
+        """What trains, by the names of `Matrices`."""
+        return {"a_IR": self.lora_a, "b_RO": self.lora_b}
+
+    def matrices(self) -> Matrices:
+        """Host copies of what trains."""
+        return Matrices(**{name: ops.convert_to_numpy(v.value) for name, v in self.variables_by_name().items()})
+
+    def assign(self, matrices: Matrices) -> None:
+        """Sets what trains."""
+        for name, variable in self.variables_by_name().items():
+            variable.assign(np.asarray(getattr(matrices, name)))
 
     def get_config(self) -> dict:
         """Constructor arguments."""

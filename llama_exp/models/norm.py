@@ -6,7 +6,8 @@ Shape letters: D hidden_dim.
 from __future__ import annotations
 
 import keras
-from keras import ops
+
+from llama_exp.models.fused import rms_norm
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
@@ -33,10 +34,7 @@ class RMSNorm(keras.layers.Layer):
 
     def call(self, x):
         """Normalizes x (..., D); same shape in the compute dtype."""
-        x = ops.cast(x, "float32")
-        mean_square = ops.mean(ops.square(x), axis=-1, keepdims=True)
-        scale_D = ops.cast(self.scale, "float32")
-        return ops.cast(x * ops.rsqrt(mean_square + self.epsilon) * scale_D, self.compute_dtype)
+        return rms_norm(x, self.scale.value, self.epsilon, self.compute_dtype, self.scale.trainable)
 
     def get_config(self) -> dict:
         """Constructor arguments."""

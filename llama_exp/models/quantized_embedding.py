@@ -1,4 +1,4 @@
-"""Token embedding and output matrix as integers; what they mean: `llama_exp.formats.quantized`.
+"""Token embedding and output matrix as integers or float8; what they mean: `llama_exp.formats.quantized`.
 
 Shape letters: B batch, S positions, D hidden_dim, V vocabulary, M rows (tokens).
 """
@@ -9,14 +9,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from llama_exp.architecture import Quantization
+from llama_exp.architecture import TOKEN_EMBEDDING, Quantization
 from llama_exp.formats.quantized import REVERSE_TABLE, SCALE, TABLE, ZERO
 from llama_exp.models.embedding import TokenEmbedding
+from llama_exp.models.integer_product import rounded_rows
 from llama_exp.models.quantized_linear import (
     add_parts,
     dequantized,
     product,
-    rounded_rows,
     tensors_of,
     unpacked,
 )
@@ -24,7 +24,7 @@ from llama_exp.models.quantized_linear import (
 
 @keras.saving.register_keras_serializable(package="llama_exp")
 class QuantizedTokenEmbedding(TokenEmbedding):
-    """Rows of an integer table for token ids, and logits from hidden states; nothing trains.
+    """Rows of a quantized table for token ids, and logits from hidden states; nothing trains.
 
     Its variables are `embeddings`, `embeddings_scale`, `reverse_embeddings` and `reverse_embeddings_scale` (untied),
     and each one's `_zero` for int4 with groups.
@@ -33,7 +33,7 @@ class QuantizedTokenEmbedding(TokenEmbedding):
         vocabulary_size: V.
         hidden_dim: D.
         tie_word_embeddings: see `TokenEmbedding`.
-        quantization: how both matrices are stored.
+        quantization: of the model, or of this layer; the attribute is how both matrices are stored.
         **kwargs: Keras layer arguments (`name`, `dtype`).
     """
 
@@ -46,7 +46,8 @@ class QuantizedTokenEmbedding(TokenEmbedding):
         **kwargs,
     ):
         super().__init__(vocabulary_size, hidden_dim, tie_word_embeddings, **kwargs)
-        self.quantization = Quantization(**quantization) if isinstance(quantization, dict) else quantization
+        quantization = Quantization(**quantization) if isinstance(quantization, dict) else quantization
+        self.quantization = quantization.of(TOKEN_EMBEDDING)
 
     def build(self, input_shape=None):
         """Creates the variables: tables of zeros."""
@@ -63,11 +64,12 @@ class QuantizedTokenEmbedding(TokenEmbedding):
 
     def call(self, token_ids_BS):
         """Embeds token_ids_BS (B, S), integers in [0, V); returns (B, S, D) in the compute dtype."""
-        rows = {suffix: ops.take(part.value, token_ids_BS, axis=0) for suffix, part in self._table.items()}
-        integers, scale, group_size = rows[""], rows[SCALE], self.quantization.group_size
+        # As tensors: TensorFlow takes rows of a float8 tensor, but not of a float8 variable.
+        rows = {suffix: ops.take(part, token_ids_BS, axis=0) for suffix, part in tensors_of(self._table).items()}
+        numbers, scale, group_size = rows[""], rows[SCALE], self.quantization.group_size
         if self.quantization.mode == "int4":
-            integers = unpacked(integers, self.hidden_dim, len(integers.shape) - 1)
-        x_BSD = ops.cast(integers, "float32")
+            numbers = unpacked(numbers, self.hidden_dim, len(numbers.shape) - 1)
+        x_BSD = ops.cast(numbers, "float32")
         if group_size is None:
             return ops.cast(x_BSD / scale[..., None], self.compute_dtype)
         groups = np.arange(self.hidden_dim) // group_size
@@ -78,7 +80,7 @@ class QuantizedTokenEmbedding(TokenEmbedding):
         """Logits (..., V) float32 of hidden states (..., D); numerics as in `QuantizedLinear`."""
         x_MD = ops.reshape(ops.cast(hidden, self.compute_dtype), (-1, self.hidden_dim))
         parts = tensors_of(self._output_matrix)
-        logits_MV = product(x_MD, parts, self._output_shape, self._output_form, self.quantization)
+        logits_MV = product(x_MD, parts, self._output_shape, self._output_form, self.quantization, "float32")
         return ops.reshape(logits_MV, (*ops.shape(hidden)[:-1], self.vocabulary_size))
 
     def product_operands(self, hidden):
@@ -88,7 +90,9 @@ class QuantizedTokenEmbedding(TokenEmbedding):
         rounding unchanged.
         """
         if self.quantization.quantize_activations:
-            integers, scale = rounded_rows(ops.stop_gradient(hidden), "float32")
+            integers, scale = rounded_rows(
+                ops.stop_gradient(hidden), self.quantization.asymmetric_activations, "float32"
+            )
             hidden = hidden + (ops.cast(integers / scale, hidden.dtype) - ops.stop_gradient(hidden))
         parts = tensors_of(self._output_matrix)
         matrix = dequantized(parts, self._output_shape, self._output_form, self.quantization, self.compute_dtype)

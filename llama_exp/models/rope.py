@@ -71,11 +71,3 @@ def rope_tables(position_ids, frequencies: np.ndarray, position_scaling_factor: 
     sin = ops.concatenate([-sin_B1SE, sin_B1SE], axis=-1)
     score_scale = 1.0 / math.sqrt(2 * len(frequencies))
     return RopeTables(*(ops.cast(table, dtype) for table in (cos * score_scale, sin * score_scale, cos, sin)))
-
-
-def rotate(x_BNSH, cos_B1SH, sin_B1SH):
-    """`x_BNSH` with the pair (x_e, x_{e+E}) turned by the tables' angle.
-
-    (a, b) -> (a cos - b sin, b cos + a sin), written as x cos + roll(x, E) sin with the first half of sin negated.
-    """
-    return x_BNSH * cos_B1SH + ops.roll(x_BNSH, x_BNSH.shape[-1] // 2, axis=-1) * sin_B1SH

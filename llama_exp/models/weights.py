@@ -153,7 +153,7 @@ def _tensor(variable) -> Tensor:
 
 
 def _numpy_dtype(dtype: str) -> np.dtype:
-    return np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    return np.dtype(getattr(ml_dtypes, dtype, dtype))
 
 
 def _require_memory(path: Path, config: dict, policy) -> None:

@@ -55,7 +55,7 @@ def weight_bytes(architecture: Mapping, precision: str) -> int:
     """Memory of the weights alone, without activations, gradients or a cache.
 
     int8 and int4 as `llama_exp.formats.quantized` stores them: embeddings and linear layers as integers, their scales
-    and zero points counted, norms in bfloat16. Precision is one of `PRECISIONS`.
+    and zero points counted, norms in bfloat16; float8 takes what int8 takes. Precision is one of `PRECISIONS`.
     """
     if precision in FLOAT_BYTES:
         return FLOAT_BYTES[precision] * count_parameters(architecture)

@@ -22,16 +22,27 @@ class Evaluation:
         max_batches: None: the whole split.
         chunk_tokens: see `llama_exp.objective`.
         jit: whether XLA compiles it.
+        fuse: as in `TrainStep`.
     """
 
-    def __init__(self, backbone, examples, *, batch_size: int, max_batches: int | None, chunk_tokens: int, jit: bool):
+    def __init__(
+        self,
+        backbone,
+        examples,
+        *,
+        batch_size: int,
+        max_batches: int | None,
+        chunk_tokens: int,
+        jit: bool,
+        fuse: bool = True,
+    ):
         self._backbone = backbone
         self._examples = examples
         self._batch_size = batch_size
         num_rows = len(examples)
         self._num_rows = num_rows if max_batches is None else min(num_rows, max_batches * batch_size)
         self._chunk_tokens = chunk_tokens
-        self._call = backend.compiled(self._losses, backbone.variables, [], jit)
+        self._call = backend.compiled(self._losses, backbone.variables, [], jit, fuse)
 
     def __call__(self, stop: Callable[[], bool] = lambda: False) -> tuple[float, float] | None:
         """Returns (summed loss, number of counted tokens), or None if `stop()` became true in between."""

@@ -26,9 +26,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from llama_exp import backend
+from llama_exp import backend, precision
 from llama_exp.dataset.order import Order
 from llama_exp.errors import Interrupted, NumericalError, Preempted, Problem, StorageError
+from llama_exp.models.dora_adapter import is_derived
 from llama_exp.trainer import state
 from llama_exp.trainer.checkpoint import Checkpoint, Checkpoints
 from llama_exp.trainer.counters import Progress, Result
@@ -101,8 +102,11 @@ class Trainer:
         self._sample_temperature = sample_temperature
         self._jit, reason = backend.resolve_jit(jit, self._backbone.compute_dtype)
         _log.info("%s XLA: %s", "with" if self._jit else "without", reason)
-        options = {"chunk_tokens": chunk_tokens, "jit": self._jit}
+        options = {"chunk_tokens": chunk_tokens, "jit": self._jit, "fuse": jit != "false"}
         self._train_step = TrainStep(self._backbone, optimizer, **options)
+        types = (self._backbone.compute_dtype, backend.device_kind(), optimizer.variables)
+        for doubt in precision.doubts(*types):
+            _log.warning(doubt)
         self._evaluation = Evaluation(
             self._backbone, examples["validation"], batch_size=batch_size, max_batches=validation_batches, **options
         )
@@ -315,7 +319,7 @@ class Trainer:
         return {
             "step": self._progress.step,
             "max_steps": self._max_steps,
-            "num_parameters": sum(int(np.prod(variable.shape)) for variable in self._backbone.weights),
+            "num_parameters": sum(int(np.prod(v.shape)) for v in self._backbone.weights if not is_derived(v)),
             "num_trainable_parameters": sum(int(np.prod(variable.shape)) for variable in trainable),
             "jit": self._jit,
             "gemm_flops_per_second": gemm_flops_per_second(self._backbone.compute_dtype, self._jit),

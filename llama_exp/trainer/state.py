@@ -10,6 +10,7 @@ from keras import ops
 
 from llama_exp.errors import InputError, Problem
 from llama_exp.models.digest import weights_digest
+from llama_exp.models.dora_adapter import is_derived
 from llama_exp.trainer.step import seed_states
 
 SHOWN = 5
@@ -81,7 +82,7 @@ def restore(variables: Mapping[str, Mapping], saved: Mapping[str, Mapping[str, n
 
 def frozen_digest(backbone) -> str:
     """The digest of every frozen weight: it stands for the base model in checkpoints of adapters."""
-    return weights_digest(variable for variable in backbone.weights if not variable.trainable)
+    return weights_digest(v for v in backbone.weights if not v.trainable and not is_derived(v))
 
 
 def check_base(digest: str, saved: str, where: str) -> None:

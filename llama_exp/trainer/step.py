@@ -20,6 +20,7 @@ from keras import ops
 
 from llama_exp import backend
 from llama_exp.objective import next_token_loss
+from llama_exp.optimizer import sum_of_squares
 
 INPUT_KEYS = ("token_ids", "position_ids", "segment_ids", "padding_mask")
 
@@ -53,9 +54,10 @@ class TrainStep:
         optimizer: a Keras optimizer; built here for the trainable variables.
         chunk_tokens: see `llama_exp.objective`.
         jit: whether XLA compiles the step.
+        fuse: whether, without `jit`, XLA still compiles the parts between matrix products; see `backend.compiled`.
     """
 
-    def __init__(self, backbone, optimizer, *, chunk_tokens: int, jit: bool):
+    def __init__(self, backbone, optimizer, *, chunk_tokens: int, jit: bool, fuse: bool = True):
         self._backbone = backbone
         self._optimizer = optimizer
         self._chunk_tokens = chunk_tokens
@@ -66,7 +68,7 @@ class TrainStep:
         self._seeds = seed_states(backbone)
         frozen = [variable for variable in backbone.weights if not variable.trainable]
         writes = [*self._trainable, *optimizer.variables, *self._seeds]
-        self._call = backend.compiled(self._step, frozen, writes, jit)
+        self._call = backend.compiled(self._step, frozen, writes, jit, fuse)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> StepResult:
         """Runs a step on arrays (A, B, S) with the keys of `INPUT_KEYS`, `labels` and `loss_mask`."""
@@ -79,8 +81,7 @@ class TrainStep:
         learning_rate = ops.cast(ops.convert_to_tensor(self._optimizer.learning_rate), "float32")
         loss, gradients = self._accumulate(batch, loss_scale / total)
         loss = loss / loss_scale
-        squares = [ops.sum(ops.square(gradient / loss_scale)) for gradient in gradients]
-        grad_norm = ops.sqrt(sum(squares[1:], squares[0]))
+        grad_norm = ops.sqrt(sum(sum_of_squares(gradient) for gradient in gradients)) / loss_scale
         finite = ops.logical_and(ops.isfinite(loss), ops.isfinite(grad_norm))
         # An overflow under loss scaling is the optimizer's to handle: it skips the update and lowers the scale.
         backend.update_if(

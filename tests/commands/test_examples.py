@@ -16,7 +16,8 @@ LINES = sorted(
     {
         line.split("#")[0].split('", "')[0].strip(" `,")
         for text in TEXTS
-        for line in re.findall(r"(?:llama-exp|python train\.py) [^`\n]+", text.read_text())
+        # a line that goes on in the next one is one line
+        for line in re.findall(r"(?:llama-exp|python train\.py) [^`\n]+", text.read_text().replace("\\\n", " "))
         if ("=" in line or "--" in line) and "lama2_7b optimizer" not in line  # the example of mistakes
     }
 )

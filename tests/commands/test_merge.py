@@ -45,11 +45,14 @@ def same(found, expected):
         np.testing.assert_array_equal(found[path].view(np.uint8), array.view(np.uint8), err_msg=path)
 
 
-@pytest.mark.parametrize("form", ["keras_hub", "hf"])
-def test_it_is_lora_merge_bit_for_bit(form, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("form", "arguments"),
+    [("keras_hub", {}), ("hf", {"use_rslora": True}), ("keras_hub", {"use_dora": True, "rank_pattern": {"mlp": 2}})],
+)
+def test_it_is_lora_merge_bit_for_bit(form, arguments, tmp_path, capsys):
     make(tmp_path / "base")
     (tmp_path / "base/metadata.json").write_text(json.dumps({"context_length": 3000}))
-    model = adapted(tmp_path / "base", targets=["all-linear"], alpha=7.0, use_rslora=True)
+    model = adapted(tmp_path / "base", targets=["all-linear"], alpha=7.0, **arguments)
     make_run(tmp_path / "run", tmp_path / "base", model)
     run("merge", tmp_path / "run", "--to", tmp_path / "merged", "--format", form)
     output = capsys.readouterr().out
@@ -94,16 +97,16 @@ def test_pefts_own_folder_has_no_digest_and_fits_any_base(tmp_path):
     run(*arguments)
     base = arrays_of(tmp_path / "other")
     found = arrays_of(tmp_path / "merged")
-    delta = {path: layer.delta() for path, layer in lora.adapters(model.backbone).items()}
+    deltas = {path: layer.scale * layer.lora_a @ layer.lora_b for path, layer in lora.adapters(model.backbone).items()}
     for path, array in base.items():
         layer = path.removesuffix("/kernel")
-        expected = array + np.asarray(delta[layer]) if layer in delta else array
+        expected = array + np.asarray(deltas[layer]) if layer in deltas else array
         np.testing.assert_allclose(found[path], expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("quantization", ["int8", "int4"])
-def test_a_run_on_integers(quantization, tmp_path, capsys):
-    """The base is what the integers stand for, and its digest is that of the integers."""
+@pytest.mark.parametrize("quantization", ["int8", "int4", "float8"])
+def test_a_run_on_quantized_weights(quantization, tmp_path, capsys):
+    """The base is what the stored numbers stand for, and its digest is that of these numbers."""
     make(tmp_path / "base")
     options = generate._parser().parse_args([str(tmp_path / "base"), "--quantization", quantization])
     model, _ = models.load(options)
@@ -123,17 +126,19 @@ def test_a_run_on_integers(quantization, tmp_path, capsys):
 
 QUANTIZATIONS = [
     ({"mode": "int8", "quantize_activations": False}, "int8 weights"),
-    ({"mode": "int4"}, "int4 weights, a scale per 128 inputs"),
-    ({"mode": "int4", "group_size": 8}, "int4 weights, a scale per 8 inputs"),
+    ({"mode": "int4"}, "int4 weights, a scale per 32 inputs, int8 embeddings"),
+    ({"mode": "int4", "group_size": 8, "embeddings": "int4"}, "int4 weights, a scale per 8 inputs"),
+    ({"mode": "float8"}, "float8 weights"),
 ]
 
 
+@pytest.mark.parametrize("use_dora", [False, True])
 @pytest.mark.parametrize(("quantization", "words"), QUANTIZATIONS)
-def test_a_merged_qlora_run_computes_what_was_trained(quantization, words, tmp_path, capsys):
+def test_a_merged_qlora_run_computes_what_was_trained(quantization, words, use_dora, tmp_path, capsys):
     make(tmp_path / "base")
     model = LlamaCausalLM.from_preset(tmp_path / "base", dtype="float32")
     model.backbone.quantize(**quantization)
-    with_adapters(model)
+    with_adapters(model, use_dora=use_dora)
     make_run(tmp_path / "run", tmp_path / "base", model, quantization=quantization)
     run("merge", tmp_path / "run", "--to", tmp_path / "merged")
     shown = capsys.readouterr()

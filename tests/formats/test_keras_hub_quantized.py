@@ -19,6 +19,11 @@ MODES = {
     "int8_weight_only": Quantization("int8", False),
     "int4": Quantization("int4", False, 20),
     "int4_columns": Quantization("int4", False),
+    "int8_with_floats": Quantization("int8", True, float_activations=("query", "token_embedding")),
+    "int8_asymmetric": Quantization("int8", True, asymmetric_activations=True),
+    "gptq": Quantization("int4", False, 4, gptq=True),
+    "int4_with_int8": Quantization("int4", False, 20, "int8"),
+    "int4_columns_with_int8": Quantization("int4", False, None, "int8"),
 }
 TABLE = "layers/reversible_embedding/vars"
 QUERY = "layers/llama_transformer_decoder/_self_attention_layer/_query_dense/vars"
@@ -142,6 +147,32 @@ def test_a_tied_model_with_an_output_matrix_of_its_own_is_refused(tmp_path):
     document["config"]["tie_word_embeddings"] = True
     (tmp_path / "preset" / "config.json").write_text(json.dumps(document))
     with pytest.raises(InputError, match="2 tensors are not the model's"), open_checkpoint(tmp_path / "preset"):
+        pass
+
+
+@pytest.mark.parametrize("value", [0, "query", None, ["mlp"], {"query": 1}, [["query"]]])
+@pytest.mark.parametrize("mode", ["int8_with_floats", "int4"])
+def test_float_activations_are_names_of_layers(tmp_path, value, mode):
+    write(tmp_path / "preset", "multi_head", MODES[mode])
+    document = json.loads((tmp_path / "preset" / "config.json").read_text())
+    stated = document["config"]["dtype"].get("float_activations")
+    assert stated == (["query", "token_embedding"] if mode == "int8_with_floats" else None)
+    document["config"]["dtype"]["float_activations"] = value
+    (tmp_path / "preset" / "config.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="float_activations"), open_checkpoint(tmp_path / "preset"):
+        pass
+
+
+@pytest.mark.parametrize("value", [1, "no", None, [True]])
+@pytest.mark.parametrize("mode", ["int8_asymmetric", "int8_weight_only", "gptq"])
+@pytest.mark.parametrize("key, stating", [("asymmetric_activations", "int8_asymmetric"), ("gptq", "gptq")])
+def test_how_numbers_are_rounded_is_a_boolean(tmp_path, value, mode, key, stating):
+    write(tmp_path / "preset", "multi_head", MODES[mode])
+    document = json.loads((tmp_path / "preset" / "config.json").read_text())
+    assert document["config"]["dtype"].get(key) == (True if mode == stating else None)
+    document["config"]["dtype"][key] = value
+    (tmp_path / "preset" / "config.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=f"{key} must be"), open_checkpoint(tmp_path / "preset"):
         pass
 
 

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
-from llama_exp.architecture import Quantization, count_parameters, make_quantization, variable_shapes
+from llama_exp.architecture import (
+    DEFAULT_FLOAT_ACTIVATIONS,
+    Quantization,
+    count_parameters,
+    make_quantization,
+    variable_shapes,
+)
 from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.formats.quantized import (
     KERNEL,
@@ -17,6 +23,7 @@ from llama_exp.formats.quantized import (
     dequantize,
     dequantized,
     form_of,
+    of_matrix,
     pack,
     part_shapes,
     quantize,
@@ -26,6 +33,8 @@ from llama_exp.formats.quantized import (
 )
 
 INT8, COLUMNS, GROUPS = Quantization("int8", True), Quantization("int4", False), Quantization("int4", False, 5)
+WIDE, FLOAT8 = Quantization("int4", False, 5, "int8"), Quantization("float8", False)
+SINGLE = {"int8": INT8, "int4": COLUMNS, "groups": GROUPS, "float8": FLOAT8}
 FORMS = {"kernel": KERNEL, "embeddings": TABLE, "reverse_embeddings": REVERSE_TABLE}
 
 
@@ -47,50 +56,35 @@ def test_the_even_index_is_in_the_low_half():
     assert pack(np.array([[1, -1, 7]], "int8"), 1).view("uint8").tolist() == [[0xF1, 0x07]]
 
 
+@pytest.mark.parametrize("mode", SINGLE.values(), ids=SINGLE)
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-@pytest.mark.parametrize("mode, highest, lowest", [(INT8, 127, -127), (COLUMNS, 7, -8)])
-def test_one_scale_per_output(form, mode, highest, lowest):
-    matrix = np.random.default_rng(1).normal(size=(11, 13)).astype("float32")
+def test_parts_stand_for_the_matrix(form, mode):
+    """Every weight by the formulas of the module, with the integers and scales of `rounding`."""
+    matrix = np.random.default_rng(1).normal(0.3, 1.0, (12, 13)).astype("float32")  # 5 divides neither
     parts = quantize(matrix, form, mode)
-    by_output = matrix.T if form.input_axis == 0 else matrix
-    integers = parts[""] if mode is INT8 else unpack(parts[""], matrix.shape[form.packed_axis], form.packed_axis)
-    integers = integers.T if form.input_axis == 0 else integers
-    for row, integer_row, scale in zip(by_output, integers, parts["_scale"], strict=True):
-        assert scale == np.float32(highest) / (np.abs(row).max() + np.float32(1e-7))
-        expected = [min(max(round(float(value * scale)), lowest), highest) for value in row]
-        assert integer_row.tolist() == expected
-        assert np.abs(integer_row).max() == highest
+    shapes = part_shapes(matrix.shape, form, mode)
+    assert {suffix: (part.shape, part.dtype) for suffix, part in parts.items()} == shapes
+    size, axis = matrix.shape[form.packed_axis], form.packed_axis
+    numbers = unpack(parts[""], size, axis) if mode.mode == "int4" else parts[""].astype("float32")
+    found = dequantize(parts, matrix.shape, form, mode)
+    for index, number in np.ndenumerate(numbers):
+        i, o = index if form.input_axis == 0 else index[::-1]
+        if mode is not GROUPS:
+            expected = number / parts["_scale"][o]
+        else:
+            one = (i // 5, o) if form.input_axis == 0 else (o, i // 5)
+            expected = (number - parts["_zero"][one]) * parts["_scale"][one]
+        assert found[index] == pytest.approx(expected, rel=1e-6)
+    assert np.abs(found - matrix).max() < {INT8: 0.02, COLUMNS: 0.4, GROUPS: 0.4, FLOAT8: 0.12}[mode]
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_groups_have_a_scale_and_a_zero_point(form):
-    matrix = np.random.default_rng(2).normal(1.0, 1.0, (12, 13)).astype("float32")  # 5 divides neither
-    parts = quantize(matrix, form, GROUPS)
-    by_output = matrix.T if form.input_axis == 0 else matrix
-    scales, zeros = (parts[s].T if form.input_axis == 0 else parts[s] for s in ("_scale", "_zero"))
-    result = dequantize(parts, matrix.shape, form, GROUPS)
-    result = result.T if form.input_axis == 0 else result
-    assert scales.shape == (len(by_output), 3) == zeros.shape
-    for row, own_scales, own_zeros, found in zip(by_output, scales, zeros, result, strict=True):
-        for group in range(3):
-            values = row[5 * group : 5 * group + 5]
-            low, high = values.min(), values.max()
-            if len(values) < 5:
-                low, high = min(low, 0), max(high, 0)
-            assert own_scales[group] == pytest.approx((high - low) / 15, rel=1e-5)
-            assert own_zeros[group] == np.clip(np.rint(-low / own_scales[group]) - 8, -8, 7)
-            if low <= 0 <= high:  # then nothing is cut off, beyond rounding value and zero point
-                error = np.abs(found[5 * group : 5 * group + 5] - values).max()
-                assert error <= 1.001 * own_scales[group]
-
-
-@pytest.mark.parametrize("mode", [INT8, COLUMNS, GROUPS], ids=["int8", "int4", "groups"])
+@pytest.mark.parametrize("mode", SINGLE.values(), ids=SINGLE)
 def test_zeros_stay_zeros(mode):
     matrix = np.zeros((6, 4), "float32")
     assert not dequantize(quantize(matrix, KERNEL, mode), (6, 4), KERNEL, mode).any()
 
 
-@pytest.mark.parametrize("mode", [INT8, COLUMNS, GROUPS], ids=["int8", "int4", "groups"])
+@pytest.mark.parametrize("mode", SINGLE.values(), ids=SINGLE)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused(mode, value):
     matrix = np.ones((6, 4), "float32")
@@ -99,16 +93,7 @@ def test_values_that_are_not_finite_are_refused(mode, value):
         quantize(matrix, KERNEL, mode)
 
 
-def test_large_matrices_go_in_blocks(monkeypatch):
-    matrix = np.random.default_rng(3).normal(size=(64, 48)).astype("float32")
-    whole = [quantize(matrix, form, INT8) for form in (KERNEL, TABLE)]
-    monkeypatch.setattr("llama_exp.formats.quantized._BLOCK_BYTES", 4 * 48 * 7)
-    for form, expected in zip((KERNEL, TABLE), whole, strict=True):
-        parts = quantize(matrix, form, INT8)
-        assert all(np.array_equal(parts[suffix], expected[suffix]) for suffix in expected)
-
-
-@pytest.mark.parametrize("mode", [INT8, COLUMNS, GROUPS], ids=["int8", "int4", "groups"])
+@pytest.mark.parametrize("mode", [*SINGLE.values(), WIDE], ids=[*SINGLE, "wide"])
 @pytest.mark.parametrize("name", ["odd_widths", "tied", "llama_3_2"])
 def test_a_checkpoint_is_quantized_while_it_is_read(name, mode):
     source, arrays = checkpoint(name)
@@ -126,10 +111,11 @@ def test_a_checkpoint_is_quantized_while_it_is_read(name, mode):
         if form is None:
             assert np.array_equal(found, array)
         else:
-            parts = quantize(array, form, mode)
-            assert np.array_equal(found, dequantize(parts, array.shape, form, mode))
+            own = of_matrix(path, mode)
+            parts = quantize(array, form, own)
+            assert np.array_equal(found, dequantize(parts, array.shape, form, own))
             # A second time nothing is lost but the last bits of the scale.
-            assert np.array_equal(quantize(found, form, mode)[""], parts[""]) or mode is not INT8
+            assert np.array_equal(quantize(found, form, own)[""], parts[""]) or own.mode == "int4"
 
 
 def test_each_tensor_is_read_once_and_never_before_it_is_asked_for():
@@ -178,10 +164,11 @@ def test_sizes_of_parts():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"mode": "fp4"}, "mode='fp4' is not supported. Choose one of int8, int4."),
+        ({"mode": "fp4"}, "mode='fp4' is not supported. Choose one of int8, int4, float8."),
         ({"mode": "int4", "quantize_activations": True}, "only int8 has integer products"),
         ({"mode": "int8", "group_size": 64}, "only int4 has groups"),
         ({"mode": "none", "group_size": 64}, "only int4 has groups"),
+        ({"mode": "float8", "group_size": 64}, "only int4 has groups"),
         ({"mode": "int4", "group_size": -1}, "at least 1"),
         ({"mode": "int4", "group_size": 1.5}, "at least 1"),
     ],
@@ -194,7 +181,20 @@ def test_impossible_options(options, message):
 
 def test_what_the_modes_mean_by_themselves():
     assert make_quantization("none") is None
-    assert make_quantization("int8") == Quantization("int8", True)
+    default = Quantization("int8", True, None, None, DEFAULT_FLOAT_ACTIVATIONS, asymmetric_activations=True)
+    assert make_quantization("int8") == default and DEFAULT_FLOAT_ACTIVATIONS
+    assert make_quantization("int8", float_activations=[], asymmetric_activations=False) == INT8
     assert make_quantization("int8", False) == Quantization("int8", False)
-    assert make_quantization("int4") == Quantization("int4", False, 128)
-    assert make_quantization("int4", group_size=0) == Quantization("int4", False, None)
+    assert make_quantization("int4") == Quantization("int4", False, 32, "int8")
+    assert make_quantization("float8") == FLOAT8
+    assert make_quantization("int4", group_size=0) == Quantization("int4", False, None, "int8")
+    assert make_quantization("int4", group_size=5, embeddings="int4") == GROUPS
+
+
+def test_each_layer_s_own():
+    int8 = Quantization("int8", True, float_activations=("value", "token_embedding"))
+    assert int8.of("transformer_layer_1/self_attention/value") == Quantization("int8", False)
+    assert int8.of("transformer_layer_1/self_attention/key") == INT8
+    assert int8.of("token_embedding") == Quantization("int8", False)
+    assert WIDE.of("token_embedding") == Quantization("int8", False) and GROUPS.of("token_embedding") == GROUPS
+    assert WIDE.of("transformer_layer_1/feedforward_gate_dense") == GROUPS

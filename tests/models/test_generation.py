@@ -5,7 +5,7 @@ import numpy as np
 import oracles
 import pytest
 
-from llama_exp.models import LlamaBackbone, LlamaCausalLM, generation
+from llama_exp.models import LlamaBackbone, LlamaCausalLM, cpu_decoder, generation
 from llama_exp.models.generation import bucket
 
 pytestmark = pytest.mark.neutral
@@ -29,8 +29,19 @@ PROMPTS = [np.array(ids, np.int32) for ids in ([3], [7, 1, 44, 12, 9], [5, 60, 2
 MAX_LENGTH = 17  # one bucket of prompts and one of new tokens: few compilations
 
 
+@pytest.fixture(autouse=True, scope="module", params=["token by token", "at once"])
+def way(request):
+    """Both ways of decoding: `CpuDecoder` after a compiled prompt, and one compiled function."""
+    if request.param == "token by token":
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu_decoder, "MOST_ROWS", 0)
+        yield
+
+
 @pytest.fixture(scope="module")
-def model():
+def model(way):
     backbone = LlamaBackbone(**TINY)
     oracles.randomize(backbone, seed=3)
     return LlamaCausalLM(backbone)
@@ -133,7 +144,8 @@ def test_a_stop_token_ends_its_row_only(model):
 
 
 def test_decoding_ends_when_every_row_has_ended(model, monkeypatch):
-    """The loop runs no further than the last stop; seen by the buffer, which stays zero behind it."""
+    """The compiled loop runs no further than the last stop; seen by the buffer, which stays zero behind it."""
+    monkeypatch.setattr(cpu_decoder, "MOST_ROWS", 0)
     seen = []
     original = generation.decode
 

@@ -62,11 +62,12 @@ def test_linear_adds_its_adapter_and_lets_it_go():
     linear, x = Linear(3), np.eye(2, dtype="float32")
     linear.build((None, 2))
     linear.kernel.assign(np.ones((2, 3)))
-    adapter = Linear(3)
+    adapter = LoraAdapter(rank=1, output_dim=3, scale=1.0, dropout=0.0)
     adapter.build((None, 2))
-    adapter.kernel.assign(np.full((2, 3), 5.0))
+    adapter.lora_a.assign(np.ones((2, 1)))
+    adapter.lora_b.assign(np.full((1, 3), 5.0))
     linear.attach(adapter)
-    assert len(linear.weights) == 2
+    assert len(linear.weights) == 3
     np.testing.assert_array_equal(ops.convert_to_numpy(linear(x)), np.full((2, 3), 6.0))
     linear.attach(None)
     assert len(linear.weights) == 1

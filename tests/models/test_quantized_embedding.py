@@ -15,6 +15,7 @@ MODES = {
     "int8_weight_only": Quantization("int8", False),
     "int4": Quantization("int4", False, 5),
     "int4_columns": Quantization("int4", False),
+    "float8": Quantization("float8", False),
 }
 V, D = 11, 9
 IDS = np.array([[0, 10, 3], [3, 3, 7]], "int32")

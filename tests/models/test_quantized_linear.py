@@ -1,25 +1,30 @@
-"""Products with integer weights: exact where they can be, straight-through gradients, both forms of every mode."""
+"""Products with quantized weights: exact where they can be, straight-through gradients, both forms of every mode."""
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 from gradients import loss_and_gradients
 from keras import ops
 
+from llama_exp import backend
 from llama_exp.architecture import Quantization
 from llama_exp.formats.quantized import KERNEL, TABLE, dequantize, pack, quantize
 from llama_exp.models.linear import Linear
 from llama_exp.models.lora_adapter import LoraAdapter
-from llama_exp.models.quantized_linear import QuantizedLinear, product, rounded_rows, unpacked
+from llama_exp.models.quantized_linear import QuantizedLinear, exact, product, unpacked
 
 pytestmark = pytest.mark.neutral
 
 INT8, INT8_WEIGHTS = Quantization("int8", True), Quantization("int8", False)
+ASYMMETRIC = Quantization("int8", True, asymmetric_activations=True)
 MODES = {
     "int8": INT8,
+    "int8_asymmetric": ASYMMETRIC,
     "int8_weight_only": INT8_WEIGHTS,
     "int4": Quantization("int4", False, 5),
     "int4_columns": Quantization("int4", False),
+    "float8": Quantization("float8", False),
 }
 INPUTS, OUTPUTS = 12, 7
 GENERATOR = np.random.default_rng(0)
@@ -36,9 +41,11 @@ def layer(mode, policy="float32"):
     return linear, dequantize(parts, W.shape, KERNEL, mode)
 
 
-def numpy_int8(x, parts):
+def numpy_int8(x, parts, asymmetric):
     """The definition of int8 products, in integers and float64."""
     scale = 127 / (np.abs(x).max(-1, keepdims=True) + np.float32(1e-7))
+    if asymmetric:  # every row has numbers of both signs
+        scale = 255 / (x.max(-1, keepdims=True) - x.min(-1, keepdims=True) + np.float32(1e-7))
     rows = np.rint(x * scale).astype("int64")
     return (rows @ parts[""].astype("int64")) / (scale.astype("float64") * parts["_scale"])
 
@@ -58,7 +65,9 @@ def test_unpacking_is_that_of_numpy(axis, size):
 def test_output_is_that_of_the_floats_it_stands_for(mode):
     linear, floats = layer(mode)
     found = ops.convert_to_numpy(linear(X))
-    expected = numpy_int8(X, quantize(W, KERNEL, mode)) if mode is INT8 else X @ floats
+    expected = X @ floats
+    if mode.quantize_activations:
+        expected = numpy_int8(X, quantize(W, KERNEL, mode), mode.asymmetric_activations)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
     assert np.abs(expected - X @ W).max() > 1e-3  # or the test would not see a float kernel
 
@@ -79,16 +88,21 @@ def test_integer_products_are_exact():
     parts[""][::2, 1] = -126
     x = np.full((2, inputs), 1.0, "float32")
     tensors = {suffix: ops.convert_to_tensor(part) for suffix, part in parts.items()}
-    found = ops.convert_to_numpy(product(ops.convert_to_tensor(x), tensors, (inputs, 3), KERNEL, INT8))
+    found = ops.convert_to_numpy(product(ops.convert_to_tensor(x), tensors, (inputs, 3), KERNEL, INT8, "float32"))
     expected = 127 * parts[""].astype("int64").sum(0) / (127 / (np.float32(1) + np.float32(1e-7)))
     np.testing.assert_allclose(found, np.broadcast_to(expected, (2, 3)), rtol=1e-7)
 
 
-def test_rows_are_rounded_one_by_one():
-    x = np.stack([X[0], 1000 * X[1], 0 * X[2]])
-    integers, scale = (ops.convert_to_numpy(part) for part in rounded_rows(x, "float32"))
-    assert np.abs(integers).max(-1).tolist() == [127, 127, 0]
-    np.testing.assert_allclose(integers / scale, x, atol=np.abs(x).max() / 127)
+@pytest.mark.parametrize("fuse", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_every_float8_is_exact_in_a_compute_dtype(dtype, fuse):
+    numbers = np.arange(256).astype("uint8").view(ml_dtypes.float8_e4m3fn)
+    numbers = numbers[np.isfinite(numbers.astype("float32"))]
+    call = backend.compiled(lambda: exact(tensor, dtype), [], [], jit=False, fuse=fuse)
+    tensor = ops.convert_to_tensor(numbers)
+    found = call()
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    assert np.array_equal(ops.convert_to_numpy(ops.cast(found, "float32")), numbers.astype("float32"))
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
@@ -105,7 +119,7 @@ def test_gradients_pass_the_rounding(mode, form):
     tensors = {suffix: ops.convert_to_tensor(part) for suffix, part in parts.items()}
 
     def loss():
-        return ops.sum(product(ops.convert_to_tensor(x), tensors, matrix.shape, form, mode) * upstream)
+        return ops.sum(product(ops.convert_to_tensor(x), tensors, matrix.shape, form, mode, "float32") * upstream)
 
     _, gradients = loss_and_gradients(loss, holder)
     np.testing.assert_allclose(gradients[x.path], upstream @ floats.T, atol=5e-6)
@@ -132,7 +146,7 @@ def test_it_is_a_linear_that_does_not_train_and_stores_no_floats_of_its_size(mod
     assert isinstance(linear, Linear) and (linear.input_dim, linear.output_dim) == (INPUTS, OUTPUTS)
     assert linear.trainable_weights == []
     assert [v.path for v in linear.weights][:2] == ["query/kernel", "query/kernel_scale"]
-    num_bytes = {v.path: int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in linear.weights}
-    assert num_bytes["query/kernel"] == INPUTS * (OUTPUTS if mode.mode == "int8" else 4)
+    num_bytes = {v.path: ops.convert_to_numpy(v.value).nbytes for v in linear.weights}
+    assert num_bytes["query/kernel"] == INPUTS * (4 if mode.mode == "int4" else OUTPUTS)
     again = QuantizedLinear.from_config(linear.get_config())
     assert again.quantization == mode and again.output_dim == OUTPUTS

@@ -5,7 +5,8 @@ import oracles
 import pytest
 from keras import ops
 
-from llama_exp.models.rope import inverse_frequencies, rope_tables, rotate
+from llama_exp.models.fused import rotated_heads
+from llama_exp.models.rope import inverse_frequencies, rope_tables
 
 pytestmark = pytest.mark.neutral
 
@@ -38,13 +39,13 @@ def test_frequencies_are_float32_powers():
 
 def test_products_depend_on_distance_only():
     generator = np.random.default_rng(0)
-    q, k = generator.normal(size=(2, 1, 1, 1, 16)).astype("float32")
+    q, k = generator.normal(size=(2, 1, 16)).astype("float32")
     frequencies = inverse_frequencies(16, 10000)
 
     def product(query_position, key_position):
         tables = [rope_tables(np.array([[p]]), frequencies, 1.0, "float32") for p in (query_position, key_position)]
-        turned_q = rotate(ops.convert_to_tensor(q), tables[0].cos_query, tables[0].sin_query)
-        turned_k = rotate(ops.convert_to_tensor(k), tables[1].cos_key, tables[1].sin_key)
+        turned_q = rotated_heads(ops.convert_to_tensor(q), tables[0].cos_query, tables[0].sin_query, 1)
+        turned_k = rotated_heads(ops.convert_to_tensor(k), tables[1].cos_key, tables[1].sin_key, 1)
         return float(ops.sum(turned_q * turned_k))
 
     assert product(0, 0) == pytest.approx(float((q * k).sum()) / 4, abs=1e-6)  # 1 / sqrt(H)

@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 from trainer_doubles import MemoryExamples, Recorder
 
-from llama_exp import schedule
+from llama_exp import backend, schedule
 from llama_exp.errors import InputError, Interrupted, NumericalError, Preempted, StorageError
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
 from llama_exp.optimizer import adamw
@@ -36,19 +36,33 @@ class Letters:
 
 
 def trainer(
-    folder, *, lora=False, quantize=None, dropout=0.0, prompts=(), observers=None, rate=0.02, keep=2, **options
+    folder,
+    *,
+    lora=False,
+    dora=False,
+    quantize=None,
+    loss_scale=None,
+    dropout=0.0,
+    prompts=(),
+    observers=None,
+    rate=0.02,
+    keep=2,
+    **options,
 ):
     keras.utils.set_random_seed(5)
     shape = {"num_layers": 1, "num_query_heads": 2, "hidden_dim": 16, "intermediate_dim": 24}
     shape |= {"num_key_value_heads": 1, "tie_word_embeddings": True, "dropout": dropout}
-    backbone = LlamaBackbone(vocabulary_size=V, **shape)
+    backbone = LlamaBackbone(vocabulary_size=V, **shape, dtype="mixed_float16" if loss_scale else "float32")
     if quantize:
         backbone.quantize(quantize)
-    if lora:
-        backbone.enable_lora(rank=2, dropout=dropout)
+    if lora or dora:
+        rank_pattern = {"value": 3} if dora else None
+        backbone.enable_lora(rank=2, dropout=dropout, use_dora=dora, rank_pattern=rank_pattern)
+    # XLA takes seconds for each float16 program on a CPU.
+    plain = loss_scale is not None and keras.backend.backend() == "tensorflow"
     options = {
         "seed": 3,
-        "jit": "auto",
+        "jit": "false" if plain else "auto",
         "chunk_tokens": 16,
         "max_steps": 6,
         "batch_size": 4,
@@ -63,6 +77,8 @@ def trainer(
     } | options
     rates = schedule.cosine(learning_rate=rate, num_steps=6, warmup_steps=2, final_fraction=0.1)
     optimizer = adamw(learning_rate=rates, weight_decay=0.1, beta_1=0.9, beta_2=0.95, epsilon=1e-8, global_clipnorm=1.0)
+    if loss_scale:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=loss_scale)
     examples = {"train": MemoryExamples(10, V, S, seed=0), "validation": MemoryExamples(7, V, S, seed=1)}
     checkpoints = Checkpoints(folder, keep=keep, config_hash="c", facts={"threads": 2})
     recorder = Recorder()
@@ -105,7 +121,8 @@ def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-VARIANT_NAMES = ["full", "full-dropout-2x4", "lora", "lora-dropout-2x4", "int8-lora", "int4-lora-dropout"]
+VARIANT_NAMES = ["full", "full-dropout-2x4", "lora", "lora-dropout-2x4", "int8-lora", "int4-lora-dropout", "int4-dora"]
+VARIANT_NAMES += ["float8-lora-dropout"]
 VARIANTS = [
     {"prompts": ["ab"]},
     {"dropout": 0.2, "accumulation_steps": 2},
@@ -113,6 +130,8 @@ VARIANTS = [
     {"lora": True, "dropout": 0.2, "accumulation_steps": 2},
     {"lora": True, "quantize": "int8"},
     {"lora": True, "quantize": "int4", "dropout": 0.2},
+    {"dora": True, "quantize": "int4", "dropout": 0.2, "accumulation_steps": 2},
+    {"lora": True, "quantize": "float8", "dropout": 0.2},
 ]
 
 
@@ -225,14 +244,28 @@ def test_non_finite_gradients_stop_before_they_are_applied_or_saved(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000004"]
 
 
+def test_overflows_of_float16_are_skipped_counted_and_remembered(tmp_path, caplog):
+    scale = 2.0**24  # too large for the gradients here, for five steps at least
+    run, _, optimizer, recorder = trainer(tmp_path, loss_scale=scale, max_steps=10)
+    result = run.fit()
+    finite = [math.isfinite(row["grad_norm"]) for row in recorder.rows if row["split"] == "train"]
+    assert finite == sorted(finite) and finite[-1] and 5 <= result.skipped_steps == finite.count(False)
+    assert int(ops.convert_to_numpy(optimizer.inner_optimizer.iterations)) == finite.count(True)
+    assert caplog.text.count("no fast float16") == (backend.device_kind() == "cpu")
+    saved = run._checkpoints.newest().tensors["optimizer"]
+    (last,) = (float(value) for name, value in saved.items() if "dynamic_scale" in name)
+    assert last == scale / 2**result.skipped_steps
+
+
 def test_float16_overflow_at_the_smallest_scale_stops(tmp_path):
     from llama_exp.trainer.step import StepResult
 
     run, *_ = trainer(tmp_path)
     overflow = {"loss": 1.0, "grad_norm": float("inf"), "learning_rate": 0.1, "applied": False}
     run._check(StepResult(**overflow, loss_scale=2.0), {})
-    with pytest.raises(NumericalError, match="loss scale 1"):
+    with pytest.raises(NumericalError, match="loss scale 1") as error:
         run._check(StepResult(**overflow, loss_scale=1.0), {})
+    assert error.value.exit_code == 5
 
 
 def test_interrupt_is_told_apart_and_state_is_saved(tmp_path):

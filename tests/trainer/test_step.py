@@ -178,14 +178,15 @@ def test_same_seed_same_bits(jit):
         np.testing.assert_array_equal(value, theirs[path])
 
 
-def test_rematerialized_blocks_give_the_same_update():
+@pytest.mark.parametrize("remat", ["attention", "block"])
+def test_rematerialized_blocks_give_the_same_update(remat):
     def run(remat):
         backbone = model(num_layers=2)
         backbone.remat = remat
         step = TrainStep(backbone, optimizer(), chunk_tokens=16, jit=JAX)
         return [step(batch(1, 4, seed)) for seed in range(3)], weights(backbone)
 
-    (results, ours), (others, theirs) = run(True), run(False)
+    (results, ours), (others, theirs) = run(remat), run("none")
     assert [r.loss for r in results] == pytest.approx([r.loss for r in others], rel=1e-6)
     for path, value in ours.items():
         np.testing.assert_allclose(value, theirs[path], atol=2e-6, err_msg=path)

@@ -25,9 +25,10 @@ MODEL |= {"num_key_value_heads": 2}
 def test_flops_equal_the_plan_s(tied, rank):
     model = MODEL | {"tie_word_embeddings": tied}
     backbone = LlamaBackbone(**model)
-    lora = {"rank": rank, "targets": ["query", "value"]}
+    lora = {"rank": rank, "targets": ["query", "value"], "rank_pattern": {"value": 3}, "use_dora": True}
     if rank:
         backbone.enable_lora(**lora)
+    lora["source"] = None
     assert flops_per_token(backbone, 32) == plan.flops_per_token(model, lora, 32)
 
 
@@ -76,8 +77,10 @@ with StopSignals() as signals:
     assert result.returncode == -getattr(signal, name) and "still here" not in result.stdout
 
 
-def test_the_frozen_digest_is_the_adapter_s_base_digest():
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_the_frozen_digest_is_the_adapter_s_base_digest(use_dora):
     backbone = LlamaBackbone(**MODEL)
-    empty = frozen_digest(backbone)
-    backbone.enable_lora(rank=2, targets=["query"])
+    empty, base = frozen_digest(backbone), lora.base_digest(backbone)
+    backbone.enable_lora(rank=2, targets=["query"], use_dora=use_dora)
+    assert frozen_digest(backbone) == base
     assert frozen_digest(backbone) == lora.base_digest(backbone) != empty

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 
@@ -52,8 +54,8 @@ class Recorder:
         self.status = status
 
     def state(self):
-        return {"rows": self.rows, "samples": self.samples}
+        return {"rows": json.dumps(self.rows), "samples": self.samples}  # as text: a gradient norm may be infinite
 
     def restore(self, state):
-        self.rows = [dict(row) for row in state["rows"]]
+        self.rows = json.loads(state["rows"])
         self.samples = [tuple(sample) for sample in state["samples"]]

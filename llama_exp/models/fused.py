@@ -1,0 +1,231 @@
+"""The steps of a block between its matrix products, each with its gradient written out.
+
+    rms_norm(x)         x / rms(x) * scale
+    rotated_heads(x)    (M, heads * H) to (B, heads, S, H), turned by RoPE
+    attend(q, k, v)     softmax(q k^T + bias) v
+    swiglu(gate, up)    silu(gate) * up
+    with_magnitude(y)   y * magnitude / norm by output (DoRA), and adapted_norm, which that norm is
+
+Left to automatic differentiation, each small operation keeps its result and passes over memory again, in both
+directions: on a CPU in bfloat16 that took as long as the matrix products. Here one function runs forward and one
+backward; `backend.fused` lets XLA make a single pass of each, also where the products around are not XLA's. What is
+kept between the two is what the arguments list.
+
+Numerics: everything in float32 but the products of `attend`, which are in the dtype of their operands; one rounding to
+the compute dtype at the end of a function. The tests hold each function against its formula under automatic
+differentiation.
+
+Shape letters: B batch, S query positions, T key positions, N heads (of queries, or of keys and values), K key/value
+heads, G = N / K, H head_dim, M = B * S rows, D hidden_dim, F intermediate_dim, O outputs and R rank of an adapted
+layer. In masks and tables B is 1 where all rows share them.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from llama_exp import backend
+from llama_exp.formats.adapter import SMALLEST_SQUARES
+
+
+def rms_norm(x_MD, scale_D, epsilon: float, dtype: str, scale_trains: bool):
+    """The norm x / sqrt(mean(x^2) + epsilon) * scale, in `dtype`; `scale_D` has a gradient only if `scale_trains`."""
+
+    def forward(x_MD, scale_D):
+        y_MD, inverse_M1 = _norm_forward(x_MD, scale_D, epsilon, dtype)
+        return y_MD, (x_MD, scale_D, inverse_M1)
+
+    def backward(kept, upstream_MD):
+        x_MD, scale_D, inverse_M1 = kept
+        dscale_D = _norm_scale_gradient(x_MD, inverse_M1, upstream_MD) if scale_trains else None
+        return _norm_backward(x_MD, scale_D, inverse_M1, upstream_MD), dscale_D
+
+    return backend.with_gradient(forward, backward)(x_MD, scale_D)
+
+
+@backend.fused
+def _norm_forward(x_MD, scale_D, epsilon, dtype):
+    x_MD = _float32(x_MD)
+    inverse_M1 = ops.rsqrt(ops.mean(ops.square(x_MD), axis=-1, keepdims=True) + epsilon)
+    return ops.cast(x_MD * inverse_M1 * _float32(scale_D), dtype), inverse_M1
+
+
+@backend.fused
+def _norm_backward(x_MD, scale_D, inverse_M1, upstream_MD):
+    dtype, x_MD = x_MD.dtype, _float32(x_MD)
+    upstream_MD = _float32(upstream_MD) * _float32(scale_D)
+    along_M1 = ops.mean(upstream_MD * x_MD, axis=-1, keepdims=True)
+    return ops.cast(inverse_M1 * (upstream_MD - x_MD * (ops.square(inverse_M1) * along_M1)), dtype)
+
+
+@backend.fused
+def _norm_scale_gradient(x_MD, inverse_M1, upstream_MD):
+    product_MD = _float32(upstream_MD) * _float32(x_MD) * inverse_M1
+    return ops.sum(product_MD, axis=tuple(range(len(product_MD.shape) - 1)))
+
+
+def swiglu(gate_MF, up_MF):
+    """silu(gate) * up, in the dtype of `up_MF`."""
+
+    def forward(gate_MF, up_MF):
+        return _swiglu_forward(gate_MF, up_MF), (gate_MF, up_MF)
+
+    def backward(kept, upstream_MF):
+        return _swiglu_backward(*kept, upstream_MF)
+
+    return backend.with_gradient(forward, backward)(gate_MF, up_MF)
+
+
+@backend.fused
+def _swiglu_forward(gate_MF, up_MF):
+    return ops.cast(ops.silu(_float32(gate_MF)) * _float32(up_MF), up_MF.dtype)
+
+
+@backend.fused
+def _swiglu_backward(gate_MF, up_MF, upstream_MF):
+    dtype = up_MF.dtype
+    gate_MF, up_MF, upstream_MF = _float32(gate_MF), _float32(up_MF), _float32(upstream_MF)
+    sigmoid_MF = ops.sigmoid(gate_MF)
+    slope_MF = sigmoid_MF * (1 + gate_MF * (1 - sigmoid_MF))
+    return ops.cast(upstream_MF * up_MF * slope_MF, dtype), ops.cast(upstream_MF * gate_MF * sigmoid_MF, dtype)
+
+
+def heads(x, num_heads: int, num_positions: int):
+    """(M, N * H) to (B, N, S, H), where S is `num_positions`."""
+    x_BSNH = ops.reshape(x, (-1, num_positions, num_heads, x.shape[-1] // num_heads))
+    return ops.transpose(x_BSNH, (0, 2, 1, 3))
+
+
+def rows(y_BNSH):
+    """(B, N, S, H) to (M, N * H)."""
+    y_BSNH = ops.transpose(y_BNSH, (0, 2, 1, 3))
+    return ops.reshape(y_BSNH, (-1, y_BSNH.shape[2] * y_BSNH.shape[3]))
+
+
+def rotated_heads(x, cos_B1SH, sin_B1SH, num_heads: int):
+    """(M, N * H) to (B, N, S, H) with the pair (x_e, x_{e+H/2}) turned by the angle of the tables.
+
+    The tables are those of `rope_tables`: a factor in them (1 / sqrt(H) for queries) is applied too. They get no
+    gradient.
+    """
+
+    def forward(x, cos_B1SH, sin_B1SH):
+        return _rotate_forward(x, cos_B1SH, sin_B1SH, num_heads), (cos_B1SH, sin_B1SH)
+
+    def backward(kept, upstream_BNSH):
+        return _rotate_backward(upstream_BNSH, *kept), None, None
+
+    return backend.with_gradient(forward, backward)(x, cos_B1SH, sin_B1SH)
+
+
+@backend.fused
+def _rotate_forward(x, cos_B1SH, sin_B1SH, num_heads):
+    dtype, x_BNSH = x.dtype, _float32(heads(x, num_heads, cos_B1SH.shape[2]))
+    turned_BNSH = ops.roll(x_BNSH, x_BNSH.shape[-1] // 2, axis=-1)
+    return ops.cast(x_BNSH * _float32(cos_B1SH) + turned_BNSH * _float32(sin_B1SH), dtype)
+
+
+@backend.fused
+def _rotate_backward(upstream_BNSH, cos_B1SH, sin_B1SH):
+    dtype, upstream_BNSH = upstream_BNSH.dtype, _float32(upstream_BNSH)
+    turned_BNSH = ops.roll(upstream_BNSH * _float32(sin_B1SH), upstream_BNSH.shape[-1] // 2, axis=-1)
+    return rows(ops.cast(upstream_BNSH * _float32(cos_B1SH) + turned_BNSH, dtype))
+
+
+def attend(q_BNSH, k_BKTH, v_BKTH, bias_B1ST, keep_weights: bool = True):
+    """softmax(q k^T + bias) v, with G query heads to each key/value head.
+
+    The queries of a group are stacked along the query axis of one product, so that keys and values are never repeated.
+
+    Args:
+        q_BNSH: queries; they carry the factor 1 / sqrt(H) already.
+        k_BKTH: keys.
+        v_BKTH: values.
+        bias_B1ST: from `attention_bias`; gets no gradient.
+        keep_weights: whether the attention weights (B, N, S, T), the largest tensor of a block, are kept for the
+            backward pass; otherwise it computes them again.
+
+    Returns:
+        (B, N, S, H) in the dtype of the operands.
+    """
+    num_heads, num_queries, head_dim = q_BNSH.shape[1:]
+    num_groups = k_BKTH.shape[1]
+    stacked = (-1, num_groups, num_heads // num_groups * num_queries, head_dim)  # (B, K, G * S, H)
+
+    def attention_weights(q, k, bias_B1ST):
+        return _softmax_forward(ops.matmul(q, _transposed(k)), bias_B1ST)
+
+    def forward(q, k, v, bias_B1ST):
+        weights = attention_weights(q, k, bias_B1ST)
+        return ops.matmul(weights, v), (q, k, v, weights if keep_weights else bias_B1ST)
+
+    def backward(kept, upstream):
+        q, k, v, last = kept
+        weights = last if keep_weights else attention_weights(*backend.after(upstream, (q, k, last)))
+        dscores = _softmax_backward(weights, ops.matmul(upstream, _transposed(v)))
+        dv = ops.matmul(_transposed(weights), upstream)
+        return ops.matmul(dscores, k), ops.matmul(_transposed(dscores), q), dv, None
+
+    y = backend.with_gradient(forward, backward)(ops.reshape(q_BNSH, stacked), k_BKTH, v_BKTH, bias_B1ST)
+    return ops.reshape(y, (-1, num_heads, num_queries, head_dim))
+
+
+def _transposed(x):
+    return ops.transpose(x, (0, 1, 3, 2))
+
+
+@backend.fused
+def _softmax_forward(scores, bias_B1ST):
+    num_queries, num_keys = bias_B1ST.shape[2:]
+    scores_BNST = ops.reshape(_float32(scores), (scores.shape[0], -1, num_queries, num_keys)) + bias_B1ST
+    return ops.cast(ops.reshape(ops.softmax(scores_BNST, axis=-1), scores.shape), scores.dtype)
+
+
+@backend.fused
+def _softmax_backward(weights, upstream):
+    dtype, weights, upstream = weights.dtype, _float32(weights), _float32(upstream)
+    return ops.cast(weights * (upstream - ops.sum(weights * upstream, axis=-1, keepdims=True)), dtype)
+
+
+def with_magnitude(y_MO, magnitude_O, norm_O):
+    """The product y * magnitude / norm, in the dtype of `y_MO`; `norm_O` gets no gradient."""
+
+    def forward(y_MO, magnitude_O, norm_O):
+        return _magnitude_forward(y_MO, magnitude_O, norm_O), (y_MO, magnitude_O, norm_O)
+
+    def backward(kept, upstream_MO):
+        return *_magnitude_backward(*kept, upstream_MO), None
+
+    return backend.with_gradient(forward, backward)(y_MO, magnitude_O, norm_O)
+
+
+@backend.fused
+def _magnitude_forward(y_MO, magnitude_O, norm_O):
+    return ops.cast(_float32(y_MO) * (magnitude_O / norm_O), y_MO.dtype)
+
+
+@backend.fused
+def _magnitude_backward(y_MO, magnitude_O, norm_O, upstream_MO):
+    dtype, upstream_MO = y_MO.dtype, _float32(upstream_MO)
+    dy_MO = ops.cast(upstream_MO * (magnitude_O / norm_O), dtype)
+    return dy_MO, ops.sum(upstream_MO * _float32(y_MO), axis=0) / norm_O
+
+
+@backend.fused
+def adapted_norm(squares_O, cross_RO, gram_b_RO, b_RO, scale: float):
+    """The norm ||W + s A B|| by output, (O,) float32, which has no gradient.
+
+    Args:
+        squares_O: ||W||^2.
+        cross_RO: A^T W.
+        gram_b_RO: A^T A B.
+        b_RO: B.
+        scale: s.
+    """
+    change_O = ops.sum(b_RO * (2 * scale * _float32(cross_RO) + scale**2 * gram_b_RO), axis=0)
+    return ops.sqrt(ops.maximum(squares_O + change_O, SMALLEST_SQUARES))
+
+
+def _float32(x):
+    return x if keras.backend.standardize_dtype(x.dtype) == "float32" else ops.cast(x, "float32")
