@@ -2,51 +2,61 @@
 
 What counts is which inputs of a matrix go together, and random tokens hardly show that (docs/adr/0010). So the model
 is first let write: `NUM_SEQUENCES` random tokens are continued by `NUM_TOKENS - 1` tokens each, drawn from its own
-distribution, its matrices in memory as int8. Then the same tokens run through once more, and each matrix is rounded
-by the second moments of its own inputs. Both is done in NumPy, with one floating-point matrix in memory at a time.
+distribution. Then the same tokens run through once more, and each matrix is rounded by the second moments of its own
+inputs. The model is in memory as int8 for that, in NumPy, beside one floating-point matrix at a time.
 
-It takes a minute or two for 135M parameters, and its time grows with the square of the width.
+It takes a minute for 135M parameters, and its time grows with the square of the width.
 
 The first position is one of a kind: later ones attend to it, and it is many times as large. It counts for
 `FIRST_SHARE`.
 
-Numerics: float64. What is drawn and the second moments are then rounded, so that another order of summation, on another
-machine, gives the same integers.
+Numerics: sums of products have a fixed order (`fixed_order`), the rest is float64. Inputs of products, what is drawn
+and the second moments are rounded to far less than float64 has, so that the last bits of another machine's exponential
+function, say, give the same integers.
 
-Shape letters: B sequences, S positions, I inputs, V vocabulary.
+Shape letters: B sequences, S positions, M = B S, I inputs, O outputs, D hidden_dim, V vocabulary.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from llama_exp.architecture import Quantization
 from llama_exp.formats.checkpoint import Checkpoint
-from llama_exp.formats.quantized import dequantized, finite, form_of, of_matrix, quantize, quantized, stored_groups
-from llama_exp.reference import layer_outputs, watch_blocks
+from llama_exp.formats.quantized import finite, form_of, of_matrix, stored_groups
+from llama_exp.formats.rounding import round_outputs
+from llama_exp.reference import Weights, run
 
-NUM_SEQUENCES, NUM_TOKENS = 64, 32
+NUM_SEQUENCES, NUM_TOKENS = 64, 128
+TEMPERATURE = 0.8  # less of what the model would hardly write
 FIRST_SHARE = 1 / 16
-_LOGIT_STEPS = 1024  # in one unit of a logit; a float64 sum is certain to far less
+_LOGIT_STEPS = 1024  # in one unit of a logit; sums are certain to far less
 _CORRELATION_STEPS = 4096
 _log = logging.getLogger(__name__)
 
+Progress = Callable[[int, int], None]  # how much of how much is done
 
-def kernels(checkpoint: Checkpoint, quantization: Quantization) -> dict[str, dict[str, np.ndarray]]:
+
+def kernels(
+    checkpoint: Checkpoint, quantization: Quantization, progress: Progress = lambda done, total: None
+) -> dict[str, dict[str, np.ndarray]]:
     """What is stored for every kernel of the blocks, by its path: see `formats.quantized.quantize`.
 
     Args:
-        checkpoint: open, with floating-point weights; its matrices are read three times.
+        checkpoint: open, with floating-point weights; its matrices are read twice.
         quantization: of mode int4.
+        progress: called after each token of the texts and after each block.
 
     Raises:
         ValueError: a weight is not finite.
     """
-    from llama_exp.second_order import round_groups  # Numba: only for those who need it
+    from llama_exp.second_order import factored, round_groups  # Numba: only for those who need it
 
-    found, seen = {}, {}
+    found, seen, num_layers = {}, {}, checkpoint.config["num_layers"]
+    total = NUM_TOKENS - 1 + num_layers
     _log.info(
         "quantization.gptq: the model writes %d texts of %d tokens, then its matrices are rounded by what they read",
         NUM_SEQUENCES,
@@ -54,39 +64,75 @@ def kernels(checkpoint: Checkpoint, quantization: Quantization) -> dict[str, dic
     )
 
     def watch(path: str, x_BSI: np.ndarray) -> None:
+        own = of_matrix(path, quantization)
         if seen.get("inputs") is not x_BSI:  # query, key and value share theirs
-            seen.update(inputs=x_BSI, moments=second_moments(x_BSI))
-        matrix, own = finite(checkpoint.tensors[path].read(np.dtype("float32"))), of_matrix(path, quantization)
+            seen.update(inputs=x_BSI, moments=factored(second_moments(x_BSI), own.group_size))
+        matrix = finite(checkpoint.tensors[path].read(np.dtype("float32")))
         found[path] = stored_groups(*round_groups(matrix, own.group_size, seen["moments"]), form_of(path), own)
 
     with np.errstate(all="ignore"):  # weights that are not finite are told where they are rounded
-        token_ids_BS = written_tokens(checkpoint)
-    watch_blocks(checkpoint, token_ids_BS, watch)
+        weights = Int8Weights(checkpoint)
+        token_ids_BS = written_tokens(checkpoint.config, weights, lambda done: progress(done, total))
+        weights.watch = watch
+        layers = run(checkpoint.config, weights, token_ids_BS)
+        next(layers)  # the embedding
+        for index in range(num_layers):
+            next(layers)
+            progress(NUM_TOKENS + index, total)
     return found
 
 
-def written_tokens(checkpoint: Checkpoint) -> np.ndarray:
+def written_tokens(
+    config: Mapping, weights: Weights, progress: Callable[[int], None] = lambda done: None
+) -> np.ndarray:
     """Token ids (B, S) of which all but the first are drawn from the model's distribution; always the same."""
     generator = np.random.default_rng(0)
-    vocabulary_size = checkpoint.config["vocabulary_size"]
-    token_ids_BS = generator.integers(0, vocabulary_size, (NUM_SEQUENCES, 1))
-    model, past = _in_int8(checkpoint), {}
+    vocabulary_size = config["vocabulary_size"]
+    token_ids_BS, past = generator.integers(0, vocabulary_size, (NUM_SEQUENCES, 1)), {}
     while token_ids_BS.shape[1] < NUM_TOKENS:
-        output = dict(layer_outputs(model, token_ids_BS[:, -1:], past=past))["logits"]
+        output = dict(run(config, weights, token_ids_BS[:, -1:], past))["logits"]
         # The largest of logits and Gumbel noise is a draw from their softmax.
-        noisy_BV = output[:, 0] + generator.gumbel(size=(NUM_SEQUENCES, vocabulary_size))
+        noisy_BV = output[:, 0] / TEMPERATURE + generator.gumbel(size=(NUM_SEQUENCES, vocabulary_size))
         next_B1 = np.rint(noisy_BV * _LOGIT_STEPS).argmax(axis=1)[:, None]
+        progress(token_ids_BS.shape[1])
         token_ids_BS = np.concatenate([token_ids_BS, next_B1], axis=1)
     return token_ids_BS
 
 
-def _in_int8(checkpoint: Checkpoint) -> Checkpoint:
-    """The same model, of which the matrices are in memory as int8: files would be read `NUM_TOKENS` times."""
-    int8, done = Quantization("int8", False), {}
-    for path, tensor in checkpoint.tensors.items():
-        if form_of(path) is not None:
-            done[path] = quantize(tensor.read(np.dtype("float32")), form_of(path), int8)
-    return dequantized(quantized(checkpoint, int8, done=done))
+class Int8Weights:
+    """A model's weights in memory, its matrices as int8; see `reference.Weights`.
+
+    `watch`, if set, is called with the path of a matrix and what it is about to be multiplied by (..., I).
+    """
+
+    def __init__(self, checkpoint: Checkpoint):
+        self.watch: Callable[[str, np.ndarray], None] | None = None
+        self._vectors, self._matrices = {}, {}
+        for path, tensor in checkpoint.tensors.items():
+            form = form_of(path)
+            if form is None:
+                self._vectors[path] = tensor.read(None).astype(np.float64)
+            else:
+                self._matrices[path] = round_outputs(tensor.read(np.dtype("float32")), form.input_axis)
+
+    def vector(self, path: str) -> np.ndarray:
+        """As of `Weights`."""
+        return self._vectors[path]
+
+    def rows(self, path: str, indices: np.ndarray) -> np.ndarray:
+        """As of `Weights`."""
+        numbers_VD, scale_V = self._matrices[path]
+        return numbers_VD[indices] / scale_V[indices, None].astype(np.float64)
+
+    def linear(self, x: np.ndarray, path: str, transposed: bool = False) -> np.ndarray:
+        """As of `Weights`."""
+        from llama_exp.fixed_order import product  # Numba
+
+        if self.watch is not None:
+            self.watch(path, x)
+        numbers, scale_O = self._matrices[path]
+        output_MO = product(x.reshape(-1, x.shape[-1]), numbers.T if transposed else numbers)
+        return (output_MO / scale_O.astype(np.float64)).reshape(*x.shape[:-1], -1)
 
 
 def second_moments(x_BSI: np.ndarray) -> np.ndarray:
@@ -95,11 +141,13 @@ def second_moments(x_BSI: np.ndarray) -> np.ndarray:
     The diagonal is in eighths of a power of two, relative to the largest, and the rest in 4096ths of what it can be.
     The unit matrix where there is nothing to tell inputs apart.
     """
+    from llama_exp.fixed_order import moments  # Numba
+
     positions = x_BSI.shape[1]
     weight_S = np.ones(positions)
     weight_S[0] = max(1.0, (positions - 1) * FIRST_SHARE / (1 - FIRST_SHARE))
     x_MI = (x_BSI * np.sqrt(weight_S)[:, None]).reshape(-1, x_BSI.shape[-1])
-    moments_II = x_MI.T @ x_MI
+    moments_II = moments(x_MI).astype(np.float64)
     size_I = np.sqrt(np.diag(moments_II))
     largest = size_I.max()
     if not (np.isfinite(largest) and largest > 0):

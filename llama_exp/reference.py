@@ -4,12 +4,14 @@ Written from the papers and apart from `llama_exp.models`, so that the two can b
 rounded to the model's own type and everything else is float64; one matrix is in memory at a time.
 
 Shape letters: B batch, S positions, T those that are attended to, D hidden_dim, I inputs, O outputs of a linear layer,
-N query heads, K key/value heads, G = N / K query heads that share keys and values, H head_dim, E = H / 2, V vocabulary.
+N query heads, K key/value heads, G = N / K query heads that share keys and values, R = G S, M = B S, H head_dim,
+E = H / 2, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -24,22 +26,33 @@ def layer_outputs(
     token_ids_BS: np.ndarray,
     dtype: np.dtype | None = None,
     watch: Callable[[str, np.ndarray], None] | None = None,
-    past: dict[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Hidden states after every layer, and the logits.
 
     Args:
         checkpoint: open, with floating-point weights.
-        token_ids_BS: integers; no padding, positions count from 0, or go on from those of `past`.
+        token_ids_BS: integers; no padding, positions count from 0.
         dtype: that the weights are rounded to, the variables' type of the model to compare with; None: as stored.
         watch: called with the path of a matrix and what it is about to be multiplied by (..., I).
-        past: keys and values (B, T, K, H) of the positions before, by path of an attention; extended in place.
 
     Yields:
         Path of a layer and its output (B, S, D) float64, in order: the token embedding, the blocks, the final norm;
         at last `logits` and (B, S, V).
     """
-    config, weights = checkpoint.config, _Weights(checkpoint.tensors, dtype, watch)
+    return run(checkpoint.config, _StoredWeights(checkpoint.tensors, dtype, watch), token_ids_BS)
+
+
+def run(
+    config: Mapping, weights: Weights, token_ids_BS: np.ndarray, past: dict | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """As `layer_outputs`, with weights from anywhere.
+
+    Args:
+        config: the model's shape.
+        weights: by path.
+        token_ids_BS: integers; no padding, positions count from 0, or go on from those of `past`.
+        past: keys and values (B, T, K, H) of the positions before, by path of an attention; extended in place.
+    """
     x_BSD = weights.rows(EMBEDDINGS, token_ids_BS)
     yield "token_embedding", x_BSD
     past = {} if past is None else past
@@ -70,7 +83,20 @@ def watch_blocks(checkpoint: Checkpoint, token_ids_BS: np.ndarray, watch: Callab
                 return
 
 
-class _Weights:
+class Weights(Protocol):
+    """The tensors of a model by path, as float64."""
+
+    def vector(self, path: str) -> np.ndarray:
+        """The scale of a norm, (D,)."""
+
+    def rows(self, path: str, indices: np.ndarray) -> np.ndarray:
+        """Rows of an embedding, (*indices.shape, D)."""
+
+    def linear(self, x: np.ndarray, path: str, transposed: bool = False) -> np.ndarray:
+        """The product of x (..., I) and a matrix (I, O), or (O, I) if `transposed`."""
+
+
+class _StoredWeights:
     """The tensors of a checkpoint, read when they are used and not kept."""
 
     def __init__(self, tensors: Mapping[str, Tensor], dtype: np.dtype | None, watch: Callable | None):
@@ -83,16 +109,20 @@ class _Weights:
         return self._tensors[path].read(self._dtype)[indices].astype(np.float64)
 
     def linear(self, x: np.ndarray, path: str, transposed: bool = False) -> np.ndarray:
-        """The product of x (..., I) and a stored matrix (I, O), or (O, I) if `transposed`."""
         if self._watch is not None:
             self._watch(path, x)
         matrix = self._tensors[path].read(self._dtype)
-        matrix_IO = matrix.T if transposed else matrix
-        output = np.empty((*x.shape[:-1], matrix_IO.shape[1]))
-        for start in range(0, matrix_IO.shape[1], COLUMNS):
-            columns = slice(start, start + COLUMNS)
-            output[..., columns] = x @ matrix_IO[:, columns].astype(np.float64)
-        return output
+        return product(x, matrix.T if transposed else matrix)
+
+
+def product(x: np.ndarray, matrix_IO: np.ndarray) -> np.ndarray:
+    """The product of x (..., I) float64 and a matrix of any type, of which `COLUMNS` are float64 at a time."""
+    x_MI = x.reshape(-1, x.shape[-1])
+    output_MO = np.empty((len(x_MI), matrix_IO.shape[1]))
+    for start in range(0, matrix_IO.shape[1], COLUMNS):
+        columns = slice(start, start + COLUMNS)
+        output_MO[:, columns] = x_MI @ matrix_IO[:, columns].astype(np.float64)
+    return output_MO.reshape(*x.shape[:-1], -1)
 
 
 def _norm(x_BSD: np.ndarray, scale_D: np.ndarray, epsilon: float) -> np.ndarray:
@@ -101,7 +131,7 @@ def _norm(x_BSD: np.ndarray, scale_D: np.ndarray, epsilon: float) -> np.ndarray:
 
 
 def _attention(
-    config: Mapping, weights: _Weights, path: str, x_BSD: np.ndarray, turn_SE: np.ndarray, past: dict
+    config: Mapping, weights: Weights, path: str, x_BSD: np.ndarray, turn_SE: np.ndarray, past: dict
 ) -> np.ndarray:
     """Causal attention with rotary positions and shared keys and values (Ainslie et al. 2023, arXiv:2305.13245)."""
     B, S, _ = x_BSD.shape
@@ -116,15 +146,18 @@ def _attention(
         key, value = (np.concatenate(both, axis=1) for both in zip(past[path], (key, value), strict=True))
     past[path] = key, value
     T = key.shape[1]
-    scores_BKGST = np.einsum("bskgh,btkh->bkgst", query, key) / np.sqrt(H)
+    G = N // K
+    query_BKRH = query.transpose(0, 2, 3, 1, 4).reshape(B, K, G * S, H)
+    scores_BKGST = (query_BKRH @ key.transpose(0, 2, 3, 1)).reshape(B, K, G, S, T) / np.sqrt(H)
     scores_BKGST[..., np.triu(np.ones((S, T), bool), k=1 + T - S)] = -np.inf
     shares_BKGST = np.exp(scores_BKGST - scores_BKGST.max(axis=-1, keepdims=True))
     shares_BKGST /= shares_BKGST.sum(axis=-1, keepdims=True)
-    mixed_BSD = np.einsum("bkgst,btkh->bskgh", shares_BKGST, value).reshape(B, S, N * H)
+    mixed_BKRH = shares_BKGST.reshape(B, K, G * S, T) @ value.transpose(0, 2, 1, 3)
+    mixed_BSD = mixed_BKRH.reshape(B, K, G, S, H).transpose(0, 3, 1, 2, 4).reshape(B, S, N * H)
     return weights.linear(mixed_BSD, f"{path}/attention_output/kernel")
 
 
-def _feedforward(config: Mapping, weights: _Weights, block: str, x_BSD: np.ndarray) -> np.ndarray:
+def _feedforward(config: Mapping, weights: Weights, block: str, x_BSD: np.ndarray) -> np.ndarray:
     """SwiGLU (Shazeer 2020, arXiv:2002.05202)."""
     normed_BSD = _norm(x_BSD, weights.vector(f"{block}/feedforward_layernorm/scale"), config["layer_norm_epsilon"])
     gate = weights.linear(normed_BSD, f"{block}/feedforward_gate_dense/kernel")

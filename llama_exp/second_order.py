@@ -20,6 +20,8 @@ Shape letters: I inputs, O outputs, G groups, g inputs of one group, T outputs o
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
@@ -34,34 +36,26 @@ _SHRINKS = np.array(SHRINKS, np.float32)
 _TINY = np.float32(1e-30)
 
 
-def round_groups(
-    matrix_IO: np.ndarray, group_size: int | None, moments_II: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `rounding.round_groups` for a kernel with inputs along axis 0.
+class Factored(NamedTuple):
+    """What rounding needs of the second moments of I inputs.
+
+    order_I: of the inputs. importance_I: R_ii^2, of the largest one, float32. share_II: row i has R_ji / R_ii of each j
+    before it, float32; both in `order_I`.
+    """
+
+    order_I: np.ndarray
+    importance_I: np.ndarray
+    share_II: np.ndarray
+
+
+def factored(moments_II: np.ndarray, group_size: int | None) -> Factored:
+    """H = R R^T in the order in which the inputs will be rounded.
 
     Args:
-        matrix_IO: float32, finite.
-        group_size: as there.
         moments_II: H, float64, finite, with a diagonal above 0 somewhere.
+        group_size: inputs in a group; None: all in one.
     """
-    num_inputs, num_outputs = matrix_IO.shape
-    size = group_size or num_inputs
-    order_I, upper_II = _factored(moments_II, size)
-    importance_I = np.square(np.diag(upper_II))
-    importance_I = (importance_I / importance_I.max()).astype("float32")
-    share_II = np.ascontiguousarray((upper_II / np.diag(upper_II)).T.astype("float32"))  # row i: of each j before it
-    integers_IO = np.empty(matrix_IO.shape, "int8")
-    step_GO = np.empty((-(-num_inputs // size), num_outputs), "float32")
-    zero_GO = np.zeros(step_GO.shape, "int8")
-    ordered_IO = np.ascontiguousarray(matrix_IO[order_I])
-    has_zero = group_size is not None
-    _round(ordered_IO, order_I, size, has_zero, importance_I, share_II, integers_IO, step_GO, zero_GO)
-    return integers_IO, step_GO, zero_GO
-
-
-def _factored(moments_II: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The order of the inputs, and R of their damped second moments in it."""
-    largest_I = np.diag(moments_II)
+    largest_I, size = np.diag(moments_II), group_size or len(moments_II)
     starts = range(0, len(largest_I), size)
     groups = [np.arange(start, min(start + size, len(largest_I))) for start in starts]
     groups.sort(key=lambda group: -largest_I[group].max())  # stable, as the other one
@@ -71,7 +65,40 @@ def _factored(moments_II: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray
     backwards = order_I[::-1]
     lower_II = np.ascontiguousarray(damped_II[np.ix_(backwards, backwards)])
     _factor(lower_II)
-    return order_I, lower_II[::-1, ::-1]
+    upper_II = lower_II[::-1, ::-1]
+    importance_I = np.square(np.diag(upper_II))
+    share_II = np.ascontiguousarray((upper_II / np.diag(upper_II)).T.astype("float32"))
+    return Factored(order_I, (importance_I / importance_I.max()).astype("float32"), share_II)
+
+
+def round_groups(
+    matrix_IO: np.ndarray, group_size: int | None, moments: Factored
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `rounding.round_groups` for a kernel with inputs along axis 0.
+
+    Args:
+        matrix_IO: float32, finite.
+        group_size: as there.
+        moments: of the inputs, for the same group size.
+    """
+    num_inputs, num_outputs = matrix_IO.shape
+    size, has_zero = group_size or num_inputs, group_size is not None
+    integers_IO = np.empty(matrix_IO.shape, "int8")
+    step_GO = np.empty((-(-num_inputs // size), num_outputs), "float32")
+    zero_GO = np.zeros(step_GO.shape, "int8")
+    ordered_IO = np.ascontiguousarray(matrix_IO[moments.order_I])
+    _round(
+        ordered_IO,
+        moments.order_I,
+        size,
+        has_zero,
+        moments.importance_I,
+        moments.share_II,
+        integers_IO,
+        step_GO,
+        zero_GO,
+    )
+    return integers_IO, step_GO, zero_GO
 
 
 @numba.njit(cache=True, parallel=True)

@@ -8,7 +8,7 @@ from llama_exp import gptq
 from llama_exp.architecture import linear_shapes, make_quantization
 from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.quantization import fitted
-from llama_exp.reference import layer_outputs
+from llama_exp.reference import layer_outputs, run
 
 INT4 = make_quantization("int4", group_size=16, gptq=True)
 
@@ -34,19 +34,37 @@ def test_every_kernel_has_its_integers(name):
 
 
 def test_tokens_are_the_same_and_possible():
-    found = gptq.written_tokens(checkpoint("grouped_query"))
-    assert found.shape == (gptq.NUM_SEQUENCES, gptq.NUM_TOKENS)
-    assert np.array_equal(found, gptq.written_tokens(checkpoint("grouped_query")))
-    assert found.min() >= 0 and found.max() < TINY_CONFIGS["grouped_query"]["vocabulary_size"]
+    source = checkpoint("grouped_query")
+    found, again = (gptq.written_tokens(source.config, gptq.Int8Weights(source)) for _ in range(2))
+    assert found.shape == (gptq.NUM_SEQUENCES, gptq.NUM_TOKENS) and np.array_equal(found, again)
+    assert found.min() >= 0 and found.max() < source.config["vocabulary_size"]
 
 
-def test_keys_and_values_of_before_change_nothing():
-    source, ids = checkpoint("llama_3_1"), np.random.default_rng(0).integers(0, 48, (3, 9))
-    whole, past = dict(layer_outputs(source, ids)), {}
-    parts = [dict(layer_outputs(source, ids[:, piece], past=past)) for piece in (slice(0, 4), slice(4, 9))]
-    for layer in whole:
-        joined = np.concatenate([part[layer] for part in parts], axis=1)
-        np.testing.assert_allclose(joined, whole[layer], rtol=1e-9, atol=1e-9)
+def test_tokens_are_drawn_from_the_distribution_of_the_model(monkeypatch):
+    monkeypatch.setattr(gptq, "NUM_SEQUENCES", 4000)
+    monkeypatch.setattr(gptq, "NUM_TOKENS", 2)
+    source = checkpoint("tied")
+    first, second = gptq.written_tokens(source.config, gptq.Int8Weights(source)).T
+    logits = dict(layer_outputs(source, np.arange(source.config["vocabulary_size"])[:, None]))["logits"][:, 0]
+    share = np.exp(logits / gptq.TEMPERATURE)
+    expected = (share / share.sum(axis=1, keepdims=True))[first].sum(axis=0)
+    counted = np.bincount(second, minlength=len(expected))
+    assert (np.abs(counted - expected) < 5 * np.sqrt(expected) + 3).all()
+
+
+def test_integers_in_memory_compute_what_the_model_does():
+    for name in ("tied", "llama_3_1"):
+        source, ids = checkpoint(name), np.random.default_rng(0).integers(0, 33, (3, 9))
+        found = dict(run(source.config, gptq.Int8Weights(source), ids))
+        for layer, expected in layer_outputs(source, ids):
+            assert np.linalg.norm(found[layer] - expected) < 0.03 * np.linalg.norm(expected)
+
+
+def test_progress_counts_tokens_and_blocks():
+    told, source = [], checkpoint("tied")
+    gptq.kernels(source, INT4, lambda done, total: told.append((done, total)))
+    assert told == [(step + 1, len(told)) for step in range(len(told))]
+    assert len(told) == gptq.NUM_TOKENS - 1 + source.config["num_layers"]
 
 
 def test_second_moments_are_those_of_the_inputs():

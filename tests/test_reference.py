@@ -6,7 +6,7 @@ from oracles import numpy_hidden, numpy_logits
 from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
 from llama_exp.formats.checkpoint import Checkpoint
-from llama_exp.reference import layer_outputs
+from llama_exp.reference import _StoredWeights, layer_outputs, run
 
 TOKEN_IDS = np.random.default_rng(1).integers(0, 33, (2, 21))
 
@@ -35,3 +35,14 @@ def test_weights_are_rounded_as_the_model_has_them():
     rounded = {path: array.astype("float16").astype("float32") for path, array in arrays.items()}
     exact, half, same = outputs(config, arrays), outputs(config, arrays, np.dtype("float16")), outputs(config, rounded)
     assert np.array_equal(half["logits"], same["logits"]) and not np.array_equal(half["logits"], exact["logits"])
+
+
+def test_keys_and_values_of_before_change_nothing():
+    config = TINY_CONFIGS["llama_3_1"]
+    weights, past = _StoredWeights(as_tensors(random_arrays(config)), None, None), {}
+    ids = np.random.default_rng(0).integers(0, 48, (3, 9))
+    whole = dict(run(config, weights, ids))
+    parts = [dict(run(config, weights, ids[:, piece], past)) for piece in (slice(0, 4), slice(4, 9))]
+    for layer in whole:
+        joined = np.concatenate([part[layer] for part in parts], axis=1)
+        np.testing.assert_allclose(joined, whole[layer], rtol=1e-9, atol=1e-9)

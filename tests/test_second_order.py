@@ -20,6 +20,10 @@ def moments(size, seed=0, num=200):
     return x.T @ x / num
 
 
+def rounded(w, group_size, h):
+    return second_order.round_groups(w, group_size, second_order.factored(h, group_size))
+
+
 def floats(integers, step, zero, group_size):
     size = group_size or len(integers)
     steps, zeros = (np.repeat(part, size, 0)[: len(integers)].astype("float64") for part in (step, zero))
@@ -46,7 +50,7 @@ def test_the_factor_is_that_of_cholesky(num):
 @pytest.mark.parametrize("group_size", [8, 13, 32, None])
 def test_products_are_closer_than_with_the_nearest_integers(group_size):
     w, h = matrix(70, 65), moments(70)
-    parts = second_order.round_groups(w, group_size, h)
+    parts = rounded(w, group_size, h)
     steps = np.repeat(parts[1], group_size or 70, 0)[:70].astype("float64")
     zeros = np.repeat(parts[2], group_size or 70, 0)[:70].astype("float64")
     nearest = np.clip(np.rint(w / steps), -8 - zeros, 7 - zeros) * steps
@@ -59,7 +63,7 @@ def test_products_are_closer_than_with_the_nearest_integers(group_size):
 
 def test_it_is_near_the_best_of_all_integers():
     w, h = matrix(5, 12), moments(5)
-    integers, step, zero = second_order.round_groups(w, 5, h)
+    integers, step, zero = rounded(w, 5, h)
     found = error(floats(integers, step, zero, 5), w, h)
     best = []
     for o in range(12):
@@ -83,7 +87,7 @@ def test_it_is_near_the_best_of_all_integers():
 )
 def test_what_is_stored_is_possible(inputs, outputs, group_size, scale, seed):
     w = matrix(inputs, outputs, seed) * np.float32(scale)
-    integers, step, zero = second_order.round_groups(w, group_size, moments(inputs, seed, num=3))
+    integers, step, zero = rounded(w, group_size, moments(inputs, seed, num=3))
     assert (integers.dtype, step.dtype, zero.dtype) == (np.int8, np.float32, np.int8)
     assert (step > 0).all() and np.isfinite(step).all()
     assert ((integers >= -8) & (integers <= 7)).all() and ((zero >= -8) & (zero <= 7)).all()
@@ -94,7 +98,7 @@ def test_dead_constant_and_zero_inputs():
     h, w = moments(64), matrix(64, 9)
     h[3] = h[:, 3] = 0
     w[40], w[:, 0], w[:, 1] = 0, 0, 0.5
-    found = floats(*second_order.round_groups(w, 32, h), 32)
+    found = floats(*rounded(w, 32, h), 32)
     assert np.isfinite(found).all() and not found[:, 0].any()
     np.testing.assert_allclose(found[:, 1], 0.5, rtol=0.1)
 
@@ -106,7 +110,7 @@ def test_the_number_of_threads_changes_nothing():
         found = []
         for threads in {1, before}:
             numba.set_num_threads(threads)
-            found.append(second_order.round_groups(w, 32, h))
+            found.append(rounded(w, 32, h))
     finally:
         numba.set_num_threads(before)
     assert all(np.array_equal(part, other) for part, other in zip(found[0], found[-1], strict=True))
@@ -114,6 +118,6 @@ def test_the_number_of_threads_changes_nothing():
 
 def test_a_kernel_is_stored_so():
     w, h, int4 = matrix(64, 7), moments(64), Quantization("int4", False, 32)
-    parts = second_order.round_groups(w, 32, h)
+    parts = rounded(w, 32, h)
     found = dequantize(stored_groups(*parts, KERNEL, int4), w.shape, KERNEL, int4)
     np.testing.assert_allclose(found, floats(*parts, 32), rtol=1e-6)
