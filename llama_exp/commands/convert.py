@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> int:
     folder = shlex.quote(str(place.folder))
     if stored is not None:
         rows["quantization"] = f"{describe(stored)}; training and every other command find it in the folder"
-        rows["to train"] = f"llama-exp train model=<as before> preset.source={folder} lora.rank=8"
+        train = f"llama-exp train preset.source={folder} lora.rank=8"
+        rows["to train"] = f"{train} model=<as for the source>"
     command = "chat" if tokenizer is not None and tokenizer.chat_template is not None else "generate"
     rows["next"] = f"llama-exp {command} {folder}"
     export.show(rows, Console())

@@ -180,22 +180,22 @@ def _rounded(checkpoint: Checkpoint, quantization: Quantization | None, console:
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("blocks read", total=checkpoint.config["num_layers"])
 
-        def note(number: int) -> None:
-            again = number < bar.tasks[task].completed
-            bar.update(task, completed=number, description="blocks read again" if again else None)
+        def note(num_before: int) -> None:
+            again = num_before < bar.tasks[task].completed
+            bar.update(task, completed=num_before, description="blocks read again" if again else None)
 
         tensors = {path: _noted(path, tensor, note) for path, tensor in checkpoint.tensors.items()}
         return fitted(dataclasses.replace(checkpoint, tensors=tensors), quantization)
 
 
 def _noted(path: str, tensor: Tensor, note: Callable[[int], None]) -> Tensor:
-    """The same tensor; `note` is told the number of its block, from 1, when it is read."""
-    block = re.match(r"transformer_layer_(\d+)/", path)
+    """The same tensor; if it is a block's kernel, `note` is told how many blocks are before its own when it is read."""
+    block = re.fullmatch(r"transformer_layer_(\d+)/.*/kernel", path)
     if block is None:
         return tensor
 
     def read(dtype):
-        note(int(block[1]) + 1)
+        note(int(block[1]))
         return tensor.read(dtype)
 
     return dataclasses.replace(tensor, read=read)
