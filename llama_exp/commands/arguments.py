@@ -9,6 +9,8 @@ from typing import NoReturn
 from llama_exp.check.nearest import nearest
 from llama_exp.errors import ConfigError, Problem
 
+MAX_GROUP_SIZE = 999_999  # a file says it with six digits
+
 
 class Parser(argparse.ArgumentParser):
     """A parser for `llama-exp <command>`.
@@ -44,6 +46,14 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return number
+
+
+def group_size(text: str) -> int:
+    """How many inputs share a scale, for `type=`; 0: all of them."""
+    number = int(text)
+    if not 0 <= number <= MAX_GROUP_SIZE:
+        raise argparse.ArgumentTypeError(f"{text} must be 0, for all of the inputs, or from 1 to {MAX_GROUP_SIZE}")
     return number
 
 

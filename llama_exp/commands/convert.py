@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 
 from rich.console import Console
 
 from llama_exp import formats, logs, preset
 from llama_exp import tokenizer as tokenizers
+from llama_exp.architecture import EMBEDDING_MODES, Quantization, make_quantization
 from llama_exp.commands import export
-from llama_exp.commands.arguments import Parser, size_in_gib
+from llama_exp.commands.arguments import Parser, group_size, size_in_gib
+from llama_exp.errors import ConfigError, Problem
+from llama_exp.formats.checkpoint import Checkpoint
+from llama_exp.quantization import describe
 from llama_exp.tokenizer.assets import has_tokenizer
+
+# Names and meaning of the files in conf/quantization, without float8: no preset can hold it.
+QUANTIZATIONS = {
+    "none": {"mode": "none"},
+    "int8": {"mode": "int8", "quantize_activations": True},
+    "int8_weight_only": {"mode": "int8", "quantize_activations": False},
+    "int4": {"mode": "int4"},
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -18,15 +31,60 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     logs.attach_console()
     place = export.target(options, options.max_shard_size)
+    place = dataclasses.replace(place, quantization=_quantization(options))
     resolved = preset.resolve(options.source, offline=options.offline)
     export.require_free(place, resolved.path)
     with formats.open_checkpoint(resolved.path) as checkpoint:
+        _require_floats(checkpoint, place)
         tokenizer = tokenizers.load(resolved.path) if has_tokenizer(resolved.path) else None
         rows = export.write(checkpoint, tokenizer, place, Console(stderr=True))
+        stored = place.quantization or (checkpoint.quantization if place.dtype is None else None)
+    folder = shlex.quote(str(place.folder))
+    if stored is not None:
+        rows["quantization"] = f"{describe(stored)}; training and every other command find it in the folder"
+        train = f"llama-exp train preset.source={folder} lora.rank=8"
+        rows["to train"] = f"{train} model=<as for the source>"
     command = "chat" if tokenizer is not None and tokenizer.chat_template is not None else "generate"
-    rows["next"] = f"llama-exp {command} {shlex.quote(str(place.folder))}"
+    rows["next"] = f"llama-exp {command} {folder}"
     export.show(rows, Console())
     return 0
+
+
+def _quantization(options) -> Quantization | None:
+    """What the options ask for; None: the weights stay as they are.
+
+    Raises:
+        ConfigError: they contradict each other, in one way or several.
+    """
+    name, problems = options.quantization, []
+    of_int4 = {"--group-size": options.group_size, "--embeddings": options.embeddings, "--gptq": options.gptq}
+    for option, value in of_int4.items():
+        if value is not None and name != "int4":
+            found = f"{option}{'' if value is True else f' {value}'} with --quantization {name}"
+            problems.append(
+                Problem("only int4 leaves this choice", option, found, "give --quantization int4, or leave it out")
+            )
+    if name != "none" and options.format == "hf":
+        what = "this format has floating-point weights only"
+        action = "give --format keras_hub, or leave --quantization out"
+        problems.append(Problem(what, "--format", f"hf with --quantization {name}", action))
+    if name != "none" and options.dtype is not None:
+        what = "a floating-point type of the weights, which are to be integers"
+        action = "leave one of the two out; norms keep the type they have"
+        problems.append(Problem(what, "--dtype", f"{options.dtype} with --quantization {name}", action))
+    if problems:
+        raise ConfigError(*problems)
+    choices = {"group_size": options.group_size, "embeddings": options.embeddings, "gptq": options.gptq}
+    return make_quantization(**QUANTIZATIONS[name], **choices)
+
+
+def _require_floats(checkpoint: Checkpoint, place: export.Target) -> None:
+    """Fails if weights that were rounded once would be rounded again."""
+    if checkpoint.quantization is not None and place.quantization is not None:
+        what = "the source is quantized already, and integers of integers would be further off"
+        found = f"{describe(place.quantization)} of {describe(checkpoint.quantization)} in {checkpoint.path}"
+        action = "leave --quantization out to keep what it has, or name the model it was made of with --from"
+        raise ConfigError(Problem(what, "--quantization", found, action))
 
 
 def _parser() -> Parser:
@@ -34,11 +92,13 @@ def _parser() -> Parser:
         "convert",
         "Converts a model between formats without any framework: one tensor in memory at a time.\n"
         "Tokenizer, chat template and generation config go along. Every tensor is read back and\n"
-        "compared with what was written before the folder appears under its name.",
+        "compared with what was written before the folder appears under its name.\n"
+        "With --quantization a model is rounded once, instead of at every start of train, chat or generate.",
         [
             "llama-exp convert --from hf://HuggingFaceTB/SmolLM2-135M-Instruct --to smollm2 --format keras_hub",
             "llama-exp convert --from llama3.2_1b --to llama3.2_1b_hf --format hf --dtype bfloat16",
             "llama-exp convert --from model.Q8_0.gguf --to model_hf --format hf --dtype float16",
+            "llama-exp convert --from model.gguf --to model_int4 --format keras_hub --quantization int4 --gptq",
         ],
     )
     parser.add_argument(
@@ -49,6 +109,7 @@ def _parser() -> Parser:
         help="a built-in preset (llama-exp presets), kaggle://..., hf://..., a folder, or a .gguf file",
     )
     export.add_arguments(parser, format_required=True)
+    _add_quantization(parser)
     parser.add_argument(
         "--max-shard-size",
         type=size_in_gib,
@@ -58,3 +119,36 @@ def _parser() -> Parser:
     )
     parser.add_argument("--offline", action="store_true", help="ask no server: files or the cache must have it")
     return parser
+
+
+def _add_quantization(parser: Parser) -> None:
+    parser.add_argument(
+        "--quantization",
+        type=_stored_by_name,
+        choices=QUANTIZATIONS,
+        default="none",
+        help="store the weights as integers, as train's quantization=... has them in memory (default: as they are)",
+    )
+    parser.add_argument(
+        "--group-size", type=group_size, metavar="N", help="int4: inputs that share a scale; 0: all (default: 32)"
+    )
+    parser.add_argument(
+        "--embeddings",
+        choices=EMBEDDING_MODES,
+        help="int4: type of the embeddings and the output matrix (default: int8)",
+    )
+    parser.add_argument(
+        "--gptq",
+        action="store_true",
+        default=None,
+        help="int4: errors of weights cancel in the products, after minutes of rounding with the model in memory",
+    )
+
+
+def _stored_by_name(name: str) -> str:
+    """The name as it is, but for the one that other commands know and no file can have."""
+    if name == "float8":
+        what, action = "a KerasHub preset cannot hold float8 weights", "convert without it, and quantize at each start"
+        command = "chat and generate --quantization float8, train with quantization=float8"
+        raise ConfigError(Problem(what, "--quantization", name, f"{action}: {command}"))
+    return name

@@ -2,7 +2,7 @@
 
     Checkpoint --read--> hash --write--> draft --read back--> hash: the same? --> DIR
 
-No more than one tensor is in memory at a time, whatever the size of the model.
+No more than one tensor is in memory at a time, whatever the size of the model; but GPTQ has all of it, as integers.
 """
 
 from __future__ import annotations
@@ -10,21 +10,33 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from llama_exp import formats
+from llama_exp.architecture import Quantization
 from llama_exp.errors import ConfigError, Problem, StorageError
 from llama_exp.formats import hugging_face, keras_hub
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
-from llama_exp.formats.quantized import dequantized
+from llama_exp.formats.quantized import dequantized, quantized
+from llama_exp.quantization import describe, fitted
 from llama_exp.redact import printable
 
 FORMATS = ("keras_hub", "hf")
@@ -45,6 +57,7 @@ class Target:
         dtype: of the weights; None: as they are.
         max_shard_gib: larger weights are split into files of about this size.
         overwrite: replace the model in `folder`.
+        quantization: that floating-point weights get on the way; None: none.
     """
 
     folder: Path
@@ -52,6 +65,7 @@ class Target:
     dtype: str | None
     max_shard_gib: float
     overwrite: bool
+    quantization: Quantization | None = None
 
 
 def add_arguments(parser, format_required: bool) -> None:
@@ -59,7 +73,7 @@ def add_arguments(parser, format_required: bool) -> None:
     parser.add_argument("--to", required=True, metavar="DIR", help="folder to write; it appears whole or not at all")
     default = {"required": True} if format_required else {"default": FORMATS[0]}
     parser.add_argument("--format", choices=FORMATS, **default, help="keras_hub: a KerasHub preset; hf: transformers")
-    parser.add_argument("--dtype", choices=DTYPES, help="type of the weights (default: as they are)")
+    parser.add_argument("--dtype", choices=DTYPES, help="floating-point type of the weights (default: as they are)")
     parser.add_argument("--overwrite", action="store_true", help="replace the model in DIR")
 
 
@@ -102,18 +116,21 @@ def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console) ->
         StorageError: the disk is full, or gave back something else than was written.
     """
     checkpoint = _prepared(checkpoint, place)
-    num_bytes = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in checkpoint.tensors.values())
+    planned = checkpoint if place.quantization is None else quantized(checkpoint, place.quantization)
+    num_bytes = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in planned.tensors.values())
     _require_space(place.folder, num_bytes)
-    started, digests = time.monotonic(), {}
-    with formats.writing(place.folder) as draft, _bar(console) as bar:
-        task = bar.add_task("writing", total=num_bytes)
-        tensors = {
-            path: _watched(path, tensor, digests, lambda size: bar.advance(task, size))
-            for path, tensor in checkpoint.tensors.items()
-        }
-        _write_files(draft, checkpoint, tensors, tokenizer, place)
-        task = bar.add_task("checking", total=num_bytes)
-        _check(draft, checkpoint, digests, lambda size: bar.advance(task, size))
+    with formats.writing(place.folder) as draft:  # a folder that cannot be written is told before minutes of rounding
+        checkpoint = _rounded(checkpoint, place.quantization, console)
+        started, digests = time.monotonic(), {}
+        with _bar(console) as bar:
+            task = bar.add_task("writing", total=num_bytes)
+            tensors = {
+                path: _watched(path, tensor, digests, lambda size: bar.advance(task, size))
+                for path, tensor in checkpoint.tensors.items()
+            }
+            _write_files(draft, checkpoint, tensors, tokenizer, place)
+            task = bar.add_task("checking", total=num_bytes)
+            _check(draft, checkpoint, digests, lambda size: bar.advance(task, size))
         file_sizes = [path.stat().st_size for path in draft.rglob("*") if path.is_file()]
     seconds = time.monotonic() - started
     return {
@@ -150,6 +167,38 @@ def _prepared(checkpoint: Checkpoint, place: Target) -> Checkpoint:
 
 def _cast(tensor: Tensor, dtype: np.dtype) -> Tensor:
     return dataclasses.replace(tensor, dtype=dtype, read=lambda wanted: tensor.read(wanted or dtype))
+
+
+def _rounded(checkpoint: Checkpoint, quantization: Quantization | None, console: Console) -> Checkpoint:
+    """The checkpoint as a model of `quantization` would get it; shows how far the look at its blocks is.
+
+    How often the blocks are read for that is the rounding's own affair, so that the bar starts again with each time.
+    """
+    if quantization is None:
+        return checkpoint
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("blocks read", total=checkpoint.config["num_layers"])
+
+        def note(num_before: int) -> None:
+            again = num_before < bar.tasks[task].completed
+            bar.update(task, completed=num_before, description="blocks read again" if again else None)
+
+        tensors = {path: _noted(path, tensor, note) for path, tensor in checkpoint.tensors.items()}
+        return fitted(dataclasses.replace(checkpoint, tensors=tensors), quantization)
+
+
+def _noted(path: str, tensor: Tensor, note: Callable[[int], None]) -> Tensor:
+    """The same tensor; if it is a block's kernel, `note` is told how many blocks are before its own when it is read."""
+    block = re.fullmatch(r"transformer_layer_(\d+)/.*/kernel", path)
+    if block is None:
+        return tensor
+
+    def read(dtype):
+        note(int(block[1]))
+        return tensor.read(dtype)
+
+    return dataclasses.replace(tensor, read=read)
 
 
 def _watched(path: str, tensor: Tensor, digests: dict[str, bytes], advance) -> Tensor:
@@ -199,6 +248,9 @@ def _check(draft: Path, checkpoint: Checkpoint, digests: Mapping[str, bytes], ad
             for key, value in stated.items()
             if key not in written.doubtful and found[key] != value
         ]
+        if written.quantization != checkpoint.quantization:
+            what, found = "the file says something else than was written", describe(written.quantization)
+            problems.append(Problem(what, str(draft), found, describe(checkpoint.quantization)))
         for path, tensor in written.tensors.items():
             values = tensor.read(None)
             if _digest(values) != digests.get(path):

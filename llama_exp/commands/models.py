@@ -11,6 +11,7 @@ from llama_exp.commands.arguments import Parser
 from llama_exp.commands.sources import Source, find, opened
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.checkpoint import Checkpoint
+from llama_exp.formats.quantized import SCALE
 from llama_exp.tokenizer.assets import has_tokenizer
 
 QUANTIZATIONS = ("none", *MODES)
@@ -107,5 +108,7 @@ def require_tokenizer(model, source: Source) -> None:
 
 
 def _stored_policy(checkpoint: Checkpoint) -> str:
-    sizes = {tensor.dtype.itemsize for tensor in checkpoint.tensors.values() if tensor.dtype.kind not in "iu"}
+    floats = {path: tensor for path, tensor in checkpoint.tensors.items() if tensor.dtype.kind not in "iu"}
+    # Scales of integers are float32 whatever the model was.
+    sizes = {tensor.dtype.itemsize for path, tensor in floats.items() if not path.endswith(SCALE)}
     return "bfloat16" if max(sizes) == 2 else "float32"
