@@ -37,26 +37,28 @@ _LOGIT_STEPS = 1024  # in one unit of a logit; sums are certain to far less
 _CORRELATION_STEPS = 4096
 _log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]  # how much of how much is done
+
+def num_steps(config: Mapping) -> int:
+    """How often `kernels` calls `advance`."""
+    return NUM_TOKENS - 1 + config["num_layers"]
 
 
 def kernels(
-    checkpoint: Checkpoint, quantization: Quantization, progress: Progress = lambda done, total: None
+    checkpoint: Checkpoint, quantization: Quantization, advance: Callable[[], None] = lambda: None
 ) -> dict[str, dict[str, np.ndarray]]:
     """What is stored for every kernel of the blocks, by its path: see `formats.quantized.quantize`.
 
     Args:
         checkpoint: open, with floating-point weights; its matrices are read twice.
         quantization: of mode int4.
-        progress: called after each token of the texts and after each block.
+        advance: called after each token of the texts and after each block.
 
     Raises:
         ValueError: a weight is not finite.
     """
     from llama_exp.second_order import factored, round_groups  # Numba: only for those who need it
 
-    found, seen, num_layers = {}, {}, checkpoint.config["num_layers"]
-    total = NUM_TOKENS - 1 + num_layers
+    found, seen = {}, {}
     _log.info(
         "quantization.gptq: the model writes %d texts of %d tokens, then its matrices are rounded by what they read",
         NUM_SEQUENCES,
@@ -72,19 +74,17 @@ def kernels(
 
     with np.errstate(all="ignore"):  # weights that are not finite are told where they are rounded
         weights = Int8Weights(checkpoint)
-        token_ids_BS = written_tokens(checkpoint.config, weights, lambda done: progress(done, total))
+        token_ids_BS = written_tokens(checkpoint.config, weights, advance)
         weights.watch = watch
         layers = run(checkpoint.config, weights, token_ids_BS)
         next(layers)  # the embedding
-        for index in range(num_layers):
+        for _ in range(checkpoint.config["num_layers"]):
             next(layers)
-            progress(NUM_TOKENS + index, total)
+            advance()
     return found
 
 
-def written_tokens(
-    config: Mapping, weights: Weights, progress: Callable[[int], None] = lambda done: None
-) -> np.ndarray:
+def written_tokens(config: Mapping, weights: Weights, advance: Callable[[], None] = lambda: None) -> np.ndarray:
     """Token ids (B, S) of which all but the first are drawn from the model's distribution; always the same."""
     generator = np.random.default_rng(0)
     vocabulary_size = config["vocabulary_size"]
@@ -94,8 +94,8 @@ def written_tokens(
         # The largest of logits and Gumbel noise is a draw from their softmax.
         noisy_BV = output[:, 0] / TEMPERATURE + generator.gumbel(size=(NUM_SEQUENCES, vocabulary_size))
         next_B1 = np.rint(noisy_BV * _LOGIT_STEPS).argmax(axis=1)[:, None]
-        progress(token_ids_BS.shape[1])
         token_ids_BS = np.concatenate([token_ids_BS, next_B1], axis=1)
+        advance()
     return token_ids_BS
 
 

@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,21 @@ def end_table(summary: Mapping[str, Any], folder: Path, commands: Mapping[str, s
         rows.append(("perplexity", f"{perplexity(last):.2f}"))
     rows.append(("folder", str(folder)))
     log_table("run summary", [*rows, *commands.items()])
+
+
+@contextlib.contextmanager
+def steps_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar with times while its block runs, if standard error is a terminal; yields what each step has to call."""
+    if not is_terminal():
+        yield lambda: None
+        return
+    from rich import progress
+
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
+    times = (progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
+    with progress.Progress(*columns, *times, console=terminal(), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
 
 
 def is_terminal() -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_exp import gptq, importance
+from llama_exp import gptq, importance, progress
 from llama_exp.architecture import MODES, Quantization, make_quantization, variable_shapes
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.checkpoint import RANDOM, Checkpoint, Tensor
@@ -156,7 +156,8 @@ def _seen(checkpoint: Checkpoint, quantization: Quantization) -> tuple[Mapping, 
     if quantization.mode != "int4" or checkpoint.format == RANDOM:
         return {}, {}
     if quantization.gptq:
-        return {}, gptq.kernels(checkpoint, quantization)
+        with progress.steps_bar("rounding", gptq.num_steps(checkpoint.config)) as advance:
+            return {}, gptq.kernels(checkpoint, quantization, advance)
     return importance.of_inputs(checkpoint), {}
 
 

@@ -60,11 +60,10 @@ def test_integers_in_memory_compute_what_the_model_does():
             assert np.linalg.norm(found[layer] - expected) < 0.03 * np.linalg.norm(expected)
 
 
-def test_progress_counts_tokens_and_blocks():
+def test_every_token_and_block_is_a_step():
     told, source = [], checkpoint("tied")
-    gptq.kernels(source, INT4, lambda done, total: told.append((done, total)))
-    assert told == [(step + 1, len(told)) for step in range(len(told))]
-    assert len(told) == gptq.NUM_TOKENS - 1 + source.config["num_layers"]
+    gptq.kernels(source, INT4, lambda: told.append(1))
+    assert len(told) == gptq.num_steps(source.config) == gptq.NUM_TOKENS - 1 + source.config["num_layers"]
 
 
 def test_second_moments_are_those_of_the_inputs():

@@ -10,10 +10,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -22,10 +21,8 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
@@ -120,7 +117,7 @@ def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console) ->
     num_bytes = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in planned.tensors.values())
     _require_space(place.folder, num_bytes)
     with formats.writing(place.folder) as draft:  # a folder that cannot be written is told before minutes of rounding
-        checkpoint = _rounded(checkpoint, place.quantization, console)
+        checkpoint = fitted(checkpoint, place.quantization)
         started, digests = time.monotonic(), {}
         with _bar(console) as bar:
             task = bar.add_task("writing", total=num_bytes)
@@ -167,38 +164,6 @@ def _prepared(checkpoint: Checkpoint, place: Target) -> Checkpoint:
 
 def _cast(tensor: Tensor, dtype: np.dtype) -> Tensor:
     return dataclasses.replace(tensor, dtype=dtype, read=lambda wanted: tensor.read(wanted or dtype))
-
-
-def _rounded(checkpoint: Checkpoint, quantization: Quantization | None, console: Console) -> Checkpoint:
-    """The checkpoint as a model of `quantization` would get it; shows how far the look at its blocks is.
-
-    How often the blocks are read for that is the rounding's own affair, so that the bar starts again with each time.
-    """
-    if quantization is None:
-        return checkpoint
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("blocks read", total=checkpoint.config["num_layers"])
-
-        def note(num_before: int) -> None:
-            again = num_before < bar.tasks[task].completed
-            bar.update(task, completed=num_before, description="blocks read again" if again else None)
-
-        tensors = {path: _noted(path, tensor, note) for path, tensor in checkpoint.tensors.items()}
-        return fitted(dataclasses.replace(checkpoint, tensors=tensors), quantization)
-
-
-def _noted(path: str, tensor: Tensor, note: Callable[[int], None]) -> Tensor:
-    """The same tensor; if it is a block's kernel, `note` is told how many blocks are before its own when it is read."""
-    block = re.fullmatch(r"transformer_layer_(\d+)/.*/kernel", path)
-    if block is None:
-        return tensor
-
-    def read(dtype):
-        note(int(block[1]))
-        return tensor.read(dtype)
-
-    return dataclasses.replace(tensor, read=read)
 
 
 def _watched(path: str, tensor: Tensor, digests: dict[str, bytes], advance) -> Tensor:

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from promptness import within
 from rich.console import Console
-from small_models import TOKENIZER, make, make_run, with_adapters
+from small_models import make, make_run, with_adapters
 
-from llama_exp import cli, formats
+from llama_exp import cli, formats, progress
 from llama_exp.architecture import make_quantization
 from llama_exp.check import CONF
 from llama_exp.commands import convert as command
@@ -236,14 +236,13 @@ def test_how_it_was_rounded_is_read_back_too(tmp_path, capsys, monkeypatch):
     assert "asymmetric activations" in capsys.readouterr().err and not (tmp_path / "two").exists()
 
 
-def test_progress_is_shown_on_a_terminal(tmp_path):
+def test_progress_of_rounding_is_shown_on_a_terminal(tmp_path, monkeypatch):
     make(tmp_path / "one")
     shown = io.StringIO()
-    quantization = make_quantization("int4")
-    with formats.open_checkpoint(tmp_path / "one") as checkpoint:
-        place = export.Target(tmp_path / "two", "keras_hub", None, 10, False, quantization)
-        export.write(checkpoint, TOKENIZER, place, Console(file=shown, force_terminal=True))
-    assert "blocks read" in shown.getvalue() and "1/2" in shown.getvalue() and "checking" in shown.getvalue()
+    monkeypatch.setattr(progress, "is_terminal", lambda: True)
+    monkeypatch.setattr(progress, "terminal", lambda: Console(file=shown, force_terminal=True))
+    convert(tmp_path / "one", tmp_path / "two", *GPTQ)
+    assert "rounding" in shown.getvalue() and "129/129" in shown.getvalue()  # 127 tokens and 2 blocks
 
 
 @pytest.mark.parametrize(("options", "code"), [(GPTQ, 0), (["--gptq"], 2)], ids=["gptq", "error"])
