@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def kernels(checkpoint: Checkpoint, quantization: Quantization) -> dict[str, dict[str, np.ndarray]]:
-    """What is stored for every kernel of the blocks, by its path: see `formats.quantized.quantize`.
+    """What is stored for every int4 kernel of the blocks, by its path: see `formats.quantized.quantize`.
 
     Args:
         checkpoint: open, with floating-point weights; its matrices are read three times.
@@ -54,9 +54,12 @@ def kernels(checkpoint: Checkpoint, quantization: Quantization) -> dict[str, dic
     )
 
     def watch(path: str, x_BSI: np.ndarray) -> None:
+        own = of_matrix(path, quantization)
+        if own.mode != "int4":
+            return
         if seen.get("inputs") is not x_BSI:  # query, key and value share theirs
             seen.update(inputs=x_BSI, moments=second_moments(x_BSI))
-        matrix, own = finite(checkpoint.tensors[path].read(np.dtype("float32"))), of_matrix(path, quantization)
+        matrix = finite(checkpoint.tensors[path].read(np.dtype("float32")))
         found[path] = stored_groups(*round_groups(matrix, own.group_size, seen["moments"]), form_of(path), own)
 
     with np.errstate(all="ignore"):  # weights that are not finite are told where they are rounded

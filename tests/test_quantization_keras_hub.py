@@ -27,7 +27,7 @@ PAIRS = [
     ("int8_as_keras", True, 1),
     ("int4_as_keras", True, 1),
 ]
-ALL = MODES | {"int4_columns_as_keras": MODES["int4_columns"] | {"embeddings": "int4"}}
+ALL = MODES | {"int4_columns_as_keras": MODES["int4_columns"] | {"embeddings": "int4", "int8_layers": []}}
 HIDDEN = np.random.default_rng(3).normal(size=(2, 9, 32)).astype("float32")
 
 
@@ -133,7 +133,7 @@ def test_int4_is_closer_to_the_weights_than_keras(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs.quantize(config=keras_config(MODES[name]))
-    quantization = make_quantization(**MODES[name] | {"embeddings": "int4"})
+    quantization = make_quantization(**MODES[name] | {"embeddings": "int4", "int8_layers": []})
     stored, kernels = {v.path: ops.convert_to_numpy(v.value) for v in theirs.weights}, list(ours.linear_layers())
     for path in kernels:
         matrix, path = floats[f"{path}/kernel"], f"{path}/kernel"
