@@ -243,7 +243,9 @@ def make_quantization(
     if gptq and mode != "int4":
         raise ValueError(f"gptq=True with mode={mode!r}: only int4 is rounded so. Leave it out.")
     if int8_layers is not None and mode != "int4":
-        raise ValueError(f"int8_layers={list(int8_layers)} with mode={mode!r}: only int4 has other layers. Leave it out.")
+        raise ValueError(
+            f"int8_layers={list(int8_layers)} with mode={mode!r}: only int4 has other layers. Leave it out."
+        )
     rounds = mode == "int8" and quantize_activations is not False
     for name, value in (
         ("float_activations", None if float_activations is None else list(float_activations)),

@@ -107,7 +107,7 @@ def chosen(section: Mapping, stored: Quantization | None, where: Path | str) -> 
         where: the checkpoint, for messages.
 
     Raises:
-        InputError: the section states another mode, group size, mode of embeddings or of layers, or rounding than it has.
+        InputError: the section states another mode, group size, mode of some layers or rounding than the file has.
     """
     wanted = of_section(section)
     if stored is None:
