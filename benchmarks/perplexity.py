@@ -33,6 +33,8 @@ MODES = [  # dtype, quantization, whether the weights are moved off the grid
     ("float32", {"mode": "int4"}, True),
     ("float32", {"mode": "int4", "gptq": True}, False),
     ("float32", {"mode": "int4", "gptq": True}, True),
+    ("float32", {"mode": "int4", "int8_layers": []}, False),
+    ("float32", {"mode": "int4", "int8_layers": [], "gptq": True}, False),
     ("float32", {"mode": "int4", "embeddings": "int4"}, False),
     ("float32", {"mode": "int4", "group_size": 64}, False),
     ("float32", {"mode": "int4", "group_size": 64}, True),

@@ -3,9 +3,8 @@
 Fields carry type, unit and meaning. Values live once, in `conf/`: nothing here has a default. Hydra composes untyped,
 because it would stop at the first mistake; `llama_exp.check` types the result with these classes.
 
-Sections with a `_target_` (`model`, `dataset`, `tokenizer`, `optimizer`, `schedule`, `logger`) name the object that
-Hydra builds from their remaining keys. `SCHEMAS` gives the dataclass of each target of ours; a target of the
-user's own is checked against its signature when it is built.
+Sections with a `_target_` name the object that Hydra builds from their remaining keys. `SCHEMAS` gives the dataclass
+of each target of ours; a target of the user's own is checked against its signature when it is built.
 """
 
 from __future__ import annotations
@@ -136,6 +135,7 @@ class QuantizationConfig:
     float_activations: list[str] | None = MISSING  # int8 only: layers whose inputs are not rounded; null: ours
     asymmetric_activations: bool | None = MISSING  # int8 only: rounded between smallest and largest; null: true
     gptq: bool | None = MISSING  # int4 only: second-order rounding, takes minutes; null: false
+    int8_layers: list[str] | None = MISSING  # int4 only: linear layers that are int8 instead; null: key and value
 
 
 @dataclass

@@ -46,7 +46,7 @@ def num_steps(config: Mapping) -> int:
 def kernels(
     checkpoint: Checkpoint, quantization: Quantization, advance: Callable[[], None] = lambda: None
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What is stored for every kernel of the blocks, by its path: see `formats.quantized.quantize`.
+    """What is stored for every int4 kernel of the blocks, by its path: see `formats.quantized.quantize`.
 
     Args:
         checkpoint: open, with floating-point weights; its matrices are read twice.
@@ -67,6 +67,8 @@ def kernels(
 
     def watch(path: str, x_BSI: np.ndarray) -> None:
         own = of_matrix(path, quantization)
+        if own.mode != "int4":
+            return
         if seen.get("inputs") is not x_BSI:  # query, key and value share theirs
             seen.update(inputs=x_BSI, moments=factored(second_moments(x_BSI), own.group_size))
         matrix = finite(checkpoint.tensors[path].read(np.dtype("float32")))

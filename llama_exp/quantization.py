@@ -32,6 +32,7 @@ OPTIONS = (
     "float_activations",
     "asymmetric_activations",
     "gptq",
+    "int8_layers",
 )
 _ROUNDING = ("quantize_activations", "float_activations", "asymmetric_activations")  # of inputs, not of weights
 
@@ -89,8 +90,9 @@ def describe(quantization: Quantization | None) -> str:
         return "float8 weights"
     size = quantization.group_size
     embeddings = "" if quantization.embeddings is None else f", {quantization.embeddings} embeddings"
+    layers = f", int8 {' and '.join(quantization.int8_layers)}" if quantization.int8_layers else ""
     rounding = ", rounded by GPTQ" if quantization.gptq else ""
-    return f"int4 weights, a scale per {f'{size} inputs' if size else 'output'}{embeddings}{rounding}"
+    return f"int4 weights, a scale per {f'{size} inputs' if size else 'output'}{embeddings}{layers}{rounding}"
 
 
 def chosen(section: Mapping, stored: Quantization | None, where: Path | str) -> Quantization | None:
@@ -105,14 +107,14 @@ def chosen(section: Mapping, stored: Quantization | None, where: Path | str) -> 
         where: the checkpoint, for messages.
 
     Raises:
-        InputError: the section states another mode, group size, mode of embeddings or rounding than the checkpoint has.
+        InputError: the section states another mode, group size, mode of some layers or rounding than the file has.
     """
     wanted = of_section(section)
     if stored is None:
         return wanted
     if wanted is None:
         return stored
-    stated = ["mode", *(key for key in ("group_size", "embeddings", "gptq") if section[key] is not None)]
+    stated = ["mode", *(key for key in ("group_size", "embeddings", "gptq", "int8_layers") if section[key] is not None)]
     differing = [key for key in stated if getattr(wanted, key) != getattr(stored, key)]
     if differing:
         problem = Problem(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from promptness import within
 
+from llama_exp.architecture import LINEAR_NAMES
 from llama_exp.check import check_arguments, config_hash, to_dict
 from llama_exp.check.nearest import nearest_key
 from llama_exp.check.resolvers import folder_name, share
@@ -630,6 +631,17 @@ def test_the_failing_command_takes_less_than_a_second():
         ),
         (["quantization=int8", "lora.rank=4", "quantization.embeddings=int8"], "quantization.embeddings", "=null"),
         (["quantization=int8", "lora.rank=4", "quantization.gptq=true"], "quantization.gptq", "set quantization=int4"),
+        (["quantization=int8", "lora.rank=4", "quantization.int8_layers=[]"], "quantization.int8_layers", "=null"),
+        (
+            ["quantization=int4", "lora.rank=4", "quantization.int8_layers=[mlp]"],
+            "quantization.int8_layers",
+            "query, key",
+        ),
+        (
+            ["quantization=int4", "lora.rank=4", f"quantization.int8_layers=[{','.join(LINEAR_NAMES)}]"],
+            "quantization.int8_layers",
+            "not all of them (that is quantization=int8_weight_only)",
+        ),
         (["quantization=int4", "lora.rank=4", "quantization.embeddings=fp4"], "quantization.embeddings", "int8, int4"),
         (
             ["quantization=int4", "lora.rank=4", "quantization.float_activations=[query]"],
@@ -698,6 +710,8 @@ def test_quantization(lines, where, action):
         ["quantization=int4", "quantization.group_size=64"],
         ["quantization=int4", "quantization.group_size=0"],
         ["quantization=int4", "quantization.embeddings=int4"],
+        ["quantization=int4", "quantization.int8_layers=[]"],
+        ["quantization=int4", "quantization.int8_layers=[feedforward_output_dense,value]"],
         ["quantization=int8", "quantization.float_activations=[]"],
         ["quantization=int8", "quantization.asymmetric_activations=false"],
         ["quantization=int8", "quantization.float_activations=[query,token_embedding]"],

@@ -90,11 +90,12 @@ def test_quantized_weights():
     assert int8["weights"] == 6_738_415_616 - norms + 4 * (norms + 1_423_872)
     assert int8["dequantized"] == 2 * 32000 * 4096
     int4 = planned(*lora, "quantization=int4").memory_bytes
-    # Half a byte a weight and 5 bytes for every 32 of them, but for the embeddings, which are those of int8.
-    tables = 2 * 32000 * 4096
-    linear = 6_738_415_616 - norms - tables
-    assert int4["weights"] == linear // 2 + 5 * linear // 32 + tables + 4 * (norms + 2 * 32000)
-    smallest = ("quantization.group_size=128", "quantization.embeddings=int4")
+    # Half a byte a weight and 5 bytes for every 32 of them; embeddings, keys and values are those of int8.
+    tables, key_value = 2 * 32000 * 4096, 32 * 2 * 4096 * 4096
+    linear = 6_738_415_616 - norms - tables - key_value
+    scales = 2 * 32000 + 32 * 2 * 4096
+    assert int4["weights"] == linear // 2 + 5 * linear // 32 + tables + key_value + 4 * (norms + scales)
+    smallest = ("quantization.group_size=128", "quantization.embeddings=int4", "quantization.int8_layers=[]")
     assert planned(*lora, "quantization=int4", *smallest).memory_bytes["weights"] < 0.54 * int8["weights"]
     assert planned(*lora, "quantization=int4", "quantization.group_size=0").memory_bytes["weights"] < int4["weights"]
     assert planned(*lora, "quantization=float8").memory_bytes == int8

@@ -25,7 +25,13 @@ from quantized_oracle import (
 from quantized_oracle import batch as example_batch
 
 from llama_exp import backend, lora, lora_targets, model, quantization
-from llama_exp.architecture import DEFAULT_FLOAT_ACTIVATIONS, LINEAR_NAMES, Quantization, make_quantization
+from llama_exp.architecture import (
+    DEFAULT_FLOAT_ACTIVATIONS,
+    DEFAULT_INT8_LAYERS,
+    LINEAR_NAMES,
+    Quantization,
+    make_quantization,
+)
 from llama_exp.errors import ConfigError, InputError
 from llama_exp.models import LlamaBackbone, LlamaCausalLM, cpu_decoder
 from llama_exp.models.linear import Linear
@@ -41,6 +47,7 @@ LORA = NO_LORA | {"rank": 2}
 ERRORS = {"int8": 0.09, "int8_weight_only": 0.06, "int4": 0.6, "int4_columns": 0.8}
 ERRORS |= {"int8_as_keras": 0.09, "int4_as_keras": 0.7, "float8": 0.2}
 KERAS_INT8, OURS_INT8 = Quantization("int8", True), make_quantization("int8")
+MIXED = Quantization("int4", False, 20, "int8", int8_layers=("key", "value"))
 
 
 def section(mode):
@@ -142,6 +149,7 @@ def test_scales_stay_float32_over_bfloat16_weights(tmp_path):
         (lambda b: b.enable_lora(2), {"mode": "int8"}, "Quantize first, then call enable_lora"),
         (lambda b: None, {"config": keras.quantizers.GPTQConfig(["text"], None)}, "GPTQ"),
         (lambda b: None, {"mode": "float8", "group_size": 64}, "only int4 has groups"),
+        (lambda b: None, {"mode": "int8", "int8_layers": ["key"]}, "only int4 has other layers"),
         (lambda b: None, {"mode": "float8", "embeddings": "int8"}, "only int4 leaves a choice"),
         (lambda b: None, {"mode": "float8", "quantize_activations": True}, "only int8 has integer products"),
         (lambda b: None, {"mode": "float8", "float_activations": []}, "only int8 rounds activations"),
@@ -206,16 +214,21 @@ def test_a_map_for_some_layers_is_refused():
         LlamaBackbone.from_config(config)
 
 
-def test_embeddings_stay_int8_under_int4():
+@pytest.mark.parametrize("gptq", [False, True])
+@pytest.mark.parametrize("names", [None, [], ["query", "feedforward_output_dense"]])
+def test_embeddings_and_some_layers_stay_int8_under_int4(names, gptq):
     """Byte for byte what int8 makes of them."""
     backbone, other = make(), make()
-    backbone.quantize("int4", group_size=20)
+    backbone.quantize("int4", group_size=20, int8_layers=names, gptq=gptq)
     other.quantize("int8")
     ours, theirs = arrays(backbone), arrays(other)
-    table = [path for path in theirs if path.startswith("token_embedding/")]
-    assert len(table) == 4 and all(np.array_equal(ours[path], theirs[path]) for path in table)
-    assert not any(path.endswith("embeddings_zero") for path in ours)
-    assert backbone.token_embedding.quantization == Quantization("int8", False)
+    names = {"token_embedding", *(DEFAULT_INT8_LAYERS if names is None else names)}
+    same = [path for path in theirs if path.split("/")[-2] in names]
+    assert len(same) == 4 + 2 * 2 * (len(names) - 1) and all(np.array_equal(ours[path], theirs[path]) for path in same)
+    assert not any(path.removesuffix("_zero") in same for path in ours if path.endswith("_zero"))
+    layers = [backbone.token_embedding, *backbone.linear_layers().values()]
+    assert {layer.name for layer in layers if layer.quantization == Quantization("int8", False)} == names
+    assert {layer.quantization for layer in layers} <= {Quantization("int8", False), Quantization("int4", False, 20)}
 
 
 def test_which_inputs_are_rounded():
@@ -265,6 +278,8 @@ def test_keras_configurations_state_options(config, expected):
         ({"mode": "int4"}, Quantization("int4", False, 20), Quantization("int4", False, 20)),
         (INT4, Quantization("int4", False, 20), Quantization("int4", False, 20)),
         (INT4, Quantization("int4", False, 20, "int8"), Quantization("int4", False, 20, "int8")),
+        (INT4 | {"int8_layers": ["value", "key"]}, MIXED, MIXED),
+        (INT4, MIXED, MIXED),
         (FLOAT8, None, Quantization("float8", False)),
     ],
 )
@@ -283,6 +298,8 @@ def test_a_quantized_preset_decides(wanted, stored, expected):
         (INT4_AS_KERAS, Quantization("int4", False, 20, "int8"), "quantization.embeddings"),
         (INT4 | {"embeddings": "int8"}, Quantization("int4", False, 20), "quantization.embeddings"),
         (GPTQ, Quantization("int4", False, 20, "int8"), "quantization.gptq"),
+        (INT4 | {"int8_layers": []}, MIXED, "quantization.int8_layers"),
+        (INT4 | {"int8_layers": ["key", "value"]}, Quantization("int4", False, 20), "quantization.int8_layers"),
     ],
 )
 def test_a_contradiction_names_both(wanted, stored, key):
@@ -345,7 +362,7 @@ def test_a_quantized_preset_is_taken_as_it_is(float_preset, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         built = build(tmp_path / "int4", NONE, LORA)
     assert built.quantization == source.quantization
-    assert "quantization: int4 weights, a scale per 20 inputs, int8 embeddings" in caplog.text
+    assert "quantization: int4 weights, a scale per 20 inputs, int8 embeddings, int8 key and value" in caplog.text
     with pytest.raises(InputError, match="quantized in another way"):
         build(tmp_path / "int4", INT8, LORA)
     with pytest.raises(ConfigError, match="adapters on top of them"):

@@ -84,6 +84,10 @@ RANGES: dict[str, Rule] = {
         (lambda value: set(value) <= {*LINEAR_NAMES, TOKEN_EMBEDDING}),
         f"names out of {', '.join((*LINEAR_NAMES, TOKEN_EMBEDDING))}",
     ),
+    "quantization.int8_layers": (
+        (lambda value: set(value) < set(LINEAR_NAMES)),
+        f"names out of {', '.join(LINEAR_NAMES)}, but not all of them (that is quantization=int8_weight_only)",
+    ),
     "lora.rank": COUNT_OR_ZERO,
     "lora.alpha": POSITIVE,
     "lora.dropout": PROBABILITY,

@@ -140,6 +140,13 @@ def quantization_options(config: Config) -> Iterator[Problem]:
             f"gptq=true with mode={mode}",
             "set quantization=int4, or quantization.gptq=null",
         )
+    if options.int8_layers is not None and mode != "int4":
+        yield Problem(
+            "only int4 may have other layers as int8",
+            "quantization.int8_layers",
+            f"int8_layers={json.dumps(options.int8_layers)} with mode={mode}",
+            "set quantization=int4, or quantization.int8_layers=null",
+        )
     rounds = mode == "int8" and options.quantize_activations is not False
     for name in ("float_activations", "asymmetric_activations"):
         value = getattr(options, name)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from llama_exp import formats, logs, preset
 from llama_exp import tokenizer as tokenizers
-from llama_exp.architecture import EMBEDDING_MODES, Quantization, make_quantization
+from llama_exp.architecture import EMBEDDING_MODES, LINEAR_NAMES, Quantization, make_quantization
 from llama_exp.commands import export
 from llama_exp.commands.arguments import Parser, group_size, size_in_gib
 from llama_exp.errors import ConfigError, Problem
@@ -57,13 +57,16 @@ def _quantization(options) -> Quantization | None:
         ConfigError: they contradict each other, in one way or several.
     """
     name, problems = options.quantization, []
-    of_int4 = {"--group-size": options.group_size, "--embeddings": options.embeddings, "--gptq": options.gptq}
-    for option, value in of_int4.items():
+    choices = {key: getattr(options, key) for key in ("group_size", "embeddings", "int8_layers", "gptq")}
+    for key, value in choices.items():
+        option = f"--{key.replace('_', '-')}"
         if value is not None and name != "int4":
-            found = f"{option}{'' if value is True else f' {value}'} with --quantization {name}"
-            problems.append(
-                Problem("only int4 leaves this choice", option, found, "give --quantization int4, or leave it out")
-            )
+            words = "" if value is True else f" {' '.join(value) if isinstance(value, list) else value}"
+            found, action = f"{option}{words} with --quantization {name}", "give --quantization int4, or leave it out"
+            problems.append(Problem("only int4 leaves this choice", option, found, action))
+    if set(choices["int8_layers"] or ()) == set(LINEAR_NAMES):
+        action = "give --quantization int8_weight_only, or fewer names"
+        problems.append(Problem("leaves nothing to be int4", "--int8-layers", "all of the linear layers", action))
     if name != "none" and options.format == "hf":
         what = "this format has floating-point weights only"
         action = "give --format keras_hub, or leave --quantization out"
@@ -74,7 +77,6 @@ def _quantization(options) -> Quantization | None:
         problems.append(Problem(what, "--dtype", f"{options.dtype} with --quantization {name}", action))
     if problems:
         raise ConfigError(*problems)
-    choices = {"group_size": options.group_size, "embeddings": options.embeddings, "gptq": options.gptq}
     return make_quantization(**QUANTIZATIONS[name], **choices)
 
 
@@ -136,6 +138,13 @@ def _add_quantization(parser: Parser) -> None:
         "--embeddings",
         choices=EMBEDDING_MODES,
         help="int4: type of the embeddings and the output matrix (default: int8)",
+    )
+    parser.add_argument(
+        "--int8-layers",
+        nargs="*",
+        choices=LINEAR_NAMES,
+        metavar="NAME",
+        help="int4: linear layers that are int8 instead (default: key value); without a name: none",
     )
     parser.add_argument(
         "--gptq",

@@ -17,9 +17,9 @@ from llama_exp.preset.table import PRECISIONS, weight_bytes
 GIB = 2**30
 LEGEND = (
     "GiB of the weights alone, as published: Llama 3.2's output matrix apart from its embeddings. int8 and int4 with "
-    "their scales (int4: one and a zero point per 32 inputs, embeddings as int8), norms in bfloat16. `llama-exp "
-    "plan` tells what training needs. The download is an estimate: Keras publishes the models that are not int8 in "
-    "bfloat16."
+    "their scales (int4: one and a zero point per 32 inputs; embeddings, key and value as int8), norms in bfloat16. "
+    "`llama-exp plan` tells what training needs. The download is an estimate: Keras publishes the models that are not "
+    "int8 in bfloat16."
 )
 USE = "preset.source=<id>; other sources: kaggle://user/model/keras/variant, hf://user/repo, a folder, a .gguf file"
 

@@ -209,17 +209,28 @@ def stated_quantization(path: Path, dtype, arguments: dict) -> Quantization | No
     if foreign:
         names = ", ".join(foreign[:NAMES_SHOWN])[:300]
         raise _rejected(path, "layers that the model does not have are quantized", names, "download the preset again")
-    embedding, *linear = (modes.get(layer, default) for layer in layers)
-    quantization = linear[0]
-    if embedding == INT8 and quantization is not None and quantization.mode == "int4":
-        quantization, embedding = dataclasses.replace(quantization, embeddings="int8"), quantization
-    found = {embedding, *linear}
-    if len(found) > 1:
-        kinds = " and ".join(sorted({"floating point" if mode is None else mode.mode for mode in found}))
+    return _with_rounding(path, dtype, _as_one(path, {layer: modes.get(layer, default) for layer in layers}))
+
+
+def _as_one(path: Path, modes: dict[str, Quantization | None]) -> Quantization | None:
+    """The quantization of a model of which every layer has one of `modes`: all the same, or int4 and some of int8."""
+    embedding, *linear = modes.values()
+    one, stated = linear[0], dict.fromkeys(modes, linear[0])
+    int4 = next((mode for mode in linear if mode is not None and mode.mode == "int4"), None)
+    if int4 is not None:
+        names = {layer.rpartition("/")[2] for layer, mode in modes.items() if mode == INT8}
+        int8_layers = tuple(name for name in LINEAR_NAMES if name in names)
+        embeddings = "int8" if embedding == INT8 else None
+        one = dataclasses.replace(int4, embeddings=embeddings, int8_layers=int8_layers)
+        stated = {layer: INT8 if one.of(layer).mode == "int8" else int4 for layer in modes}
+    if stated != modes:
+        kinds = " and ".join(sorted({"floating point" if mode is None else mode.mode for mode in modes.values()}))
+        other = next(layer for layer, mode in modes.items() if mode != stated[layer])
         what = "only some of the layers are quantized, or in several ways, which is not supported"
-        action = "use a preset that is quantized as a whole (int4 may have int8 embeddings), or not at all"
-        raise _rejected(path, what, kinds, action)
-    return _with_rounding(path, dtype, quantization)
+        action = "use a preset that is quantized as a whole, or not at all"
+        action = f"{action} (int4 may have int8 embeddings and, the same in every block, int8 layers)"
+        raise _rejected(path, what, f"{kinds}, one of them in {other}", action)
+    return one
 
 
 def _with_rounding(path: Path, dtype: dict, quantization: Quantization | None) -> Quantization | None:

@@ -5,9 +5,9 @@ A layer's tensors are numbered in the order in which Keras declares them:
     vars/0 kernel    vars/1 kernel_scale    vars/2 kernel_zero, vars/3 g_idx (int4 with groups)
     vars/0 embeddings, then its scale, zero and g_idx, then reverse_embeddings with scale and zero (untied)
 
-The integers are ours, int4 in the same packing. Differences: Keras shapes an int8 scale for its einsum (1, 1, N, H);
-it stores for each layer which group an input is in (`g_idx`), which follows from the group size and is checked; and the
-zero points of the output matrix are floats.
+The integers are ours, int4 in the same packing; a layer that is int8 under int4 looks as it does under int8.
+Differences: Keras shapes an int8 scale for its einsum (1, 1, N, H); it stores for each layer which group an input is in
+(`g_idx`), which follows from the group size and is checked; and the zero points of the output matrix are floats.
 
 Shape letters: D hidden_dim, N query heads, H head_dim, I inputs, O outputs.
 """

@@ -11,7 +11,7 @@ float8_e4m3fn, the rest int8):
 This is Keras' own format (3.15), except that scales are float32 whatever the model's policy, and that Keras stores no
 float8: a model in its mode of that name trains, with floats for weights. Which numbers a matrix gets:
 `llama_exp.formats.rounding`. Two 4-bit integers share a byte, the one of even index in the low half. Under int4
-embeddings and output matrix may be int8 (`Quantization.embeddings`).
+embeddings and output matrix may be int8 (`Quantization.embeddings`), and some of the kernels (`int8_layers`).
 
     matrix                           inputs along    packed along
     kernel (I, O)                    axis 0          axis 1

@@ -25,6 +25,7 @@ from llama_exp import backend
 from llama_exp.formats.quantized import SCALE, TABLE, ZERO, dequantize
 from llama_exp.formats.rounding import FLOAT8
 from llama_exp.models.cpu_kernels import FAST, Adapter, Floats, Packed, Scaled, adapt, products, table_product
+from llama_exp.models.cpu_mixed import Mixed
 from llama_exp.models.dora_adapter import DoraAdapter
 from llama_exp.models.rope import rope_tables
 
@@ -36,7 +37,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class Layers(NamedTuple):
-    """Linear layers of the same input: kernels as in `cpu_kernels`, and for each an `Adapter` or None."""
+    """Linear layers of the same input: kernels as in `cpu_kernels` or `Mixed`, and for each an `Adapter` or None."""
 
     kernels: NamedTuple
     adapters: tuple
@@ -163,7 +164,15 @@ def _block(block, cache) -> Block:
 
 
 def _layers(*linears) -> Layers:
-    return Layers(_kernels(linears, "kernel", linears[0].input_dim), tuple(map(_adapter, linears)))
+    adapters = tuple(map(_adapter, linears))
+    packed, others = [], []
+    for place, linear in enumerate(linears):
+        quantization = getattr(linear, "quantization", None)
+        (packed if quantization is not None and quantization.mode == "int4" else others).append(place)
+    if not packed or not others:
+        return Layers(_kernels(linears, "kernel", linears[0].input_dim), adapters)
+    kinds = [_kernels([linears[place] for place in kind], "kernel", linears[0].input_dim) for kind in (packed, others)]
+    return Layers(Mixed(*kinds, tuple(packed), tuple(others)), adapters)
 
 
 def _adapter(linear) -> Adapter | None:

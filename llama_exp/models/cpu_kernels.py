@@ -136,7 +136,7 @@ def products(x, kernels, ys, scratch):
 
     Args:
         x: float32.
-        kernels: `Floats`, `Scaled` or `Packed`.
+        kernels: `Floats`, `Scaled` or `Packed`; or `cpu_mixed.Mixed`.
         ys: tuple of float32 arrays, overwritten.
         scratch: (P, at least the sum of all M * O) float32, P threads.
     """
@@ -147,7 +147,9 @@ def products(x, kernels, ys, scratch):
 def _products(x, kernels, ys, scratch):
     if kernels.instance_class is Floats:
         return _float_products
-    return _packed_products if kernels.instance_class is Packed else _scaled_products
+    if kernels.instance_class is Packed:
+        return _packed_products
+    return _scaled_products if kernels.instance_class is Scaled else None  # None: of `cpu_mixed`
 
 
 def _packed_products(x, kernels, ys, scratch):

@@ -5,6 +5,7 @@ Numerics, with c the compute dtype (what numbers and scales mean: `llama_exp.for
     int8, activations too   y = (k W) / (r scale), with the whole numbers k and r of `integer_product`
     int8, float8            y = (x W) / scale
     int4                    y = x ((W - zero) scale), or x (W / scale) without groups
+    int8 under int4         y = (x W) / scale; in float16 x (W / scale), because x W may exceed 65504
 
 Whole numbers up to 256 and float8 are exact in every c, so that their products run on the fast units for c; where the
 processor multiplies bytes faster, `integer_product` has them from there. In float32 a sum of integers is exact below
@@ -120,7 +121,8 @@ def product(x_MI, parts: Mapping, shape: tuple, form: Form, quantization: Quanti
     dtype = keras.backend.standardize_dtype(x_MI.dtype)
     forward, backward = ("mi,io->mo", "mo,io->mi") if form.input_axis == 0 else ("mi,oi->mo", "mo,oi->mi")
     rounds, asymmetric = quantization.quantize_activations, quantization.asymmetric_activations
-    by_output = quantization.mode != "int4"  # the scale is the result's; otherwise the matrix' own
+    # The scale is the result's; otherwise the matrix' own, as for sums that would pass float16's largest number.
+    by_output = quantization.mode != "int4" and (rounds or dtype != "float16")
 
     def matrix(rows, parts):
         # Not before its rows are there: whoever runs the graph would make floats of all matrices at once.

@@ -18,7 +18,7 @@ from rich.console import Console
 from small_models import make, make_run, with_adapters
 
 from llama_exp import cli, formats, progress
-from llama_exp.architecture import make_quantization
+from llama_exp.architecture import LINEAR_NAMES, make_quantization
 from llama_exp.check import CONF
 from llama_exp.commands import convert as command
 from llama_exp.commands import export, generate, models
@@ -84,6 +84,8 @@ def test_names_are_those_of_the_configuration():
             {"group_size": 20, "embeddings": "int4"},
         ),
         ("odd_widths", "keras_hub", "int4", ["--group-size", "16", "--gptq"], {"group_size": 16, "gptq": True}),
+        ("tied", "hf", "int4", ["--int8-layers"], {"int8_layers": []}),
+        ("tied", "hf", "int4", ["--int8-layers", "value", "query"], {"int8_layers": ["query", "value"]}),
     ],
     ids=words,
 )
@@ -169,13 +171,14 @@ def test_keras_hub_loads_it(tmp_path):
         ("keras_hub", ["--gptq"], ["--gptq: only int4", "--quantization none"]),
         ("keras_hub", ["--quantization", "int8", "--embeddings", "int4"], ["--embeddings: only int4", "int8"]),
         ("keras_hub", ["--quantization", "int4", "--group-size", "-1"], ["--group-size: -1 must be 0"]),
+        ("keras_hub", ["--quantization", "int4", "--int8-layers", *LINEAR_NAMES], ["leaves nothing to be int4"]),
         ("keras_hub", ["--quantization", "int4", "--group-size", "1000000"], ["--group-size: 1000000 must be 0"]),
         ("keras_hub", ["--quantization", "int4", "--dtype", "bfloat16"], ["--dtype: ", "bfloat16 with", "leave one"]),
         ("hf", ["--quantization", "int4"], ["--format: ", "hf with --quantization int4", "--format keras_hub"]),
         (
             "hf",
-            ["--quantization", "int8", "--gptq", "--group-size", "16", "--dtype", "float32"],
-            ["--gptq: ", "--group-size: ", "--dtype: ", "--format: "],
+            ["--quantization", "int8", "--gptq", "--group-size", "16", "--int8-layers", "--dtype", "float32"],
+            ["--gptq: ", "--group-size: ", "--int8-layers: ", "--dtype: ", "--format: "],
         ),
     ],
     ids=words,

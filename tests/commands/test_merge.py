@@ -126,8 +126,8 @@ def test_a_run_on_quantized_weights(quantization, tmp_path, capsys):
 
 QUANTIZATIONS = [
     ({"mode": "int8", "quantize_activations": False}, "int8 weights"),
-    ({"mode": "int4"}, "int4 weights, a scale per 32 inputs, int8 embeddings"),
-    ({"mode": "int4", "group_size": 8, "embeddings": "int4"}, "int4 weights, a scale per 8 inputs"),
+    ({"mode": "int4"}, "int4 weights, a scale per 32 inputs, int8 embeddings, int8 key and value"),
+    ({"mode": "int4", "group_size": 8, "embeddings": "int4", "int8_layers": []}, "int4 weights, a scale per 8 inputs"),
     ({"mode": "float8"}, "float8 weights"),
 ]
 

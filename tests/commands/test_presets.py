@@ -27,7 +27,7 @@ def test_every_preset_is_there_and_nothing_is_cut(width):
         assert text.count(f"{name} ") >= 2 and preset.handle in text
         assert preset.description.split()[-1] in text
     row = next(line.split() for line in text.splitlines() if line.startswith("llama2_7b_en "))
-    assert row == ["llama2_7b_en", "6.74B", "12.6", "25.1", "12.6", "6.3", "4.2"]
+    assert row == ["llama2_7b_en", "6.74B", "12.6", "25.1", "12.6", "6.3", "4.5"]
 
 
 def test_json_has_exact_sizes(capsys):
@@ -41,7 +41,7 @@ def test_json_has_exact_sizes(capsys):
     norms = 65 * 4096
     assert llama["memory_bytes"]["int8"] == 6738415616 - norms + 4 * 1423872 + 2 * norms
     assert records["llama2_7b_en_int8"]["download_bytes"] == llama["memory_bytes"]["int8"]
-    assert llama["memory_bytes"]["int4"] < 0.68 * llama["memory_bytes"]["int8"]
+    assert llama["memory_bytes"]["int4"] < 0.73 * llama["memory_bytes"]["int8"]
 
 
 def test_what_is_in_the_cache_is_marked(monkeypatch, tmp_path, capsys):

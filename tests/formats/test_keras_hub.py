@@ -14,7 +14,7 @@ import pytest
 from promptness import within
 from tiny_configs import LLAMA_3_1, TINY_CONFIGS, as_tensors, random_arrays, stored_dtype
 
-from llama_exp.architecture import CONFIG_KEYS, DEFAULTS, Quantization, linear_shapes
+from llama_exp.architecture import CONFIG_KEYS, DEFAULTS, LINEAR_NAMES, Quantization, linear_shapes
 from llama_exp.errors import InputError, StorageError
 from llama_exp.formats import keras_hub, open_checkpoint, read_architecture, writing
 from llama_exp.formats.checkpoint import MAX_PARAMETERS, agreed, require_agreement
@@ -397,6 +397,14 @@ INT8 = Quantization("int8", True)
         ("int4/64_from_float32", Quantization("int4", False, 64)),
         (policy_map(dict.fromkeys(LAYERS, policy("int4/-1"))), Quantization("int4", False)),
         (policy("int4"), Quantization("int4", False)),
+        (
+            policy_map({layer: policy("int8") for layer in LAYERS if layer.endswith(("/key", "/query"))}, "int4"),
+            Quantization("int4", False, int8_layers=("query", "key")),
+        ),
+        (
+            policy_map(dict.fromkeys(LAYERS, policy("int8")) | dict.fromkeys(LAYERS[7::7], policy("int4/128"))),
+            Quantization("int4", False, 128, "int8", int8_layers=LINEAR_NAMES[:-1]),
+        ),
     ],
 )
 def test_dtype_policies_say_how_weights_are_stored(preset, dtype, quantization):
@@ -420,6 +428,16 @@ def test_dtype_policies_say_how_weights_are_stored(preset, dtype, quantization):
         (["int8"], "no type of weights"),
         (policy_map(dict.fromkeys(LAYERS[1:], policy("int8"))), "only some of the layers are quantized"),
         (policy_map(dict.fromkeys(LAYERS, policy("int8")) | {LAYERS[3]: policy("int4/128")}), "only some"),
+        (
+            policy_map({LAYERS[3]: policy("int8")}, policy("int4/128")),
+            "int4 and int8, one of them in transformer_layer_1",
+        ),
+        (policy_map({LAYERS[3]: policy("int4/64")}, policy("int4/128")), "int4, one of them in"),
+        (
+            policy_map(dict.fromkeys(LAYERS[3::7], "float32"), policy("int4/128")),
+            "floating point and int4, one of them",
+        ),
+        (policy_map({LAYERS[0]: policy("int4/128")}, policy("int8")), "only some"),
         (policy_map({"transformer_layer_7/feedforward_gate_dense": policy("int8")}), "layers that the model does not"),
     ],
 )

@@ -24,6 +24,8 @@ MODES = {
     "gptq": Quantization("int4", False, 4, gptq=True),
     "int4_with_int8": Quantization("int4", False, 20, "int8"),
     "int4_columns_with_int8": Quantization("int4", False, None, "int8"),
+    "int8_layers": Quantization("int4", False, 20, "int8", int8_layers=("key", "value")),
+    "int8_layers_by_gptq": Quantization("int4", False, gptq=True, int8_layers=("query", "feedforward_gate_dense")),
 }
 TABLE = "layers/reversible_embedding/vars"
 QUERY = "layers/llama_transformer_decoder/_self_attention_layer/_query_dense/vars"

@@ -10,6 +10,8 @@ from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
 from llama_exp.architecture import (
     DEFAULT_FLOAT_ACTIVATIONS,
+    DEFAULT_INT8_LAYERS,
+    LINEAR_NAMES,
     Quantization,
     count_parameters,
     make_quantization,
@@ -34,6 +36,7 @@ from llama_exp.formats.quantized import (
 
 INT8, COLUMNS, GROUPS = Quantization("int8", True), Quantization("int4", False), Quantization("int4", False, 5)
 WIDE, FLOAT8 = Quantization("int4", False, 5, "int8"), Quantization("float8", False)
+MIXED = Quantization("int4", False, 5, int8_layers=("key", "feedforward_output_dense"))
 SINGLE = {"int8": INT8, "int4": COLUMNS, "groups": GROUPS, "float8": FLOAT8}
 FORMS = {"kernel": KERNEL, "embeddings": TABLE, "reverse_embeddings": REVERSE_TABLE}
 
@@ -93,7 +96,7 @@ def test_values_that_are_not_finite_are_refused(mode, value):
         quantize(matrix, KERNEL, mode)
 
 
-@pytest.mark.parametrize("mode", [*SINGLE.values(), WIDE], ids=[*SINGLE, "wide"])
+@pytest.mark.parametrize("mode", [*SINGLE.values(), WIDE, MIXED], ids=[*SINGLE, "wide", "mixed"])
 @pytest.mark.parametrize("name", ["odd_widths", "tied", "llama_3_2"])
 def test_a_checkpoint_is_quantized_while_it_is_read(name, mode):
     source, arrays = checkpoint(name)
@@ -171,10 +174,15 @@ def test_sizes_of_parts():
         ({"mode": "float8", "group_size": 64}, "only int4 has groups"),
         ({"mode": "int4", "group_size": -1}, "at least 1"),
         ({"mode": "int4", "group_size": 1.5}, "at least 1"),
+        ({"mode": "int4", "int8_layers": ["mlp"]}, "int8_layers: no layer is named 'mlp'. Choose from query, key,"),
+        ({"mode": "int4", "int8_layers": ["token_embedding"]}, "no layer is named 'token_embedding'"),
+        ({"mode": "int4", "int8_layers": LINEAR_NAMES}, "int8_layers names every linear layer: use mode='int8'"),
+        ({"mode": "int8", "int8_layers": ["key"]}, "int8_layers=['key'] with mode='int8': only int4"),
+        ({"mode": "none", "int8_layers": []}, "int8_layers=[] with mode='none': only int4"),
     ],
 )
 def test_impossible_options(options, message):
-    with pytest.raises(ValueError, match="quantiz|mode|group_size") as caught:
+    with pytest.raises(ValueError, match="quantiz|mode|group_size|int8_layers") as caught:
         make_quantization(**options)
     assert message in str(caught.value)
 
@@ -185,10 +193,12 @@ def test_what_the_modes_mean_by_themselves():
     assert make_quantization("int8") == default and DEFAULT_FLOAT_ACTIVATIONS
     assert make_quantization("int8", float_activations=[], asymmetric_activations=False) == INT8
     assert make_quantization("int8", False) == Quantization("int8", False)
-    assert make_quantization("int4") == Quantization("int4", False, 32, "int8")
+    int4 = Quantization("int4", False, 32, "int8", int8_layers=DEFAULT_INT8_LAYERS)
+    assert make_quantization("int4") == int4 and DEFAULT_INT8_LAYERS == ("key", "value")
+    assert make_quantization("int4", int8_layers=["value", "key", "value"]) == int4
     assert make_quantization("float8") == FLOAT8
-    assert make_quantization("int4", group_size=0) == Quantization("int4", False, None, "int8")
-    assert make_quantization("int4", group_size=5, embeddings="int4") == GROUPS
+    assert make_quantization("int4", group_size=0, int8_layers=[]) == Quantization("int4", False, None, "int8")
+    assert make_quantization("int4", group_size=5, embeddings="int4", int8_layers=()) == GROUPS
 
 
 def test_each_layer_s_own():
@@ -198,3 +208,5 @@ def test_each_layer_s_own():
     assert int8.of("token_embedding") == Quantization("int8", False)
     assert WIDE.of("token_embedding") == Quantization("int8", False) and GROUPS.of("token_embedding") == GROUPS
     assert WIDE.of("transformer_layer_1/feedforward_gate_dense") == GROUPS
+    assert MIXED.of("transformer_layer_1/self_attention/key") == MIXED.of("key") == Quantization("int8", False)
+    assert MIXED.of("transformer_layer_1/self_attention/value") == MIXED.of("token_embedding") == GROUPS

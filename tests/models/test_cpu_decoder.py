@@ -24,6 +24,8 @@ STORED = {
     "int8 in all layers": {"mode": "int8", "float_activations": []},
     "int4": {"mode": "int4", "group_size": 16},
     "int4 by output": {"mode": "int4", "group_size": 0},
+    "int4 alone": {"mode": "int4", "group_size": 16, "int8_layers": []},
+    "int4 with other int8": {"mode": "int4", "int8_layers": ["query", "value", "feedforward_gate_dense"]},
     "float8": {"mode": "float8"},
 }
 
@@ -56,7 +58,7 @@ def test_a_step_equals_the_whole_call(stored, tied):
     assert_decodes(backbone)
 
 
-@pytest.mark.parametrize("stored", ["float32", "int8"])
+@pytest.mark.parametrize("stored", ["float32", "int4"])
 @pytest.mark.parametrize(
     "lora",
     [

@@ -93,6 +93,16 @@ def test_integer_products_are_exact():
     np.testing.assert_allclose(found, np.broadcast_to(expected, (2, 3)), rtol=1e-7)
 
 
+def test_float16_sums_of_int8_weights_do_not_overflow():
+    """Layers that are int8 under int4: 1040 times 127 is more than float16 holds, the product itself is not."""
+    inputs = 1040
+    parts = {"": np.full((inputs, 1), 127, "int8"), "_scale": np.full(1, 1270, "float32")}
+    tensors = {suffix: ops.convert_to_tensor(part) for suffix, part in parts.items()}
+    x = ops.convert_to_tensor(np.ones((1, inputs), "float16"))
+    found = ops.convert_to_numpy(product(x, tensors, (inputs, 1), KERNEL, INT8_WEIGHTS, "float16"))
+    np.testing.assert_allclose(found, inputs / 10, rtol=1e-3)
+
+
 @pytest.mark.parametrize("fuse", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_every_float8_is_exact_in_a_compute_dtype(dtype, fuse):
