@@ -1,6 +1,7 @@
 """What a person sees: a live line on a terminal, plain lines elsewhere, in spite of odd terminals."""
 
 import fcntl
+import io
 import logging
 import os
 import pty
@@ -13,6 +14,7 @@ import termios
 import time
 
 import pytest
+from rich.console import Console
 
 from llama_exp import logs, progress
 from llama_exp.progress import Progress, bar_text, clock, end_table, short_bytes, short_number, shorten
@@ -265,3 +267,15 @@ def test_short_forms():
     assert [short_bytes(value) for value in (850, 2**29, 1.25 * 2**30)] == ["850 B", "512 MiB", "1.2 GiB"]
     assert shorten("abcdefgh", 6) == "abc..." and shorten("abc", 6) == "abc"
     assert bar_text(0.5, 4) == "━━──" and bar_text(2.0, 3, ascii_only=True) == "###" and bar_text(-1, 2) == "──"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_bar_of_steps(monkeypatch, capsys, is_terminal):
+    shown = io.StringIO()
+    monkeypatch.setattr(progress, "is_terminal", lambda: is_terminal)
+    monkeypatch.setattr(progress, "terminal", lambda: Console(file=shown, force_terminal=True))
+    with progress.steps_bar("rounding", 3) as advance:
+        for _ in range(3):
+            advance()
+    assert ("rounding" in shown.getvalue() and "3/3" in shown.getvalue()) == is_terminal
+    assert "".join(capsys.readouterr()) == ""
