@@ -5,7 +5,7 @@ is first let write: `NUM_SEQUENCES` random tokens are continued by `NUM_TOKENS -
 distribution. Then the same tokens run through once more, and each matrix is rounded by the second moments of its own
 inputs. The model is in memory as int8 for that, in NumPy, beside one floating-point matrix at a time.
 
-It takes a minute for 135M parameters, and its time grows with the square of the width.
+It takes two minutes for 135M parameters, and its time grows with the square of the width.
 
 The first position is one of a kind: later ones attend to it, and it is many times as large. It counts for
 `FIRST_SHARE`.
