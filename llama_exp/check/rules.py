@@ -109,44 +109,25 @@ def lora_is_on(config: Config) -> Iterator[Problem]:
             )
 
 
+# Options of quantization that say something under one mode only: the mode, and why.
+_ONE_MODE = {
+    "quantize_activations": ("int8", "only int8 has integer products"),
+    "group_size": ("int4", "only int4 has groups of inputs that share a scale"),
+    "embeddings": ("int4", "only int4 leaves the embeddings a choice"),
+    "gptq": ("int4", "only int4 is rounded by GPTQ"),
+    "int8_layers": ("int4", "only int4 may have other layers as int8"),
+}
+
+
 def quantization_options(config: Config) -> Iterator[Problem]:
     """An option of one mode says nothing under another."""
     mode, options = config.quantization.mode, config.quantization
-    if options.quantize_activations and mode != "int8":
-        yield Problem(
-            "only int8 has integer products",
-            "quantization.quantize_activations",
-            f"quantize_activations=true with mode={mode}",
-            "set quantization=int8, or quantization.quantize_activations=null",
-        )
-    if options.group_size is not None and mode != "int4":
-        yield Problem(
-            "only int4 has groups of inputs that share a scale",
-            "quantization.group_size",
-            f"group_size={options.group_size} with mode={mode}",
-            "set quantization=int4, or quantization.group_size=null",
-        )
-    if options.embeddings is not None and mode != "int4":
-        yield Problem(
-            "only int4 leaves the embeddings a choice",
-            "quantization.embeddings",
-            f"embeddings={options.embeddings} with mode={mode}",
-            "set quantization=int4, or quantization.embeddings=null",
-        )
-    if options.gptq and mode != "int4":
-        yield Problem(
-            "only int4 is rounded by GPTQ",
-            "quantization.gptq",
-            f"gptq=true with mode={mode}",
-            "set quantization=int4, or quantization.gptq=null",
-        )
-    if options.int8_layers is not None and mode != "int4":
-        yield Problem(
-            "only int4 may have other layers as int8",
-            "quantization.int8_layers",
-            f"int8_layers={json.dumps(options.int8_layers)} with mode={mode}",
-            "set quantization=int4, or quantization.int8_layers=null",
-        )
+    for name, (own_mode, what) in _ONE_MODE.items():
+        value = getattr(options, name)
+        if mode != own_mode and value is not None and value is not False:
+            shown = value if isinstance(value, str) else json.dumps(value)
+            action = f"set quantization={own_mode}, or quantization.{name}=null"
+            yield Problem(what, f"quantization.{name}", f"{name}={shown} with mode={mode}", action)
     rounds = mode == "int8" and options.quantize_activations is not False
     for name in ("float_activations", "asymmetric_activations"):
         value = getattr(options, name)
