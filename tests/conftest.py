@@ -49,7 +49,7 @@ def loopback_only():
 def the_next_test_logs_nowhere():
     """A command that ran in this process leaves its log handler behind."""
     yield
-    logs = sys.modules.get("llama_exp.logs")
+    logs = sys.modules.get("llama_exp.console.logs")
     if logs is not None:
         logs.detach_console()
 
