@@ -127,7 +127,7 @@ def test_sigkill_leaves_a_readable_file(tmp_path):
 ORPHANED = """
 import os, signal, sys, time
 from pathlib import Path
-from llama_exp import logs
+from llama_exp.console import logs
 from llama_exp.logger import WandbLogger
 logs.attach_console()
 logger = WandbLogger("offline", "p", None, [], folder=Path(sys.argv[1]), name="n")

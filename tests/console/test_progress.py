@@ -21,7 +21,7 @@ from llama_exp.console.progress import Progress, bar_text, clock, end_table, sho
 
 RUN = """
 import logging, sys, time
-from llama_exp import logs
+from llama_exp.console import logs
 from llama_exp.console.progress import Progress
 logs.attach_console()
 bar = Progress(max_steps=8)
