@@ -1,17 +1,84 @@
-"""Settings for the whole suite: one backend per process, quiet frameworks, no way out to the network."""
+"""Settings for the whole suite: one backend per process, quiet frameworks, no way out to the network.
 
+Marks decide what a process loads. `-m jax` repeats the neutral tests with Keras on JAX; a process that may run oracles
+imports torch before anything else, all others never do.
+"""
+
+import ctypes
+import gc
 import ipaddress
 import os
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+
+KEPT_MIB = 30
+ORACLES = {"keras_hub", "transformers", "peft", "torch"}
+
+
+def pytest_configure(config):
+    """Chooses the backend, and loads first what must be first: before any test module is imported."""
+    chosen = config.option.markexpr
+    if chosen.split()[:1] == ["jax"]:
+        os.environ["KERAS_BACKEND"] = "jax"
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if "not oracle" not in chosen:
+        import torch  # noqa: F401 - after TensorFlow's, the library of a build with triton ends the process (SIGSEGV)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """On JAX a neutral test is one of the repetition."""
+    if os.environ["KERAS_BACKEND"] == "jax":
+        for item in items:
+            if item.get_closest_marker("neutral") and not item.get_closest_marker("slow"):
+                item.add_marker("jax")
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: a full collection would go through all of it, half a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def oracles_are_marked(request):
+    """A test that imports an oracle has the mark: without it torch would come after TensorFlow, and cost memory."""
+    yield
+    if not request.node.get_closest_marker("oracle") and "not oracle" in request.config.option.markexpr:
+        assert ORACLES & set(sys.modules) == set(), "mark this test with pytest.mark.oracle"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def the_next_module_finds_the_memory_free():
+    """Models, traced functions and compiled programs of a module would stay until the process ends."""
+    before = _resident_mib()
+    yield
+    if _resident_mib() - before < KEPT_MIB:  # clearing takes a second
+        return
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what was freed
+
+
+def _resident_mib():
+    """Memory of this process, where the system tells it; elsewhere nothing is cleared."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except OSError:
+        return 0
 
 
 def _is_local(host):
@@ -54,10 +121,16 @@ def the_next_test_logs_nowhere():
         logs.detach_console()
 
 
+READERS = {"files", "formats", "preset", "tokenizer", "test_malformed.py", "test_resume.py"}
+# A chat template is a program and has a process of its own; who holds a lock asks git which commit this is.
+PROGRAMS = {"test_chat_template.py", "test_lock.py"}
+
+
 @pytest.fixture(autouse=True)
 def reading_runs_no_code(request):
     """Files of formats, presets, tokenizers and earlier runs are data, whatever they hold."""
-    if not {"files", "formats", "preset", "tokenizer", "test_malformed.py", "test_resume.py"} & set(request.path.parts):
+    parts = set(request.path.parts)
+    if not READERS & parts or PROGRAMS & parts:
         yield
         return
     import audit
@@ -65,8 +138,3 @@ def reading_runs_no_code(request):
     audit.seen.clear()
     yield
     assert audit.seen == []
-
-
-def pytest_collection_modifyitems(items):
-    """The longest test first, so that the other process does the rest meanwhile."""
-    items.sort(key=lambda item: item.path.name != "test_jax.py")

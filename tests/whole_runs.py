@@ -1,10 +1,17 @@
-"""Whole runs of a tiny model, each in a process of its own as a user starts it."""
+"""Whole runs of a tiny model: in a process of their own as a user starts them, or, ten times faster, in this one."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from llama_exp import train
+from llama_exp.console import logs
 
 ROOT = Path(__file__).resolve().parents[1]
 TIME_FIELDS = {"tokens_per_second", "peak_memory_bytes", "mfu", "seconds"}  # what a clock decides, not the run
@@ -46,6 +53,30 @@ def run(playground, *overrides, code=0, **options):
     output, errors = process.communicate(timeout=240)
     assert process.returncode == code, errors[-3000:]
     return output + errors
+
+
+def run_here(playground, *overrides, code=0, small=True, **environment):
+    """What `run` does, in this process; it leaves no trace in it."""
+    arguments = [*(SMALL if small else []), *overrides, *([f"dataset.files=[{playground}/text.txt]"] if small else [])]
+    output, umask = io.StringIO(), os.umask(0o022)
+    os.umask(umask)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(playground)
+        patch.setattr(sys, "argv", [str(ROOT / "train.py"), *arguments])
+        environment = {"LLAMA_EXP_CACHE": str(playground / "cache"), "HYDRA_FULL_ERROR": "1", **environment}
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        try:
+            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+                train.main(arguments)
+            found = 0
+        except SystemExit as stop:
+            found = stop.code
+        finally:
+            os.umask(umask)
+            logs.detach_console()
+    assert found == code, output.getvalue()[-3000:]
+    return output.getvalue()
 
 
 def rows(folder):

@@ -145,6 +145,7 @@ def test_adapters_of_one_fit_the_other(tmp_path):
         same(arrays_of(two), arrays_of(one))
 
 
+@pytest.mark.oracle
 def test_keras_hub_loads_it(tmp_path):
     """But cannot save again what it loaded, its own quantized presets included: no reader of ours depends on that."""
     import keras

@@ -7,11 +7,12 @@ from llama_exp import cli
 from llama_exp.models import LlamaCausalLM
 from llama_exp.tokenizer import chat_template
 
-pytestmark = pytest.mark.neutral
-transformers = pytest.importorskip("transformers", reason="transformers is the oracle")
+pytestmark = [pytest.mark.neutral, pytest.mark.oracle]
 
 
 def test_a_converted_model_chats_as_ours(tmp_path):
+    import transformers
+
     make(tmp_path / "one", name="llama_3_2")
     with pytest.raises(SystemExit) as stop:
         cli.main(["convert", "--from", str(tmp_path / "one"), "--to", str(tmp_path / "two"), "--format", "hf"])

@@ -51,6 +51,7 @@ def assert_same(arrays, others):
 # --- against transformers
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("name", TINY_CONFIGS)
 def test_what_transformers_saved_is_read(tmp_path, name):
     model = hf_models.random_model(name, TINY_CONFIGS[name])
@@ -65,6 +66,7 @@ def test_what_transformers_saved_is_read(tmp_path, name):
     assert formats.read_architecture(tmp_path) == config
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("name", TINY_CONFIGS)
 def test_transformers_reads_what_was_written(tmp_path, name):
     config = TINY_CONFIGS[name]
@@ -79,6 +81,7 @@ def test_transformers_reads_what_was_written(tmp_path, name):
     assert loaded.config.bos_token_id is None
 
 
+@pytest.mark.oracle
 def test_every_key_of_transformers_configuration_is_known(tmp_path):
     _, transformers = hf_models.frameworks()
     document = transformers.LlamaConfig().to_dict() | {"architectures": ["LlamaForCausalLM"], "_commit_hash": "0"}

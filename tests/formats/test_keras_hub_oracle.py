@@ -10,7 +10,7 @@ from tiny_configs import IGNORED_BY_KERAS_HUB, LLAMA_3_1, TINY_CONFIGS
 
 from llama_exp.models import LlamaBackbone
 
-pytestmark = pytest.mark.neutral
+pytestmark = [pytest.mark.neutral, pytest.mark.oracle]
 SHARD_GIB = 5e-6
 
 
@@ -44,7 +44,8 @@ THEIRS = [
 
 @pytest.mark.parametrize(("num_layers", "class_name", "tied", "sharded"), THEIRS)
 def test_their_presets_load_with_equal_outputs(tmp_path, num_layers, class_name, tied, sharded):
-    keras_hub = pytest.importorskip("keras_hub")
+    import keras_hub
+
     config = TINY_CONFIGS["grouped_query"] | LLAMA_3_1 | {"num_layers": num_layers, "tie_word_embeddings": tied}
     theirs = randomized(getattr(keras_hub.models, class_name)(**config))
     theirs.save_to_preset(tmp_path / "preset", max_shard_size=5e-5 if sharded else None)
@@ -71,7 +72,8 @@ OURS = sorted({"grouped_query", "odd_widths", "llama_3_2", "twelve_layers", "tie
 @pytest.mark.parametrize("max_shard_gib", [None, SHARD_GIB])
 @pytest.mark.parametrize("name", OURS)
 def test_they_load_our_presets_with_equal_outputs(tmp_path, name, max_shard_gib):
-    keras_hub = pytest.importorskip("keras_hub")
+    import keras_hub
+
     config = TINY_CONFIGS[name]
     ours = randomized(LlamaBackbone(**config))
     ours.save_to_preset(tmp_path / "preset", max_shard_size=max_shard_gib)
@@ -84,7 +86,8 @@ def test_they_load_our_presets_with_equal_outputs(tmp_path, name, max_shard_gib)
 
 
 def test_bfloat16_is_stored_as_keras_stores_it(tmp_path):
-    keras_hub = pytest.importorskip("keras_hub")
+    import keras_hub
+
     ours = randomized(LlamaBackbone(**TINY_CONFIGS["grouped_query"], dtype="bfloat16"))
     ours.save_to_preset(tmp_path / "ours")
     theirs = keras_hub.models.Backbone.from_preset(str(tmp_path / "ours"), dtype="bfloat16")

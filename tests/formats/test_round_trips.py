@@ -79,6 +79,7 @@ def assert_close(logits, expected):
     np.testing.assert_allclose(logits, expected, rtol=0, atol=oracles.EXACT_TOLERANCE)
 
 
+@pytest.mark.oracle
 @pytest.mark.neutral
 @pytest.mark.parametrize("name", TINY_CONFIGS)
 def test_logits_are_those_of_transformers(tmp_path, name):
@@ -95,6 +96,7 @@ def test_logits_are_those_of_transformers(tmp_path, name):
 ON_JAX_TOO = {name: pytest.mark.neutral for name in ("grouped_query", "llama_3_2")}
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=ON_JAX_TOO.get(name, ())) for name in sorted(set(TINY_CONFIGS) - IGNORED_BY_KERAS_HUB)],

@@ -82,6 +82,7 @@ def test_an_adapter_from_its_file_learns_on_over_the_same_base(tmp_path, use_dor
 # --- PEFT
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -115,6 +116,7 @@ PATTERNS = {
 }
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -169,6 +171,7 @@ def of_keras_hub(backbone, path, rank=3, targets=None):
 LINEARS = [*lora_targets.ATTENTION, *lora_targets.MLP]
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     ("sizes", "rank", "targets"),
     [
@@ -198,6 +201,7 @@ def test_outputs_are_those_of_keras_hub(tmp_path, sizes, rank, targets):
     assert again.lora_arguments == backbone.lora_arguments
 
 
+@pytest.mark.oracle
 def test_the_layers_of_every_number(tmp_path):
     """KerasHub's own file of a model of three blocks, layer by layer: no two of its layers are confused."""
     backbone = LlamaBackbone(40, 3, 2, 32, 32, 2, dropout=0.1)  # many layers of equal shapes
@@ -212,6 +216,7 @@ def test_the_layers_of_every_number(tmp_path):
     assert {path: int(a_IR.max()) for path, (a_IR, _, _) in found.items()} == values and len(values) == 21
 
 
+@pytest.mark.oracle
 def test_peft_computes_what_keras_hub_did(tmp_path):
     import peft
 
@@ -225,6 +230,7 @@ def test_peft_computes_what_keras_hub_did(tmp_path):
     np.testing.assert_allclose(logits(backbone), torch_logits(adapted), atol=oracles.TOLERANCE)
 
 
+@pytest.mark.oracle
 def test_adapters_of_keras_hub_need_the_ranks_that_are_equal_to_theirs(tmp_path):
     path = tmp_path / "x.lora.h5"
     backbone = make()
@@ -308,6 +314,7 @@ def test_saving_without_adapters_raises(tmp_path):
 # --- the model of a run
 
 
+@pytest.mark.oracle
 def test_a_run_starts_from_keras_hubs_adapter(tmp_path):
     backbone = make()
     theirs = of_keras_hub(backbone, tmp_path / "x.lora.h5")

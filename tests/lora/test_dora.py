@@ -94,6 +94,7 @@ def layer(rng, dropout=0.0):
     return linear, [ops.convert_to_numpy(linear.kernel), *adapter.matrices()]
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_outputs_and_gradients_are_pefts(dropout):
     """PEFT's own layer with the same values; in training with the same mask of dropout."""

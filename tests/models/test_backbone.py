@@ -62,6 +62,7 @@ def test_equals_numpy(variant):
     np.testing.assert_allclose(hidden(backbone, ids), expected, atol=oracles.TOLERANCE)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "linear_scaling"])
 def test_equals_keras_hub(variant):
     """linear_scaling is missing because it has no effect in keras_hub; the others know it."""
@@ -81,6 +82,7 @@ def test_equals_keras_hub(variant):
     )
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_equals_transformers(variant):
     import torch

@@ -104,8 +104,10 @@ def test_a_longer_text_begins_like_a_shorter_one_and_crosses_buckets(model):
     assert longer == recomputed(model, longer, 18)
 
 
+@pytest.mark.oracle
 def test_keras_hub_generates_the_same(model):
-    keras_hub = pytest.importorskip("keras_hub")
+    import keras_hub
+
     theirs = keras_hub.models.LlamaCausalLM(oracles.keras_hub_backbone(model.backbone), preprocessor=None)
     theirs.compile(sampler="greedy")
     for prompt in PROMPTS[1:3]:
@@ -117,8 +119,10 @@ def test_keras_hub_generates_the_same(model):
         assert model.generate(prompt, MAX_LENGTH).tolist() == np.asarray(expected).tolist()
 
 
+@pytest.mark.oracle
 def test_transformers_generates_the_same(model):
-    torch = pytest.importorskip("torch")
+    import torch
+
     theirs = oracles.transformers_model(model.backbone)
     for prompt in PROMPTS:
         arguments = {"max_length": MAX_LENGTH, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}

@@ -53,6 +53,7 @@ def scaled_error(found, expected):
     return np.abs(found - expected).max() / np.abs(expected).max()
 
 
+@pytest.mark.oracle
 def test_variables_are_keras_own(pair):
     """And for int8 so are the integers and scales that our quantizer has put into them."""
     name, ours, theirs = pair
@@ -64,6 +65,7 @@ def test_variables_are_keras_own(pair):
     assert bool(others) == (name == "int4_as_keras")
 
 
+@pytest.mark.oracle
 def test_outputs(pair):
     _, ours, theirs = pair
     assert scaled_error(hidden(ours), hidden(theirs)) < oracles.EXACT_TOLERANCE
@@ -72,6 +74,7 @@ def test_outputs(pair):
     assert scaled_error(logits, expected) < oracles.EXACT_TOLERANCE
 
 
+@pytest.mark.oracle
 def test_theirs_load_here(pair, tmp_path):
     name, ours, theirs = pair
     theirs.save_to_preset(str(tmp_path / "preset"))
@@ -85,6 +88,7 @@ def test_theirs_load_here(pair, tmp_path):
     assert narrower.quantization == loaded.quantization and narrower.compute_dtype == "bfloat16"
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("max_shard_size", [None, 4e-6], ids=["whole", "shards"])
 def test_ours_load_there(pair, max_shard_size, tmp_path):
     """KerasHub drops the map of policies unless it is given again; without it, it fails rather than load garbage."""
@@ -109,6 +113,7 @@ def test_ours_load_there(pair, max_shard_size, tmp_path):
     assert stored == theirs.count_params()
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("mode", [{"group_size": 20}, {"group_size": 0}], ids=["groups", "columns"])
 @pytest.mark.parametrize("int8_layers", [[], None, ["query", "attention_output", "feedforward_output_dense"]])
 def test_int8_under_int4_loads_there(mode, int8_layers, tmp_path):
@@ -129,6 +134,7 @@ def test_int8_under_int4_loads_there(mode, int8_layers, tmp_path):
         assert np.array_equal(ops.convert_to_numpy(variable.value), stored[variable.path].reshape(variable.shape))
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("name", ["int4", "int4_columns"])
 def test_int4_is_closer_to_the_weights_than_keras(name):
     ours = make()
@@ -147,6 +153,7 @@ def test_int4_is_closer_to_the_weights_than_keras(name):
         assert np.square(ours - matrix).sum() < 0.95 * keras_error
 
 
+@pytest.mark.oracle
 def test_the_config_of_a_quantized_backbone_builds_keras_hub_s():
     import keras_hub
 

@@ -1,4 +1,7 @@
-"""Whole runs, each in a process of its own as a user starts it: what they leave, resume, adapters, sweeps, faults."""
+"""Whole runs: what they leave, resume, adapters, sweeps, faults.
+
+Those that are killed, stopped by a signal or may not see TensorFlow have a process of their own; the others run here.
+"""
 
 import dataclasses
 import hashlib
@@ -13,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from whole_runs import ROOT, SMALL, rows, run, start
+from whole_runs import ROOT, SMALL, rows, run, run_here, start
 
 from llama_exp.config.check import check_arguments
 from llama_exp.errors import ConfigError, InputError
@@ -49,7 +52,7 @@ def uninterrupted(request, playground):
     extra = ["trainer.max_steps=10", "trainer.accumulation_steps=2"]
     extra += LORA if request.param == "lora" else ["model.dropout=0.1"]
     folder = playground / f"straight-{request.param}"
-    run(playground, *extra, f"hydra.run.dir={folder}")
+    run_here(playground, *extra, f"hydra.run.dir={folder}")
     return extra, folder
 
 
@@ -138,13 +141,14 @@ def killed_and_resumed(playground, overrides, name, lines):
     folder = next(root.glob("*/metrics.jsonl")).parent
     kill_after(process, folder, lines)
     assert summary(folder)["status"] == "running"
-    run(playground, *overrides)  # without naming a folder: resume=auto finds it
+    run_here(playground, *overrides)  # without naming a folder: resume=auto finds it
     assert [entry.name for entry in root.iterdir()] == [folder.name]
     assert summary(folder)["status"] == "finished"
     assert len(json.loads((folder / "run.json").read_text())["starts"]) == 2
     return folder
 
 
+@pytest.mark.process
 def test_a_killed_run_ends_with_the_same_bits(uninterrupted, playground):
     overrides, straight = uninterrupted
     lines = random.SystemRandom().randint(1, 12)  # of 14: before the first checkpoint, between two, after the last
@@ -162,6 +166,7 @@ def test_killed_anywhere_it_ends_with_the_same_bits(uninterrupted, playground, l
     assert final_state(folder) == final_state(straight)
 
 
+@pytest.mark.process
 def test_sigterm_leaves_a_checkpoint_and_code_75(playground):
     folder = playground / "terminated"
     overrides = ["trainer.max_steps=3000", "trainer.checkpoint_every_steps=3000", f"hydra.run.dir={folder}"]
@@ -179,7 +184,7 @@ def test_sigterm_leaves_a_checkpoint_and_code_75(playground):
 
 
 def test_a_sweep_gives_one_folder_per_job(playground):
-    output = run(playground, "-m", "lora.rank=2,4", "trainer.max_steps=2", "hydra.sweep.dir=sweep")
+    output = run_here(playground, "-m", "lora.rank=2,4", "trainer.max_steps=2", "hydra.sweep.dir=sweep")
     folders = sorted(path.parent for path in (playground / "sweep").glob("*/summary.json"))
     assert [summary(folder)["status"] for folder in folders] == ["finished", "finished"], output[-2000:]
     ranks = [yaml.safe_load((folder / "config.yaml").read_text())["lora"]["rank"] for folder in folders]
@@ -189,7 +194,7 @@ def test_a_sweep_gives_one_folder_per_job(playground):
 
 
 def test_a_failing_job_of_a_sweep_does_not_stop_the_others(playground):
-    output = run(
+    output = run_here(
         playground, "-m", "optimizer.learning_rate=1e30,1e-3", "trainer.max_steps=4", "hydra.sweep.dir=bad", code=7
     )
     folders = sorted(path.parent for path in (playground / "bad").glob("*/summary.json"))
@@ -199,6 +204,7 @@ def test_a_failing_job_of_a_sweep_does_not_stop_the_others(playground):
         assert "tmp" not in checkpoint.name
 
 
+@pytest.mark.process
 def test_a_run_on_jax_imports_no_tensorflow(playground):
     """TensorFlow is made impossible to import, as where only JAX is installed."""
     blocker = playground / "no_tensorflow"
@@ -226,7 +232,7 @@ def test_a_run_on_jax_imports_no_tensorflow(playground):
 def test_a_preset_that_cannot_be_had_is_told_at_once(playground):
     began = time.monotonic()
     offline = {"KAGGLEHUB_CACHE": str(playground / "kagglehub"), "KAGGLE_API_ENVIRONMENT": "LOCALHOST"}
-    output = run(playground, "model=llama2_7b", "lora.rank=8", small=False, code=3, **offline)
+    output = run_here(playground, "model=llama2_7b", "lora.rank=8", small=False, code=3, **offline)
     assert time.monotonic() - began < 20
     for words in ("llama2_7b_en", "preset.source=<folder>", "KAGGLE_KEY", "KAGGLEHUB_CACHE", "preset=none"):
         assert words in output
@@ -234,7 +240,7 @@ def test_a_preset_that_cannot_be_had_is_told_at_once(playground):
 
 
 def test_the_run_folder_is_named_after_time_and_configuration(playground):
-    run(playground, "trainer.max_steps=1", "name=named")
+    run_here(playground, "trainer.max_steps=1", "name=named")
     (folder,) = (playground / "outputs" / "named").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", folder.name)
     assert json.loads((folder / "run.json").read_text())["config_hash"].startswith(folder.name[-8:])
@@ -246,7 +252,7 @@ def test_a_run_s_model_is_the_preset_of_the_next(uninterrupted, playground):
     if "lora.rank=4" in overrides:
         pytest.skip("that run leaves an adapter")
     folder = playground / "adapted"
-    run(
+    run_here(
         playground,
         "model.dropout=0.1",
         f"preset.source={first}/model",
@@ -255,7 +261,7 @@ def test_a_run_s_model_is_the_preset_of_the_next(uninterrupted, playground):
         f"hydra.run.dir={folder}",
     )
     assert rows(folder)[0]["loss"] == pytest.approx(rows(first)[-1]["loss"], rel=1e-5)
-    output = run(playground, f"preset.source={first}/model", "model.num_layers=3", code=3)
+    output = run_here(playground, f"preset.source={first}/model", "model.num_layers=3", code=3)
     assert "num_layers" in output and "Traceback" not in output
 
 
@@ -263,10 +269,10 @@ def test_a_run_goes_on_from_a_checkpoint_that_is_named(uninterrupted, playground
     overrides, straight = uninterrupted
     folder = playground / f"{straight.name}-again"
     shutil.copytree(straight, folder)
-    run(playground, *overrides, f"resume={folder}/checkpoints/step-00000009")
+    run_here(playground, *overrides, f"resume={folder}/checkpoints/step-00000009")
     assert final_state(folder) == final_state(straight)
     assert (folder / "checkpoints" / "step-00000010.abandoned-1").is_dir()
-    output = run(playground, *overrides, "optimizer.weight_decay=0.5", f"resume={folder}", code=2)
+    output = run_here(playground, *overrides, "optimizer.weight_decay=0.5", f"resume={folder}", code=2)
     assert "optimizer.weight_decay" in output and "begun with 0.1" in output
 
 

@@ -33,12 +33,14 @@ SENTENCE_PIECE = SentencePieceTokenizer(sentence_piece_model())
 
 def exported(tokenizer, folder):
     """Our tokenizer after the way through Hugging Face's files, and transformers' of the same files."""
-    transformers = pytest.importorskip("transformers", reason="transformers is the oracle")
+    import transformers
+
     tokenizer.save_hugging_face(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     return load(folder), transformers.AutoTokenizer.from_pretrained(folder)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("tokenizer", [BYTE_PAIR, SENTENCE_PIECE], ids=["byte_pair", "sentence_piece"])
 def test_transformers_gives_the_same_ids(tokenizer, tmp_path):
     again, theirs = exported(tokenizer, tmp_path)
@@ -70,6 +72,7 @@ def from_sentence_piece(tmp_path_factory):
     FROM_SENTENCE_PIECE = load(next(tmp_path_factory.getbasetemp().glob("exported*")))
 
 
+@pytest.mark.oracle
 def test_special_tokens_in_a_chat_are_recognised(tmp_path):
     again, theirs = exported(SENTENCE_PIECE, tmp_path / "sentence_piece")
     text = "<s>[INST] hello [/INST] fox </s><s>[INST] dog [/INST]"

@@ -1,6 +1,5 @@
 """Our assets in KerasHub's tokenizers, and theirs in ours: the same ids."""
 
-import importlib
 import json
 
 import pytest
@@ -12,8 +11,7 @@ from llama_exp.tokenizer import load
 from llama_exp.tokenizer.byte_pair import SPECIAL_TOKENS, from_merges, train
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
-keras_hub = pytest.importorskip("keras_hub", reason="KerasHub is the oracle")
-theirs_module = importlib.import_module("keras_hub.src.tokenizers.byte_pair_tokenizer")
+pytestmark = pytest.mark.oracle
 
 TEXTS = [
     "The quick brown fox, isn't it? 12345 fox's",
@@ -33,6 +31,8 @@ def assets(folder, config_class):
 
 
 def loaded_by_keras_hub(tokenizer, folder):
+    import keras_hub
+
     tokenizer.save(folder)
     config, assets_folder = assets(folder, keras_hub.tokenizers.Llama3Tokenizer)
     theirs = keras_hub.tokenizers.Llama3Tokenizer.from_config(config)
@@ -43,6 +43,8 @@ def loaded_by_keras_hub(tokenizer, folder):
 
 @pytest.mark.parametrize("tokenizer", [train(TEXTS * 4, 360), from_merges([])], ids=["bpe", "byte"])
 def test_llama_3(tokenizer, tmp_path, monkeypatch):
+    from keras_hub.src.tokenizers import byte_pair_tokenizer as theirs_module
+
     # KerasHub 0.32 gives its split pattern to the tokenizers library as a plain string, which is then looked for
     # literally: its words are never split, and merges run across them. As a regular expression it is Llama 3's.
     monkeypatch.setattr(
@@ -68,6 +70,8 @@ def test_llama_3_as_it_is_differs_only_where_merges_cross_words(tmp_path):
 
 
 def test_llama_2(tmp_path):
+    import keras_hub
+
     tokenizer = SentencePieceTokenizer(sentence_piece_model())
     tokenizer.save(tmp_path)
     config, folder = assets(tmp_path, keras_hub.tokenizers.LlamaTokenizer)
