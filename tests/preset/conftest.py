@@ -4,6 +4,7 @@ import pytest
 from fake_hub import FakeHub
 from fake_kaggle import FakeKaggle
 from huggingface_hub import constants
+from kagglehub import clients
 from kagglesdk import kaggle_env
 from published_preset import KERAS_HUB
 
@@ -40,6 +41,8 @@ def kaggle(monkeypatch, tmp_path):
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kaggle"))
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
+    # At each request it goes through the call stack six times, and each time through all imported modules: a second.
+    monkeypatch.setattr(clients, "get_user_agent", lambda: "kagglehub")
     with FakeKaggle(KERAS_HUB) as server:
         monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, server.url)
         yield server
