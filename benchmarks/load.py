@@ -44,8 +44,10 @@ LLAMA_EXP = [sys.executable, "-m", "llama_exp"]
 def make_models(folder):
     """The same random weights in both formats; one tensor in memory at a time."""
     from llama_exp.architecture import DEFAULTS, variable_shapes
-    from llama_exp.formats import hugging_face, keras_hub, writing
+    from llama_exp.formats import writing
     from llama_exp.formats.checkpoint import Tensor
+    from llama_exp.formats.hugging_face import checkpoint as hugging_face
+    from llama_exp.formats.keras_hub import checkpoint as keras_hub
 
     def tensor(index, shape):
         def read(dtype):
@@ -77,7 +79,7 @@ def child(what, folder):
         import keras
 
         if what == "ours":
-            import llama_exp.formats.hugging_face
+            import llama_exp.formats.hugging_face.checkpoint
             import llama_exp.models.weights  # noqa: F401
         else:
             import keras_hub  # noqa: F401

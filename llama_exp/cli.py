@@ -56,7 +56,7 @@ def usage() -> str:
 
 def _run(command: str, arguments: list[str]) -> int:
     """The exit code of a command; what it raises is told in one place."""
-    from llama_exp.failures import report
+    from llama_exp.console.failures import report
 
     try:
         if command not in COMMANDS:
@@ -67,7 +67,7 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _unknown(command: str) -> Exception:
-    from llama_exp.check.nearest import suggestion
+    from llama_exp.config.check.nearest import suggestion
     from llama_exp.errors import ConfigError, Problem
 
     return ConfigError(Problem("no such command", "llama-exp", command, suggestion(command, COMMANDS, "commands")))

@@ -25,9 +25,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llama_exp.errors import ConfigError, ExitCode, Problem
-from llama_exp.metrics_file import read_metrics
-from llama_exp.redact import is_secret_name, printable, redact
-from llama_exp.storage import plain
+from llama_exp.files.metrics_file import read_metrics
+from llama_exp.files.redact import is_secret_name, printable, redact
+from llama_exp.files.writing import plain
 
 # A server that does not answer may cost a run this much, and no more.
 INIT_TIMEOUT_SECONDS = 10.0

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from llama_exp.errors import ConfigError, Problem
-from llama_exp.storage import make_folder
+from llama_exp.files.writing import make_folder
 
 BACKENDS = ("tensorflow", "jax")
 THREAD_VARIABLES = (

@@ -18,10 +18,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from llama_exp.check import CONF, check_arguments, to_config
-from llama_exp.check.composition import VERSION_BASE
+from llama_exp.config.check import CONF, check_arguments, to_config
+from llama_exp.config.check.composition import VERSION_BASE
+from llama_exp.config.check.resolvers import register_run_dir
+from llama_exp.console.failures import Failures, of_hydra, report
 from llama_exp.errors import ExitCode, Interrupted, Preempted
-from llama_exp.failures import Failures, of_hydra, report
+from llama_exp.run import resume
+
+register_run_dir(resume.folder_of)  # here, because processes of a launcher import no more than `job`
 
 
 def job(cfg: DictConfig) -> float | None:
@@ -31,7 +35,7 @@ def job(cfg: DictConfig) -> float | None:
     if in_sweep:
         print(f"\njob {node.job.num}: {node.job.override_dirname or 'no overrides'}", file=sys.stderr)
     try:
-        from llama_exp.run import run_job
+        from llama_exp.run.job import run_job
 
         group = Path(node.sweep.dir).name if in_sweep else None
         return run_job(to_config(cfg), overrides, Path(node.runtime.output_dir), group)

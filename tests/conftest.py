@@ -49,7 +49,7 @@ def loopback_only():
 def the_next_test_logs_nowhere():
     """A command that ran in this process leaves its log handler behind."""
     yield
-    logs = sys.modules.get("llama_exp.logs")
+    logs = sys.modules.get("llama_exp.console.logs")
     if logs is not None:
         logs.detach_console()
 
@@ -57,7 +57,7 @@ def the_next_test_logs_nowhere():
 @pytest.fixture(autouse=True)
 def reading_runs_no_code(request):
     """Files of formats, presets, tokenizers and earlier runs are data, whatever they hold."""
-    if not {"formats", "preset", "tokenizer", "test_malformed.py", "test_resume.py"} & set(request.path.parts):
+    if not {"files", "formats", "preset", "tokenizer", "test_malformed.py", "test_resume.py"} & set(request.path.parts):
         yield
         return
     import audit

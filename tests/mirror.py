@@ -6,8 +6,8 @@ import time
 import pytest
 import wandb_reader
 
+from llama_exp.files.metrics_file import MetricsFile, read_metrics
 from llama_exp.logger import WandbLogger
-from llama_exp.metrics_file import MetricsFile, read_metrics
 
 CONFIG = {
     "name": "x",

@@ -20,7 +20,7 @@ def arrays(backbone) -> dict[str, np.ndarray]:
 
 def randomize(backbone, seed: int = 0, scale: float = 0.2) -> None:
     """Weights large enough that a wrong head, mask or scale shows; norms around 1."""
-    from llama_exp.models.dora_adapter import is_derived
+    from llama_exp.lora.dora import is_derived
 
     generator = np.random.default_rng(seed)
     for variable in backbone.weights:

@@ -7,7 +7,8 @@ import numpy as np
 import yaml
 from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
-from llama_exp.formats import hugging_face, keras_hub
+from llama_exp.formats.hugging_face import checkpoint as hugging_face
+from llama_exp.formats.keras_hub import checkpoint as keras_hub
 from llama_exp.tokenizer import byte_pair
 
 TEMPLATE = (
@@ -49,7 +50,7 @@ def with_adapters(model, **arguments):
 
 
 def make_run(path, base, model=None, policy="float32", quantization=None, **dataset) -> None:
-    """A finished run's folder, as `llama_exp.run` leaves it; with the adapters of `model`, if there is one."""
+    """A finished run's folder, as `llama_exp.run.job` leaves it; with the adapters of `model`, if there is one."""
     from llama_exp import lora
 
     path.mkdir()

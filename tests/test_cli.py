@@ -12,7 +12,7 @@ import pytest
 
 import llama_exp
 from llama_exp import cli
-from llama_exp.check import CONF, check_arguments, config_hash
+from llama_exp.config.check import CONF, check_arguments, config_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,8 +35,8 @@ def run_job(config, overrides, folder, group=None):
         raise KeyboardInterrupt
     return 1.5
 
-sys.modules["llama_exp.run"] = types.ModuleType("llama_exp.run")
-sys.modules["llama_exp.run"].run_job = run_job
+sys.modules["llama_exp.run.job"] = types.ModuleType("llama_exp.run.job")
+sys.modules["llama_exp.run.job"].run_job = run_job
 from llama_exp.{module} import main
 main()
 """

@@ -25,8 +25,8 @@ from mirror import (
 
 from llama_exp import logger as logger_module
 from llama_exp.errors import ConfigError, ExitCode
+from llama_exp.files.metrics_file import read_metrics
 from llama_exp.logger import check_credentials, flattened
-from llama_exp.metrics_file import read_metrics
 
 
 def test_offline_files_equal_the_record(tmp_path, caplog):
@@ -127,7 +127,7 @@ def test_sigkill_leaves_a_readable_file(tmp_path):
 ORPHANED = """
 import os, signal, sys, time
 from pathlib import Path
-from llama_exp import logs
+from llama_exp.console import logs
 from llama_exp.logger import WandbLogger
 logs.attach_console()
 logger = WandbLogger("offline", "p", None, [], folder=Path(sys.argv[1]), name="n")
@@ -233,7 +233,7 @@ def test_checking_credentials_imports_no_wandb():
 
 
 def test_mode_is_checked_and_the_schema_enum_is_taken(tmp_path):
-    from llama_exp.config import LoggerMode
+    from llama_exp.config.schema import LoggerMode
 
     with pytest.raises(ValueError, match="mode='of'"):
         make(tmp_path, "of")

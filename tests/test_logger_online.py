@@ -20,7 +20,7 @@ from mirror import (
 )
 
 from llama_exp import logger as logger_module
-from llama_exp.metrics_file import read_metrics
+from llama_exp.files.metrics_file import read_metrics
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from oracles import EXACT_TOLERANCE, HF_NAMES
 
 from llama_exp.architecture import CONFIG_KEYS, count_parameters
-from llama_exp.check import check_arguments, to_dict
+from llama_exp.config.check import check_arguments, to_dict
 from llama_exp.formats import open_checkpoint, read_architecture
 from llama_exp.tokenizer import load
 

@@ -15,6 +15,7 @@ that a run on JAX never loads TensorFlow. Everything else in llama_exp is writte
     unsigned_product(rows, matrix)              uint8 by int8, where `multiplies_integers()`
     adopt(array)                                a tensor that is the array's memory
     view(variable)                              an array that is the variable's memory
+    float32(x)                                  a cast where one is needed
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import os
 from pathlib import Path
 
 import keras
+from keras import ops
 
 if keras.backend.backend() == "tensorflow":
     from llama_exp.backend import _tensorflow as _half
@@ -256,3 +258,8 @@ def _cpuinfo(*keys: str) -> str:
 
 def _unique(variables) -> list:
     return list({id(variable): variable for variable in variables}.values())
+
+
+def float32(x):
+    """`x` in float32; as it is where it is float32 already."""
+    return x if keras.backend.standardize_dtype(x.dtype) == "float32" else ops.cast(x, "float32")

@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import NoReturn
 
-from llama_exp.check.nearest import nearest
+from llama_exp.config.check.nearest import nearest
 from llama_exp.errors import ConfigError, Problem
 
 MAX_GROUP_SIZE = 999_999  # a file says it with six digits

@@ -10,12 +10,13 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from llama_exp import chat_template, logs
 from llama_exp.commands import models, sampling
 from llama_exp.commands.arguments import Parser
+from llama_exp.console import logs
+from llama_exp.console.failures import report
 from llama_exp.errors import InputError
-from llama_exp.failures import report
-from llama_exp.redact import printable
+from llama_exp.files.redact import printable
+from llama_exp.tokenizer import chat_template
 
 COMMANDS = "/reset forgets the conversation, /exit leaves (as does Ctrl-D); Ctrl-C stops an answer"
 

@@ -7,11 +7,12 @@ import shlex
 
 from rich.console import Console
 
-from llama_exp import formats, logs, preset
+from llama_exp import formats, preset
 from llama_exp import tokenizer as tokenizers
 from llama_exp.architecture import EMBEDDING_MODES, LINEAR_NAMES, Quantization, make_quantization
 from llama_exp.commands import export
 from llama_exp.commands.arguments import Parser, group_size, size_in_gib
+from llama_exp.console import logs
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.quantization import describe

@@ -30,11 +30,12 @@ from rich.progress import (
 from llama_exp import formats
 from llama_exp.architecture import Quantization
 from llama_exp.errors import ConfigError, Problem, StorageError
-from llama_exp.formats import hugging_face, keras_hub
+from llama_exp.files.redact import printable
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
+from llama_exp.formats.hugging_face import checkpoint as hugging_face
+from llama_exp.formats.keras_hub import checkpoint as keras_hub
 from llama_exp.formats.quantized import dequantized, quantized
 from llama_exp.quantization import describe, fitted
-from llama_exp.redact import printable
 
 FORMATS = ("keras_hub", "hf")
 DTYPES = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from llama_exp import logs
 from llama_exp.commands import models, sampling
 from llama_exp.commands.arguments import Parser
-from llama_exp.redact import printable
+from llama_exp.console import logs
+from llama_exp.files.redact import printable
 
 
 def main(arguments: list[str]) -> int:

@@ -18,19 +18,19 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from llama_exp import logs
 from llama_exp import tokenizer as tokenizers
 from llama_exp.commands import export
 from llama_exp.commands.arguments import Parser
 from llama_exp.commands.sources import Source, find, opened
+from llama_exp.console import logs
 from llama_exp.errors import ConfigError, InputError, Problem
+from llama_exp.files.redact import printable
 from llama_exp.formats import open_adapter
 from llama_exp.formats.adapter import Adapter
 from llama_exp.formats.adapter import merged as merged_kernel
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.quantized import dequantized
 from llama_exp.quantization import describe, fitted, of_section
-from llama_exp.redact import printable
 from llama_exp.tokenizer.assets import has_tokenizer
 
 logger = logging.getLogger(__name__)

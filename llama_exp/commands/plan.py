@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from llama_exp import plan
-from llama_exp.check import check_arguments
+from llama_exp.config.check import check_arguments
 from llama_exp.errors import ConfigError, Problem
+from llama_exp.run import plan
 
 HELP = """usage: llama-exp plan [<part>=<choice> | <key>=<value> ...]
 

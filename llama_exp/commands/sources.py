@@ -13,12 +13,12 @@ from pathlib import Path
 
 from llama_exp import preset
 from llama_exp.architecture import CONFIG_KEYS
-from llama_exp.chat_template import BUILT_IN
 from llama_exp.errors import InputError, Problem
+from llama_exp.files.json_file import inside, read_json
+from llama_exp.files.yaml_file import read_yaml
 from llama_exp.formats import open_checkpoint
 from llama_exp.formats.checkpoint import Checkpoint, agreed
-from llama_exp.formats.json_file import inside, read_json
-from llama_exp.yaml_data import read_yaml
+from llama_exp.tokenizer.chat_template import BUILT_IN
 
 OUR_MODEL = "llama_exp.models.LlamaBackbone"
 

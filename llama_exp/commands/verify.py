@@ -19,10 +19,11 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from llama_exp import logs, reference
+from llama_exp import reference
 from llama_exp.commands import merge, models
 from llama_exp.commands.arguments import Parser, positive
 from llama_exp.commands.export import DTYPES
+from llama_exp.console import logs
 from llama_exp.formats import open_adapter
 from llama_exp.formats.quantized import dequantized
 
@@ -77,7 +78,7 @@ def compare(model, checkpoint, token_ids_BS: np.ndarray) -> list[Difference]:
         checkpoint: open, with floating-point weights: what the model should compute.
         token_ids_BS: integers.
     """
-    from llama_exp.models.inspection import layer_outputs
+    from llama_exp.models.layer_outputs import layer_outputs
 
     found = layer_outputs(model, token_ids_BS)
     expected = reference.layer_outputs(checkpoint, token_ids_BS, DTYPES[model.backbone.variable_dtype])

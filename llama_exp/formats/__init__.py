@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_exp.errors import InputError, Problem, StorageError
-from llama_exp.formats.drafts import new_draft, remove_stale
-from llama_exp.formats.json_file import inside, names_in, open_regular, read_json
+from llama_exp.files.draft_folder import new_draft, remove_stale
+from llama_exp.files.json_file import inside, names_in, open_regular, read_json
 
 if TYPE_CHECKING:  # NumPy, which the check of a config does without; it reads files through `json_file`
     from llama_exp.formats.adapter import Adapter
@@ -89,7 +89,7 @@ def open_adapter(path: str | Path, config: Mapping) -> Iterator[Adapter]:
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        from llama_exp.formats import peft
+        from llama_exp.formats.peft import adapter as peft
 
         reader = peft.open_adapter
     else:
@@ -98,7 +98,7 @@ def open_adapter(path: str | Path, config: Mapping) -> Iterator[Adapter]:
         if not is_hdf5:
             action = "give a folder of PEFT's or a .lora.h5 file of KerasHub's"
             raise _rejected(path, "this is no adapter", "a file that is not HDF5", action)
-        from llama_exp.formats import keras_lora
+        from llama_exp.formats.keras_hub import lora as keras_lora
 
         reader = keras_lora.open_adapter
     with reader(path, config) as adapter:
@@ -147,7 +147,7 @@ def _reader(path: Path):
             is_gguf = file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
         if not is_gguf and path.suffix != ".gguf":
             raise _rejected(path, "the file is not a model", "no GGUF file", f"give {FORMATS}")
-        from llama_exp.formats import gguf
+        from llama_exp.formats.gguf import checkpoint as gguf
 
         return gguf
     config = inside(path, CONFIG_FILE)
@@ -155,11 +155,11 @@ def _reader(path: Path):
         raise _rejected(path, f"the folder has no {CONFIG_FILE}", names_in(path), f"give {FORMATS}")
     document = read_json(config)
     if "registered_name" in document:
-        from llama_exp.formats import keras_hub
+        from llama_exp.formats.keras_hub import checkpoint as keras_hub
 
         return keras_hub
     if "model_type" in document or "architectures" in document:
-        from llama_exp.formats import hugging_face
+        from llama_exp.formats.hugging_face import checkpoint as hugging_face
 
         return hugging_face
     found = f"keys {', '.join(sorted(map(repr, document))[:8])}"

@@ -21,7 +21,7 @@ import numpy as np
 
 from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError, Problem
-from llama_exp.formats.json_file import NAMES_SHOWN
+from llama_exp.files.json_file import NAMES_SHOWN
 
 SMALLEST_SQUARES = 1e-30  # keeps the norm of a column of zeros from dividing by it; its product is zero anyway
 ACTION = "use a LoRA adapter that was made for this model, as this package, PEFT or KerasHub writes it"

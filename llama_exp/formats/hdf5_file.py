@@ -18,9 +18,9 @@ import h5py
 import numpy as np
 
 from llama_exp.errors import InputError, Problem
+from llama_exp.files.json_file import open_regular
 from llama_exp.formats.checkpoint import Tensor
-from llama_exp.formats.json_file import open_regular
-from llama_exp.formats.raw import BFLOAT16, aligned_empty, is_finite, read_array
+from llama_exp.formats.plain_arrays import BFLOAT16, aligned_empty, is_finite, read_array
 
 # Depth and number of groups of a real file are far below; hard links can make a small file endless.
 MAX_DEPTH = 8

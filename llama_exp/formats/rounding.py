@@ -5,7 +5,8 @@
     int4    each group of inputs of an output takes the step of the smallest error among `SHRINKS`
 
 Keras' int4 takes the whole range of a group, so that its largest weight decides how coarse all others become, and each
-weight counts the same. Here the error of a weight counts as often as its input is large (`llama_exp.importance`):
+weight counts the same. Here the error of a weight counts as often as its input is large
+(`llama_exp.quantization.importance`):
 
     error = sum over the group of importance_i (w_i - k_i s)^2,  k_i whole numbers, 16 in a row with 0 among them
 
@@ -24,7 +25,7 @@ from collections.abc import Iterator
 import ml_dtypes
 import numpy as np
 
-from llama_exp.formats.raw import aligned_empty
+from llama_exp.formats.plain_arrays import aligned_empty
 
 INT8, FLOAT8 = np.dtype("int8"), np.dtype(ml_dtypes.float8_e4m3fn)
 INT8_MAX, UINT8_MAX = 127, 255

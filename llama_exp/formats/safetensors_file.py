@@ -19,9 +19,9 @@ import ml_dtypes
 import numpy as np
 
 from llama_exp.errors import InputError, Problem
+from llama_exp.files.json_file import DOWNLOAD, open_regular, parse_json
 from llama_exp.formats.checkpoint import Tensor
-from llama_exp.formats.json_file import DOWNLOAD, open_regular, parse_json
-from llama_exp.formats.raw import read_array
+from llama_exp.formats.plain_arrays import read_array
 
 DTYPES = {
     "F64": np.dtype(np.float64),

@@ -23,8 +23,8 @@ from llama_exp.models.layout import layout_map
 from llama_exp.models.linear import Linear
 from llama_exp.models.norm import RMSNorm
 from llama_exp.models.policy import parsed, serialized
-from llama_exp.models.quantized_embedding import QuantizedTokenEmbedding
-from llama_exp.models.quantized_linear import QuantizedLinear
+from llama_exp.models.quantized.embedding import QuantizedTokenEmbedding
+from llama_exp.models.quantized.linear import QuantizedLinear
 from llama_exp.models.rope import inverse_frequencies, rope_tables
 from llama_exp.models.stack import run_block
 from llama_exp.preset import PRESETS

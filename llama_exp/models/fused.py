@@ -4,7 +4,6 @@
     rotated_heads(x)    (M, heads * H) to (B, heads, S, H), turned by RoPE
     attend(q, k, v)     softmax(q k^T + bias) v
     swiglu(gate, up)    silu(gate) * up
-    with_magnitude(y)   y * magnitude / norm by output (DoRA), and adapted_norm, which that norm is
 
 Left to automatic differentiation, each small operation keeps its result and passes over memory again, in both
 directions: on a CPU in bfloat16 that took as long as the matrix products. Here one function runs forward and one
@@ -16,17 +15,15 @@ the compute dtype at the end of a function. The tests hold each function against
 differentiation.
 
 Shape letters: B batch, S query positions, T key positions, N heads (of queries, or of keys and values), K key/value
-heads, G = N / K, H head_dim, M = B * S rows, D hidden_dim, F intermediate_dim, O outputs and R rank of an adapted
-layer. In masks and tables B is 1 where all rows share them.
+heads, G = N / K, H head_dim, M = B * S rows, D hidden_dim, F intermediate_dim.
+In masks and tables B is 1 where all rows share them.
 """
 
 from __future__ import annotations
 
-import keras
 from keras import ops
 
 from llama_exp import backend
-from llama_exp.formats.adapter import SMALLEST_SQUARES
 
 
 def rms_norm(x_MD, scale_D, epsilon: float, dtype: str, scale_trains: bool):
@@ -46,22 +43,22 @@ def rms_norm(x_MD, scale_D, epsilon: float, dtype: str, scale_trains: bool):
 
 @backend.fused
 def _norm_forward(x_MD, scale_D, epsilon, dtype):
-    x_MD = _float32(x_MD)
+    x_MD = backend.float32(x_MD)
     inverse_M1 = ops.rsqrt(ops.mean(ops.square(x_MD), axis=-1, keepdims=True) + epsilon)
-    return ops.cast(x_MD * inverse_M1 * _float32(scale_D), dtype), inverse_M1
+    return ops.cast(x_MD * inverse_M1 * backend.float32(scale_D), dtype), inverse_M1
 
 
 @backend.fused
 def _norm_backward(x_MD, scale_D, inverse_M1, upstream_MD):
-    dtype, x_MD = x_MD.dtype, _float32(x_MD)
-    upstream_MD = _float32(upstream_MD) * _float32(scale_D)
+    dtype, x_MD = x_MD.dtype, backend.float32(x_MD)
+    upstream_MD = backend.float32(upstream_MD) * backend.float32(scale_D)
     along_M1 = ops.mean(upstream_MD * x_MD, axis=-1, keepdims=True)
     return ops.cast(inverse_M1 * (upstream_MD - x_MD * (ops.square(inverse_M1) * along_M1)), dtype)
 
 
 @backend.fused
 def _norm_scale_gradient(x_MD, inverse_M1, upstream_MD):
-    product_MD = _float32(upstream_MD) * _float32(x_MD) * inverse_M1
+    product_MD = backend.float32(upstream_MD) * backend.float32(x_MD) * inverse_M1
     return ops.sum(product_MD, axis=tuple(range(len(product_MD.shape) - 1)))
 
 
@@ -79,13 +76,13 @@ def swiglu(gate_MF, up_MF):
 
 @backend.fused
 def _swiglu_forward(gate_MF, up_MF):
-    return ops.cast(ops.silu(_float32(gate_MF)) * _float32(up_MF), up_MF.dtype)
+    return ops.cast(ops.silu(backend.float32(gate_MF)) * backend.float32(up_MF), up_MF.dtype)
 
 
 @backend.fused
 def _swiglu_backward(gate_MF, up_MF, upstream_MF):
     dtype = up_MF.dtype
-    gate_MF, up_MF, upstream_MF = _float32(gate_MF), _float32(up_MF), _float32(upstream_MF)
+    gate_MF, up_MF, upstream_MF = backend.float32(gate_MF), backend.float32(up_MF), backend.float32(upstream_MF)
     sigmoid_MF = ops.sigmoid(gate_MF)
     slope_MF = sigmoid_MF * (1 + gate_MF * (1 - sigmoid_MF))
     return ops.cast(upstream_MF * up_MF * slope_MF, dtype), ops.cast(upstream_MF * gate_MF * sigmoid_MF, dtype)
@@ -121,16 +118,16 @@ def rotated_heads(x, cos_B1SH, sin_B1SH, num_heads: int):
 
 @backend.fused
 def _rotate_forward(x, cos_B1SH, sin_B1SH, num_heads):
-    dtype, x_BNSH = x.dtype, _float32(heads(x, num_heads, cos_B1SH.shape[2]))
+    dtype, x_BNSH = x.dtype, backend.float32(heads(x, num_heads, cos_B1SH.shape[2]))
     turned_BNSH = ops.roll(x_BNSH, x_BNSH.shape[-1] // 2, axis=-1)
-    return ops.cast(x_BNSH * _float32(cos_B1SH) + turned_BNSH * _float32(sin_B1SH), dtype)
+    return ops.cast(x_BNSH * backend.float32(cos_B1SH) + turned_BNSH * backend.float32(sin_B1SH), dtype)
 
 
 @backend.fused
 def _rotate_backward(upstream_BNSH, cos_B1SH, sin_B1SH):
-    dtype, upstream_BNSH = upstream_BNSH.dtype, _float32(upstream_BNSH)
-    turned_BNSH = ops.roll(upstream_BNSH * _float32(sin_B1SH), upstream_BNSH.shape[-1] // 2, axis=-1)
-    return rows(ops.cast(upstream_BNSH * _float32(cos_B1SH) + turned_BNSH, dtype))
+    dtype, upstream_BNSH = upstream_BNSH.dtype, backend.float32(upstream_BNSH)
+    turned_BNSH = ops.roll(upstream_BNSH * backend.float32(sin_B1SH), upstream_BNSH.shape[-1] // 2, axis=-1)
+    return rows(ops.cast(upstream_BNSH * backend.float32(cos_B1SH) + turned_BNSH, dtype))
 
 
 def attend(q_BNSH, k_BKTH, v_BKTH, bias_B1ST, keep_weights: bool = True):
@@ -178,54 +175,11 @@ def _transposed(x):
 @backend.fused
 def _softmax_forward(scores, bias_B1ST):
     num_queries, num_keys = bias_B1ST.shape[2:]
-    scores_BNST = ops.reshape(_float32(scores), (scores.shape[0], -1, num_queries, num_keys)) + bias_B1ST
+    scores_BNST = ops.reshape(backend.float32(scores), (scores.shape[0], -1, num_queries, num_keys)) + bias_B1ST
     return ops.cast(ops.reshape(ops.softmax(scores_BNST, axis=-1), scores.shape), scores.dtype)
 
 
 @backend.fused
 def _softmax_backward(weights, upstream):
-    dtype, weights, upstream = weights.dtype, _float32(weights), _float32(upstream)
+    dtype, weights, upstream = weights.dtype, backend.float32(weights), backend.float32(upstream)
     return ops.cast(weights * (upstream - ops.sum(weights * upstream, axis=-1, keepdims=True)), dtype)
-
-
-def with_magnitude(y_MO, magnitude_O, norm_O):
-    """The product y * magnitude / norm, in the dtype of `y_MO`; `norm_O` gets no gradient."""
-
-    def forward(y_MO, magnitude_O, norm_O):
-        return _magnitude_forward(y_MO, magnitude_O, norm_O), (y_MO, magnitude_O, norm_O)
-
-    def backward(kept, upstream_MO):
-        return *_magnitude_backward(*kept, upstream_MO), None
-
-    return backend.with_gradient(forward, backward)(y_MO, magnitude_O, norm_O)
-
-
-@backend.fused
-def _magnitude_forward(y_MO, magnitude_O, norm_O):
-    return ops.cast(_float32(y_MO) * (magnitude_O / norm_O), y_MO.dtype)
-
-
-@backend.fused
-def _magnitude_backward(y_MO, magnitude_O, norm_O, upstream_MO):
-    dtype, upstream_MO = y_MO.dtype, _float32(upstream_MO)
-    dy_MO = ops.cast(upstream_MO * (magnitude_O / norm_O), dtype)
-    return dy_MO, ops.sum(upstream_MO * _float32(y_MO), axis=0) / norm_O
-
-
-@backend.fused
-def adapted_norm(squares_O, cross_RO, gram_b_RO, b_RO, scale: float):
-    """The norm ||W + s A B|| by output, (O,) float32, which has no gradient.
-
-    Args:
-        squares_O: ||W||^2.
-        cross_RO: A^T W.
-        gram_b_RO: A^T A B.
-        b_RO: B.
-        scale: s.
-    """
-    change_O = ops.sum(b_RO * (2 * scale * _float32(cross_RO) + scale**2 * gram_b_RO), axis=0)
-    return ops.sqrt(ops.maximum(squares_O + change_O, SMALLEST_SQUARES))
-
-
-def _float32(x):
-    return x if keras.backend.standardize_dtype(x.dtype) == "float32" else ops.cast(x, "float32")

@@ -77,7 +77,9 @@ class Generator:
         Returns:
             Prompt and continuation of each row, 1-D int32 arrays.
         """
-        from llama_exp.models import cpu_decoder  # brings Numba, which a model that only trains does without
+        from llama_exp.models.cpu import (
+            decoder as cpu_decoder,  # brings Numba, which a model that only trains does without
+        )
 
         num_prompt_B = np.array([len(prompt) for prompt in prompts], np.int32)
         num_new_B = max_length - num_prompt_B
@@ -109,7 +111,7 @@ class Generator:
 
     def _token_by_token(self, kind: Sampler, inputs: Inputs):
         """The same tokens by `CpuDecoder`, after a prompt that is read by a compiled function."""
-        from llama_exp.models.cpu_decoder import CpuDecoder
+        from llama_exp.models.cpu.decoder import CpuDecoder
 
         jit = not backend.runs_without_xla()
         read = self._function(("read", inputs.token_ids_BP.shape), functools.partial(read_prompt, self._backbone), jit)

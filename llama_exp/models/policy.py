@@ -14,7 +14,7 @@ import keras
 from llama_exp.architecture import Quantization
 from llama_exp.errors import InputError
 from llama_exp.formats.checkpoint import Checkpoint
-from llama_exp.formats.keras_hub_config import policy_map, stated_quantization
+from llama_exp.formats.keras_hub.config import policy_map, stated_quantization
 from llama_exp.formats.quantized import require_possible
 
 

@@ -19,8 +19,9 @@ from keras.src.backend.common import global_state
 from llama_exp import backend, quantization
 from llama_exp.architecture import CONFIG_KEYS, count_parameters, one_scaling_factor
 from llama_exp.errors import InputError, Problem
-from llama_exp.formats import keras_hub, open_checkpoint, read_architecture, writing
+from llama_exp.formats import open_checkpoint, read_architecture, writing
 from llama_exp.formats.checkpoint import Checkpoint, Tensor, agreed, require_agreement
+from llama_exp.formats.keras_hub import checkpoint as keras_hub
 from llama_exp.models.policy import for_checkpoint, parsed
 
 _PENDING = "uninitialized_variables"  # Keras' list of variables that were made in a scope without values

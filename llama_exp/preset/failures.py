@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_exp.errors import InputError, Problem
-from llama_exp.redact import printable, redact
+from llama_exp.files.redact import printable, redact
 
 WHERE = "preset.source"
 # A dropped packet must not cost minutes: a host that has not answered in this time counts as out of reach.

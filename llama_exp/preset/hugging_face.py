@@ -17,12 +17,12 @@ from pathlib import Path
 import requests
 
 from llama_exp.errors import InputError, Problem
+from llama_exp.files.writing import write_text
 from llama_exp.preset.collect import absence, collect, is_cached
 from llama_exp.preset.failures import WHERE, NoConnection, Server, explained, not_cached, require_answer
 from llama_exp.preset.resolved import Resolved
 from llama_exp.preset.selection import RemoteFile
 from llama_exp.preset.transfer import TIMEOUT, again, digest_of
-from llama_exp.storage import write_text
 
 FORM = "hf://user/repo[@revision]"
 CREDENTIALS = "HF_TOKEN, or `hf auth login`"

@@ -16,15 +16,7 @@ from requests.adapters import HTTPAdapter
 
 from llama_exp.errors import InputError, Problem
 from llama_exp.preset.collect import absence, collect, is_cached
-from llama_exp.preset.failures import (
-    WHERE,
-    NoConnection,
-    Server,
-    explained,
-    not_cached,
-    refused,
-    require_answer,
-)
+from llama_exp.preset.failures import WHERE, NoConnection, Server, explained, not_cached, refused, require_answer
 from llama_exp.preset.resolved import Resolved
 from llama_exp.preset.selection import RemoteFile
 from llama_exp.preset.transfer import TIMEOUT, again

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from llama_exp.storage import dump_json, write_text
+from llama_exp.files.writing import dump_json, write_text
 
 
 class Ledger:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama_exp.errors import InputError, Problem
-from llama_exp.formats.json_file import read_json
+from llama_exp.files.json_file import read_json
 from llama_exp.preset.failures import Server
 
 CONFIG_FILE = "config.json"

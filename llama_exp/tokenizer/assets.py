@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llama_exp.formats.json_file import inside, read_json
-from llama_exp.tokenizer import companions, gguf
+from llama_exp.files.json_file import inside, read_json
+from llama_exp.tokenizer import generation_files as companions
+from llama_exp.tokenizer import gguf
 from llama_exp.tokenizer.byte_pair import BytePairTokenizer
-from llama_exp.tokenizer.companions import read_bytes, rejected
+from llama_exp.tokenizer.generation_files import read_bytes, rejected
 from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 from llama_exp.tokenizer.hugging_face_export import SENTENCE_PIECE, TOKENIZER
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer

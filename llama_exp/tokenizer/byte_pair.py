@@ -16,8 +16,9 @@ from typing import Any
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from llama_exp.tokenizer import companions, hugging_face_export
-from llama_exp.tokenizer.special import encode_with_special_tokens
+from llama_exp.tokenizer import generation_files as companions
+from llama_exp.tokenizer import hugging_face_export
+from llama_exp.tokenizer.special_tokens import encode_with_special_tokens
 
 # Llama 3's (and tiktoken's cl100k_base) split of text into words: no merge crosses these borders.
 SPLIT_PATTERN = (

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from sentencepiece import sentencepiece_model_pb2
 
-from llama_exp.formats.gguf_file import GgufFile, open_gguf
+from llama_exp.formats.gguf.file import GgufFile, open_gguf
 from llama_exp.tokenizer.byte_pair import SPLIT_PATTERN
 from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer

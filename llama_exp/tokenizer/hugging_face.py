@@ -12,9 +12,10 @@ from typing import Any
 
 import tokenizers
 
-from llama_exp.tokenizer import companions, keras_hub_form
+from llama_exp.tokenizer import generation_files as companions
+from llama_exp.tokenizer import keras_hub_form
 from llama_exp.tokenizer.byte_pair import PAD_TOKENS, STOP_TOKENS
-from llama_exp.tokenizer.companions import TOKENIZER_CONFIG
+from llama_exp.tokenizer.generation_files import TOKENIZER_CONFIG
 from llama_exp.tokenizer.hugging_face_export import SENTENCE_PIECE, TOKENIZER
 
 _BOS_TOKENS = ("<|begin_of_text|>", "<s>")

@@ -15,7 +15,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, processors
 
 from llama_exp.errors import InputError, Problem
-from llama_exp.tokenizer import companions
+from llama_exp.tokenizer import generation_files as companions
 
 TOKENIZER, SPECIAL_TOKENS_MAP, SENTENCE_PIECE = "tokenizer.json", "special_tokens_map.json", "tokenizer.model"
 SPACE = "▁"  # U+2581, SentencePiece's visible space

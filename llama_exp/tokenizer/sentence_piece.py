@@ -12,8 +12,9 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from llama_exp.tokenizer import companions, hugging_face_export
-from llama_exp.tokenizer.special import encode_with_special_tokens
+from llama_exp.tokenizer import generation_files as companions
+from llama_exp.tokenizer import hugging_face_export
+from llama_exp.tokenizer.special_tokens import encode_with_special_tokens
 
 MAX_PIECES = 1 << 20  # the largest published vocabularies have 256,000
 MAX_PIECE_CHARACTERS = 1 << 10

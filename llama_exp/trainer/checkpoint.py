@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from llama_exp.errors import InputError, NumericalError, Problem, StorageError
-from llama_exp.storage import sync_folder
+from llama_exp.files.writing import sync_folder
 from llama_exp.trainer.tensor_file import file_digest, read_tensors, write_blocks, write_tensors
 
 SCHEMA = 1

@@ -29,7 +29,8 @@ import numpy as np
 from llama_exp import backend, precision
 from llama_exp.dataset.order import Order
 from llama_exp.errors import Interrupted, NumericalError, Preempted, Problem, StorageError
-from llama_exp.models.dora_adapter import is_derived
+from llama_exp.files.metrics_file import perplexity
+from llama_exp.lora.dora import is_derived
 from llama_exp.trainer import state
 from llama_exp.trainer.checkpoint import Checkpoint, Checkpoints
 from llama_exp.trainer.counters import Progress, Result
@@ -252,8 +253,7 @@ class Trainer:
         progress.validation_loss = loss
         if progress.best_validation_loss is None or loss < progress.best_validation_loss:
             progress.best_validation_loss, progress.best_step = loss, progress.step
-        perplexity = math.exp(loss) if loss < 700 else math.inf
-        row = {"step": progress.step, "split": "validation", "loss": loss, "perplexity": perplexity}
+        row = {"step": progress.step, "split": "validation", "loss": loss, "perplexity": perplexity(loss)}
         self._tell("on_metrics", row | {"tokens": progress.tokens, "seconds": progress.seconds})
 
     def _tell_train_row(self, result: StepResult, meter: Meter) -> None:

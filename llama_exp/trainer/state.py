@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 from keras import ops
 
+from llama_exp.backend.digest import weights_digest
 from llama_exp.errors import InputError, Problem
-from llama_exp.models.digest import weights_digest
-from llama_exp.models.dora_adapter import is_derived
+from llama_exp.lora.dora import is_derived
 from llama_exp.trainer.step import seed_states
 
 SHOWN = 5

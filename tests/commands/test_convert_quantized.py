@@ -17,11 +17,12 @@ from promptness import within
 from rich.console import Console
 from small_models import make, make_run, with_adapters
 
-from llama_exp import cli, formats, progress
+from llama_exp import cli, formats
 from llama_exp.architecture import LINEAR_NAMES, make_quantization
-from llama_exp.check import CONF
 from llama_exp.commands import convert as command
 from llama_exp.commands import export, generate, models
+from llama_exp.config.check import CONF
+from llama_exp.console import progress
 from llama_exp.formats.quantized import dequantized
 from llama_exp.models import LlamaCausalLM
 from llama_exp.quantization import describe, fitted, of_section

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llama_exp import cli
-from llama_exp.check import CONF
+from llama_exp.config.check import CONF
 from llama_exp.preset import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,11 +9,11 @@ import yaml
 from small_models import TEMPLATE, TOKENIZER, make, make_run, with_adapters
 
 from llama_exp import cli, lora
-from llama_exp.chat_template import BUILT_IN
 from llama_exp.commands import chat, generate, models
 from llama_exp.commands.sources import find
 from llama_exp.errors import InputError
 from llama_exp.models import LlamaCausalLM
+from llama_exp.tokenizer.chat_template import BUILT_IN
 
 pytestmark = pytest.mark.neutral
 

@@ -11,7 +11,7 @@ from small_models import TOKENIZER, config, make, make_run, with_adapters
 
 from llama_exp import cli, formats, lora
 from llama_exp.commands import generate, models
-from llama_exp.formats.keras_lora import BLOCK
+from llama_exp.formats.keras_hub.lora import BLOCK
 from llama_exp.models import LlamaCausalLM
 from llama_exp.tokenizer import load
 

@@ -3,8 +3,9 @@
 import pytest
 from small_models import TOKENIZER, make
 
-from llama_exp import chat_template, cli
+from llama_exp import cli
 from llama_exp.models import LlamaCausalLM
+from llama_exp.tokenizer import chat_template
 
 pytestmark = pytest.mark.neutral
 transformers = pytest.importorskip("transformers", reason="transformers is the oracle")

@@ -82,7 +82,7 @@ def test_the_last_layer_is_what_the_backbone_returns(small):
     import numpy as np
     from keras import ops
 
-    from llama_exp.models.inspection import layer_outputs
+    from llama_exp.models.layer_outputs import layer_outputs
 
     model, _ = small
     token_ids = np.arange(12, dtype="int32").reshape(2, 6)

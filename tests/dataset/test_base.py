@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from in_memory import InMemory, prepared
 
-from llama_exp.config import Overlong, Packing
+from llama_exp.config.schema import Overlong, Packing
 from llama_exp.dataset.base import Dataset
 from llama_exp.dataset.records import document
 from llama_exp.errors import ConfigError, InputError

@@ -17,9 +17,9 @@ from tiny_configs import LLAMA_3_1, TINY_CONFIGS, random_arrays, stored_dtype
 import llama_exp.formats
 from llama_exp.architecture import CONFIG_KEYS, variable_shapes
 from llama_exp.errors import InputError
-from llama_exp.formats import gguf as gguf_format
-from llama_exp.formats.gguf import open_checkpoint, read_architecture
-from llama_exp.formats.gguf_config import decimal
+from llama_exp.formats.gguf import checkpoint as gguf_format
+from llama_exp.formats.gguf.checkpoint import open_checkpoint, read_architecture
+from llama_exp.formats.gguf.config import decimal
 
 # GGUF has the adjustment only as the divisors it leads to, and those of 16 positions are nobody's.
 CONFIGS = {name: config for name, config in TINY_CONFIGS.items() if not name.startswith("llama_3")}

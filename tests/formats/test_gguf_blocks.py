@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from llama_exp.formats.gguf_blocks import BLOCK_TYPES, OTHER_TYPES
+from llama_exp.formats.gguf.blocks import BLOCK_TYPES, OTHER_TYPES
 
 QUANTIZED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
 BY_NAME = {block.name: block for block in BLOCK_TYPES.values()}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from promptness import within
 
 from llama_exp.errors import InputError
-from llama_exp.formats import gguf_file
-from llama_exp.formats.gguf_file import open_gguf
+from llama_exp.formats.gguf import file as gguf_file
+from llama_exp.formats.gguf.file import open_gguf
 
 HUGE = struct.pack("<Q", 2**60)
 METADATA = {

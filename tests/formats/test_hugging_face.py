@@ -17,7 +17,7 @@ from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays, stored_dtype
 
 from llama_exp import formats
 from llama_exp.errors import InputError
-from llama_exp.formats.hugging_face import open_checkpoint, read_architecture, write
+from llama_exp.formats.hugging_face.checkpoint import open_checkpoint, read_architecture, write
 
 GATE = "model.layers.1.mlp.gate_proj.weight"
 
@@ -220,7 +220,7 @@ def test_an_output_matrix_is_missing(tmp_path):
 
 
 def test_a_tied_model_may_store_its_table_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr("llama_exp.formats.hugging_face.COMPARED_BYTES", 32 * 8 * 5)  # five rows at a time
+    monkeypatch.setattr("llama_exp.formats.hugging_face.checkpoint.COMPARED_BYTES", 32 * 8 * 5)  # five rows at a time
     tensors = state()
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
     arrays, config = opened(write_folder(tmp_path, tensors, tie_word_embeddings=True))
@@ -372,7 +372,7 @@ AUDITED = """
 import sys
 from pathlib import Path
 from llama_exp.errors import InputError
-from llama_exp.formats.hugging_face import open_checkpoint
+from llama_exp.formats.hugging_face.checkpoint import open_checkpoint
 forbidden = {"pickle.find_class", "marshal.loads", "exec", "compile", "os.system", "subprocess.Popen", "import"}
 seen = []
 sys.addaudithook(lambda event, _: event in forbidden and seen.append(event))

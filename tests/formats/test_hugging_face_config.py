@@ -10,8 +10,8 @@ from tiny_configs import TINY_CONFIGS
 
 from llama_exp.architecture import CONFIG_KEYS, DEFAULTS, count_parameters
 from llama_exp.errors import InputError
-from llama_exp.formats.hugging_face_config import config_document, read_config
-from llama_exp.formats.hugging_face_keys import IRRELEVANT, REFUSED, USED
+from llama_exp.formats.hugging_face.config import config_document, read_config
+from llama_exp.formats.hugging_face.keys import IRRELEVANT, REFUSED, USED
 
 LLAMA_2 = {
     "_name_or_path": "meta-llama/Llama-2-7b-hf",

@@ -16,9 +16,10 @@ from tiny_configs import LLAMA_3_1, TINY_CONFIGS, as_tensors, random_arrays, sto
 
 from llama_exp.architecture import CONFIG_KEYS, DEFAULTS, LINEAR_NAMES, Quantization, linear_shapes
 from llama_exp.errors import InputError, StorageError
-from llama_exp.formats import keras_hub, open_checkpoint, read_architecture, writing
+from llama_exp.formats import open_checkpoint, read_architecture, writing
 from llama_exp.formats.checkpoint import MAX_PARAMETERS, agreed, require_agreement
-from llama_exp.formats.keras_hub_config import DOUBTFUL, config_document, read_config
+from llama_exp.formats.keras_hub import checkpoint as keras_hub
+from llama_exp.formats.keras_hub.config import DOUBTFUL, config_document, read_config
 
 CONFIG = TINY_CONFIGS["grouped_query"]
 QUERY = "layers/llama_transformer_decoder/_self_attention_layer/_query_dense/vars/0"

@@ -17,7 +17,8 @@ from promptness import within
 from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
 from llama_exp.errors import InputError
-from llama_exp.formats import keras_hub, open_checkpoint
+from llama_exp.formats import open_checkpoint
+from llama_exp.formats.keras_hub import checkpoint as keras_hub
 
 CONFIG = TINY_CONFIGS["grouped_query"]
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,10 @@ from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
 from llama_exp.architecture import Quantization
 from llama_exp.errors import InputError
-from llama_exp.formats import keras_hub, keras_hub_quantized, open_checkpoint, read_architecture, writing
+from llama_exp.formats import open_checkpoint, read_architecture, writing
 from llama_exp.formats.checkpoint import Checkpoint
+from llama_exp.formats.keras_hub import checkpoint as keras_hub
+from llama_exp.formats.keras_hub import quantized as keras_hub_quantized
 from llama_exp.formats.quantized import quantized
 
 MODES = {

@@ -13,7 +13,7 @@ from whole_adapter import read_adapter
 from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError
 from llama_exp.formats import open_adapter
-from llama_exp.formats.keras_lora import BLOCK, path_of
+from llama_exp.formats.keras_hub.lora import BLOCK, path_of
 
 CONFIG = TINY_CONFIGS["grouped_query"]  # 2 blocks, N=4, D=32, F=40, K=2, H=8
 RANK = 3
@@ -101,7 +101,7 @@ def test_one_b_for_all_heads_is_a_block_diagonal_one(saved):
 
 
 def test_ranks_are_known_before_anything_is_read(saved, monkeypatch):
-    monkeypatch.setattr("llama_exp.formats.keras_lora.as_tensor", None)
+    monkeypatch.setattr("llama_exp.formats.keras_hub.lora.as_tensor", None)
     with open_adapter(saved, CONFIG) as adapter:
         assert (adapter.format, adapter.rank, adapter.alpha, adapter.use_rslora) == ("keras_hub", 3, 3.0, False)
         ends = {path.rpartition("/")[2]: rank for path, rank in adapter.ranks.items()}

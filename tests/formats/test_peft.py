@@ -16,9 +16,10 @@ from whole_adapter import read_adapter
 
 from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError
-from llama_exp.formats import open_adapter, peft
+from llama_exp.formats import open_adapter
 from llama_exp.formats.adapter import Matrices
-from llama_exp.formats.peft_config import IRRELEVANT, REFUSED, USED, read_config
+from llama_exp.formats.peft import adapter as peft
+from llama_exp.formats.peft.config import IRRELEVANT, REFUSED, USED, read_config
 
 SIZES = {
     "vocabulary_size": 40,

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from llama_exp.errors import InputError
-from llama_exp.formats import raw
-from llama_exp.formats.raw import ALIGNMENT_BYTES, aligned_empty, is_finite, read_array
+from llama_exp.formats import plain_arrays as raw
+from llama_exp.formats.plain_arrays import ALIGNMENT_BYTES, aligned_empty, is_finite, read_array
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 PREFIX = 13  # an offset that no type is aligned to

@@ -10,7 +10,8 @@ import pytest
 from tiny_configs import IGNORED_BY_KERAS_HUB, TINY_CONFIGS, as_tensors, random_arrays, stored_dtype
 
 from llama_exp import formats
-from llama_exp.formats import hugging_face, keras_hub
+from llama_exp.formats.hugging_face import checkpoint as hugging_face
+from llama_exp.formats.keras_hub import checkpoint as keras_hub
 
 WRITERS = {"hugging_face": hugging_face.write, "keras_hub": keras_hub.write}
 SMALL = 1500  # bytes; several shards for every tiny model

@@ -9,8 +9,9 @@ import pytest
 from adapted import fill, make
 
 from llama_exp import backend
-from llama_exp.models import LlamaBackbone, LlamaCausalLM, cpu_decoder
-from llama_exp.models.cpu_decoder import CpuDecoder
+from llama_exp.models import LlamaBackbone, LlamaCausalLM
+from llama_exp.models.cpu import decoder as cpu_decoder
+from llama_exp.models.cpu.decoder import CpuDecoder
 from llama_exp.models.generation import read_prompt
 
 pytestmark = pytest.mark.neutral

@@ -8,8 +8,8 @@ import pytest
 
 from llama_exp.architecture import Quantization
 from llama_exp.formats.quantized import KERNEL, SCALE, TABLE, ZERO, dequantize, quantize
-from llama_exp.models import cpu_kernels
-from llama_exp.models.cpu_kernels import Adapter, Floats, Packed, Scaled
+from llama_exp.models.cpu import kernels as cpu_kernels
+from llama_exp.models.cpu.kernels import Adapter, Floats, Packed, Scaled
 
 INT8, FLOAT8 = Quantization("int8", True, None), Quantization("float8", False)
 RNG = np.random.default_rng(0)

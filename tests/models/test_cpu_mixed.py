@@ -6,8 +6,8 @@ from test_cpu_kernels import assert_close, products, rows
 
 from llama_exp.architecture import Quantization
 from llama_exp.formats.quantized import KERNEL, SCALE, ZERO, dequantize, quantize
-from llama_exp.models.cpu_kernels import Packed, Scaled
-from llama_exp.models.cpu_mixed import Mixed
+from llama_exp.models.cpu.kernels import Packed, Scaled
+from llama_exp.models.cpu.mixed import Mixed
 
 INT4, INT8 = Quantization("int4", False, 16), Quantization("int8", False)
 

@@ -5,7 +5,7 @@ import numba
 import numpy as np
 import pytest
 
-from llama_exp.models.cpu_numbers import times
+from llama_exp.models.cpu.numbers import times
 
 
 @numba.njit

@@ -5,7 +5,8 @@ import numpy as np
 import oracles
 import pytest
 
-from llama_exp.models import LlamaBackbone, LlamaCausalLM, cpu_decoder, generation
+from llama_exp.models import LlamaBackbone, LlamaCausalLM, generation
+from llama_exp.models.cpu import decoder as cpu_decoder
 from llama_exp.models.generation import bucket
 
 pytestmark = pytest.mark.neutral

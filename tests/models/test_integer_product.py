@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from keras import ops
 
 from llama_exp import backend
-from llama_exp.models.integer_product import MOST_INPUTS, integer_product, rounded_rows
+from llama_exp.models.quantized.integer_product import MOST_INPUTS, integer_product, rounded_rows
 
 pytestmark = pytest.mark.neutral
 

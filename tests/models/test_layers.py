@@ -6,11 +6,11 @@ import oracles
 import pytest
 from keras import ops
 
+from llama_exp.lora.adapter import LoraAdapter
 from llama_exp.models.attention import SelfAttention
 from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.embedding import TokenEmbedding
 from llama_exp.models.linear import Linear
-from llama_exp.models.lora_adapter import LoraAdapter
 from llama_exp.models.norm import RMSNorm
 
 pytestmark = pytest.mark.neutral

@@ -6,7 +6,7 @@ from keras import ops
 
 from llama_exp.architecture import Quantization
 from llama_exp.formats.quantized import REVERSE_TABLE, TABLE, dequantize, quantize
-from llama_exp.models.quantized_embedding import QuantizedTokenEmbedding
+from llama_exp.models.quantized.embedding import QuantizedTokenEmbedding
 
 pytestmark = pytest.mark.neutral
 

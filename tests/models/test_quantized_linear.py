@@ -10,9 +10,9 @@ from keras import ops
 from llama_exp import backend
 from llama_exp.architecture import Quantization
 from llama_exp.formats.quantized import KERNEL, TABLE, dequantize, pack, quantize
+from llama_exp.lora.adapter import LoraAdapter
 from llama_exp.models.linear import Linear
-from llama_exp.models.lora_adapter import LoraAdapter
-from llama_exp.models.quantized_linear import QuantizedLinear, exact, product, unpacked
+from llama_exp.models.quantized.linear import QuantizedLinear, exact, product, unpacked
 
 pytestmark = pytest.mark.neutral
 

@@ -10,7 +10,8 @@ from keras import ops
 from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
 from llama_exp.errors import InputError, StorageError
-from llama_exp.formats import keras_hub, open_checkpoint, writing
+from llama_exp.formats import open_checkpoint, writing
+from llama_exp.formats.keras_hub import checkpoint as keras_hub
 from llama_exp.models import Backbone, LlamaBackbone, LlamaCausalLM, weights
 
 pytestmark = pytest.mark.neutral

@@ -5,11 +5,11 @@ import types
 
 import pytest
 
-from llama_exp import run
-from llama_exp.check import check_arguments, config_hash
+from llama_exp.config.check import check_arguments, config_hash
 from llama_exp.errors import InputError
-from llama_exp.resume import MAY_CHANGE
-from llama_exp.storage import dump_json
+from llama_exp.files.writing import dump_json
+from llama_exp.run import job as run
+from llama_exp.run.resume import MAY_CHANGE
 
 
 class _Tokenizer:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from llama_exp.architecture import SIZES, count_parameters, make_quantization
-from llama_exp.check import check_arguments
+from llama_exp.config.check import check_arguments
 from llama_exp.formats.quantized import variable_parts
 from llama_exp.preset import PRESETS
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_exp import lora, plan
+from llama_exp import lora
 from llama_exp.models import LlamaBackbone
+from llama_exp.run import plan
 from llama_exp.trainer.metrics import Meter, flops_per_token, gemm_flops_per_second
 from llama_exp.trainer.signals import StopSignals
 from llama_exp.trainer.state import frozen_digest

@@ -1,0 +1,53 @@
+"""The architecture of a Llama as data. Imports no framework: files are read and plans made by these names alone."""
+
+from llama_exp.architecture.llama import (
+    CONFIG_KEYS,
+    DEFAULTS,
+    EMBEDDINGS,
+    FINAL_NORM,
+    LINEAR_NAMES,
+    REVERSE_EMBEDDINGS,
+    ROPE_ADJUSTMENT,
+    SIZES,
+    TOKEN_EMBEDDING,
+    check_arguments,
+    count_parameters,
+    linear_shapes,
+    one_scaling_factor,
+    variable_shapes,
+)
+from llama_exp.architecture.quantization import (
+    DEFAULT_EMBEDDINGS,
+    DEFAULT_FLOAT_ACTIVATIONS,
+    DEFAULT_GROUP_SIZE,
+    DEFAULT_INT8_LAYERS,
+    EMBEDDING_MODES,
+    MODES,
+    Quantization,
+    make_quantization,
+)
+
+__all__ = [
+    "CONFIG_KEYS",
+    "DEFAULTS",
+    "DEFAULT_EMBEDDINGS",
+    "DEFAULT_FLOAT_ACTIVATIONS",
+    "DEFAULT_GROUP_SIZE",
+    "DEFAULT_INT8_LAYERS",
+    "EMBEDDINGS",
+    "EMBEDDING_MODES",
+    "FINAL_NORM",
+    "LINEAR_NAMES",
+    "MODES",
+    "Quantization",
+    "REVERSE_EMBEDDINGS",
+    "ROPE_ADJUSTMENT",
+    "SIZES",
+    "TOKEN_EMBEDDING",
+    "check_arguments",
+    "count_parameters",
+    "linear_shapes",
+    "make_quantization",
+    "one_scaling_factor",
+    "variable_shapes",
+]

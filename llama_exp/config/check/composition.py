@@ -1,0 +1,183 @@
+"""Composes a config as Hydra would, but keeps going behind a mistake, so that all of them can be told at once."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import linecache
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.utils import setup_globals
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from llama_exp.config.check import resolvers
+from llama_exp.config.check.nearest import suggestion
+from llama_exp.config.check.typed import mappings, show, under
+from llama_exp.errors import ConfigError, Problem
+
+VERSION_BASE = "1.3"
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError)
+
+
+class Composer:
+    """Hydra's config loader over one search path.
+
+    Args:
+        config_path: folder of the primary config.
+        config_name: its name without `.yaml`.
+        config_dir: the user's own additional folder, or None.
+    """
+
+    def __init__(self, config_path: Path, config_name: str, config_dir: Path | None = None):
+        version.setbase(VERSION_BASE)
+        setup_globals()
+        resolvers.register()
+        search_path = create_config_search_path(str(config_path))
+        if config_dir is not None:
+            search_path.prepend("command-line", f"file://{config_dir}", anchor=SearchPathQuery(provider="schema"))
+        self.config_name = config_name
+        self.loader = ConfigLoaderImpl(config_search_path=search_path)
+        self.parser = OverridesParser.create(config_loader=self.loader)
+        self._repositories: dict[tuple[str, ...], IConfigRepository] = {}
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def parse(self, lines: Sequence[str]) -> tuple[list[Override], list[Problem]]:
+        """The overrides that follow Hydra's grammar, and a problem for each that does not."""
+        overrides, problems = [], []
+        for line in lines:
+            try:
+                overrides.extend(map(_opened, self.parser.parse_overrides([line])))
+            except (HydraException, ValueError) as error:
+                problems.append(_syntax_problem(line, str(error).splitlines()[0]))
+        return overrides, problems
+
+    def repository(self, overrides: Sequence[Override]) -> IConfigRepository:
+        """The config files in reach, those of an overridden `hydra.searchpath` included."""
+        lines = tuple(line.input_line for line in overrides if line.key_or_group == "hydra.searchpath")
+        if lines not in self._repositories:
+            try:
+                found = self.loader._parse_overrides_and_create_caching_repo(self.config_name, list(lines))
+            except COMPOSITION_ERRORS as error:
+                raise ConfigError(_composition_problem(error)) from error
+            self._repositories[lines] = found[1]
+        return self._repositories[lines]
+
+    def compose(self, lines: Sequence[str]) -> DictConfig:
+        """A copy of the config, `hydra` node included, that group overrides lead to. Raises ConfigError."""
+        key = tuple(lines)
+        if key not in self._composed:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    self._composed[key] = self.loader.load_configuration(
+                        self.config_name, list(lines), run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False
+                    )
+            except COMPOSITION_ERRORS as error:
+                raise ConfigError(_composition_problem(error)) from error
+        return copy.deepcopy(self._composed[key])
+
+    def files(self, lines: Sequence[str]) -> list[tuple[str, DictConfig]]:
+        """Name and content (under its package) of each config file in effect; later ones win."""
+        repository = self.repository(self.parser.parse_overrides(list(lines)))
+        listed = self.loader.compute_defaults_list(self.config_name, list(lines), run_mode=RunMode.MULTIRUN)
+        files = []
+        for default in listed.defaults:
+            result = repository.load_config(default.config_path) if default.config_path else None
+            if result is not None and result.path.startswith("file://"):
+                path = Path(result.path.removeprefix("file://")) / f"{default.config_path}.yaml"
+                files.append((shown_path(path), self.loader._embed_result_config(result, default.package).config))
+        return files
+
+
+def names_entries(key: str) -> bool:
+    """Whether an override of `key` may add entries without a `+`: `lora.rank_pattern={query: 16}`."""
+    return under(key, mappings())
+
+
+def _opened(override: Override) -> Override:
+    adds = override.type is OverrideType.CHANGE and names_entries(override.key_or_group)
+    return dataclasses.replace(override, type=OverrideType.FORCE_ADD) if adds else override
+
+
+def group_options(repository: IConfigRepository, group: str) -> list[str]:
+    """The choices of a config group."""
+    return repository.get_group_options(group, results_filter=ObjectType.CONFIG)
+
+
+def apply(override: Override, cfg: DictConfig) -> None:
+    """Sets one value override on a composed config. Raises ConfigError if Hydra would refuse it."""
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
+    except COMPOSITION_ERRORS as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+        reason = str(cause).splitlines()[0].rstrip(".")
+        problem = Problem(
+            f"Hydra refuses this override: {reason}",
+            override.key_or_group,
+            show(override.input_line),
+            "see https://hydra.cc/docs/advanced/override_grammar/basic",
+        )
+        raise ConfigError(problem) from error
+
+
+def shown_path(path: Path) -> str:
+    """A path relative to the working folder where it lies inside."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def has(cfg: DictConfig, path: str) -> bool:
+    """Whether a dotted path exists, be its value missing or an interpolation."""
+    node = cfg
+    for part in path.split("."):
+        if isinstance(node, ListConfig):
+            node = node._get_node(int(part)) if part.isdigit() and int(part) < len(node) else None
+        elif isinstance(node, DictConfig) and not (node._is_none() or node._is_missing()):
+            node = node._get_node(part, validate_access=False)  # `in` would not see a value that is missing
+        else:
+            return False
+        if node is None:
+            return False
+    return True
+
+
+def _syntax_problem(line: str, reason: str) -> Problem:
+    key = line.partition("=")[0].lstrip("+~") or line
+    if "=" not in line:
+        action = f"write {key}=<value>; options begin with a dash (see --help)"
+    else:
+        action = "write key=value without spaces, and quote special characters twice: 'key=\"a, b\"', 'key=[a,b]'"
+    return Problem(f"is not an override in Hydra's grammar ({reason})", key, show(line), action)
+
+
+def _composition_problem(error: Exception) -> Problem:
+    """What is wrong with a config file, from the exception that Hydra met."""
+    mark = getattr(error, "problem_mark", None)
+    if isinstance(error, MissingConfigException):
+        missing = error.missing_cfg_file or "a config"
+        action = "check --config-dir, --config-path and --config-name"
+        if error.options:
+            action = suggestion(Path(missing).name, error.options, "choices")
+        return Problem("no such config file", missing, str(error).splitlines()[0], action)
+    if mark is not None:
+        where = f"{shown_path(Path(mark.name))}, line {mark.line + 1}"
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        line = linecache.getline(mark.name, mark.line + 1).strip()
+        return Problem(f"is not valid YAML: {reason}", where, show(line or "the end of the file"), "correct the file")
+    if isinstance(error, RecursionError):
+        return Problem("is nested too deeply", "configuration", type(error).__name__, "remove the recursion")
+    lines = str(error or "").splitlines() or [str(error.__cause__ or type(error).__name__).splitlines()[0]]
+    return Problem("the config files do not compose", "configuration", show(" ".join(lines)), "correct the file named")

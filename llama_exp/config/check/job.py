@@ -1,0 +1,246 @@
+"""All mistakes of one job: groups, keys, types, values and their combinations."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, ListConfig
+
+from llama_exp.config.check.composition import Composer, apply, group_options, has
+from llama_exp.config.check.nearest import SYNONYMS, nearest, nearest_key, suggestion
+from llama_exp.config.check.ranges import impossible_values
+from llama_exp.config.check.resolve import HYDRA, Resolved
+from llama_exp.config.check.rules import impossible_pairs
+from llama_exp.config.check.typed import (
+    OWN_PREFIX,
+    TARGET,
+    Typing,
+    all_keys,
+    scalars,
+    schema_keys,
+    section_schemas,
+    sections,
+    show,
+    under,
+    unknown_key,
+)
+from llama_exp.config.schema import SCHEMAS, Config
+from llama_exp.errors import ConfigError, Problem
+from llama_exp.files.redact import redact_arguments
+
+EXPERIMENT, SWEEP = "experiment", "sweep"
+EVERYTHING = "*"
+HANDLERS = (
+    "logging.StreamHandler",
+    "logging.FileHandler",
+    "logging.NullHandler",
+    "logging.Formatter",
+    "logging.handlers",
+)
+HYDRA_PREFIXES = ("hydra", "hydra_plugins", OWN_PREFIX, "colorlog", *HANDLERS)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the check of one job found.
+
+    problems: empty if the job may start.
+    config: typed; None if the config files do not even compose.
+    cfg: as composed, `hydra` node included; None likewise.
+    """
+
+    problems: list[Problem]
+    config: Config | None = None
+    cfg: DictConfig | None = None
+
+
+class JobCheck:
+    """Checks one job's overrides against what a composer can reach."""
+
+    def __init__(self, composer: Composer, overrides: Sequence[Override]):
+        self.composer = composer
+        self.repository = composer.repository(overrides)
+        self.problems: list[Problem] = []
+        # Sections whose choice is in doubt: there a stand-in is checked, and only what the user typed is reported.
+        self.doubtful: set[str] = set()
+        self.lines: list[str] = []
+        self.values: list[Override] = []
+        for override in overrides:
+            group = override.key_or_group
+            if self.repository.group_exists(group) and not isinstance(override.value(), dict):
+                self._choose(override)
+            else:
+                self.values.append(override)
+
+    def run(self) -> Job:
+        """The job with all its problems."""
+        cfg = self._compose()
+        if cfg is None:
+            return Job(self.problems)
+        for override in self.values:
+            self._set(override, cfg)
+        resolved = Resolved(cfg)
+        typing_pass = Typing(self._origin)
+        config = typing_pass.config(resolved.data)
+        found = [*typing_pass.problems, *impossible_values(config, self._origin)]
+        unfilled = {problem.where for problem in resolved.problems}
+        found = [problem for problem in found if problem.where not in unfilled] + resolved.problems
+        told = {problem.where for problem in self.problems}
+        wrong = {problem.where for problem in found} | told
+        self.problems += [p for p in found if p.where not in told and self._is_news(p.where, resolved, wrong)]
+        self.problems += hydra_targets(cfg, config)
+        unsound = {problem.where.partition(".")[0] for problem in self.problems}
+        unsound |= set(sections()) if EVERYTHING in self.doubtful else self.doubtful
+        self.problems += impossible_pairs(config, unsound)
+        return Job(self.problems, config, cfg)
+
+    def _is_news(self, path: str, resolved: Resolved, wrong: set[str]) -> bool:
+        # An interpolated value is as wrong as its source, which is reported itself; in a circle, each is a source.
+        sources = resolved.sources(path)
+        if sources & wrong and path not in sources:
+            return False
+        return not self._in_doubt(path) or self._override_of(path) is not None
+
+    def _compose(self) -> DictConfig | None:
+        try:
+            return self.composer.compose(self.lines)
+        except ConfigError as error:
+            self.problems += error.problems
+        self.lines, self.doubtful = [], {EVERYTHING}
+        try:
+            return self.composer.compose(self.lines)
+        except ConfigError as error:
+            self.problems += [problem for problem in error.problems if problem not in self.problems]
+            return None
+
+    def _choose(self, override: Override) -> None:
+        """Takes a group override over into `lines`, or the nearest possible one in its stead."""
+        group, value = override.key_or_group, override.value()
+        own = group in (*sections(), EXPERIMENT, SWEEP)
+        line = show(override.input_line)
+        if own and override.is_delete() or (group in sections() and value is None):
+            self._wrong_choice(group, "every run needs this part", line, f"choose one: {self._options(group)}")
+        elif own and (override.is_add() or override.is_force_add()):
+            self._wrong_choice(group, "is in the list of parts already", line, f"write {line.lstrip('+')}")
+        else:
+            names = value if isinstance(value, list) else [value]
+            wrong = [name for name in names if name is not None and not self._exists(group, name)]
+            for name in wrong:
+                match = nearest(str(name), group_options(self.repository, group))
+                action = suggestion(str(name), group_options(self.repository, group), "choices")
+                self._wrong_choice(group, "no such choice", line, action, stand_in=match)
+            if not wrong:
+                self.lines.append(override.input_line)
+
+    def _wrong_choice(self, group: str, what: str, found: str, action: str, stand_in: str | None = None) -> None:
+        self.problems.append(Problem(what, group, found, action))
+        self.doubtful |= {EVERYTHING} if group == EXPERIMENT else {group, *(["preset"] if group == "model" else [])}
+        if stand_in is not None:
+            self.lines.append(f"{group}={stand_in}")
+
+    def _exists(self, group: str, name: object) -> bool:
+        return isinstance(name, str) and self.repository.config_exists(f"{group}/{name}")
+
+    def _options(self, group: str) -> str:
+        return ", ".join(group_options(self.repository, group))
+
+    def _set(self, override: Override, cfg: DictConfig) -> None:
+        """Applies a value override, or says why it cannot be."""
+        key, line = override.key_or_group, show(override.input_line)
+        plain = not (override.is_add() or override.is_force_add())
+        if plain and not has(cfg, key):
+            if not (self._in_doubt(key) and key.rpartition(".")[2] in self._known_keys(key.partition(".")[0])):
+                self.problems.append(self._unknown(override, cfg))
+        elif override.is_delete() and key in all_keys():
+            self.problems.append(Problem("every key needs a value", key, line, f"write {key}=<value>"))
+        elif override.is_add() and has(cfg, key) and not isinstance(override.value(), (dict, list)):
+            self.problems.append(Problem("has a value already", key, line, f"write {line.lstrip('+')}"))
+        else:
+            try:
+                apply(override, cfg)
+            except ConfigError as error:
+                self.problems += error.problems
+
+    @staticmethod
+    def _known_keys(section: str) -> set[str]:
+        return schema_keys(section) if section in sections() else set()
+
+    def _unknown(self, override: Override, cfg: DictConfig) -> Problem:
+        """The problem of an override whose key does not exist."""
+        key, line = override.key_or_group, redact_arguments([show(override.input_line)])[0]
+        section, _, leaf = key.rpartition(".")
+        if section in sections() and leaf in schema_keys(section):
+            return self._absent(section, leaf, line, cfg)
+        if override.is_hydra_override():
+            match = nearest_key(key, paths_of(cfg[HYDRA], HYDRA))
+        elif "." not in key and key not in SYNONYMS:
+            match = nearest(key, (*sections(), EXPERIMENT, SWEEP, *scalars())) or nearest_key(key, all_keys())
+        else:
+            match = nearest_key(key, all_keys())
+        action = f"did you mean {match}?" if match else "`python train.py --cfg job` shows every key."
+        if section in sections() and TARGET in cfg[section] and cfg[section][TARGET] not in SCHEMAS:
+            action += f" To pass a new argument to {cfg[section][TARGET]}, write +{line.lstrip('+~')}"
+        return unknown_key(key, line, action)
+
+    @staticmethod
+    def _absent(section: str, leaf: str, line: str, cfg: DictConfig) -> Problem:
+        """The problem of a key that the schema knows, but the chosen file does not have."""
+        schemas = section_schemas(section)
+        target = cfg[section].get(TARGET) if isinstance(cfg[section], DictConfig) else None
+        owners = [name.rpartition(".")[2] for name, schema in schemas.items() if leaf in schema.__dataclass_fields__]
+        if target in schemas and target.rpartition(".")[2] not in owners:
+            action = f"choose another {section}; these have it: {', '.join(owners)}"
+            return Problem(f"the chosen {section} has no such key", f"{section}.{leaf}", line, action)
+        return Problem(f"the chosen {section} file does not set it", f"{section}.{leaf}", line, f"write +{line}")
+
+    def _in_doubt(self, path: str) -> bool:
+        return EVERYTHING in self.doubtful or path.partition(".")[0] in self.doubtful
+
+    def _override_of(self, path: str) -> Override | None:
+        for override in reversed(self.values):
+            if under(path, [override.key_or_group]) or under(override.key_or_group, [path]):
+                return override
+        return None
+
+    @functools.cached_property
+    def _files(self) -> list[tuple[str, DictConfig]]:
+        return self.composer.files(self.lines)
+
+    def _origin(self, path: str, text: str) -> str:
+        override = self._override_of(path)
+        if override is not None:
+            return redact_arguments([show(override.input_line)])[0]
+        for name, content in reversed(self._files):
+            if has(content, path):
+                return f"{text}, in {name}"
+        return text
+
+
+def paths_of(node: DictConfig, prefix: str) -> list[str]:
+    """Dotted paths of all keys below a config node."""
+    paths = []
+    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+        for key in node:
+            child = node._get_node(key)
+            paths += [f"{prefix}.{key}", *(paths_of(child, f"{prefix}.{key}") if isinstance(child, DictConfig) else [])]
+    return paths
+
+
+def hydra_targets(cfg: DictConfig, config: Config) -> Iterator[Problem]:
+    """Objects that Hydra itself would build (launcher, sweeper, callbacks, log handlers) from foreign modules."""
+    trusted = config.trusted_modules if isinstance(config.trusted_modules, list) else []
+    nodes = [(cfg[HYDRA], HYDRA)]
+    while nodes:
+        node, path = nodes.pop()
+        if node._is_none() or node._is_missing() or node._is_interpolation():
+            continue
+        for key in node if isinstance(node, DictConfig) else range(len(node)):
+            child = node._get_node(key)
+            if isinstance(child, (DictConfig, ListConfig)):
+                nodes.append((child, f"{path}.{key}"))
+            elif key in (TARGET, "()", "class") and not under(str(child._value()), (*HYDRA_PREFIXES, *trusted)):
+                action = "use Hydra's own classes, or add the module prefix to trusted_modules"
+                yield Problem("may not be imported from a configuration", f"{path}.{key}", str(child._value()), action)

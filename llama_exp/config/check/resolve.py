@@ -1,0 +1,78 @@
+"""From a composed config to plain data: interpolations filled in, failures collected instead of raised."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from llama_exp.config.check.typed import MISSING, typed
+from llama_exp.config.schema import Config
+from llama_exp.errors import ConfigError, Problem
+
+HYDRA = "hydra"
+_REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+
+class Resolved:
+    """The app part of a composed config as plain data.
+
+    data: nested dicts, lists and scalars; what could not be filled in is `???`.
+    references: dotted path -> the paths that its value is taken from.
+    problems: one for each interpolation that leads nowhere.
+    """
+
+    def __init__(self, cfg: DictConfig):
+        self.references: dict[str, set[str]] = {}
+        self.problems: list[Problem] = []
+        self.data = {key: self._value(cfg, key, key) for key in cfg if key != HYDRA}
+
+    def sources(self, path: str) -> set[str]:
+        """The paths that a value is taken from, directly or through others."""
+        found: set[str] = set()
+        open_paths = [path]
+        while open_paths:
+            new = self.references.get(open_paths.pop(), set()) - found
+            found |= new
+            open_paths += new
+        return found
+
+    def _value(self, parent: DictConfig | ListConfig, key: Any, path: str) -> Any:
+        node = parent._get_node(key)
+        if node._is_interpolation():
+            raw = str(node._value())
+            self.references[path] = set(_REFERENCE.findall(raw))
+            try:
+                value = parent[key]
+            except (OmegaConfBaseException, RecursionError, ValueError, TypeError) as error:
+                self.problems.append(_unresolved(path, raw, error))
+                return MISSING
+        elif node._is_missing():
+            return MISSING
+        else:
+            value = parent[key]
+        if isinstance(value, DictConfig):
+            return {name: self._value(value, name, f"{path}.{name}") for name in value}
+        if isinstance(value, ListConfig):
+            return [self._value(value, index, f"{path}.{index}") for index in range(len(value))]
+        return value
+
+
+def _unresolved(path: str, raw: str, error: Exception) -> Problem:
+    """What is wrong with an interpolation, in one line; environment values never appear in OmegaConf's messages."""
+    reason = "it refers to itself" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+    return Problem(f"cannot be filled in: {reason}", path, raw, "give a value, or a key that exists: ${section.key}")
+
+
+def to_config(cfg: DictConfig) -> Config:
+    """The typed config of a composed one; the only way across the frontier.
+
+    Raises:
+        ConfigError: with every unknown key, missing value and wrong type.
+    """
+    resolved = Resolved(cfg)
+    if resolved.problems:
+        raise ConfigError(*resolved.problems)
+    return typed(resolved.data)

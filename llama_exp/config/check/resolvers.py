@@ -1,0 +1,56 @@
+"""The functions that conf/*.yaml may call inside `${...}`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from llama_exp.config.check.resolve import to_config
+from llama_exp.config.identity import config_hash
+
+HASH_LETTERS = 8
+LONGEST_FOLDER_NAME = 60
+
+
+def share(fraction: float, steps: int) -> int:
+    """`${share:0.05,${trainer.max_steps}}`: that part of the steps, rounded down."""
+    return int(float(fraction) * int(steps))
+
+
+def folder_name(text: str) -> str:
+    """`${folder_name:lora.rank=8}`: lora.rank-8; a long one is cut and ends in a hash of the whole.
+
+    Only characters that need no quotes in `hydra.run.dir=<folder>`: a job is resumed that way.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", text.replace(",", "_")).strip("-.") or "defaults"
+    if len(name) <= LONGEST_FOLDER_NAME:
+        return name
+    return f"{name[: LONGEST_FOLDER_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:HASH_LETTERS]}"
+
+
+def register() -> None:
+    """Makes the functions known to OmegaConf; harmless when called again."""
+    for resolver in (share, folder_name):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def register_run_dir(folder_of: Callable[[str, Path, str], Path | None]) -> None:
+    """Makes `${run_dir:}` known: outputs/<name>/<date_time>_<hash>, or the folder of the run that goes on.
+
+    Args:
+        folder_of: takes the config's `resume`, the folder of all runs of this name and the config's hash; gives the
+            folder of the run that goes on, or None for a new one.
+    """
+
+    def run_dir(*, _root_: DictConfig) -> str:
+        config = to_config(_root_)
+        full_hash, root = config_hash(config), Path("outputs") / config.name
+        folder = folder_of(config.resume, root, full_hash)
+        return str(folder or root / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{full_hash[:HASH_LETTERS]}")
+
+    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)

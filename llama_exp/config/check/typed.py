@@ -1,0 +1,273 @@
+"""From plain data to the typed `Config`: every unknown key, missing value and wrong type, all at once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import functools
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from llama_exp.config.check.nearest import nearest_key, suggestion
+from llama_exp.config.schema import SCHEMAS, Config
+from llama_exp.errors import ConfigError, Problem
+from llama_exp.files.redact import is_secret_name, printable, redact
+
+MISSING = "???"
+TARGET = "_target_"
+# Import prefixes that a `_target_` may always name. Keras' functions (get_file, load_model, ...) stay out.
+OWN_PREFIX, KERAS_PREFIX = "llama_exp", "keras"
+
+
+Origin = Callable[[str, str], str]
+
+
+class WrongType(ValueError):
+    """A value does not have its field's type; says which type is wanted."""
+
+
+@functools.cache
+def hints(schema: type) -> dict[str, Any]:
+    """Field name -> type of a schema dataclass, inherited fields included."""
+    return typing.get_type_hints(schema)
+
+
+def section_of(target: str) -> str:
+    """The config section that a target of ours belongs to."""
+    module = target.split(".")[1]
+    return "model" if module == "models" else module
+
+
+def section_schemas(section: str) -> dict[str, type]:
+    """Target -> dataclass of one section."""
+    return {target: schema for target, schema in SCHEMAS.items() if section_of(target) == section}
+
+
+def schema_keys(section: str) -> set[str]:
+    """Every key that some schema of a section knows."""
+    declared = hints(Config)[section]
+    schemas = [declared] if dataclasses.is_dataclass(declared) else section_schemas(section).values()
+    return {key for schema in schemas for key in hints(schema)}
+
+
+def sections() -> list[str]:
+    """The config's sections, in build order."""
+    return [name for name, hint in hints(Config).items() if hint is Any or dataclasses.is_dataclass(hint)]
+
+
+def scalars() -> list[str]:
+    """The config's single values: name, seed, ..."""
+    return [name for name in hints(Config) if name not in sections()]
+
+
+def under(name: str, prefixes: typing.Iterable[str]) -> bool:
+    """Whether a dotted name lies under one of the prefixes, component by component."""
+    stripped = [prefix.rstrip(".") for prefix in prefixes]
+    return any(prefix and (name == prefix or name.startswith(prefix + ".")) for prefix in stripped)
+
+
+def allowed_target(target: str, trusted_modules: list[str]) -> bool:
+    """Whether a `_target_` may be imported at all."""
+    if not all(part.isidentifier() for part in target.split(".")):
+        return False
+    if under(target, trusted_modules) or under(target, [OWN_PREFIX]):
+        return True
+    return under(target, [KERAS_PREFIX]) and target.rpartition(".")[2][:1].isupper()
+
+
+def wanted(hint: Any) -> str:
+    """A type in words."""
+    if isinstance(hint, types.UnionType):
+        (inner,) = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        return f"{wanted(inner)}, or null"
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return f"one of {', '.join(hint.__members__)}"
+    if typing.get_origin(hint) is list:
+        return "a list such as [a,b]"
+    if typing.get_origin(hint) is dict:
+        element = typing.get_args(hint)[1]
+        return "a mapping such as {a:1}" + ("" if element is Any else f", each value {wanted(element)}")
+    return {int: "an integer", float: "a number", bool: "true or false", str: "text"}[hint]
+
+
+def _number(value: Any, kind: type) -> Any:
+    accepted = (int,) if kind is int else (int, float)
+    if isinstance(value, accepted) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            return kind(value)
+    if isinstance(value, str):  # environment variables are always text
+        with contextlib.suppress(ValueError):
+            return kind(value)
+    raise WrongType(wanted(kind))
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """`value` as the type `hint`; raises WrongType. Lossless: no truncation, no truth values from numbers."""
+    if hint is Any:
+        return value
+    if isinstance(hint, types.UnionType):
+        (inner,) = [arm for arm in typing.get_args(hint) if arm is not type(None)]
+        try:
+            return None if value is None else convert(value, inner)
+        except WrongType:
+            raise WrongType(wanted(hint)) from None
+    if hint in (int, float):
+        return _number(value, hint)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        # YAML and Hydra read `true` as a truth value before anybody sees the field.
+        name = str(value).lower() if isinstance(value, bool) else value
+        if isinstance(name, str) and name in hint.__members__:
+            return hint[name]
+    elif typing.get_origin(hint) is list:
+        if isinstance(value, list):
+            (element,) = typing.get_args(hint)
+            return [convert(item, element) for item in value]
+    elif typing.get_origin(hint) is dict:
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            with contextlib.suppress(WrongType):
+                return {key: convert(item, typing.get_args(hint)[1]) for key, item in value.items()}
+    elif hint is str:
+        if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+            return str(value)
+    elif isinstance(value, hint):
+        return value
+    raise WrongType(wanted(hint))
+
+
+def show(value: Any) -> str:
+    """A value as one short line."""
+    if isinstance(value, str):
+        text = value or '""'
+    elif value is None or isinstance(value, bool):
+        text = {None: "null", True: "true", False: "false"}[value]
+    else:
+        text = repr(value)
+    line = redact(printable(text).replace("\n", "\\n"))
+    return line if len(line) <= 120 else line[:117] + "..."
+
+
+def unknown_key(path: str, found: str, action: str) -> Problem:
+    """The problem of a key that nothing reads; the value of one that looks like a secret is not repeated."""
+    if is_secret_name(path):
+        found = "(not shown)"
+        action += " Secrets belong into the environment (WANDB_API_KEY, HF_TOKEN): configurations are stored."
+    return Problem("no such key", path, found, action)
+
+
+class Typing:
+    """One pass over plain data: collects `problems`, builds the `Config`.
+
+    origin: (dotted path, value as text) -> the text to show as what was found, with where it was written.
+    """
+
+    def __init__(self, origin: Origin = lambda path, text: text):
+        self.origin = origin
+        self.problems: list[Problem] = []
+
+    def config(self, data: dict[str, Any]) -> Config:
+        """The typed config; fields with a problem keep the value `???`."""
+        values = self._values("", Config, data)
+        self.trusted_modules = values.get("trusted_modules", [])
+        for name in sections():
+            if name in values:
+                values[name] = self._section(name, hints(Config)[name], data[name])
+        return Config(**values)
+
+    def _values(self, path: str, schema: type, data: dict[str, Any]) -> dict[str, Any]:
+        """The fields of `schema` that `data` has with the right type; sections are left as they are."""
+        fields = hints(schema)
+        for key in data:
+            if key not in fields:
+                self._unknown(f"{path}{key}", list(fields), data[key])
+        values = {}
+        for key, hint in fields.items():
+            if key not in data or (isinstance(data[key], str) and data[key] == MISSING):
+                action = f"set {path}{key}: {self._meaning(hint)}"
+                self.problems.append(Problem("has no value", f"{path}{key}", "nothing", action))
+            elif dataclasses.is_dataclass(hint):
+                values[key] = data[key]
+            else:
+                try:
+                    values[key] = convert(data[key], hint)
+                except WrongType as error:
+                    self._add(f"{path}{key}", "has the wrong type", data[key], f"give {error}")
+        return values
+
+    @staticmethod
+    def _meaning(hint: Any) -> str:
+        return "a part with a _target_" if hint is Any or dataclasses.is_dataclass(hint) else wanted(hint)
+
+    def _section(self, name: str, declared: Any, data: Any) -> Any:
+        if not isinstance(data, dict):
+            self._add(name, "is a part with keys, not a single value", data, f"set its keys: {name}.<key>=...")
+            return MISSING
+        if dataclasses.is_dataclass(declared):
+            values = self._values(f"{name}.", declared, data)
+            for key, value in values.items():
+                self._nested_targets(f"{name}.{key}", value)
+            return declared(**values)
+        target = data.get(TARGET, MISSING)
+        known = section_schemas(name)
+        if isinstance(target, str) and target in known:
+            values = self._values(f"{name}.", known[target], data)
+            return known[target](**values)
+        if target == MISSING or not isinstance(target, str):
+            self._add(f"{name}.{TARGET}", "names no class", target, f"one of {', '.join(known)}, or one of yours")
+        elif under(target, [OWN_PREFIX]):
+            action = suggestion(target, known, f"targets of {name}")
+            self._add(f"{name}.{TARGET}", f"builds no {name} of this package", target, action)
+        else:
+            self._nested_targets(name, data)
+            return dict(data)
+        return MISSING
+
+    def _nested_targets(self, path: str, node: Any) -> None:
+        """Refuses every `_target_` at any depth that may not be imported."""
+        if isinstance(node, list):
+            for item in node:
+                self._nested_targets(path, item)
+        elif isinstance(node, dict):
+            target = node.get(TARGET)
+            if TARGET in node and not (isinstance(target, str) and allowed_target(target, self.trusted_modules)):
+                action = "use a class under llama_exp. or keras., or add its module prefix to trusted_modules"
+                self._add(f"{path}.{TARGET}", "may not be imported from a configuration", target, action)
+            for key, value in node.items():
+                self._nested_targets(f"{path}.{key}", value)
+
+    def _unknown(self, path: str, siblings: list[str], value: Any) -> None:
+        match = nearest_key(path, all_keys())
+        action = f"did you mean {match}?" if match else f"keys here: {', '.join(siblings)}"
+        self.problems.append(unknown_key(path, self.origin(path, show(value)), action))
+
+    def _add(self, path: str, what: str, found: Any, action: str) -> None:
+        self.problems.append(Problem(what, path, self.origin(path, show(found)), action))
+
+
+@functools.cache
+def mappings() -> tuple[str, ...]:
+    """Dotted paths of the keys whose value is a mapping of the user's own names."""
+    declared = {section: schema for section, schema in hints(Config).items() if dataclasses.is_dataclass(schema)}
+    return tuple(
+        f"{section}.{key}"
+        for section, schema in declared.items()
+        for key, hint in hints(schema).items()
+        if typing.get_origin(hint) is dict
+    )
+
+
+@functools.cache
+def all_keys() -> tuple[str, ...]:
+    """Dotted paths of every key of every schema."""
+    return (*scalars(), *(f"{section}.{key}" for section in sections() for key in sorted(schema_keys(section))))
+
+
+def typed(data: dict[str, Any]) -> Config:
+    """The `Config` of resolved plain data. Raises ConfigError with every problem."""
+    typing_pass = Typing()
+    config = typing_pass.config(data)
+    if typing_pass.problems:
+        raise ConfigError(*typing_pass.problems)
+    return config

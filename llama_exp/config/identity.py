@@ -1,0 +1,33 @@
+"""A config as plain data, and the hash that says which runs are the same experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+from typing import Any
+
+from llama_exp.config.schema import Config
+
+# Changing these cannot change the result: same hash, same science.
+NOT_SCIENCE = ("runtime", "logger", "name", "resume", "debug", "trusted_modules")
+
+
+def to_dict(node: Any) -> Any:
+    """A config, or a section of one, as plain dicts, lists and scalars; enum members become their value."""
+    if dataclasses.is_dataclass(node):
+        return {field.name: to_dict(getattr(node, field.name)) for field in dataclasses.fields(node)}
+    if isinstance(node, dict):
+        return {key: to_dict(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [to_dict(value) for value in node]
+    return node.value if isinstance(node, enum.Enum) else node
+
+
+def config_hash(config: Config) -> str:
+    """SHA-256 (hexadecimal) of the parts of a config that decide its result."""
+    science = {key: value for key, value in to_dict(config).items() if key not in NOT_SCIENCE}
+    del science["preset"]["offline"]  # where the same preset is taken from
+    canonical = json.dumps(science, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()

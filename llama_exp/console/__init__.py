@@ -1,0 +1,1 @@
+"""What a person sees on the terminal: the log, the bar, the tables, and what went wrong."""

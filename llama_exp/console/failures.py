@@ -1,0 +1,96 @@
+"""What went wrong, told: on the terminal, and for a sweep's jobs in `failures.jsonl` of the sweep's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem, StorageError
+from llama_exp.files.redact import printable, redact, redact_arguments
+
+
+def report(error: BaseException, debug: bool) -> ExitCode:
+    """Tells the user what went wrong and returns the exit code: a message for what they can mend, else a traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    if isinstance(error, BrokenPipeError):  # `train.py --help | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    is_theirs = isinstance(error, LlamaExpError)
+    text = str(error) if is_theirs and not debug else "".join(traceback.format_exception(error))
+    print(redact(text).rstrip(), file=sys.stderr)
+    return error.exit_code if is_theirs else ExitCode.BUG
+
+
+def of_hydra(error: BaseException) -> BaseException:
+    """An exception that reached Hydra's caller, typed. Jobs keep theirs, so an OSError is from making a folder."""
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        cause = error if str(error) else error.__cause__
+        action = "see --hydra-help, or run with debug=true for the traceback"
+        typed = ConfigError(Problem("Hydra cannot do this", "command line", str(cause).splitlines()[0], action))
+    elif isinstance(error, OSError) and error.filename is not None:
+        action = "choose another place: hydra.run.dir=<folder>, for a sweep hydra.sweep.dir=<folder>"
+        typed = StorageError(Problem("cannot be written", str(error.filename), str(error.strerror), action))
+    else:
+        return error
+    typed.__cause__ = error
+    return typed
+
+
+class Failures:
+    """The failed jobs of one sweep, one line each, whichever process they ran in.
+
+    Args:
+        sweep_dir: the folder that holds the jobs' folders. What it records already belongs to an earlier sweep.
+    """
+
+    def __init__(self, sweep_dir: Path):
+        self.path = sweep_dir / "failures.jsonl"
+        self._num_earlier = len(self.read())
+
+    def add(self, number: int, overrides: list[str], error: BaseException, exit_code: int) -> None:
+        """Records a job's failure; a single write, so that jobs of several processes do not mix their lines."""
+        lines = printable(redact(str(error))).splitlines() or [""]
+        entry = {
+            "job": number,
+            "overrides": redact_arguments(overrides),
+            "exit_code": int(exit_code),
+            "error": type(error).__name__,
+            "message": lines[0],
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, (json.dumps(entry) + "\n").encode())
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> list[dict[str, Any]]:
+        """All recorded failures, in the order in which they happened."""
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+    def show(self) -> int:
+        """Prints a table of the jobs that have failed since, on standard error, and returns their number."""
+        entries = self.read()[self._num_earlier :]
+        if entries:
+            table = Table(title=f"{len(entries)} failed; details in {self.path}", title_justify="left")
+            for column in ("job", "overrides", "exit code", "error"):
+                table.add_column(column, overflow="fold")
+            for entry in entries:
+                overrides, message = " ".join(entry["overrides"]), f"{entry['error']}: {entry['message']}"
+                table.add_row(str(entry["job"]), Text(overrides), str(entry["exit_code"]), Text(message))
+            Console(stderr=True).print(table)
+        return len(entries)

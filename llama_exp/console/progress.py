@@ -1,0 +1,255 @@
+"""What a person sees while a model trains: a live line on a terminal, plain lines elsewhere, and tables around them.
+
+    120/300 ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ loss 4.1234 · val 4.2010 · 12.3k tokens/s · ETA 1:23 · 512 MiB
+
+Everything else goes through the logger, above the live line. Without a terminal each row of metrics is one line
+without control characters. A terminal that went away never stops the training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llama_exp.console.logs import SHOWN_BY_BAR, ConsoleHandler, log_table
+from llama_exp.files.metrics_file import perplexity
+from llama_exp.files.redact import printable
+
+_log = logging.getLogger(__name__)
+_REFRESHES_PER_SECOND = 2
+_BAR_WIDTH = 30
+_SAMPLE_CHARACTERS = 300
+# An observer's errors must not reach the loop: OSError: the terminal is gone, ValueError: its stream is closed.
+_TERMINAL_GONE = (OSError, ValueError, AttributeError)
+
+
+class Progress:
+    """Observer that shows how far the training is.
+
+    Args:
+        max_steps: optimizer steps of the whole run.
+    """
+
+    def __init__(self, max_steps: int):
+        self._max_steps = max_steps
+        self._step = 0
+        self._row: dict[str, Any] = {}
+        self._validation_loss: float | None = None
+        self._mark: tuple[float, int] | None = None  # time and step that the speed is measured from
+        self._seconds_per_step: float | None = None
+        self._live: Any = None
+
+    def on_start(self, facts: dict[str, Any]) -> None:
+        """Opens the live line, if standard error is a terminal."""
+        if is_terminal() and self._live is None:
+            with contextlib.suppress(*_TERMINAL_GONE):
+                self._open_live()
+
+    def on_metrics(self, row: dict[str, Any]) -> None:
+        """Takes the row into the live line and logs it as a line."""
+        self._step = max(self._step, row["step"])
+        if row["split"] == "validation":
+            self._validation_loss = row["loss"]
+        else:
+            self._row = dict(row)
+            self._measure(row["step"])
+        _log.info("%s", self._metrics_line(row), extra=SHOWN_BY_BAR)
+
+    def on_sample(self, step: int, prompt: str, text: str) -> None:
+        """Logs the beginning of what the model wrote, on one line."""
+        whole = prompt + text.removeprefix(prompt)
+        shown = " ".join(printable(whole).split())
+        _log.info("sample at step %d: %s", step, shorten(shown, _SAMPLE_CHARACTERS))
+
+    def on_finish(self, status: str) -> None:
+        """Closes the live line; it stays on the screen as it is."""
+        live, self._live = self._live, None
+        ConsoleHandler.print_above_bar = None
+        if live is not None:
+            with contextlib.suppress(*_TERMINAL_GONE):
+                live.stop()
+
+    def state(self) -> dict[str, Any]:
+        """The last step and validation loss, for a checkpoint."""
+        return {"step": self._step, "validation_loss": _json_number(self._validation_loss)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint."""
+        self._step = state["step"]
+        loss = state["validation_loss"]
+        self._validation_loss = None if loss is None else float(loss)
+
+    def line(self, width: int, ascii_only: bool = False) -> str:
+        """The live line, at most `width` columns; what matters less is left out first."""
+        count = f"{self._step}/{self._max_steps}"
+        parts = self._parts()
+        separator = " | " if ascii_only else " · "
+        while True:
+            text = separator.join(parts)
+            room = width - len(count) - len(text) - 2
+            if room >= 10 or len(parts) <= 1:
+                break
+            parts.pop()
+        bar = bar_text(self._step / self._max_steps, max(0, min(room, _BAR_WIDTH)), ascii_only)
+        return " ".join(part for part in (count, bar, text) if part)[: max(width, 0)]
+
+    def _parts(self) -> list[str]:
+        """The figures of the live line, most important first."""
+        row = self._row
+        parts = [f"loss {row['loss']:.4f}"] if "loss" in row else ["compiling"]
+        if self._validation_loss is not None:
+            parts.append(f"val {self._validation_loss:.4f}")
+        if row.get("tokens_per_second"):
+            parts.append(f"{short_number(row['tokens_per_second'])} tokens/s")
+        if (left := self._seconds_left()) is not None:
+            parts.append(f"ETA {clock(left)}")
+        if row.get("peak_memory_bytes"):
+            parts.append(short_bytes(row["peak_memory_bytes"]))
+        return parts
+
+    def _metrics_line(self, row: Mapping[str, Any]) -> str:
+        digits = len(str(self._max_steps))
+        parts = [f"step {row['step']:>{digits}}/{self._max_steps}"]
+        if row["split"] == "validation":
+            parts += [f"validation loss {row['loss']:.4f}", f"perplexity {perplexity(row['loss']):.2f}"]
+            return "  ".join(parts)
+        parts.append(f"loss {row['loss']:.4f}")
+        for name, shape in (("learning_rate", "lr {:.2e}"), ("grad_norm", "grad {:.3f}")):
+            if row.get(name) is not None:
+                parts.append(shape.format(row[name]))
+        return "  ".join(parts + [part for part in self._parts()[1:] if not part.startswith("val ")])
+
+    def _measure(self, step: int) -> None:
+        """Time per step since the first training row, so that compilation and validation before it do not count."""
+        now = time.monotonic()
+        if self._mark is None or step <= self._mark[1]:
+            self._mark = (now, step)
+        else:
+            self._seconds_per_step = (now - self._mark[0]) / (step - self._mark[1])
+
+    def _seconds_left(self) -> float | None:
+        if self._seconds_per_step is None:
+            return None
+        return max(0, self._max_steps - self._step) * self._seconds_per_step
+
+    def _open_live(self) -> None:
+        from rich.live import Live  # only where there is a terminal
+        from rich.text import Text
+
+        console = terminal()
+
+        def render() -> Text:
+            return Text(self.line(console.width - 1, console.options.ascii_only), no_wrap=True, overflow="crop")
+
+        def print_above(line: str) -> None:
+            console.print(Text(line), soft_wrap=True)
+
+        self._live = Live(get_renderable=render, console=console, refresh_per_second=_REFRESHES_PER_SECOND)
+        self._live.start()
+        ConsoleHandler.print_above_bar = print_above
+
+
+def end_table(summary: Mapping[str, Any], folder: Path, commands: Mapping[str, str]) -> None:
+    """Logs what was done, where it lies and what can be done next.
+
+    Args:
+        summary: what `RunFolder.finish` returned.
+        folder: the run folder.
+        commands: label -> shell command, for instance `{"resume": ..., "sync W&B": ...}`.
+    """
+    rows = [("status", f"{summary['status']} (exit code {summary['exit_code']})")]
+    if "steps" in summary:
+        done = f"{summary['steps']}"
+        if "tokens" in summary:
+            done += f", {short_number(summary['tokens'])} tokens"
+        if "tokens_per_second" in summary:
+            done += f", {short_number(summary['tokens_per_second'])} tokens/s"
+        rows.append(("steps", f"{done}, {clock(summary['seconds'])}"))
+    validation = summary.get("validation")
+    if validation:
+        first, best, last = (float(validation[key]) for key in ("first", "best", "last"))
+        change = f" ({100 * (last / first - 1):+.0f} %)" if first else ""
+        rows.append(("validation loss", f"{first:.4f} -> {last:.4f}{change}"))
+        rows.append(("best", f"{best:.4f} at step {validation['best_step']}"))
+        rows.append(("perplexity", f"{perplexity(last):.2f}"))
+    rows.append(("folder", str(folder)))
+    log_table("run summary", [*rows, *commands.items()])
+
+
+@contextlib.contextmanager
+def steps_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar with times while its block runs, if standard error is a terminal; yields what each step has to call."""
+    if not is_terminal():
+        yield lambda: None
+        return
+    from rich import progress
+
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
+    times = (progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
+    with progress.Progress(*columns, *times, console=terminal(), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
+
+
+def is_terminal() -> bool:
+    """Whether standard error is a terminal that can move its cursor."""
+    try:
+        return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+    except (ValueError, AttributeError):
+        return False
+
+
+def terminal() -> Any:
+    """A rich console on standard error with a sensible width, also where COLUMNS or the terminal says 0."""
+    from rich.console import Console
+
+    says_nothing = os.environ.get("COLUMNS", "1").strip() == "0"
+    width = shutil.get_terminal_size().columns if says_nothing else None
+    return Console(stderr=True, width=width, markup=False, emoji=False, highlight=False)
+
+
+def bar_text(share: float, width: int, ascii_only: bool = False) -> str:
+    """A bar of `width` columns of which `share` (0 to 1) is filled."""
+    full, empty = ("#", "-") if ascii_only else ("━", "─")
+    filled = round(min(1.0, max(0.0, share)) * width)
+    return full * filled + empty * (width - filled)
+
+
+def short_number(value: float) -> str:
+    """850, 12.3k, 4.5M, 1.2G."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.1f}{unit}"
+    return f"{value:.0f}"
+
+
+def short_bytes(value: float) -> str:
+    """850 B, 512 MiB, 1.2 GiB."""
+    for unit, size, digits in (("GiB", 2**30, 1), ("MiB", 2**20, 0), ("KiB", 2**10, 0)):
+        if value >= size:
+            return f"{value / size:.{digits}f} {unit}"
+    return f"{value:.0f} B"
+
+
+def clock(seconds: float) -> str:
+    """0:07, 1:23, 2:03:04, 3 days, 1:00:00."""
+    text = str(datetime.timedelta(seconds=round(seconds))).removeprefix("0:")
+    return text[1:] if len(text) == 5 and text[0] == "0" else text
+
+
+def shorten(text: str, length: int) -> str:
+    """The text, cut to `length` characters with `...` at its end if it is longer."""
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _json_number(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(value)

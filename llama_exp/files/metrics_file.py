@@ -1,0 +1,118 @@
+"""The record of a run: `metrics.jsonl`, the truth about its numbers, and `samples.md`, what the model wrote.
+
+A row of `metrics.jsonl` is one strict JSON object a line: `step`, `split` (`train`, `validation`), `loss` and the
+other figures of that moment. A number that JSON cannot express stands as the string "NaN", "Infinity" or "-Infinity".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from llama_exp.files.redact import printable
+from llama_exp.files.writing import AppendedFile, dump_json
+
+_NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+class MetricsFile:
+    """Observer that appends each row of metrics to `metrics.jsonl` at once."""
+
+    def __init__(self, path: Path):
+        self._file = AppendedFile(path)
+
+    def on_start(self, facts: dict[str, Any]) -> None:
+        """Nothing: the facts of a run stand in `run.json`."""
+
+    def on_metrics(self, row: dict[str, Any]) -> None:
+        """Appends the row; it survives a kill from here on. Raises `StorageError`."""
+        self._file.append(dump_json(row) + "\n")
+
+    def on_sample(self, step: int, prompt: str, text: str) -> None:
+        """Nothing: samples stand in `samples.md`."""
+
+    def on_finish(self, status: str) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def state(self) -> dict[str, Any]:
+        """The file's length in bytes, for a checkpoint."""
+        return self._file.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Cuts the file back to its length at the checkpoint: rows of steps that will be redone go, nothing else."""
+        self._file.restore(state)
+
+
+class Samples:
+    """Observer that appends what the model wrote to `samples.md`, under one heading per step."""
+
+    def __init__(self, path: Path):
+        self._file = AppendedFile(path)
+        self._step: int | None = None
+
+    def on_start(self, facts: dict[str, Any]) -> None:
+        """Nothing: there is no text yet."""
+
+    def on_metrics(self, row: dict[str, Any]) -> None:
+        """Nothing: numbers stand in `metrics.jsonl`."""
+
+    def on_sample(self, step: int, prompt: str, text: str) -> None:
+        """Appends prompt and continuation; `text` may or may not repeat the prompt. Raises `StorageError`."""
+        title = "# Samples\n\n" if self._step is None else ""
+        heading = "" if step == self._step else f"{title}## Step {step}\n\n"
+        prompt_block, continuation_block = _fenced(prompt), _fenced(text.removeprefix(prompt))
+        self._file.append(f"{heading}Prompt:\n\n{prompt_block}\nContinuation:\n\n{continuation_block}\n")
+        self._step = step
+
+    def on_finish(self, status: str) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def state(self) -> dict[str, Any]:
+        """The file's length in bytes and the step of its last heading, for a checkpoint."""
+        return {**self._file.state(), "step": self._step}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Cuts the file back to its length at the checkpoint."""
+        self._file.restore(state)
+        self._step = state["step"]
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl` in file order, with real NaN and infinities.
+
+    A last line without its newline was cut short by a kill and is no row. A file that does not exist has none.
+
+    Raises:
+        ValueError: for a whole line that is not JSON, with its number.
+    """
+    rows = []
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        rows.append(
+            {key: _NUMBERS.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
+        )
+    return rows
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), the loss in nats per token; infinite where that overflows."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
+def _fenced(text: str) -> str:
+    """A Markdown code block; its fence is longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{printable(text)}\n{fence}\n"

@@ -1,0 +1,1 @@
+"""Checkpoints of transformers: `config.json` and safetensors files."""

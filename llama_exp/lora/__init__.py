@@ -1,0 +1,25 @@
+"""Low-rank adaptation of a backbone: enable, train, merge, and adapters on disk. Imports no framework."""
+
+from llama_exp.lora.enable import (
+    adapter_variables,
+    adapters,
+    base_digest,
+    enable,
+    load,
+    load_adapter,
+    merge,
+    other_layers,
+    save_adapter,
+)
+
+__all__ = [
+    "adapter_variables",
+    "adapters",
+    "base_digest",
+    "enable",
+    "load",
+    "load_adapter",
+    "merge",
+    "other_layers",
+    "save_adapter",
+]

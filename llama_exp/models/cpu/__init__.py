@@ -1,0 +1,1 @@
+"""Decoding a few rows on a CPU by kernels of our own, see docs/adr/0011."""

@@ -1,0 +1,301 @@
+"""One run behind the frontier: typed config in, a run folder with everything out.
+
+    dataset -> tokenizer -> rows --------------.
+    preset -> backbone -> adapters ------------+-> trainer.fit() -> adapter/ or model/, summary
+    learning rate schedule -> optimizer -------'
+
+What can fail for want of an input fails first: the preset is looked for before Keras is imported, and compared with
+the config before anything is built. From here on every part sees its own section's values only; nobody edits the
+config.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llama_exp import preset, quantization, runtime
+from llama_exp.config.identity import config_hash, to_dict
+from llama_exp.config.instantiate import check_targets, instantiate
+from llama_exp.config.schema import Config
+from llama_exp.console import logs, progress
+from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
+from llama_exp.lora import source as lora_source
+from llama_exp.run import plan, provenance, resume
+from llama_exp.run.folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+WITH_TARGET = ("dataset", "tokenizer", "model", "optimizer", "schedule", "logger")
+# What the run itself adds to the keys of a section when it builds the section's object.
+ADDED_ARGUMENTS = {
+    "model": {"dtype"},
+    "tokenizer": {"texts", "preset_folder", "cache_dir", "fingerprint"},
+    "schedule": {"learning_rate", "num_steps"},
+    "logger": {"folder", "name", "group", "config"},
+}
+
+# Packages whose version can change the last bits of a result.
+SAME_BITS = ("jax", "keras", "llama_exp", "numpy", "tensorflow")
+
+
+def run_job(config: Config, overrides: Sequence[str], folder: Path, group: str | None = None) -> float:
+    """Trains as `config` says and leaves everything in `folder`.
+
+    Args:
+        config: the whole typed config.
+        overrides: the command line's, for the record.
+        folder: the run folder; with `resume` other than `none` it may hold a run to continue.
+        group: name of the sweep that the run belongs to, or None.
+
+    Returns:
+        The last validation loss, nats per token: the objective of a sweep.
+
+    Raises:
+        LlamaExpError: by kind and exit code what went wrong; the folder's `summary.json` says it too.
+    """
+    runtime.start(**to_dict(config.runtime))
+    logs.attach_console()
+    continues = resume.continues(config.resume, folder)
+    if continues:
+        resume.check_unchanged(folder, to_dict(config))
+        resume.check_adapter(folder, config.lora.source)
+    with RunFolder.reopen(folder) if continues else RunFolder.create(folder) as run_folder:
+        log.info("run folder %s%s", folder, " (continued)" if continues else "")
+        run_folder.begin(to_dict(config), overrides, sys.argv, config_hash(config))
+        planned = plan.make_plan(config)
+        if planned is not None:
+            logs.log_table("plan", plan.rows(planned))
+        try:
+            run = Run(config, run_folder, group)
+            result = run.fit()
+            summary = run_folder.finish(**run.export())
+        except LlamaExpError as error:
+            summary = run_folder.finish(error)
+            if error.exit_code in (ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
+                progress.end_table(summary, folder, {"resume": provenance.resume_command(sys.argv, folder)})
+            raise
+        progress.end_table(summary, folder, run.next_commands())
+    return result.validation_loss
+
+
+class Run:
+    """The objects of one run, built in the order of the config.
+
+    Attributes:
+        model: the `LlamaCausalLM` that trains.
+        trainer: fits it.
+    """
+
+    def __init__(self, config: Config, run_folder: RunFolder, group: str | None):
+        self._folder = run_folder
+        self._has_adapters = config.lora.rank > 0
+        self._base_digest: str | None = None
+        self._checkpoint = resume.chosen_checkpoint(config.resume)
+        resolved = _resolved_preset(config)
+        preset_folder = resolved and resolved.path
+        if self._has_adapters and preset_folder is None:
+            log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
+        runtime.import_backend()
+        if preset_folder is not None:
+            _check_preset(config, preset_folder)
+        check_targets(
+            {name: getattr(config, name) for name in WITH_TARGET}
+            | {f"trainer.callbacks.{name}": node for name, node in config.trainer.callbacks.items()},
+            config.trusted_modules,
+            ADDED_ARGUMENTS,
+        )
+        tokenizer, examples = _build_data(config, preset_folder)
+        self.model = _build_model(config, preset_folder, tokenizer)
+        if self._has_adapters:
+            from llama_exp import lora
+
+            self._base_digest = lora.base_digest(self.model.backbone)
+        self._record(config, examples, tokenizer, resolved)
+        self._logger = _build_logger(config, run_folder, group)
+        self.trainer = self._build_trainer(config, examples)
+
+    def fit(self):
+        """Trains to the end, from the checkpoint that `resume` names or else the newest in the folder."""
+        if self._checkpoint is not None:
+            from llama_exp.trainer import load
+
+            self.trainer.restore(load(self._checkpoint))
+        return self.trainer.fit()
+
+    def export(self) -> dict[str, Any]:
+        """Writes the adapter or the model, and returns what the summary should say beside the metrics' figures."""
+        if not self._has_adapters:
+            self.model.save_to_preset(self._folder.model)
+            return {"model": self._folder.model.name}
+        from llama_exp import lora
+
+        after = lora.save_adapter(self.model.backbone, self._folder.adapter)
+        if after != self._base_digest:
+            raise RuntimeError(f"training changed frozen weights: digest {self._base_digest} before, {after} after")
+        return {"adapter": self._folder.adapter.name, "base_digest": {"before": self._base_digest, "after": after}}
+
+    def next_commands(self) -> dict[str, str]:
+        """What a person may want to type next."""
+        sync = getattr(self._logger, "sync_command", None)
+        return {"sync W&B": sync} if sync else {}
+
+    def _record(self, config: Config, examples, tokenizer, resolved: preset.Resolved | None) -> None:
+        """Adds what is known now to run.json."""
+        self._folder.record(
+            **_machine(config),
+            seed=config.seed,
+            dataset={split: {"fingerprint": rows.fingerprint, **rows.facts} for split, rows in examples.items()},
+            tokenizer={"fingerprint": tokenizer.fingerprint, "vocabulary_size": tokenizer.vocabulary_size},
+            preset={
+                "source": config.preset.source,
+                "path": resolved and str(resolved.path),
+                "origin": resolved and resolved.origin,
+                "revision": resolved and resolved.revision,
+            },
+            quantization=quantization.describe(self.model.backbone.quantization),
+            lora=config.lora.source and lora_source.origin(config.lora.source),
+            base_digest=self._base_digest,
+        )
+
+    def _build_trainer(self, config: Config, examples):
+        from llama_exp import precision
+        from llama_exp.trainer import Checkpoints, Trainer
+
+        section = {key: value for key, value in to_dict(config.trainer).items() if key not in ("remat", "callbacks")}
+        keep_checkpoints = section.pop("keep_checkpoints")
+        peak = to_dict(config.optimizer)["learning_rate"]
+        schedule = instantiate(
+            config.schedule, config.trusted_modules, "schedule", learning_rate=peak, num_steps=config.trainer.max_steps
+        )
+        optimizer = instantiate(config.optimizer, config.trusted_modules, "optimizer", learning_rate=schedule)
+        observers = {
+            "metrics": self._folder.metrics,
+            "samples": self._folder.samples,
+            "logger": self._logger,
+            "progress": progress.Progress(config.trainer.max_steps),
+        }
+        for name, node in config.trainer.callbacks.items():
+            observers[name] = instantiate(node, config.trusted_modules, f"trainer.callbacks.{name}")
+        return Trainer(
+            self.model,
+            examples,
+            precision.wrap_optimizer(optimizer, self.model.backbone.dtype_policy),
+            checkpoints=Checkpoints(
+                self._folder.checkpoints,
+                keep=keep_checkpoints,
+                config_hash=config_hash(config),
+                facts=_comparable_facts(config),
+            ),
+            observers=observers,
+            seed=config.seed,
+            base_digest=self._base_digest,
+            chunk_tokens=config.objective.chunk_tokens,
+            jit=config.runtime.jit.value,
+            **section,
+        )
+
+
+def _machine(config: Config) -> dict[str, Any]:
+    """What the run computes on."""
+    from llama_exp import backend
+
+    return {
+        "backend": config.runtime.backend.value,
+        "device": backend.device_name(),
+        "threads": runtime.thread_count(config.runtime.threads),
+    }
+
+
+def _comparable_facts(config: Config) -> dict[str, Any]:
+    """What must be the same for a resumed run to be the same bits; a checkpoint records it."""
+    versions = {name: version for name, version in provenance.package_versions().items() if name in SAME_BITS}
+    return {**_machine(config), **versions}
+
+
+def _resolved_preset(config: Config) -> preset.Resolved | None:
+    """The preset to load weights from, on this machine; None: random weights."""
+    if config.preset.source is None or not config.preset.load_weights:
+        return None
+    return preset.resolve(config.preset.source, offline=config.preset.offline)
+
+
+def _check_preset(config: Config, preset_folder: Path) -> None:
+    """Compares the preset with the config's shape, so that no large model is built in vain."""
+    from llama_exp.formats import open_checkpoint
+    from llama_exp.formats.checkpoint import agreed
+
+    stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
+    with open_checkpoint(preset_folder) as checkpoint:
+        agreed(checkpoint, stated)
+        stored = quantization.chosen(to_dict(config.quantization), checkpoint.quantization, preset_folder)
+        quantization.require_trainable(stored, config.lora.rank)
+
+
+def _build_data(config: Config, preset_folder: Path | None):
+    """The tokenizer and the token rows of both splits."""
+    cache_dir = str(Path(config.runtime.cache_dir).expanduser())
+    dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
+    dataset.open(cache_dir)
+    tokenizer = instantiate(
+        config.tokenizer,
+        config.trusted_modules,
+        "tokenizer",
+        texts=lambda: dataset.texts("train"),
+        preset_folder=preset_folder and str(preset_folder),
+        cache_dir=cache_dir,
+        fingerprint=dataset.fingerprint,
+    )
+    _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
+    examples = dataset.prepare(
+        tokenizer,
+        cache_dir=cache_dir,
+        loss_on=config.objective.loss_on.value,
+        minimum_train_rows=config.trainer.batch_size,
+    )
+    return tokenizer, examples
+
+
+def _require_embeddings(config: Config, num_tokens: int, preset_folder: Path | None) -> None:
+    """Fails if some tokens would have none."""
+    vocabulary_size = to_dict(config.model)["vocabulary_size"]
+    if num_tokens <= vocabulary_size:
+        return
+    what, found = "the tokenizer has more tokens than the model", f"{vocabulary_size}, the tokenizer has {num_tokens}"
+    if preset_folder is not None:  # whose size is what it is
+        action = "choose another tokenizer, or another preset"
+        raise InputError(Problem(what, "model.vocabulary_size", f"{found} (preset: {preset_folder})", action))
+    action = f"set model.vocabulary_size to at least {num_tokens}, or choose another tokenizer"
+    raise ConfigError(Problem(what, "model.vocabulary_size", found, action))
+
+
+def _build_model(config: Config, preset_folder: Path | None, tokenizer):
+    """The causal language model, loaded and adapted."""
+    from llama_exp.models import LlamaCausalLM
+    from llama_exp.models import build as model
+
+    backbone = model.build(
+        lambda dtype: instantiate(config.model, config.trusted_modules, "model", dtype=dtype),
+        policy=config.precision.policy,
+        preset_dir=preset_folder,
+        quantization=to_dict(config.quantization),
+        lora=to_dict(config.lora),
+        remat=config.trainer.remat.value,
+        seed=config.seed,
+    )
+    return LlamaCausalLM(backbone, tokenizer)
+
+
+def _build_logger(config: Config, run_folder: RunFolder, group: str | None):
+    return instantiate(
+        config.logger,
+        config.trusted_modules,
+        "logger",
+        folder=run_folder.path,
+        name=f"{config.name}/{run_folder.path.name}",
+        group=group,
+        config=to_dict(config),
+    )

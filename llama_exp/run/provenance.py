@@ -1,0 +1,175 @@
+"""Where a run comes from: source, packages, machine, command line. Imports no framework."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llama_exp.files.redact import is_secret_name, redact_arguments
+
+# The run-time dependencies and the second backend; a test compares the list with pyproject.toml.
+PACKAGES = (
+    "array_record",
+    "h5py",
+    "huggingface_hub",
+    "hydra-core",
+    "importlib_resources",
+    "jax",
+    "jinja2",
+    "kagglehub",
+    "keras",
+    "llama_exp",
+    "matplotlib",
+    "ml_dtypes",
+    "numba",
+    "numpy",
+    "omegaconf",
+    "pyyaml",
+    "requests",
+    "rich",
+    "safetensors",
+    "sentencepiece",
+    "tensorflow",
+    "tensorflow-datasets",
+    "tokenizers",
+    "wandb",
+)
+_VARIABLES = re.compile(r"^(?:KERAS_|TF_|XLA_|JAX_|CUDA_|NVIDIA_|OMP_|MKL_|OPENBLAS_|PYTHONHASHSEED$|SLURM_JOB_ID$)")
+_GIT_SECONDS = 5.0
+_DIFF_BYTES = 10_000_000
+# Nothing that the repository's own configuration names is executed.
+_GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=true", "--no-optional-locks")
+
+
+def collect(arguments: Sequence[str], source: Path | None = None) -> tuple[dict[str, Any], str | None]:
+    """Facts about this process for `run.json`, and the uncommitted changes of its source as a patch.
+
+    Args:
+        arguments: the command line, `sys.argv`; secrets in it are masked.
+        source: the folder whose git repository is the source; by default this package.
+
+    Returns:
+        JSON-ready facts, and the patch against the recorded commit (None without changes or without git).
+    """
+    git, patch = git_state(source or Path(__file__).resolve().parents[1])
+    facts = {
+        "command": command_line(arguments),
+        "working_folder": os.getcwd(),
+        "git": git,
+        "packages": package_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": memory_bytes(),
+        "environment": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if _VARIABLES.search(name) and not is_secret_name(name)
+        },
+    }
+    return facts, patch
+
+
+def package_versions() -> dict[str, str | None]:
+    """Name -> installed version, None where a package is not installed; nothing is imported."""
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    if versions["llama_exp"] is None:  # run from its source folder
+        from llama_exp import __version__
+
+        versions["llama_exp"] = __version__
+    return versions
+
+
+def git_state(source: Path) -> tuple[dict[str, Any], str | None]:
+    """Commit, branch and changes of the repository that `source` belongs to, and the changes as a patch.
+
+    Returns:
+        `{"commit", "branch", "dirty", "untracked"}`, or `{"commit": None, "reason"}` where there is no commit to name:
+        no git, no repository, or a package that is installed inside of somebody else's repository.
+    """
+    try:
+        if not _git(source, "ls-files", "--", "."):
+            return {"commit": None, "reason": f"{source.name} is not tracked by the repository around it"}, None
+        commit = _git(source, "rev-parse", "HEAD").strip()
+        branch = _git(source, "rev-parse", "--abbrev-ref", "HEAD").strip()
+        status = _git(source, "status", "--porcelain=v1", "--untracked-files=all").splitlines()
+        patch = _git(source, "diff", "--no-ext-diff", "--no-textconv", "--binary", "HEAD")
+    except (OSError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", None) or b""
+        reason = (told.decode("utf-8", "backslashreplace").strip() or str(error)).splitlines()
+        return {"commit": None, "reason": reason[0] if reason else type(error).__name__}, None
+    untracked = [line[3:] for line in status if line.startswith("??")]
+    facts = {"commit": commit, "branch": branch, "dirty": bool(status), "untracked": untracked}
+    if len(patch) > _DIFF_BYTES:
+        facts["patch_cut_at_bytes"] = _DIFF_BYTES
+        patch = patch[:_DIFF_BYTES]
+    return facts, patch or None
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command as a shell would take it again, secrets masked."""
+    return shlex.join([*_launcher(arguments), *redact_arguments(arguments[1:])])
+
+
+def resume_command(arguments: Sequence[str], folder: Path) -> str:
+    """The command that continues the run in `folder` where its last checkpoint left it."""
+    path = str(folder)
+    if not re.fullmatch(r"[\w./+@%-]+", path):  # Hydra's grammar wants other characters quoted
+        path = '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    kept = [argument for argument in arguments[1:] if not argument.startswith(("resume=", "hydra.run.dir="))]
+    own = [f"hydra.run.dir={path}", "resume=auto"]
+    return shlex.join([*_launcher(arguments), *redact_arguments(kept), *own])
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int | None:
+    """Main memory of the machine; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def _launcher(arguments: Sequence[str]) -> list[str]:
+    script = arguments[0]
+    if script.endswith(".py"):
+        return ["python", script]
+    return [Path(script).name] if script else [Path(sys.executable).name]
+
+
+def _git(source: Path, *arguments: str) -> str:
+    environment = {**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+    finished = subprocess.run(
+        [*_GIT, *arguments],
+        cwd=source,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_GIT_SECONDS,
+        check=True,
+    )
+    return finished.stdout.decode("utf-8", "backslashreplace")

@@ -1,0 +1,238 @@
+"""The YAML files: which there are, that each composes and types, and that each number is the published one."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from llama_exp.architecture import count_parameters
+from llama_exp.config.check import CONF, check_arguments, to_dict
+from llama_exp.config.check.typed import sections
+from llama_exp.errors import ConfigError
+from llama_exp.lora.source import count_lora_parameters
+from llama_exp.preset import PRESETS
+
+GROUPS = {
+    "runtime": {"default"},
+    "dataset": {"python_docs", "python_qa", "text_files", "jsonl", "tfds"},
+    "tokenizer": {"auto", "bpe", "byte", "preset", "sentencepiece", "hf_json"},
+    "preset": {"none", *PRESETS},
+    "model": {
+        "llama_tiny",
+        "llama_15m",
+        "llama_110m",
+        "smollm2_135m",
+        "llama2_7b",
+        "llama2_instruct_7b",
+        "vicuna_1_5_7b",
+        "llama3_8b",
+        "llama3_instruct_8b",
+        "llama3_1_8b",
+        "llama3_2_1b",
+        "llama3_2_3b",
+    },
+    "precision": {"float32", "bfloat16", "mixed_bfloat16", "mixed_float16"},
+    "quantization": {"none", "int8", "int8_weight_only", "int4", "float8"},
+    "lora": {"default"},
+    "objective": {"next_token"},
+    "optimizer": {"adamw", "adamw_finetune"},
+    "schedule": {"cosine", "linear", "constant", "wsd"},
+    "trainer": {"default", "finetune"},
+    "logger": {"wandb"},
+    "experiment": {"python_qa_lora", "tiny_shakespeare", "llama2_7b_lora"},
+    "sweep": {"lora_rank", "learning_rate", "seeds"},
+    "hydra": {"help/llama_exp"},
+}
+FILES = sorted(CONF.rglob("*.yaml"))
+OPTIONS = [(group, option) for group, options in GROUPS.items() if group != "hydra" for option in sorted(options)]
+# What a choice needs from the user before it can run.
+NEEDED = {
+    ("dataset", "text_files"): ["dataset.files=[a.txt]"],
+    ("dataset", "jsonl"): ["dataset.files=[a.jsonl]"],
+    ("dataset", "tfds"): ["dataset.builder=tiny_shakespeare"],
+    ("tokenizer", "preset"): ["preset.source=some/folder"],
+    ("tokenizer", "sentencepiece"): ["tokenizer.file=a.model"],
+    ("tokenizer", "hf_json"): ["tokenizer.file=a.json"],
+    ("quantization", "int8"): ["lora.rank=4"],
+    ("quantization", "int8_weight_only"): ["lora.rank=4"],
+    ("quantization", "int4"): ["lora.rank=4"],
+    ("quantization", "float8"): ["lora.rank=4"],
+    ("experiment", "llama2_7b_lora"): ["dataset.files=[a.jsonl]"],
+}
+# Published: Hugging Face's and Meta's model cards; llama2.c for the 15M and 110M models.
+PARAMETERS = {
+    "llama_tiny": 3_082_496,
+    "llama_15m": 15_191_712,
+    "llama_110m": 109_529_856,
+    "smollm2_135m": 134_515_008,
+    "llama2_7b": 6_738_415_616,
+    "llama2_instruct_7b": 6_738_415_616,
+    "vicuna_1_5_7b": 6_738_415_616,
+    "llama3_8b": 8_030_261_248,
+    "llama3_instruct_8b": 8_030_261_248,
+    "llama3_1_8b": 8_030_261_248,
+    "llama3_2_1b": 1_235_814_400,
+    "llama3_2_3b": 3_212_749_824,
+}
+PRESET_OF = {
+    "llama2_7b": "llama2_7b_en",
+    "llama2_instruct_7b": "llama2_instruct_7b_en",
+    "vicuna_1_5_7b": "vicuna_1.5_7b_en",
+    "llama3_8b": "llama3_8b_en",
+    "llama3_instruct_8b": "llama3_instruct_8b_en",
+    "llama3_1_8b": "llama3.1_8b",
+    "llama3_2_1b": "llama3.2_1b",
+    "llama3_2_3b": "llama3.2_3b",
+}
+
+
+def config(*arguments):
+    return check_arguments(arguments).config
+
+
+def test_these_files_and_no_others():
+    found = {}
+    for path in FILES:
+        group, _, option = path.relative_to(CONF).as_posix().removesuffix(".yaml").partition("/")
+        found.setdefault(group, set()).add(option)
+    assert found == GROUPS | {"config": {""}}
+    assert not list(CONF.rglob("*.yml"))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_file_composes_and_types(group, option):
+    command = check_arguments([f"{group}={option}", *NEEDED.get((group, option), [])])
+    assert command.config is not None
+    assert (command.sweep_dir is not None) == (group == "sweep")
+
+
+@pytest.mark.parametrize(
+    "needy", [key for key in NEEDED if key[0] != "quantization" and key != ("tokenizer", "preset")]
+)
+def test_required_values_are_asked_for(needy):
+    with pytest.raises(ConfigError, match="has no value"):
+        check_arguments([f"{needy[0]}={needy[1]}"])
+
+
+def test_the_table_of_contents_lists_every_group_in_build_order():
+    text = (CONF / "config.yaml").read_text()
+    defaults = yaml.safe_load(text)["defaults"]
+    groups = [next(iter(entry)) for entry in defaults if isinstance(entry, dict)]
+    own = [group for group in groups if not group.startswith("override ")]
+    # The model stands last, because Hydra lets it choose among what stands before it only.
+    assert own == [*(name for name in sections() if name != "model"), "model", "experiment", "sweep"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_built_in_preset_has_a_file_of_its_name(name):
+    assert check_arguments([f"preset={name}"]).config.preset.source == name
+
+
+def test_a_pre_trained_model_chooses_and_the_command_line_wins():
+    chosen = check_arguments(["model=llama2_7b"]).config
+    assert (chosen.preset.source, chosen.trainer.max_steps, chosen.optimizer.learning_rate) == (
+        "llama2_7b_en",
+        300,
+        2e-4,
+    )
+    typed = check_arguments(["model=llama2_7b", "preset=none", "trainer=default", "optimizer=adamw"]).config
+    assert (typed.preset.source, typed.trainer.max_steps, typed.optimizer.learning_rate) == (None, 1200, 1.5e-3)
+
+
+@pytest.mark.parametrize("model", sorted(PARAMETERS))
+def test_parameter_counts_are_the_published_ones(model):
+    section = to_dict(config(f"model={model}").model)
+    assert count_parameters(section) == PARAMETERS[model]
+
+
+def test_lora_on_llama2_7b_has_the_papers_size():
+    made = config("model=llama2_7b", "lora.rank=8")
+    assert count_lora_parameters(to_dict(made.model), to_dict(made.lora)) == 4_194_304
+
+
+@pytest.mark.parametrize("model", sorted(GROUPS["model"]))
+def test_a_pre_trained_size_selects_its_preset(model):
+    made = config(f"model={model}")
+    assert made.preset.source == PRESET_OF.get(model)
+    assert made.preset.load_weights is True
+
+
+def test_preset_choices_are_built_in_ids():
+    for option in GROUPS["preset"] - {"none"}:
+        assert config(f"preset={option}").preset.source == option
+        assert option in PRESETS
+
+
+def test_preset_can_be_undone():
+    assert config("model=llama2_7b", "preset=none").preset.source is None
+    made = config("model=llama2_7b", "preset.load_weights=false").preset
+    assert (made.source, made.load_weights) == ("llama2_7b_en", False)
+    assert config("model=llama3_8b", "preset=llama3.1_8b").preset.source == "llama3.1_8b"
+
+
+def test_llama_3_rotary_frequencies():
+    rope = {
+        model: tuple(to_dict(config(f"model={model}").model)[key] for key in keys)
+        for model in ("llama3_8b", "llama3_1_8b", "llama3_2_1b", "llama3_2_3b", "llama2_7b")
+        for keys in [
+            (
+                "rope_max_wavelength",
+                "rope_frequency_adjustment_factor",
+                "rope_low_freq_factor",
+                "rope_high_freq_factor",
+                "rope_pretraining_sequence_length",
+            )
+        ]
+    }
+    assert rope == {
+        "llama2_7b": (10_000, None, None, None, None),
+        "llama3_8b": (500_000, None, None, None, None),
+        "llama3_1_8b": (500_000, 8, 1, 4, 8192),
+        "llama3_2_1b": (500_000, 32, 1, 4, 8192),
+        "llama3_2_3b": (500_000, 32, 1, 4, 8192),
+    }
+
+
+def test_lora_rank_alone_switches_lora_on():
+    assert config().lora.rank == 0
+    made = config("lora.rank=8").lora
+    assert (made.rank, made.targets) == (8, ["query", "value"])
+
+
+def test_schedules_follow_the_length_of_the_run():
+    assert config().schedule.warmup_steps == 60
+    assert config("trainer.max_steps=1000").schedule.warmup_steps == 50
+    wsd = config("schedule=wsd", "trainer.max_steps=1000").schedule
+    assert (wsd.warmup_steps, wsd.decay_steps) == (50, 200)
+
+
+def test_tokenizer_has_the_models_vocabulary():
+    assert config("model=llama_15m").tokenizer.vocabulary_size == 32_000
+
+
+@pytest.mark.parametrize("experiment", sorted(GROUPS["experiment"]))
+def test_experiments_are_short_lists_of_overrides_under_their_own_name(experiment):
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    assert len(text.splitlines()) <= 36
+    assert all("override" in key for entry in yaml.safe_load(text)["defaults"] for key in entry)
+    assert config(f"experiment={experiment}", *NEEDED.get(("experiment", experiment), [])).name == experiment
+
+
+def test_experiments_can_be_overridden():
+    made = config("experiment=python_qa_lora", "lora.rank=2", "dataset=python_docs")
+    assert made.lora.rank == 2 and made.dataset._target_.endswith("PythonDocs")
+
+
+def test_no_two_files_of_a_group_are_near_copies():
+    """Two files that differ in one line and share five should share a default instead."""
+    for group in sections():
+        contents = {path.name: _settings(path) for path in (CONF / group).glob("*.yaml")}
+        for name, lines in contents.items():
+            for other, other_lines in contents.items():
+                if name < other and len(lines & other_lines) > 4:
+                    assert len(lines ^ other_lines) > 2, (group, name, other)
+
+
+def _settings(path: Path) -> set[str]:
+    lines = (line.partition(" #")[0].strip() for line in path.read_text().splitlines())
+    return {line for line in lines if line and not line.startswith("#")}

@@ -1,0 +1,76 @@
+"""The schema: no defaults, no frameworks, every target typed."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from llama_exp.config.check import check_arguments, to_dict
+from llama_exp.config.check.ranges import RANGES
+from llama_exp.config.check.typed import all_keys, hints, sections
+from llama_exp.config.schema import SCHEMAS, Config
+
+NO_RANGE = {"debug", "trusted_modules"}
+
+
+@pytest.mark.parametrize("schema", [Config, *{schema: None for schema in SCHEMAS.values()}])
+def test_values_live_in_yaml_only(schema):
+    for field in dataclasses.fields(schema):
+        if field.default is not dataclasses.MISSING:
+            assert field.default == "???", field.name
+        else:
+            assert dataclasses.is_dataclass(field.default_factory), field.name
+
+
+def test_every_number_and_text_has_a_range():
+    """A key without a row in RANGES takes any finite value; that is right only for those without bad ones."""
+    without = set()
+    for key in all_keys():
+        section, _, leaf = key.rpartition(".")
+        leaf_hints = [hints(Config)[leaf]] if not section else _hints_of(section, leaf)
+        bounded = any(hint in (int, float) or hint in (int | None, float | None) for hint in leaf_hints)
+        if bounded and key not in RANGES:
+            without.add(key)
+    assert without == set()
+    assert set(RANGES) <= set(all_keys())
+
+
+def _hints_of(section, leaf):
+    declared = hints(Config)[section]
+    schemas = [declared] if dataclasses.is_dataclass(declared) else SCHEMAS.values()
+    return [hints(schema)[leaf] for schema in schemas if leaf in hints(schema)]
+
+
+def test_sections_stand_in_build_order():
+    assert sections() == [
+        "runtime",
+        "dataset",
+        "tokenizer",
+        "preset",
+        "model",
+        "precision",
+        "quantization",
+        "lora",
+        "objective",
+        "optimizer",
+        "schedule",
+        "trainer",
+        "logger",
+    ]
+
+
+def test_a_typed_config_has_no_value_missing():
+    config = check_arguments([]).config
+    assert "???" not in str(to_dict(config))
+    for name in sections():
+        assert dataclasses.is_dataclass(getattr(config, name)), name
+
+
+def test_schema_and_errors_import_nothing_but_omegaconf():
+    code = (
+        "import sys; import llama_exp.config.schema, llama_exp.errors, llama_exp;"
+        "print([m for m in ('keras', 'tensorflow', 'jax', 'wandb', 'hydra', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,281 @@
+"""What a person sees: a live line on a terminal, plain lines elsewhere, in spite of odd terminals."""
+
+import fcntl
+import io
+import logging
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+from rich.console import Console
+
+from llama_exp.console import logs, progress
+from llama_exp.console.progress import Progress, bar_text, clock, end_table, short_bytes, short_number, shorten
+
+RUN = """
+import logging, sys, time
+from llama_exp.console import logs
+from llama_exp.console.progress import Progress
+logs.attach_console()
+bar = Progress(max_steps=8)
+bar.on_start({})
+bar.on_metrics({"step": 0, "split": "validation", "loss": 6.0})
+for step in range(1, 9):
+    time.sleep(float(sys.argv[1]))
+    bar.on_metrics({"step": step, "split": "train", "loss": 5.0 / step, "learning_rate": 1e-3, "grad_norm": 0.5,
+                    "tokens_per_second": 12345.6, "peak_memory_bytes": 512 * 2**20})
+    if step == 4:
+        logging.getLogger("llama_exp.x").warning("between the steps: \\u6771\\u4eac \\x1b[2J")
+        bar.on_sample(4, "The zip", "The zip\\nfunction\\x1b[2J")
+bar.on_finish("finished")
+logs.log_table("run summary", [("a", "1"), ("longer", "2")])
+print("done")
+"""
+
+
+def run_plain(environment=None, **more):
+    environment = {**os.environ, "TERM": "xterm", **(environment or {})}
+    command = [sys.executable, "-c", RUN, "0"]
+    return subprocess.run(command, env=environment, capture_output=True, timeout=30, **more)
+
+
+def run_in_terminal(environment=None, size=(24, 100), delay="0.15"):
+    """Everything that the program wrote to its terminal, and its exit status."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")
+    } | {
+        "TERM": "xterm-256color",
+        **(environment or {}),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, delay], stdin=slave, stdout=subprocess.DEVNULL, stderr=slave, env=environment
+    )
+    os.close(slave)
+    output = b""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if select.select([master], [], [], 0.2)[0]:
+            try:
+                chunk = os.read(master, 65536)
+            except OSError:  # the other side is closed
+                break
+            if not chunk:
+                break
+            output += chunk
+    os.close(master)
+    return output.decode("utf-8", "replace"), process.wait(timeout=10)
+
+
+def screen(output):
+    """The lines that stand on the terminal in the end, for the few control sequences that a live line uses."""
+    lines, row, column = [""], 0, 0
+    for token in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", output):
+        if token == "\n":
+            row += 1
+            if row == len(lines):
+                lines.append("")
+        elif token == "\r":
+            column = 0
+        elif token == "\x1b[2K":
+            lines[row] = ""
+        elif re.fullmatch(r"\x1b\[\d*A", token):
+            row -= int(token[2:-1] or 1)
+        elif token.startswith("\x1b["):
+            assert token[-1] in "mlh", token  # colours, and modes such as the hidden cursor
+        else:
+            lines[row] = lines[row][:column].ljust(column) + token + lines[row][column + len(token) :]
+            column += len(token)
+    return [line.rstrip() for line in lines]
+
+
+def test_plain_lines_without_a_terminal():
+    finished = run_plain()
+    assert finished.returncode == 0 and finished.stdout == b"done\n"
+    lines = finished.stderr.decode().splitlines()
+    assert lines[0] == "step 0/8  validation loss 6.0000  perplexity 403.43"
+    assert lines[1] == "step 1/8  loss 5.0000  lr 1.00e-03  grad 0.500  12.3k tokens/s  512 MiB"
+    assert lines[2].startswith("step 2/8  loss 2.5000") and "ETA 0:00" in lines[2]
+    assert "WARNING: between the steps: 東京 \\x1b[2J" in lines
+    assert "sample at step 4: The zip function\\x1b[2J" in lines
+    assert lines[-3:] == ["run summary", "  a       1", "  longer  2"]
+    assert sum(line.startswith("step ") for line in lines) == 9
+    assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", finished.stderr)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"COLUMNS": "0"},
+        {"LANG": "C", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        {"PYTHONIOENCODING": "ascii:strict"},
+        {"TERM": ""},
+    ],
+    ids=["COLUMNS=0", "LANG=C", "strict ASCII", "no TERM"],
+)
+def test_plain_lines_in_odd_surroundings(environment):
+    finished = run_plain(environment)
+    assert finished.returncode == 0
+    text = finished.stderr.decode()
+    assert "Traceback" not in text and text.count("step ") >= 9
+    assert "東京" in text or "\\u6771\\u4eac" in text
+
+
+@pytest.mark.parametrize("redirection", ["2>&1 | head -n 1", "2>&-", "2>/dev/full", ">&- 2>&-"])
+def test_a_reader_that_goes_away_stops_nothing(tmp_path, redirection):
+    (tmp_path / "run.py").write_text(RUN.replace('print("done")', f"open({str(tmp_path / 'done')!r}, 'w').close()"))
+    script = f"{sys.executable} {tmp_path / 'run.py'} 0.01 {redirection}; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    finished = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30, env=environment)
+    assert finished.returncode == 0 and (tmp_path / "done").exists()
+    assert "Traceback" not in finished.stderr + finished.stdout
+
+
+def test_live_line_on_a_terminal():
+    output, status = run_in_terminal()
+    assert status == 0
+    assert "\x1b[" in output and "━" in output and "loss" in output
+    lines = [line for line in screen(output) if line]
+    live = [line for line in lines if line.startswith(("0/8", "1/8", "8/8")) or "━" in line or "─" in line]
+    assert len(live) == 1, lines  # log lines did not leave copies of it behind
+    assert live[0].startswith("8/8 ━") and "loss 0.6250 · val 6.0000 · 12.3k tokens/s · ETA 0:00" in live[0]
+    assert lines.count("WARNING: between the steps: 東京 \\x1b[2J") == 1
+    assert "sample at step 4: The zip function\\x1b[2J" in lines
+    assert not any(line.startswith("step ") for line in lines)
+    assert lines[-3:] == ["run summary", "  a       1", "  longer  2"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "size"),
+    [({"COLUMNS": "0"}, (24, 80)), ({}, (0, 0)), ({}, (5, 20)), ({"TERM": "dumb"}, (24, 80))],
+    ids=["COLUMNS=0", "0 x 0", "20 columns", "dumb"],
+)
+def test_odd_terminals(environment, size):
+    output, status = run_in_terminal(environment, size, delay="0.02")
+    assert status == 0 and "Traceback" not in output and "8/8" in output
+
+
+def test_ascii_terminal():
+    surroundings = {"LANG": "C", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    output, status = run_in_terminal(surroundings, delay="0.02")
+    assert status == 0 and "8/8 ###" in output and output.isascii()
+
+
+def progress_at(step, **row):
+    bar = Progress(max_steps=300)
+    bar.on_metrics({"step": 0, "split": "validation", "loss": 4.5})
+    bar.on_metrics({"step": step, "split": "train", "loss": 4.1234, **row})
+    return bar
+
+
+def test_line_fits_and_keeps_what_matters():
+    bar = progress_at(120, tokens_per_second=12345.0, peak_memory_bytes=2**29)
+    assert bar.line(120) == f"120/300 {'━' * 12}{'─' * 18} loss 4.1234 · val 4.5000 · 12.3k tokens/s · 512 MiB"
+    for width in range(0, 130):
+        line = bar.line(width)
+        assert len(line) <= width
+        assert width < 28 or "loss 4.1234" in line
+    assert "512 MiB" not in bar.line(50)
+
+
+def test_before_the_first_step_the_line_says_why_nothing_moves():
+    assert "compiling" in Progress(max_steps=10).line(80)
+
+
+def test_eta_counts_neither_compilation_nor_what_a_resume_skipped(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    bar = Progress(max_steps=100)
+    bar.restore({"step": 40, "validation_loss": "nan"})
+    now[0] += 500.0  # compilation
+    for step in (50, 60):
+        bar.on_metrics({"step": step, "split": "train", "loss": 1.0})
+        now[0] += 20.0
+    assert "ETA 1:20" in bar.line(100)
+
+
+def test_state_continues_the_line():
+    bar = progress_at(7)
+    other = Progress(max_steps=300)
+    other.restore(bar.state())
+    assert other.line(100).startswith("7/300") and "val 4.5000" in other.line(100)
+
+
+def test_end_table(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "llama_exp")
+    summary = {
+        "status": "finished",
+        "exit_code": 0,
+        "seconds": 125.4,
+        "steps": 300,
+        "tokens": 1_228_800,
+        "tokens_per_second": 12345.6,
+        "validation": {"first": 6.0, "best": 2.0, "best_step": 250, "last": 2.1, "perplexity": 8.166},
+    }
+    end_table(summary, tmp_path, {"resume": "python train.py resume=auto"})
+    text = caplog.messages[0]
+    assert "finished (exit code 0)" in text and "300, 1.2M tokens, 12.3k tokens/s, 2:05" in text
+    assert "6.0000 -> 2.1000 (-65 %)" in text and "2.0000 at step 250" in text and "8.17" in text
+    assert str(tmp_path) in text and "python train.py resume=auto" in text
+
+
+def test_end_table_of_a_run_that_never_started(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "llama_exp")
+    end_table({"status": "failed", "exit_code": 5, "seconds": 0.1}, tmp_path, {})
+    assert "failed (exit code 5)" in caplog.messages[0]
+
+
+def test_a_console_is_attached_once(capsys):
+    logs.attach_console()
+    logs.attach_console()
+    try:
+        logging.getLogger("llama_exp.a").info("once")
+        logging.getLogger("llama_exp.a").debug("never")
+    finally:
+        logs.detach_console()
+    assert capsys.readouterr().err == "once\n"
+
+
+def test_no_secret_on_the_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "canary-4711")
+    logs.attach_console()
+    try:
+        logging.getLogger("llama_exp.a").error("header %s", {"token": "canary-4711"})
+    finally:
+        logs.detach_console()
+    assert capsys.readouterr().err == "ERROR: header {'token': '***'}\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (7.4, "0:07"), (83, "1:23"), (600, "10:00"), (3600, "1:00:00"), (90061, "1 day, 1:01:01")],
+)
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_short_forms():
+    assert [short_number(value) for value in (850, 12345, 4.5e6, 1.2e9)] == ["850", "12.3k", "4.5M", "1.2G"]
+    assert [short_bytes(value) for value in (850, 2**29, 1.25 * 2**30)] == ["850 B", "512 MiB", "1.2 GiB"]
+    assert shorten("abcdefgh", 6) == "abc..." and shorten("abc", 6) == "abc"
+    assert bar_text(0.5, 4) == "━━──" and bar_text(2.0, 3, ascii_only=True) == "###" and bar_text(-1, 2) == "──"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_bar_of_steps(monkeypatch, capsys, is_terminal):
+    shown = io.StringIO()
+    monkeypatch.setattr(progress, "is_terminal", lambda: is_terminal)
+    monkeypatch.setattr(progress, "terminal", lambda: Console(file=shown, force_terminal=True))
+    with progress.steps_bar("rounding", 3) as advance:
+        for _ in range(3):
+            advance()
+    assert ("rounding" in shown.getvalue() and "3/3" in shown.getvalue()) == is_terminal
+    assert "".join(capsys.readouterr()) == ""
