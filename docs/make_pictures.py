@@ -5,7 +5,7 @@
 
 The command runs under a pseudo-terminal with an empty cache, as for somebody who runs it for the first time. What it
 wrote is replayed on a small screen, whose last state becomes docs/pictures/terminal.svg; docs/pictures/loss.png is a
-copy of the run's own picture.
+copy of the run's own picture. The folder of the clone is shown as ~/llama_exp.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ COLUMNS, LINES = 110, 50
 # A control sequence of ECMA-48: parameters, then one letter that says what it does.
 CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 # Rich's own frame loads a font from the network; a picture in a repository should not.
-SVG = """<svg viewBox="0 0 {terminal_width} {terminal_height}" xmlns="http://www.w3.org/2000/svg">
+SVG = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
 .{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; \
 font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asian: full-width; }}
 {styles}
 </style>
 <defs>{lines}</defs>
-<rect fill="#1c1f26" width="{terminal_width}" height="{terminal_height}" rx="8"/>
-<g transform="translate({terminal_x}, {terminal_y})">
+<rect fill="#1c1f26" width="{width}" height="{height}" rx="8"/>
+<g transform="translate({terminal_x}, {terminal_x})">
 {backgrounds}
 <g class="{unique_id}-matrix">
 {matrix}
@@ -63,7 +63,8 @@ def main() -> None:
     (run,) = set(_runs()) - before
     options.to.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python train.py", *overrides])
-    (options.to / "terminal.svg").write_text(svg(command, screen(output, COLUMNS)), encoding="utf-8")
+    lines = screen(output.replace(str(ROOT), "~/llama_exp"), COLUMNS)
+    (options.to / "terminal.svg").write_text(svg(command, lines), encoding="utf-8")
     shutil.copy(run / "loss.png", options.to / "loss.png")
     print(f"{options.to}: terminal.svg and loss.png of {run.relative_to(ROOT)}")
 
