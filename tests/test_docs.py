@@ -42,7 +42,7 @@ TINY = [
     "model.num_key_value_heads=1",
     "logger.mode=disabled",
 ]
-# Commands that are not run here, and why. `python train.py` is composed instead; another command of ours must understand
+# Commands that are not run here, and why. `python train.py` is composed instead; another command of ours must know
 # its options and miss its model, which is exit code 3.
 NOT_HERE = {
     r"pip install": "the network; CI installs",
