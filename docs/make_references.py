@@ -110,7 +110,10 @@ def _default(name: str, defaults: Mapping[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """Text in a table, without characters that Markdown takes for a link, a tag or a column."""
+    for character, written in (("|", "\\|"), ("\n", " "), ("<", "&lt;"), ("[", "\\["), ("*", "\\*")):
+        text = text.replace(character, written)
+    return text
 
 
 def _help(command: str) -> str:

@@ -81,3 +81,10 @@ def test_the_command_prints_and_writes(capsys, tmp_path):
         cli.main(["schema", "--write", str(tmp_path / "all.json")])
     assert set(json.loads((tmp_path / "all.json").read_text())["properties"]) >= set(single_values()) | set(sections())
     assert {field for field in Config.__dataclass_fields__} == set(single_values()) | set(sections())
+
+
+def test_every_decision_is_listed():
+    folder = ROOT / "docs" / "adr"
+    listed = (folder / "index.md").read_text(encoding="utf-8")
+    files = {path.name for path in folder.glob("[0-9]*.md")}
+    assert files and all(f"({name})" in listed for name in files)
