@@ -106,13 +106,14 @@ def _attach(backbone, ranks: Mapping[str, int], scales: Mapping[str, float], dro
     for path, rank in ranks.items():
         linear = linears[path]
         policy = POLICY_OF_COMPUTE_DTYPE[linear.compute_dtype]
-        adapter = kind(rank, linear.output_dim, scales[path], dropout, dtype=policy, name="adapter")
+        options = (rank, linear.output_dim, scales[path], dropout, backbone.seed)
+        adapter = kind(*options, dtype=policy, name="adapter")
         with contextlib.ExitStack() as scopes:
             for part in path.split("/"):
                 scopes.enter_context(keras.name_scope(part))
             adapter.build((None, linear.input_dim))
         if use_dora:
-            adapter.measure(linear.float_kernel())
+            adapter.measure(keras.ops.convert_to_numpy(linear.float_kernel()))
         linear.attach(adapter)
     if dropout > 0 and backbone.seed_generator is None:
         backbone._tracker.unlock()  # Keras locks a model when it is quantized

@@ -14,7 +14,8 @@ import keras
 from keras import ops
 
 from llama_exp import lora, quantization
-from llama_exp.architecture import CONFIG_KEYS, Quantization, check_arguments, one_scaling_factor
+from llama_exp.architecture import CONFIG_KEYS, INITIALIZER_RANGES, Quantization, check_arguments, one_scaling_factor
+from llama_exp.backend.initial import choose_seed
 from llama_exp.models.attention import attention_bias
 from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.dropout import block_seed
@@ -78,6 +79,10 @@ class LlamaBackbone(keras.Model):
         rope_low_freq_factor: see `llama_exp.models.rope.inverse_frequencies`.
         rope_high_freq_factor: see there.
         rope_pretraining_sequence_length: tokens.
+        initializer_range: standard deviation of the linear layers' random weights.
+        embedding_initializer_range: standard deviation of the embeddings' and the output matrix' random weights.
+        seed: of all random weights, also of adapters; what a variable begins with depends on it and on the variable's
+            path alone, on any backend. None: one is chosen, by `keras.utils.set_random_seed` if that was called.
         **kwargs: `name`, `trainable`.
 
     Attributes:
@@ -114,16 +119,21 @@ class LlamaBackbone(keras.Model):
         rope_low_freq_factor: float | None = None,
         rope_high_freq_factor: float | None = None,
         rope_pretraining_sequence_length: int | None = None,
+        initializer_range: float = INITIALIZER_RANGES["initializer_range"],
+        embedding_initializer_range: float = INITIALIZER_RANGES["embedding_initializer_range"],
+        seed: int | None = None,
         **kwargs,
     ):
         rope_position_scaling_factor = one_scaling_factor(rope_scaling_factor, rope_position_scaling_factor)
         given = locals()
         config = {key: given[key] for key in CONFIG_KEYS}
-        check_arguments(**config)
+        ranges = {key: given[key] for key in INITIALIZER_RANGES}
+        check_arguments(**config, **ranges)
         policy, stored = parsed(dtype, config)
         super().__init__(dtype=policy, **kwargs)
         self.quantization = stored
-        for key, value in config.items():
+        self.seed = choose_seed() if seed is None else seed
+        for key, value in (config | ranges).items():
             setattr(self, key, value)
         self.remat = "none"
         self.lora_arguments = None
@@ -146,20 +156,25 @@ class LlamaBackbone(keras.Model):
         self.built = True
 
     def _new_token_embedding(self):
-        kind = partial(QuantizedTokenEmbedding, quantization=self.quantization) if self.quantization else TokenEmbedding
+        kind = partial(TokenEmbedding, embedding_initializer_range=self.embedding_initializer_range, seed=self.seed)
+        if self.quantization:
+            kind = partial(QuantizedTokenEmbedding, quantization=self.quantization)
         sizes = (self.vocabulary_size, self.hidden_dim, self.tie_word_embeddings)
         layer = kind(*sizes, dtype=self.dtype_policy, name="token_embedding")
         layer.build()
         return layer
 
     def _new_block(self, index):
+        linear = partial(Linear, initializer_range=self.initializer_range, seed=self.seed)
+        if self.quantization:
+            linear = partial(QuantizedLinear, quantization=self.quantization)
         block = TransformerDecoder(
             self.intermediate_dim,
             self.num_query_heads,
             self.num_key_value_heads,
             self.layer_norm_epsilon,
             self.dropout,
-            partial(QuantizedLinear, quantization=self.quantization) if self.quantization else Linear,
+            linear,
             dtype=self.dtype_policy,
             name=f"transformer_layer_{index}",
         )
@@ -337,6 +352,7 @@ class LlamaBackbone(keras.Model):
 
     def get_config(self) -> dict:
         """All constructor arguments under their newer names; `from_config` rebuilds the same architecture."""
-        config = {"name": self.name, "trainable": self.trainable}
+        config = {"name": self.name, "trainable": self.trainable, "seed": self.seed}
+        config |= {key: getattr(self, key) for key in INITIALIZER_RANGES}
         arguments = {key: getattr(self, key) for key in CONFIG_KEYS}
         return config | {"dtype": serialized(self.dtype_policy, self.quantization, arguments)} | arguments

@@ -8,7 +8,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-KERNEL_STDDEV = 0.02
+from llama_exp.architecture import INITIALIZER_RANGES
+from llama_exp.backend.initial import Initializer, draw_normal
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
@@ -20,22 +21,32 @@ class Linear(keras.layers.Layer):
 
     Args:
         output_dim: O.
+        initializer_range: standard deviation of the kernel's first values.
+        seed: of these values, see `Initializer`.
         **kwargs: Keras layer arguments (`name`, `dtype`).
     """
 
-    def __init__(self, output_dim: int, **kwargs):
+    def __init__(
+        self,
+        output_dim: int,
+        initializer_range: float = INITIALIZER_RANGES["initializer_range"],
+        seed: int | None = None,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)  # casts are written out where they happen
         self.output_dim = output_dim
+        self.initializer_range = initializer_range
+        self.seed = seed
         self.input_dim = None  # known when it is built
         self.adapter = None
 
     def build(self, input_shape):
-        """Creates `kernel` (I, O), drawn from N(0, KERNEL_STDDEV), for inputs of shape (M, I)."""
+        """Creates `kernel` (I, O), drawn from N(0, initializer_range^2), for inputs of shape (M, I)."""
         self.input_dim = input_shape[-1]
         self.kernel = self.add_weight(
             name="kernel",
             shape=(self.input_dim, self.output_dim),
-            initializer=keras.initializers.RandomNormal(stddev=KERNEL_STDDEV),
+            initializer=Initializer(draw_normal, self.seed, f"{self.path}/kernel", self.initializer_range),
             autocast=False,
         )
         self.built = True
@@ -73,4 +84,8 @@ class Linear(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Constructor arguments."""
-        return super().get_config() | {"output_dim": self.output_dim}
+        return super().get_config() | {
+            "output_dim": self.output_dim,
+            "initializer_range": self.initializer_range,
+            "seed": self.seed,
+        }
