@@ -76,13 +76,12 @@ class LlamaBackbone(keras.Model):
         tie_word_embeddings: logits use the embedding table transposed.
         rope_position_scaling_factor: positions are divided by it.
         rope_frequency_adjustment_factor: Llama 3.1 scaling, with the next three (all four or none).
-        rope_low_freq_factor: see `llama_exp.models.rope.inverse_frequencies`.
-        rope_high_freq_factor: see there.
+        rope_low_freq_factor, rope_high_freq_factor: see `llama_exp.models.rope.inverse_frequencies`.
         rope_pretraining_sequence_length: tokens.
         initializer_range: standard deviation of the linear layers' random weights.
-        embedding_initializer_range: standard deviation of the embeddings' and the output matrix' random weights.
-        seed: of all random weights, also of adapters; what a variable begins with depends on it and on the variable's
-            path alone, on any backend. None: one is chosen, by `keras.utils.set_random_seed` if that was called.
+        embedding_initializer_range: likewise of the embeddings and the output matrix.
+        seed: of random weights, adapters' too: a variable's depend on it and on the variable's path alone, on any
+            backend. None: another one each time, but repeatable after `keras.utils.set_random_seed`.
         **kwargs: `name`, `trainable`.
 
     Attributes:
@@ -126,14 +125,13 @@ class LlamaBackbone(keras.Model):
     ):
         rope_position_scaling_factor = one_scaling_factor(rope_scaling_factor, rope_position_scaling_factor)
         given = locals()
-        config = {key: given[key] for key in CONFIG_KEYS}
-        ranges = {key: given[key] for key in INITIALIZER_RANGES}
-        check_arguments(**config, **ranges)
+        config = {key: given[key] for key in (*CONFIG_KEYS, *INITIALIZER_RANGES)}
+        check_arguments(**config)
         policy, stored = parsed(dtype, config)
         super().__init__(dtype=policy, **kwargs)
         self.quantization = stored
         self.seed = choose_seed() if seed is None else seed
-        for key, value in (config | ranges).items():
+        for key, value in config.items():
             setattr(self, key, value)
         self.remat = "none"
         self.lora_arguments = None
@@ -168,16 +166,9 @@ class LlamaBackbone(keras.Model):
         linear = partial(Linear, initializer_range=self.initializer_range, seed=self.seed)
         if self.quantization:
             linear = partial(QuantizedLinear, quantization=self.quantization)
-        block = TransformerDecoder(
-            self.intermediate_dim,
-            self.num_query_heads,
-            self.num_key_value_heads,
-            self.layer_norm_epsilon,
-            self.dropout,
-            linear,
-            dtype=self.dtype_policy,
-            name=f"transformer_layer_{index}",
-        )
+        sizes = (self.intermediate_dim, self.num_query_heads, self.num_key_value_heads)
+        options = (self.layer_norm_epsilon, self.dropout, linear)
+        block = TransformerDecoder(*sizes, *options, dtype=self.dtype_policy, name=f"transformer_layer_{index}")
         block.build((None, self.hidden_dim))
         return block
 
@@ -352,7 +343,6 @@ class LlamaBackbone(keras.Model):
 
     def get_config(self) -> dict:
         """All constructor arguments under their newer names; `from_config` rebuilds the same architecture."""
-        config = {"name": self.name, "trainable": self.trainable, "seed": self.seed}
-        config |= {key: getattr(self, key) for key in INITIALIZER_RANGES}
-        arguments = {key: getattr(self, key) for key in CONFIG_KEYS}
-        return config | {"dtype": serialized(self.dtype_policy, self.quantization, arguments)} | arguments
+        keys = ("name", "trainable", *CONFIG_KEYS, *INITIALIZER_RANGES, "seed")
+        arguments = {key: getattr(self, key) for key in keys}
+        return arguments | {"dtype": serialized(self.dtype_policy, self.quantization, arguments)}
