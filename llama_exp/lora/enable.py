@@ -113,7 +113,7 @@ def _attach(backbone, ranks: Mapping[str, int], scales: Mapping[str, float], dro
                 scopes.enter_context(keras.name_scope(part))
             adapter.build((None, linear.input_dim))
         if use_dora:
-            adapter.measure(keras.ops.convert_to_numpy(linear.float_kernel()))
+            adapter.measure(linear.float_kernel())
         linear.attach(adapter)
     if dropout > 0 and backbone.seed_generator is None:
         backbone._tracker.unlock()  # Keras locks a model when it is quantized
@@ -155,7 +155,7 @@ def merge(backbone) -> None:
         return
     for path, own in matrices.items():
         kernel = linears[path].kernel
-        kernel.assign(ops.cast(merged(ops.convert_to_numpy(linears[path].float_kernel()), *own), kernel.dtype))
+        kernel.assign(ops.cast(merged(linears[path].float_kernel(), *own), kernel.dtype))
         linears[path].attach(None)
     for variable in backbone.weights:
         variable.trainable = True

@@ -6,6 +6,7 @@ Shape letters: M rows (B * S tokens), I inputs, O outputs.
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
 
 from llama_exp.architecture import INITIALIZER_RANGES
@@ -78,9 +79,9 @@ class Linear(keras.layers.Layer):
         del exact  # nothing is rounded here anyway
         return ops.matmul(x_MI, ops.cast(self.kernel, self.compute_dtype))
 
-    def float_kernel(self):
-        """The numbers that the kernel stands for, (I, O) float32."""
-        return ops.cast(self.kernel.value, "float32")
+    def float_kernel(self) -> np.ndarray:
+        """The numbers that the kernel stands for, (I, O) float32, on the host: the same on every backend."""
+        return np.asarray(ops.convert_to_numpy(self.kernel.value), np.float32)
 
     def get_config(self) -> dict:
         """Constructor arguments."""
