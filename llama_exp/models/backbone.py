@@ -86,6 +86,7 @@ class LlamaBackbone(keras.Model):
 
     Attributes:
         remat: what the backward pass computes again instead of keeping it: none, attention or block; see `run_block`.
+        seed: of random weights, the chosen one where none was given.
         token_embedding, transformer_layers, layer_norm: the layers.
         quantization: how linear layers and embeddings are stored; None: in floating point.
         lora_arguments: rank, alpha, dropout, use_rslora and use_dora of the adapters, None without; also alpha_pattern
@@ -130,6 +131,7 @@ class LlamaBackbone(keras.Model):
         policy, stored = parsed(dtype, config)
         super().__init__(dtype=policy, **kwargs)
         self.quantization = stored
+        self._given_seed = seed
         self.seed = choose_seed() if seed is None else seed
         for key, value in config.items():
             setattr(self, key, value)
@@ -343,6 +345,6 @@ class LlamaBackbone(keras.Model):
 
     def get_config(self) -> dict:
         """All constructor arguments under their newer names; `from_config` rebuilds the same architecture."""
-        keys = ("name", "trainable", *CONFIG_KEYS, *INITIALIZER_RANGES, "seed")
-        arguments = {key: getattr(self, key) for key in keys}
+        keys = ("name", "trainable", *CONFIG_KEYS, *INITIALIZER_RANGES)
+        arguments = {key: getattr(self, key) for key in keys} | {"seed": self._given_seed}
         return arguments | {"dtype": serialized(self.dtype_policy, self.quantization, arguments)}

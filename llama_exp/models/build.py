@@ -83,6 +83,7 @@ def _random(backbone_factory: Callable, dtype, quantization: Quantization):
     from llama_exp.models.policy import serialized
     from llama_exp.models.random_weights import random_checkpoint
 
-    config = weights.build(functools.partial(backbone_factory, dtype=dtype)).get_config()
+    plain = weights.build(functools.partial(backbone_factory, dtype=dtype))
+    config = plain.get_config()
     dtype = serialized(dtype, quantization, config)
-    return weights.filled(functools.partial(backbone_factory, dtype=dtype), random_checkpoint(config))
+    return weights.filled(functools.partial(backbone_factory, dtype=dtype), random_checkpoint(config, plain.seed))

@@ -16,25 +16,26 @@ from llama_exp.backend.initial import draw_normal
 from llama_exp.formats.checkpoint import RANDOM, Checkpoint, Tensor
 
 
-def random_checkpoint(config: Mapping) -> Checkpoint:
+def random_checkpoint(config: Mapping, seed: int) -> Checkpoint:
     """The first values of a floating-point backbone of `config`, those that its layers would draw.
 
     Args:
-        config: every constructor argument of a `LlamaBackbone`, `seed` and the initializer ranges among them.
+        config: every constructor argument of a `LlamaBackbone`, the initializer ranges among them.
+        seed: the backbone's.
     """
     shapes = variable_shapes(config)
-    tensors = {path: _tensor(path, shape, config) for path, shape in shapes.items()}
+    tensors = {path: _tensor(path, shape, seed, config) for path, shape in shapes.items()}
     return Checkpoint(Path("random weights"), RANDOM, {key: config[key] for key in CONFIG_KEYS}, tensors)
 
 
-def _tensor(path: str, shape: tuple[int, ...], config: Mapping) -> Tensor:
+def _tensor(path: str, shape: tuple[int, ...], seed: int, config: Mapping) -> Tensor:
     is_table = path in (EMBEDDINGS, REVERSE_EMBEDDINGS)
     stddev = config["embedding_initializer_range" if is_table else "initializer_range"]
 
     def read(dtype: np.dtype | None = None) -> np.ndarray:
         if len(shape) == 1:
             return np.ones(shape, dtype or np.float32)
-        values = draw_normal(config["seed"], path, shape, stddev)
+        values = draw_normal(seed, path, shape, stddev)
         return values if dtype is None else values.astype(dtype, copy=False)
 
     return Tensor(shape, np.dtype(np.float32), f"random {path}", read)

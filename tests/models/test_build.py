@@ -134,7 +134,7 @@ def test_random_quantized_weights_are_those_of_the_same_random_floats(mode):
 
     section_of_mode = FLOAT | {"mode": mode}
     ours = build(quantization=section_of_mode, lora=LORA, seed=3)
-    source = random_checkpoint(factory(seed=3).get_config())
+    source = random_checkpoint(factory().get_config(), 3)
     tensors = quantized(source, architecture.make_quantization(mode)).tensors
     expected = {path: tensor.read(None) for path, tensor in tensors.items()}
     found = {v.path: ops.convert_to_numpy(v.value) for v in ours.weights if "/adapter/" not in v.path}

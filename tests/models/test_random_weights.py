@@ -163,7 +163,7 @@ def test_adapters_have_the_seed_of_their_backbone():
 @neutral
 def test_as_a_checkpoint_they_are_the_same():
     backbone = LlamaBackbone(**SIZES, seed=5, initializer_range=0.03, embedding_initializer_range=0.05)
-    tensors = random_checkpoint(backbone.get_config()).tensors
+    tensors = random_checkpoint(backbone.get_config(), backbone.seed).tensors
     found = values(backbone)
     assert tensors.keys() == found.keys()
     for path, tensor in tensors.items():
