@@ -17,6 +17,7 @@ that a run on JAX never loads TensorFlow. Everything else in llama_exp is writte
     seed_generators(seed)                       everything that draws without a seed of its own
     view(variable)                              an array that is the variable's memory
     float32(x)                                  a cast where one is needed
+    layer_config(layer)                         `get_config` of Keras' own
 """
 
 from __future__ import annotations
@@ -142,6 +143,16 @@ def view(variable):
     array = _half.view(variable)
     array.flags.writeable = False
     return array
+
+
+def serialized_policy(policy: keras.DTypePolicy) -> dict:
+    """What `keras.dtype_policies.serialize` makes of a policy, which imports TensorFlow on every backend."""
+    return {"module": "keras", "class_name": "DTypePolicy", "config": {"name": policy.name}, "registered_name": None}
+
+
+def layer_config(layer: keras.layers.Layer) -> dict:
+    """What `keras.layers.Layer.get_config` says of a layer, without its import of TensorFlow."""
+    return {"name": layer.name, "trainable": layer.trainable, "dtype": serialized_policy(layer.dtype_policy)}
 
 
 def value_and_gradients(function, variables):

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from llama_exp import backend
 from llama_exp.backend.initial import Initializer, draw_uniform
 from llama_exp.formats.adapter import Matrices
 
@@ -90,7 +91,7 @@ class LoraAdapter(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Constructor arguments."""
-        return super().get_config() | {
+        return backend.layer_config(self) | {
             "rank": self.rank,
             "output_dim": self.output_dim,
             "scale": self.scale,

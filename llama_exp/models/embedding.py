@@ -8,6 +8,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from llama_exp import backend
 from llama_exp.architecture import INITIALIZER_RANGES
 from llama_exp.backend.initial import Initializer, draw_normal
 
@@ -90,7 +91,7 @@ class TokenEmbedding(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Constructor arguments."""
-        return super().get_config() | {
+        return backend.layer_config(self) | {
             "vocabulary_size": self.vocabulary_size,
             "hidden_dim": self.hidden_dim,
             "tie_word_embeddings": self.tie_word_embeddings,

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from llama_exp import backend
 from llama_exp.architecture import INITIALIZER_RANGES
 from llama_exp.backend.initial import Initializer, draw_normal
 
@@ -85,7 +86,7 @@ class Linear(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Constructor arguments."""
-        return super().get_config() | {
+        return backend.layer_config(self) | {
             "output_dim": self.output_dim,
             "initializer_range": self.initializer_range,
             "seed": self.seed,
