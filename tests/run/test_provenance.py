@@ -12,7 +12,7 @@ import pytest
 from llama_exp.files.writing import dump_json
 from llama_exp.run import provenance
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def git(folder, *arguments):
