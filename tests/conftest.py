@@ -1,11 +1,13 @@
 """Settings for the whole suite: one backend per process, quiet frameworks, no way out to the network.
 
 Marks decide what a process loads. `-m jax` repeats the neutral tests with Keras on JAX; a process that may run oracles
-imports torch before anything else, all others never do.
+loads torch before anything else, all others never do.
 """
 
 import ctypes
 import gc
+import importlib
+import importlib.util
 import ipaddress
 import os
 import socket
@@ -31,7 +33,17 @@ def pytest_configure(config):
         os.environ["KERAS_BACKEND"] = "jax"
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if "not oracle" not in chosen:
-        import torch  # noqa: F401 - after TensorFlow's, the library of a build with triton ends the process (SIGSEGV)
+        _load_torch_first()
+
+
+def _load_torch_first():
+    """Torch, and triton where torch came with it: loaded after TensorFlow, triton's library ends the process (SIGSEGV).
+
+    Torch loads it late, when transformers asks for a part of torch that needs it.
+    """
+    importlib.import_module("torch")
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton._C.libtriton")
 
 
 @pytest.hookimpl(tryfirst=True)

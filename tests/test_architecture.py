@@ -241,6 +241,7 @@ def test_sections_are_never_assigned_to():
                     assert not ast.unparse(target).startswith("config."), f"{path.name}:{node.lineno}"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("module", FRONTIER)
 def test_no_framework_behind_an_import_on_this_side(module):
     frameworks = ("keras", "tensorflow", "jax", "torch", "wandb", "tensorflow_datasets")

@@ -67,6 +67,7 @@ def table_of(output):
     return {cells[0]: cells[1:] for cells in lines}
 
 
+@pytest.mark.process
 def test_table_ratios_and_failures(fake):
     done = fake("--rounds", "2")
     table = table_of(done.stdout)
@@ -86,6 +87,7 @@ def test_table_ratios_and_failures(fake):
     assert order[:6] == order[6:] and order[0] == "llama_exp slow" and order[5] == "broken killed"  # in turn
 
 
+@pytest.mark.process
 def test_only_chooses_and_refuses_what_is_not_there(fake):
     done = fake("--rounds", "1", "--only", "other,slow")
     assert list(table_of(done.stdout)) == ["other best", "llama_exp slow", "other plain"] and done.returncode == 0
@@ -93,6 +95,7 @@ def test_only_chooses_and_refuses_what_is_not_there(fake):
     assert done.returncode == 1 and "no contender has that in its name" in done.stderr and "other best" in done.stderr
 
 
+@pytest.mark.process
 def test_without_ours_there_is_no_ratio(fake):
     done = fake("--rounds", "1", "--only", "other best")
     assert table_of(done.stdout)["other best"][:2] == ["0.33", ""] and "our best" not in done.stdout
@@ -136,6 +139,7 @@ def test_supervised_batches_hold_every_token_once(benchmarks, tmp_path):
         assert sum(batch["labels"].sum() for batch in batches) == rows["labels"].sum()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_help_tells_what_is_compared_and_the_command(script):
     done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, cwd=ROOT)

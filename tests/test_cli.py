@@ -64,6 +64,7 @@ def seen(folder):
 WIDE = "lora.targets=[feedforward_gate_dense]"
 
 
+@pytest.mark.process
 def test_a_run_gets_config_overrides_and_a_folder_of_its_own(tmp_path):
     done = run(tmp_path, "lora.rank=8", "name=mine")
     assert done.returncode == 0, done.stderr
@@ -76,11 +77,13 @@ def test_a_run_gets_config_overrides_and_a_folder_of_its_own(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["seen.json"]
 
 
+@pytest.mark.process
 def test_a_given_folder_wins(tmp_path):
     done = run(tmp_path, "hydra.run.dir=here/it-is")
     assert done.returncode == 0 and (tmp_path / "here/it-is/seen.json").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("code", [2, 3, 4, 5, 6, 75, 130])
 def test_exit_codes_of_user_errors(tmp_path, code):
     done = run(tmp_path, f"lora.rank={code}", WIDE)
@@ -88,6 +91,7 @@ def test_exit_codes_of_user_errors(tmp_path, code):
     assert done.stderr == "where: what\n  found: found\n  fix:   action\n"
 
 
+@pytest.mark.process
 def test_a_bug_shows_its_traceback(tmp_path):
     done = run(tmp_path, "lora.rank=1")
     assert done.returncode == 1
@@ -95,6 +99,7 @@ def test_a_bug_shows_its_traceback(tmp_path):
     assert "HYDRA_FULL_ERROR" not in done.stderr and "Error executing job" not in done.stderr
 
 
+@pytest.mark.process
 def test_debug_shows_tracebacks_of_user_errors(tmp_path):
     done = run(tmp_path, "lora.rank=3", "debug=true")
     assert done.returncode == 3 and "Traceback" in done.stderr
@@ -102,17 +107,20 @@ def test_debug_shows_tracebacks_of_user_errors(tmp_path):
     assert done.returncode == 2 and "Traceback" in done.stderr and "lora.rank" in done.stderr
 
 
+@pytest.mark.process
 def test_ctrl_c_before_training(tmp_path):
     done = run(tmp_path, "lora.rank=7")
     assert done.returncode == 130 and "Traceback" not in done.stderr
 
 
+@pytest.mark.process
 def test_an_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("")
     done = run(tmp_path, "hydra.run.dir=file/below")
     assert done.returncode == 4 and "hydra.run.dir" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.process
 def test_a_sweep_survives_its_failing_jobs(tmp_path):
     done = run(tmp_path, "-m", "lora.rank=8,3,1,9", "trainer.max_steps=20")
     assert done.returncode == 7
@@ -132,11 +140,13 @@ def test_a_sweep_survives_its_failing_jobs(tmp_path):
     assert again.returncode == 0, again.stderr  # what an earlier sweep recorded is not counted again
 
 
+@pytest.mark.process
 def test_a_sweep_in_batches_goes_on_behind_a_failure(tmp_path):
     done = run(tmp_path, "-m", "lora.rank=3,8", "hydra.sweeper.max_batch_size=1")
     assert done.returncode == 7 and [record["rank"] for record in seen(tmp_path)] == [3, 8]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("code", [75, 130])
 def test_a_signal_ends_the_whole_sweep(tmp_path, code):
     done = run(tmp_path, "-m", f"lora.rank=8,{code},9", WIDE)
@@ -144,17 +154,20 @@ def test_a_signal_ends_the_whole_sweep(tmp_path, code):
     assert [record["rank"] for record in seen(tmp_path)] == [8, code]
 
 
+@pytest.mark.process
 def test_no_job_starts_if_a_later_one_is_wrong(tmp_path):
     done = run(tmp_path, "-m", "lora.rank=8,129")
     assert done.returncode == 2 and seen(tmp_path) == [] and not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.process
 def test_options_may_stand_anywhere(tmp_path):
     done = run(tmp_path, "lora.rank=8,9", "-m", "trainer.max_steps=20")
     assert done.returncode == 0, done.stderr
     assert len(seen(tmp_path)) == 2
 
 
+@pytest.mark.process
 def test_own_folder_of_choices_from_anywhere(tmp_path):
     (tmp_path / "mine/experiment").mkdir(parents=True)
     text = "# @package _global_\nlora: {rank: 8}\nname: own\n"
@@ -164,6 +177,7 @@ def test_own_folder_of_choices_from_anywhere(tmp_path):
     assert list(tmp_path.glob("outputs/own/*/seen.json"))
 
 
+@pytest.mark.process
 def test_resume_auto_finds_the_unfinished_run_of_the_same_configuration(tmp_path):
     full_hash = config_hash(check_arguments(["lora.rank=8"]).config)
     for name, a_hash, status in [("a", full_hash, "running"), ("b", full_hash, "finished"), ("c", "0" * 64, "running")]:
@@ -195,22 +209,26 @@ def shown(*arguments, environment=()):
     return done.stdout
 
 
+@pytest.mark.process
 def test_cfg_job_shows_the_whole_config():
     text = shown("model=llama2_7b", "lora.rank=8", "--cfg", "job")
     assert "source: llama2_7b_en" in text and "rank: 8" in text and "hidden_dim: 4096" in text
     assert "warmup_steps: 60" in shown("--cfg", "job", "--resolve", "--package", "schedule")
 
 
+@pytest.mark.process
 def test_help():
     text = shown("--help")
     for words in ("llama2_7b", "python_docs", "experiment=python_qa_lora", "learning_rate: 0.001", "--config-dir"):
         assert words in text
 
 
+@pytest.mark.process
 def test_info():
     assert "model/llama_tiny" in shown("--info", "defaults")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -240,6 +258,7 @@ def test_console_commands(capsys):
     assert stop.value.code == 2 and "trian" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_the_package_runs_as_a_module():
     command = [sys.executable, "-m", "llama_exp", "trian"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -258,6 +277,7 @@ def test_plan_command(capsys):
     assert stop.value.code == 2 and "llama2_7b" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_the_wheel_carries_conf(tmp_path):
     """What the console script needs lies beside the package, wherever that is."""
     assert Path(llama_exp.__file__).parents[1] / "conf" == CONF

@@ -117,6 +117,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.process
 def test_sigkill_leaves_a_readable_file(tmp_path):
     finished = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True)
     assert finished.returncode == -signal.SIGKILL
@@ -146,6 +147,7 @@ print("training finished")
 """
 
 
+@pytest.mark.process
 def test_death_of_the_wandb_service_is_one_warning(tmp_path):
     start = time.monotonic()
     finished = subprocess.run(
@@ -158,6 +160,7 @@ def test_death_of_the_wandb_service_is_one_warning(tmp_path):
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.process
 def test_disabled_mode_imports_no_wandb(tmp_path):
     script = (
         "import sys\nfrom pathlib import Path\nfrom llama_exp.logger import WandbLogger\n"
@@ -225,6 +228,7 @@ def test_online_without_wandb_is_a_config_error(tmp_path, monkeypatch):
         make(tmp_path, "online")
 
 
+@pytest.mark.process
 def test_checking_credentials_imports_no_wandb():
     script = "import sys, llama_exp.logger\nllama_exp.logger.check_credentials('online')\nprint('wandb' in sys.modules)"
     environment = {**os.environ, "WANDB_API_KEY": API_KEY}

@@ -77,6 +77,7 @@ def test_online_resume_skips_steps_that_the_server_has(tmp_path, fake):
     assert mirrored_rows(fake.history("id123")) == expected_rows(folder)
 
 
+@pytest.mark.process
 def test_offline_run_can_be_synced_later(tmp_path, fake):
     folder = tmp_path / "run"
     watching = observers(folder, run_id="later")

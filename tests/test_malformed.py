@@ -392,6 +392,7 @@ def train(folder, *arguments):
     return done.returncode, "\n".join(lines[first:])
 
 
+@pytest.mark.process
 def test_a_run_does_not_start_from_an_archive(tmp_path):
     (tmp_path / "preset.tar").write_bytes(ARCHIVES["parent.tar"]())
     code, text = train(tmp_path, "preset.source=preset.tar")
@@ -400,18 +401,21 @@ def test_a_run_does_not_start_from_an_archive(tmp_path):
     assert not (tmp_path / "canary").exists() and not (tmp_path.parent / "canary").exists()
 
 
+@pytest.mark.process
 def test_a_run_names_the_nearest_preset(tmp_path):
     code, text = train(tmp_path, "preset.source=llama3_8b_enn")
     assert code == 3 and "did you mean llama3_8b_en?" in text
     assert_message(text)
 
 
+@pytest.mark.process
 def test_a_run_calls_nothing_that_an_override_names(tmp_path):
     code, text = train(tmp_path, "optimizer._target_=os.mkdir", "+optimizer.path=canary")
     assert code == 2 and "optimizer._target_: may not be imported" in text
     assert not (tmp_path / "canary").exists() and not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.process
 def test_a_run_goes_on_from_data_only(tmp_path):
     """What Hydra would do with such a file: set variables, look for configs elsewhere, build a log handler."""
     run = tmp_path / "run"

@@ -149,6 +149,7 @@ def test_chunk_tokens_below_one_is_refused():
         run(example(), True, 0)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("jit", [False, True] if keras.backend.backend() == "tensorflow" else [True])
 def test_logits_are_never_whole_in_memory(jit):
     program = f"""

@@ -24,11 +24,13 @@ def python(program, **environment):
     )
 
 
+@pytest.mark.process
 def test_importing_it_imports_no_framework():
     result = python("import sys, llama_exp.runtime; print({'keras', 'tensorflow', 'jax'} & set(sys.modules))")
     assert result.stdout.strip() == "set()"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_backend_and_threads_take_effect(tmp_path, backend):
     program = f"""
@@ -109,6 +111,7 @@ def compiling(folder, **environment):
     return bits, int(hits), int(misses)
 
 
+@pytest.mark.process
 def test_a_second_process_on_jax_compiles_nothing(tmp_path):
     bits, hits, misses = compiling(tmp_path)
     assert hits == 0 and misses > 0
@@ -120,6 +123,7 @@ def test_a_second_process_on_jax_compiles_nothing(tmp_path):
     assert compiling(tmp_path)[0] == bits
 
 
+@pytest.mark.process
 def test_the_users_own_jax_cache_stays(tmp_path):
     compiling(tmp_path / "ours", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "theirs"))
     assert not (tmp_path / "ours/jax").exists()

@@ -36,6 +36,7 @@ def test_the_usage_names_every_command(capsys):
         assert f"  {name} " in text and line in text
 
 
+@pytest.mark.process
 def test_no_command_imports_a_framework():
     modules = ", ".join(module for module, _ in cli.COMMANDS.values())
     code = f"import sys, {modules}; print([name for name in {('keras', 'tensorflow', 'jax', 'torch', 'wandb')} if name in sys.modules])"  # noqa: E501

@@ -255,6 +255,7 @@ print([name for name in ("keras", "tensorflow", "jax", "torch", "wandb") if name
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("form", "other"), [("keras_hub", "hf"), ("hf", "keras_hub")])
 def test_no_framework_and_little_memory(form, other, tmp_path):
     """132 MiB of weights; the largest tensor has 16 MiB."""

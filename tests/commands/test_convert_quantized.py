@@ -250,6 +250,7 @@ def test_progress_of_rounding_is_shown_on_a_terminal(tmp_path, monkeypatch):
     assert "rounding" in shown.getvalue() and "129/129" in shown.getvalue()  # 127 tokens and 2 blocks
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("options", "code"), [(GPTQ, 0), (["--gptq"], 2)], ids=["gptq", "error"])
 def test_no_framework(options, code, tmp_path):
     make(tmp_path / "one")

@@ -56,6 +56,7 @@ def test_what_is_in_the_cache_is_marked(monkeypatch, tmp_path, capsys):
     assert [record["id"] for record in json.loads(capsys.readouterr().out) if record["here"]] == ["llama3.2_1b"]
 
 
+@pytest.mark.process
 def test_it_needs_neither_frameworks_nor_clients():
     code = (
         "import sys; from llama_exp.commands import presets; presets.main([])\n"

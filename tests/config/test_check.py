@@ -568,6 +568,7 @@ def run(code, *arguments):
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments, code",
     [
@@ -596,6 +597,7 @@ sys.exit(code)
     assert "Traceback" not in done.stderr and "HYDRA_FULL_ERROR" not in done.stderr
 
 
+@pytest.mark.process
 def test_the_failing_command_takes_less_than_a_second():
     arguments = ["lora.rnk=8", "model=lama2_7b", "optimizer.learning_rate=fast"]
     seconds = []

@@ -67,6 +67,7 @@ def test_a_typed_config_has_no_value_missing():
         assert dataclasses.is_dataclass(getattr(config, name)), name
 
 
+@pytest.mark.process
 def test_schema_and_errors_import_nothing_but_omegaconf():
     code = (
         "import sys; import llama_exp.config.schema, llama_exp.errors, llama_exp;"

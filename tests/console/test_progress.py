@@ -97,6 +97,7 @@ def screen(output):
     return [line.rstrip() for line in lines]
 
 
+@pytest.mark.process
 def test_plain_lines_without_a_terminal():
     finished = run_plain()
     assert finished.returncode == 0 and finished.stdout == b"done\n"
@@ -111,6 +112,7 @@ def test_plain_lines_without_a_terminal():
     assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f]", finished.stderr)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "environment",
     [
@@ -129,6 +131,7 @@ def test_plain_lines_in_odd_surroundings(environment):
     assert "東京" in text or "\\u6771\\u4eac" in text
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("redirection", ["2>&1 | head -n 1", "2>&-", "2>/dev/full", ">&- 2>&-"])
 def test_a_reader_that_goes_away_stops_nothing(tmp_path, redirection):
     (tmp_path / "run.py").write_text(RUN.replace('print("done")', f"open({str(tmp_path / 'done')!r}, 'w').close()"))
@@ -139,6 +142,7 @@ def test_a_reader_that_goes_away_stops_nothing(tmp_path, redirection):
     assert "Traceback" not in finished.stderr + finished.stdout
 
 
+@pytest.mark.process
 def test_live_line_on_a_terminal():
     output, status = run_in_terminal()
     assert status == 0
@@ -153,6 +157,7 @@ def test_live_line_on_a_terminal():
     assert lines[-3:] == ["run summary", "  a       1", "  longer  2"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("environment", "size"),
     [({"COLUMNS": "0"}, (24, 80)), ({}, (0, 0)), ({}, (5, 20)), ({"TERM": "dumb"}, (24, 80))],
@@ -163,6 +168,7 @@ def test_odd_terminals(environment, size):
     assert status == 0 and "Traceback" not in output and "8/8" in output
 
 
+@pytest.mark.process
 def test_ascii_terminal():
     surroundings = {"LANG": "C", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     output, status = run_in_terminal(surroundings, delay="0.02")

@@ -111,6 +111,7 @@ print(dataset.fingerprint, examples["train"].fingerprint, tokenizer.fingerprint,
 """
 
 
+@pytest.mark.process
 def test_the_real_one_needs_no_framework_and_from_the_cache_not_even_tfds(tmp_path):
     def run():
         command = [sys.executable, "-c", SCRIPT, str(tmp_path)]

@@ -108,6 +108,7 @@ test_text_files.opened(pathlib.Path(sys.argv[1]), "a.txt", document="line")
 """
 
 
+@pytest.mark.process
 def test_a_full_disk_is_a_storage_error(tmp_path):
     (tmp_path / "a.txt").write_text("\n".join(f"line {number} {hash(number * 7)}" for number in range(9000)))
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]

@@ -170,6 +170,7 @@ def test_tfrecord_files_are_read_through_tensorflow_or_the_error_says_so(tmp_pat
         list(made.texts("train"))
 
 
+@pytest.mark.process
 def test_array_records_are_read_without_tensorflow(data_dir):
     script = (
         "import sys\nimport test_tfds\nmade = test_tfds.opened(sys.argv[1])\n"

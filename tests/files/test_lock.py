@@ -42,6 +42,7 @@ def start_owner(path, go="/"):
     )
 
 
+@pytest.mark.process
 def test_of_twenty_simultaneous_starts_exactly_one_wins(tmp_path):
     processes = [start_owner(tmp_path / "run", tmp_path / "go") for _ in range(20)]
     for process in processes:
@@ -78,6 +79,7 @@ def test_a_second_process_hears_who_the_owner_is_at_once(tmp_path):
         assert {file.name: file.read_bytes() for file in folder.path.iterdir()} == before
 
 
+@pytest.mark.process
 def test_a_dead_owner_is_succeeded_with_a_warning(tmp_path, capsys):
     owner = start_owner(tmp_path / "run")
     assert owner.stdout.readline() == "ready\n"

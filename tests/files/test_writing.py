@@ -214,6 +214,7 @@ for step in range(10**9):
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("delay", [0.0, 0.013, 0.031])
 def test_sigkill_while_appending_leaves_a_record_that_can_be_cut_back(tmp_path, delay):
     from llama_exp.files.metrics_file import MetricsFile, read_metrics

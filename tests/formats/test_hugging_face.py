@@ -390,6 +390,7 @@ print(sorted(set(seen)), [name for name in ("pickle", "torch", "keras", "safeten
 """
 
 
+@pytest.mark.process
 def test_reading_runs_no_code_and_imports_nothing(tmp_path):
     """Not even a module of Python's that could: everything was imported before the first file was opened."""
     write_folder(tmp_path / "good")

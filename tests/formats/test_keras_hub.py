@@ -108,6 +108,7 @@ def test_the_context_length_stands_in_the_metadata(preset):
     assert read() is None
 
 
+@pytest.mark.process
 def test_no_framework_is_imported(preset):
     code = f"""
 import sys

@@ -265,6 +265,7 @@ print(refused)
 """
 
 
+@pytest.mark.process
 def test_flipped_bytes_never_end_in_a_crash(preset):
     command = [sys.executable, "-c", FLIPS, str(preset)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

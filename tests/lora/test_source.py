@@ -179,6 +179,7 @@ def test_the_record_says_how_the_weights_are_stored(trained):
     assert json.loads((trained / "quantized/run.json").read_text())["quantization"] == "int8 weights"
 
 
+@pytest.mark.process
 def test_a_run_stops_before_frameworks_are_imported(trained):
     """Exit code 3; an import of Keras, which fails here, would lead to another one."""
     (trained / "blocked").mkdir()

@@ -85,6 +85,7 @@ def test_lora_formula():
     assert built == lora_source.count_lora_parameters(SMALL, dora | {"use_dora": False}) + outputs
 
 
+@pytest.mark.process
 def test_sizes_need_no_framework():
     code = (
         "import sys; from llama_exp import lora, precision; from llama_exp.lora import source; "

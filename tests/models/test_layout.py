@@ -55,6 +55,7 @@ SHARDED = {
 }
 
 
+@pytest.mark.process
 def test_sharded_equals_unsharded():
     tests = Path(__file__).parents[1]
     environment = os.environ | {

@@ -35,6 +35,7 @@ def digest(array):
     return hashlib.sha256(np.ascontiguousarray(array, "<f4").tobytes()).hexdigest()[:16]
 
 
+@pytest.mark.process
 def test_tensorflow_and_jax_begin_with_the_same_numbers(tmp_path):
     """Every kind of model, one process per backend: the largest difference is 0."""
     here, other = keras.backend.backend(), {"tensorflow": "jax", "jax": "tensorflow"}[keras.backend.backend()]

@@ -268,6 +268,7 @@ def child(server, source, home, **environment):
     )
 
 
+@pytest.mark.process
 def test_two_processes_fetch_one_preset_once(hub, tmp_path):
     hub.push(KERAS_HUB | {WEIGHTS: bytes(range(256)) * 40000})
     processes = [child(hub, "hf://org/m", tmp_path / "home") for _ in range(2)]
@@ -279,6 +280,7 @@ def test_two_processes_fetch_one_preset_once(hub, tmp_path):
     assert blob.read_bytes() == bytes(range(256)) * 40000
 
 
+@pytest.mark.process
 def test_the_environment_switches_the_network_off(hub, tmp_path):
     process = child(hub, "hf://org/m", tmp_path / "home", HF_HUB_OFFLINE="1")
     _, errors = process.communicate(timeout=60)

@@ -143,6 +143,7 @@ def test_int8_presets_are_presets_like_others(monkeypatch, tmp_path):
         assert PRESETS[name].handle.removeprefix("kaggle://") in str(raised.value) and "offline" in str(raised.value)
 
 
+@pytest.mark.process
 def test_no_framework_and_no_client_is_imported():
     code = (
         "import sys; from llama_exp import preset\n"

@@ -114,6 +114,7 @@ def test_an_unwritable_picture_is_a_storage_error(tmp_path):
         write_plot({"run": rows()}, tmp_path / "absent" / "loss.png")
 
 
+@pytest.mark.process
 def test_importing_the_artefact_modules_imports_nothing_heavy():
     script = (
         "import sys\n"

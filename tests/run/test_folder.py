@@ -231,6 +231,7 @@ def test_no_secret_gets_into_any_file(tmp_path, monkeypatch):
     assert {file.name: b"canary-" in file.read_bytes() for file in files} == {file.name: False for file in files}
 
 
+@pytest.mark.process
 def test_nothing_is_writable_by_group_or_world(tmp_path):
     script = (
         "import sys, os; os.umask(0)\n"

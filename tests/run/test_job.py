@@ -157,6 +157,7 @@ def test_a_killed_run_ends_with_the_same_bits(uninterrupted, playground):
     assert final_state(folder) == final_state(straight), f"killed after {lines} lines"
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.parametrize("lines", range(1, 13))
 def test_killed_anywhere_it_ends_with_the_same_bits(uninterrupted, playground, lines):

@@ -88,6 +88,7 @@ def test_encode_is_bpe_by_its_definition(text):
     assert TRAINED.encode(text) == reference_encode(TRAINED, text)
 
 
+@pytest.mark.process
 def test_training_gives_the_same_tokenizer_in_every_process():
     code = "from test_byte_pair import TEXTS; from llama_exp.tokenizer.byte_pair import train; " + (
         "print(train(TEXTS * 20, 290).fingerprint)"

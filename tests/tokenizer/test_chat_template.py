@@ -9,6 +9,8 @@ from llama_exp.dataset import chat
 from llama_exp.errors import InputError
 from llama_exp.tokenizer import byte_pair, chat_template
 
+pytestmark = pytest.mark.process  # a template has a process of its own
+
 TURN = [{"role": "user", "content": "  Hi <b>&\n"}, {"role": "assistant", "content": " Hello é! "}]
 CHATS = [
     TURN[:1],

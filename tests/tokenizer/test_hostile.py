@@ -270,6 +270,7 @@ print(accepted)
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("model", [sentence_piece_model, with_replacements])
 def test_damage_never_crashes_the_process(model):
     done = subprocess.run([sys.executable, "-c", FLIPS], input=model(), capture_output=True, timeout=60, check=False)

@@ -240,6 +240,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         checkpoints(tmp_path).save(1, tensors(1), {}, base_digest="base")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("keep", [1, 2])
 @pytest.mark.parametrize("mode", ["kill", "power"])
 def test_crash_at_every_call_of_a_save(tmp_path, mode, keep):

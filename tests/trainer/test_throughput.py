@@ -61,6 +61,7 @@ def test_nohup_keeps_sighup_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_second_signal_ends_the_process(name):
     program = f"""
