@@ -12,9 +12,9 @@ import ipaddress
 import os
 import socket
 import sys
-from pathlib import Path
 
 import pytest
+from fresh_workers import FreshWorkers, replace, resident_mib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -72,9 +72,9 @@ def oracles_are_marked(request):
 @pytest.fixture(autouse=True, scope="module")
 def the_next_module_finds_the_memory_free():
     """Models, traced functions and compiled programs of a module would stay until the process ends."""
-    before = _resident_mib()
+    before = resident_mib()
     yield
-    if _resident_mib() - before < KEPT_MIB:  # clearing takes a second
+    if resident_mib() - before < KEPT_MIB:  # clearing takes a second
         return
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
@@ -85,12 +85,17 @@ def the_next_module_finds_the_memory_free():
         ctypes.CDLL(None).malloc_trim(0)  # glibc keeps what was freed
 
 
-def _resident_mib():
-    """Memory of this process, where the system tells it; elsewhere nothing is cleared."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    except OSError:
-        return 0
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files go to workers that stay small."""
+    return FreshWorkers(config, log) if config.option.dist == "loadfile" else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """A worker that ended in peace because it had grown is replaced; pytest-xdist replaces one that crashed."""
+    if error is None:
+        replace(node, node.config.pluginmanager.getplugin("dsession"))
 
 
 def _is_local(host):
