@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from llama_exp import precision, quantization, runtime
-from llama_exp.architecture import MODES
+from llama_exp.architecture import AS_STORED, FLOATS, MODES
 from llama_exp.commands.arguments import Parser
 from llama_exp.commands.sources import Source, find, opened
 from llama_exp.errors import ConfigError, InputError, Problem
@@ -14,7 +14,7 @@ from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.formats.quantized import SCALE
 from llama_exp.tokenizer.assets import has_tokenizer
 
-QUANTIZATIONS = ("none", *MODES)
+QUANTIZATIONS = (AS_STORED, FLOATS, *MODES)
 CACHE_DIR = "~/.cache/llama_exp"
 
 
@@ -30,8 +30,8 @@ def add_arguments(parser: Parser, adapters: bool = True) -> None:
         parser.add_argument(
             "--quantization",
             choices=QUANTIZATIONS,
-            default="none",
-            help="store the weights as integers or float8 (default: none)",
+            default=AS_STORED,
+            help="store the weights as integers or float8 (default: as they are; of a run: as it had them)",
         )
     chosen = os.environ.get("KERAS_BACKEND")
     parser.add_argument(
@@ -66,8 +66,8 @@ def load(options):
     tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
     with opened(source) as checkpoint:
         policy = options.precision or source.policy or _stored_policy(checkpoint)
-        section = dict.fromkeys(quantization.OPTIONS) | {"mode": options.quantization}
-        if options.quantization == "none":
+        section = {"mode": options.quantization}
+        if options.quantization == AS_STORED:
             section |= source.quantization or {}
         backbone = _built(checkpoint, policy, section)
     if source.adapter is not None:
@@ -80,7 +80,7 @@ def _built(checkpoint: Checkpoint, policy: str, section: Mapping):
     from llama_exp.models import LlamaBackbone, weights
     from llama_exp.models.policy import serialized
 
-    chosen = quantization.chosen(section, checkpoint.quantization, checkpoint.path)
+    chosen = quantization.choose(section, checkpoint.quantization, checkpoint.path)
     dtype = serialized(precision.policy(policy), chosen, checkpoint.config)
     try:
         return weights.filled(lambda: LlamaBackbone(**checkpoint.config, dtype=dtype), checkpoint)

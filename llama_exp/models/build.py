@@ -34,7 +34,7 @@ def build(
         backbone_factory: called with `dtype=`, returns the `LlamaBackbone` of the config's `model` section.
         policy: the `precision` section's value.
         preset_dir: local preset folder to take the weights from; None: they stay random.
-        quantization: the `quantization` section; a quantized preset decides where its `mode` is none.
+        quantization: the `quantization` section; under `mode` preset the weights are taken as they are stored.
         lora: the `lora` section; `rank` 0 means no adapters, `source` an adapter to go on from.
         remat: what the backward pass computes again: none, attention or block.
         seed: of the random weights and the adapters, and of dropout.
@@ -51,7 +51,7 @@ def build(
     keras.utils.set_random_seed(seed)
     dtype = precision.policy(policy)
     if preset_dir is None:
-        stored = integer_weights.of_section(quantization)
+        stored = integer_weights.choose(quantization, None, "random weights")
         integer_weights.require_trainable(stored, lora["rank"])
         backbone = backbone_factory(dtype=dtype) if stored is None else _random(backbone_factory, dtype, stored, seed)
     else:
@@ -60,7 +60,7 @@ def build(
         from llama_exp.models.policy import serialized
 
         with open_checkpoint(preset_dir) as checkpoint:
-            stored = integer_weights.chosen(quantization, checkpoint.quantization, preset_dir)
+            stored = integer_weights.choose(quantization, checkpoint.quantization, preset_dir)
             integer_weights.require_trainable(stored, lora["rank"])
             logger.info("quantization: %s", integer_weights.describe(stored))
             dtype = serialized(dtype, stored, checkpoint.config)

@@ -66,7 +66,7 @@ def filled(factory: Callable, checkpoint: Checkpoint):
     backbone = build(factory)
     config = backbone.get_config()
     checkpoint = agreed(checkpoint, {key: config[key] for key in CONFIG_KEYS})
-    fill(backbone, quantization.fitted(checkpoint, backbone.quantization))
+    fill(backbone, quantization.fit_checkpoint(checkpoint, backbone.quantization))
     return backbone
 
 

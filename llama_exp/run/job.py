@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp import preset, quantization, runtime
-from llama_exp.config.identity import config_hash, to_dict
+from llama_exp.architecture import to_section
+from llama_exp.config.identity import config_hash, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
@@ -61,11 +62,11 @@ def run_job(config: Config, overrides: Sequence[str], folder: Path, group: str |
     logs.attach_console()
     continues = resume.continues(config.resume, folder)
     if continues:
-        resume.check_unchanged(folder, to_dict(config))
+        resume.check_unchanged(folder, to_record(config))
         resume.check_adapter(folder, config.lora.source)
     with RunFolder.reopen(folder) if continues else RunFolder.create(folder) as run_folder:
         log.info("run folder %s%s", folder, " (continued)" if continues else "")
-        run_folder.begin(to_dict(config), overrides, sys.argv, config_hash(config))
+        run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
         planned = plan.make_plan(config)
         if planned is not None:
             logs.log_table("plan", plan.rows(planned))
@@ -101,7 +102,7 @@ class Run:
             log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
         runtime.import_backend()
         if preset_folder is not None:
-            _check_preset(config, preset_folder)
+            _check_preset(config, preset_folder, run_folder.path)
         check_targets(
             {name: getattr(config, name) for name in WITH_TARGET}
             | {f"trainer.callbacks.{name}": node for name, node in config.trainer.callbacks.items()},
@@ -156,7 +157,7 @@ class Run:
                 "origin": resolved and resolved.origin,
                 "revision": resolved and resolved.revision,
             },
-            quantization=quantization.describe(self.model.backbone.quantization),
+            quantization=to_section(self.model.backbone.quantization),
             lora=config.lora.source and lora_source.origin(config.lora.source),
             base_digest=self._base_digest,
         )
@@ -223,16 +224,17 @@ def _resolved_preset(config: Config) -> preset.Resolved | None:
     return preset.resolve(config.preset.source, offline=config.preset.offline)
 
 
-def _check_preset(config: Config, preset_folder: Path) -> None:
-    """Compares the preset with the config's shape, so that no large model is built in vain."""
+def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
+    """Compares the preset with the config, and with the run's first start, so that no large model is built in vain."""
     from llama_exp.formats import open_checkpoint
     from llama_exp.formats.checkpoint import agreed
 
     stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
     with open_checkpoint(preset_folder) as checkpoint:
         agreed(checkpoint, stated)
-        stored = quantization.chosen(to_dict(config.quantization), checkpoint.quantization, preset_folder)
-        quantization.require_trainable(stored, config.lora.rank)
+        stored = quantization.choose(to_dict(config.quantization), checkpoint.quantization, preset_folder)
+    resume.check_quantization(folder, to_section(stored))
+    quantization.require_trainable(stored, config.lora.rank)
 
 
 def _build_data(config: Config, preset_folder: Path | None):
@@ -297,5 +299,5 @@ def _build_logger(config: Config, run_folder: RunFolder, group: str | None):
         folder=run_folder.path,
         name=f"{config.name}/{run_folder.path.name}",
         group=group,
-        config=to_dict(config),
+        config=to_record(config),
     )

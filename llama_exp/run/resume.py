@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llama_exp.errors import ConfigError, Problem
+from llama_exp.config.identity import RECIPE
+from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.files.json_file import read_json
 from llama_exp.files.yaml_file import read_yaml
 from llama_exp.run.folder import RunFolder, find_unfinished
@@ -28,6 +29,7 @@ CONFIG_FILE = "config.yaml"
 MAY_CHANGE = re.compile(
     r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
     r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
+    r"|recipe\.sampling\..*"
 )
 _STEP = re.compile(r"step-(\d+)")
 log = logging.getLogger(__name__)
@@ -102,6 +104,8 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
             log.info("%s: %s before, %s now", key, old, new)
         else:
             action = f"set {key}={old}, or begin a new run with resume=none"
+            if key.startswith(f"{RECIPE}."):  # no key of a config: a version of this package decides it
+                action = "go on with the version of llama_exp that began it (see its run.json), or give resume=none"
             problems.append(
                 Problem("a run cannot change this when it goes on", key, f"{new}, begun with {old}", action)
             )
@@ -121,6 +125,26 @@ def check_adapter(folder: Path, source: str | None) -> None:
 
     recorded = read_json(folder / "run.json", MAX_RECORD_BYTES).get("lora")
     lora_source.require_unchanged(source, recorded if isinstance(recorded, Mapping) else None)
+
+
+def check_quantization(folder: Path, stored: Mapping[str, Any]) -> None:
+    """Compares how the preset is stored with what `run.json` says of the run's first start.
+
+    Args:
+        folder: the run's.
+        stored: the preset's quantization, as a section of a config.
+
+    Raises:
+        InputError: it is stored in another way now; or `run.json` is damaged.
+    """
+    recorded = read_json(folder / "run.json", MAX_RECORD_BYTES).get("quantization")
+    if not isinstance(recorded, Mapping) or recorded == stored:
+        return
+    differing = [key for key in stored if recorded.get(key) != stored[key]]
+    was, now = (", ".join(f"{key}={section.get(key)}" for key in differing) for section in (recorded, stored))
+    action = "give back the preset that run.json names, or begin a new run with resume=none"
+    what = "the preset is stored in another way than when the run was begun"
+    raise InputError(Problem(what, "preset.source", f"{now}, begun with {was}", action))
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from llama_exp import backend, precision
+from llama_exp import backend, precision, recipe
 from llama_exp.dataset.order import Order
 from llama_exp.errors import Interrupted, NumericalError, Preempted, Problem, StorageError
 from llama_exp.files.metrics_file import perplexity
@@ -40,7 +40,6 @@ from llama_exp.trainer.signals import StopSignals
 from llama_exp.trainer.step import StepResult, TrainStep
 
 FAILED_SAVES = 3  # in a row, until the run gives up
-SMALLEST_LOSS_SCALE = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -203,7 +202,7 @@ class Trainer:
         """Ends the run at a step that is not finite, unless loss scaling can still deal with it."""
         if result.finite:
             return
-        if math.isfinite(result.loss) and result.loss_scale > SMALLEST_LOSS_SCALE:
+        if math.isfinite(result.loss) and result.loss_scale > recipe.LOSS_SCALE["smallest"]:
             _log.info("step %d: overflow at loss scale %g, skipped", self._progress.step + 1, result.loss_scale)
             return
         step, num_rows = self._progress.step + 1, self._accumulation_steps * self._batch_size

@@ -66,6 +66,10 @@ def read_architecture(folder: Path) -> dict:
     return read_config(Path(folder)).config
 
 
+def read_quantization(folder: Path) -> None:
+    """None: what this format stores in small types is refused."""
+
+
 def layout(config: Mapping) -> dict[str, Place]:
     """Where every variable of a model lies, by path, in the order of the files."""
     places = {}
