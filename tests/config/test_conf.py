@@ -32,7 +32,7 @@ GROUPS = {
         "llama3_2_3b",
     },
     "precision": {"float32", "bfloat16", "mixed_bfloat16", "mixed_float16"},
-    "quantization": {"none", "int8", "int8_weight_only", "int4", "float8"},
+    "quantization": {"none", "preset", "int8", "int8_weight_only", "int4", "float8"},
     "lora": {"default"},
     "objective": {"next_token"},
     "optimizer": {"adamw", "adamw_finetune"},
