@@ -126,10 +126,7 @@ class PrecisionConfig:
 
 @dataclass
 class QuantizationConfig:
-    """Integer or float8 weights of the base model's linear layers and embeddings; see `llama_exp.formats.quantized`.
-
-    An option is null under each mode that does not have it, and under that mode only.
-    """
+    """Small types of the base model's weights, see `architecture.Quantization`; null where a mode lacks an option."""
 
     mode: str = MISSING  # none (floating point), preset (as it is stored), int8, int4, float8
     quantize_activations: bool | None = MISSING  # int8: inputs as integers too

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from llama_exp.architecture import AS_STORED, Quantization, to_section
+from llama_exp.architecture import AS_STORED, OPTIONS, Quantization, to_section
 from llama_exp.config.schema import Config, QuantizationConfig
 
 
@@ -16,7 +16,8 @@ def resolve_stored(config: Config) -> Config:
     Args:
         config: with sound sections `preset` and `quantization`.
     """
-    if config.quantization.mode != AS_STORED:
+    stated = [getattr(config.quantization, name) for name in OPTIONS]
+    if config.quantization.mode != AS_STORED or stated != [None] * len(OPTIONS):  # a rule refuses those with numbers
         return config
     stored = known_quantization(config)
     if stored == AS_STORED:

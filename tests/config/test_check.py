@@ -671,7 +671,7 @@ def test_the_failing_command_takes_less_than_a_second():
             "quantization.float_activations",
             "names out of query, key",
         ),
-        (["quantization.group_size=64"], "quantization.group_size", "choose quantization=int4"),
+        (["quantization.group_size=64"], "quantization.group_size", "only int4"),
         (
             ["quantization=int4", "lora.rank=4", "quantization.group_size=100"],
             "quantization.group_size",
