@@ -281,8 +281,8 @@ def test_keras_configurations_state_options(config, expected):
         (AS_STORED, MIXED, MIXED),
         (INT8, Quantization("int8", False), OURS_INT8),
         (INT8_WEIGHTS, Quantization("int8", True), Quantization("int8", False)),
-        (INT4, Quantization("int4", False, 20), Quantization("int4", False, 20)),
-        (INT4, Quantization("int4", False, 20, "int8"), Quantization("int4", False, 20, "int8")),
+        (INT4_AS_KERAS, Quantization("int4", False, 20), Quantization("int4", False, 20)),
+        (INT4 | {"int8_layers": []}, Quantization("int4", False, 20, "int8"), Quantization("int4", False, 20, "int8")),
         (INT4 | {"int8_layers": ["value", "key"]}, MIXED, MIXED),
         (INT4, MIXED, MIXED),
         (FLOAT8, None, Quantization("float8", False)),
@@ -306,7 +306,8 @@ def test_a_quantized_preset_decides(wanted, stored, expected):
         (INT4 | {"embeddings": "int8"}, Quantization("int4", False, 20), "quantization.embeddings"),
         (GPTQ, Quantization("int4", False, 20, "int8"), "quantization.gptq"),
         (INT4 | {"int8_layers": []}, MIXED, "quantization.int8_layers"),
-        (INT4 | {"int8_layers": ["key", "value"]}, Quantization("int4", False, 20), "quantization.int8_layers"),
+        (INT4, Quantization("int4", False, 20), "quantization.embeddings"),
+        (INT4, Quantization("int4", False, 20, "int8"), "quantization.int8_layers"),
     ],
 )
 def test_a_contradiction_names_both(wanted, stored, key):
@@ -367,13 +368,14 @@ def test_a_quantized_preset_is_taken_as_it_is(float_preset, tmp_path, caplog):
     source.quantize(**INT4)
     source.save_to_preset(tmp_path / "int4")
     with caplog.at_level(logging.INFO):
-        built = build(tmp_path / "int4", NONE, LORA)
+        built = build(tmp_path / "int4", AS_STORED, LORA)
     assert built.quantization == source.quantization
     assert "quantization: int4 weights, a scale per 20 inputs, int8 embeddings, int8 key and value" in caplog.text
-    with pytest.raises(InputError, match="quantized in another way"):
-        build(tmp_path / "int4", INT8, LORA)
+    for other in (INT8, NONE):
+        with pytest.raises(InputError, match="quantized in another way"):
+            build(tmp_path / "int4", other, LORA)
     with pytest.raises(ConfigError, match="adapters on top of them"):
-        build(tmp_path / "int4", NONE, NO_LORA)
+        build(tmp_path / "int4", AS_STORED, NO_LORA)
 
 
 def test_random_weights_can_be_quantized_too():
