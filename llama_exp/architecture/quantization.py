@@ -199,16 +199,12 @@ def make_quantization(mode: str, quantize_activations: bool | None = None, **opt
         raise ValueError("mode='preset' means what a preset says. Choose one of none, int8, int4, float8.")
     if mode == FLOATS:
         return None
-    return Quantization(
-        mode,
-        bool(stated["quantize_activations"]),
-        stated["group_size"] or None,
-        None if stated["embeddings"] == "int4" else stated["embeddings"],
-        tuple(stated["float_activations"] or ()),
-        bool(stated["asymmetric_activations"]),
-        bool(stated["gptq"]),
-        tuple(name for name in LINEAR_NAMES if name in (stated["int8_layers"] or ())),
-    )
+    own = {name: value for name, value in stated.items() if value is not None}
+    own |= {"quantize_activations": bool(stated["quantize_activations"]), "group_size": stated["group_size"] or None}
+    own["embeddings"] = None if stated["embeddings"] == "int4" else stated["embeddings"]
+    own["float_activations"] = tuple(stated["float_activations"] or ())
+    own["int8_layers"] = tuple(name for name in LINEAR_NAMES if name in (stated["int8_layers"] or ()))
+    return Quantization(**own)
 
 
 def to_section(quantization: Quantization | None) -> dict[str, Any]:

@@ -10,9 +10,12 @@ from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
 from llama_exp.architecture import (
     LINEAR_NAMES,
+    OPTIONS,
     Quantization,
     count_parameters,
     make_quantization,
+    quantization_problems,
+    to_section,
     variable_shapes,
 )
 from llama_exp.formats.checkpoint import Checkpoint
@@ -197,6 +200,30 @@ def test_what_the_modes_mean_by_themselves():
     assert make_quantization("float8") == FLOAT8
     assert make_quantization("int4", group_size=0, int8_layers=[]) == Quantization("int4", False, None, "int8")
     assert make_quantization("int4", group_size=5, embeddings="int4", int8_layers=()) == GROUPS
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "none"},
+        {"mode": "int8"},
+        {"mode": "int8", "quantize_activations": False},
+        {"mode": "int8", "float_activations": ["key"], "asymmetric_activations": False},
+        {"mode": "int4"},
+        {"mode": "int4", "group_size": 0, "embeddings": "int4", "int8_layers": ["value", "query"], "gptq": True},
+        {"mode": "float8"},
+    ],
+)
+def test_a_section_states_a_quantization_in_full(options):
+    made = make_quantization(**options)
+    section = to_section(made)
+    assert list(section) == ["mode", *OPTIONS] and list(quantization_problems(section)) == []
+    assert make_quantization(**section) == made
+    # Each number is needed and says something: without it, or under another mode, there is a problem.
+    for name in OPTIONS:
+        assert (section[name] is None) != bool(list(quantization_problems(section | {name: None})))
+    with pytest.raises(TypeError, match="block_size"):
+        make_quantization(**options, block_size=4)
 
 
 def test_each_layer_s_own():
