@@ -1,4 +1,14 @@
-"""A config as plain data, what a run's record says, and the hash that says which runs are the same experiment."""
+"""A config as plain data, what a run's record says, and the hash that says which runs are the same experiment.
+
+What the same hash promises:
+
+    always                                          the same data in the same order, the same weights to begin with
+                                                    (drawn by NumPy), the same computation
+    same runtime, machine and versions              the same bits to the end
+    otherwise, without dropout                      losses that agree to the rounding of sums
+
+Masks of dropout and sampled text are each backend's own draws.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +80,7 @@ _USED: dict[str, Callable[[Config], bool]] = {
     "rows": _builds("dataset", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
     "byte_pair_training": _trains_byte_pairs,
     "example_order": lambda config: True,
+    "initial_values": lambda config: True,
     "dropout": _drops,
     "loss_scale": lambda config: config.precision.policy == "mixed_float16",
     "sampling": lambda config: bool(config.trainer.sample_prompts) and config.trainer.sample_temperature > 0,

@@ -27,6 +27,7 @@ USES = {
     "ROWS": ("dataset=tfds", "dataset.builder=tiny_shakespeare"),
     "BYTE_PAIR_TRAINING": ("preset.source=some/folder", "tokenizer=bpe"),
     "EXAMPLE_ORDER": (),
+    "INITIAL_VALUES": (),
     "DROPOUT": ("lora.rank=4", "lora.dropout=0.1"),
     "LOSS_SCALE": ("precision=mixed_float16",),
     "SAMPLING": (),
@@ -53,7 +54,6 @@ DECIDES_NOTHING = {
     # what a type of numbers is, or a file's form
     *("INT8_MAX", "UINT8_MAX", "FLOAT8_MAX", "INT4_MIN", "INT4_MAX", "_CENTRE", "SYMMETRIC_ZERO", "SCHEMA"),
     *("_FLOAT", "_WORD", "NORMAL", "UNKNOWN", "CONTROL", "USER_DEFINED", "UNUSED", "BYTE"),
-    *("KERNEL_STDDEV", "EMBEDDING_STDDEV"),  # stated by keys of `model`
     "MASKED",  # its exponential is 0 in every type
     *("_TINY", "SMALLEST_SQUARES"),  # in the place of a 0 by which is divided, where the product is 0 anyway
 }
@@ -86,7 +86,9 @@ def test_another_constant_is_another_experiment(table, name, monkeypatch):
 
 def test_a_constant_belongs_to_the_runs_that_use_it(monkeypatch):
     plain = config()
-    assert set(to_record(plain)[RECIPE]) == {"python_docs", "rows", "byte_pair_training", "example_order", "sampling"}
+    assert set(to_record(plain)[RECIPE]) == {
+        *("python_docs", "rows", "byte_pair_training", "example_order", "initial_values", "sampling"),
+    }
     before = config_hash(plain)
     monkeypatch.setitem(recipe.GPTQ, "damping", 0.3)
     assert config_hash(plain) == before
