@@ -2,12 +2,14 @@
 
 Each table belongs to one algorithm, whose module takes its numbers from here. `config.identity` puts the tables of a
 run's own algorithms into config.yaml and the config's hash, so that a release with other numbers is another experiment.
-`version` stands for what is code: raise it when the same input becomes something else. Imports nothing.
+`version` stands for what is code: raise it when the same input becomes something else.
 
 What a number here must not be: one that only costs time or memory, or a limit of what is read.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 # --- text
 
@@ -40,17 +42,17 @@ SAMPLING = {"max_uniform": 1 - 2.0**-20}  # its product with the total weight th
 # --- small types
 
 ROUNDING = {"epsilon": 1e-7}  # keeps the scale of a zero column finite
-INT4_SEARCH = {
+INT4_SEARCH: dict[str, Any] = {
     "widest": 1.02,  # of a group's range
     "spacing": 0.03,
     "num_ranges": 8,
 }
-IMPORTANCE = {
+IMPORTANCE: dict[str, Any] = {
     "num_tokens": 128,
     "smallest": 1e-6,  # of the largest one: an input that was never seen counts a little
     "steps_per_octave": 4,
 }
-GPTQ = {
+GPTQ: dict[str, Any] = {
     "num_sequences": 64,
     "num_tokens": 128,
     "temperature": 0.8,  # less of what the model would hardly write

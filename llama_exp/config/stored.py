@@ -20,7 +20,7 @@ def resolve_stored(config: Config) -> Config:
     if config.quantization.mode != AS_STORED or stated != [None] * len(OPTIONS):  # a rule refuses those with numbers
         return config
     stored = known_quantization(config)
-    if stored == AS_STORED:
+    if isinstance(stored, str):
         return config
     return dataclasses.replace(config, quantization=QuantizationConfig(**to_section(stored)))
 

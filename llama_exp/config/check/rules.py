@@ -125,7 +125,7 @@ def quantization_of_preset(config: Config) -> Iterator[Problem]:
     """Weights that are stored in a small type stay what they are."""
     stored, section = _stored(config), vars(config.quantization)
     if stored is not None and not any(quantization_problems(section)):
-        yield from stored_problems(section, stored, config.preset.source)
+        yield from stored_problems(section, stored, str(config.preset.source))
 
 
 def quantization_groups(config: Config) -> Iterator[Problem]:
