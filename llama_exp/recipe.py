@@ -24,7 +24,7 @@ PYTHON_QA = {
     "max_signature_characters": 120,
 }
 TEXT_FILES = {"version": 1}  # of the way files become documents
-JSONL = {"version": 1}  # of the way lines become records
+JSONL = {"version": 1}  # of the way lines become records, the built-in chat templates included
 ROWS = {"version": 1}  # of rows, files and the meaning of a column
 BYTE_PAIR_TRAINING = {
     "version": 1,  # of the training itself
