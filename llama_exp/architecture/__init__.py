@@ -25,6 +25,7 @@ from llama_exp.architecture.quantization import (
     MODES,
     Quantization,
     make_quantization,
+    to_section,
 )
 
 __all__ = [
@@ -49,5 +50,6 @@ __all__ = [
     "linear_shapes",
     "make_quantization",
     "one_scaling_factor",
+    "to_section",
     "variable_shapes",
 ]

@@ -17,7 +17,7 @@ from llama_exp.errors import InputError, Problem
 from llama_exp.files.json_file import inside, read_json
 from llama_exp.files.yaml_file import read_yaml
 from llama_exp.formats import open_checkpoint
-from llama_exp.formats.checkpoint import Checkpoint, agreed
+from llama_exp.formats.checkpoint import Checkpoint, match_architecture
 from llama_exp.tokenizer.chat_template import BUILT_IN
 
 OUR_MODEL = "llama_exp.models.LlamaBackbone"
@@ -80,7 +80,7 @@ def opened(source: Source) -> Iterator[Checkpoint]:
     """
     with open_checkpoint(source.path) as checkpoint:
         stated = source.stated or {}
-        checkpoint = agreed(checkpoint, stated)
+        checkpoint = match_architecture(checkpoint, stated)
         yield dataclasses.replace(checkpoint, config={**checkpoint.config, **stated})
 
 

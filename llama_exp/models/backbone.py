@@ -14,7 +14,8 @@ import keras
 from keras import ops
 
 from llama_exp import lora, quantization
-from llama_exp.architecture import CONFIG_KEYS, Quantization, check_arguments, one_scaling_factor
+from llama_exp.architecture import CONFIG_KEYS, Quantization, check_arguments, one_scaling_factor, to_section
+from llama_exp.models.arguments import read_policy, read_quantization, serialize_policy
 from llama_exp.models.attention import attention_bias
 from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.dropout import block_seed
@@ -22,7 +23,6 @@ from llama_exp.models.embedding import TokenEmbedding
 from llama_exp.models.layout import layout_map
 from llama_exp.models.linear import Linear
 from llama_exp.models.norm import RMSNorm
-from llama_exp.models.policy import parsed, serialized
 from llama_exp.models.quantized.embedding import QuantizedTokenEmbedding
 from llama_exp.models.quantized.linear import QuantizedLinear
 from llama_exp.models.rope import inverse_frequencies, rope_tables
@@ -70,20 +70,22 @@ class LlamaBackbone(keras.Model):
         rope_scaling_factor: older name of `rope_position_scaling_factor`.
         layer_norm_epsilon: epsilon of every norm.
         dropout: probability in [0, 1), on attention outputs, in training.
-        dtype: name of a Keras dtype policy, a policy, or its serialized form; None: the global policy. A map with a
-            quantized policy for every layer (KerasHub's) makes a quantized backbone, of zeros.
+        dtype: name of a floating-point Keras dtype policy, a policy, or its serialized form; None: the global policy.
         tie_word_embeddings: logits use the embedding table transposed.
         rope_position_scaling_factor: positions are divided by it.
         rope_frequency_adjustment_factor: Llama 3.1 scaling, with the next three (all four or none).
         rope_low_freq_factor: see `llama_exp.models.rope.inverse_frequencies`.
         rope_high_freq_factor: see there.
         rope_pretraining_sequence_length: tokens.
+        quantization: how linear layers and embeddings are stored, as a `Quantization` or a mapping of the options of
+            `llama_exp.architecture.make_quantization`, such as {"mode": "int4"}: they begin as zeros. None: in floating
+            point.
         **kwargs: `name`, `trainable`.
 
     Attributes:
         remat: what the backward pass computes again instead of keeping it: none, attention or block; see `run_block`.
         token_embedding, transformer_layers, layer_norm: the layers.
-        quantization: how linear layers and embeddings are stored; None: in floating point.
+        quantization: the `Quantization`, or None.
         lora_arguments: rank, alpha, dropout, use_rslora and use_dora of the adapters, None without; also alpha_pattern
             (alpha by path of a linear layer) where layers differ.
         presets: the built-in presets by id.
@@ -114,15 +116,15 @@ class LlamaBackbone(keras.Model):
         rope_low_freq_factor: float | None = None,
         rope_high_freq_factor: float | None = None,
         rope_pretraining_sequence_length: int | None = None,
+        quantization: Quantization | Mapping | None = None,
         **kwargs,
     ):
         rope_position_scaling_factor = one_scaling_factor(rope_scaling_factor, rope_position_scaling_factor)
         given = locals()
         config = {key: given[key] for key in CONFIG_KEYS}
         check_arguments(**config)
-        policy, stored = parsed(dtype, config)
-        super().__init__(dtype=policy, **kwargs)
-        self.quantization = stored
+        super().__init__(dtype=read_policy(dtype), **kwargs)
+        self.quantization = read_quantization(quantization, self.compute_dtype)
         for key, value in config.items():
             setattr(self, key, value)
         self.remat = "none"
@@ -303,17 +305,18 @@ class LlamaBackbone(keras.Model):
             preset: a key of `presets`, `kaggle://...`, `hf://...`, a local folder in KerasHub's or Hugging Face's
                 format, or a `.gguf` file.
             load_weights: false: the preset's architecture with random weights.
-            **kwargs: constructor arguments. `dtype`, `dropout`, `name` and `trainable` are free; another architecture
-                than the preset's is an error, except that values which KerasHub's presets are known to state wrongly
-                (epsilon, rope scaling) may be corrected.
+            **kwargs: constructor arguments. `dtype`, `dropout`, `name` and `trainable` are free; `quantization` stores
+                a floating-point preset in a small type while it is read. Another architecture than the preset's is an
+                error, except that values which KerasHub's presets are known to state wrongly (epsilon, rope scaling)
+                may be corrected.
 
         Raises:
             InputError: the preset could not be had, is damaged, or does not fit `kwargs`.
         """
         from llama_exp import preset as presets
-        from llama_exp.models import weights
+        from llama_exp.models import build
 
-        return weights.load(cls, presets.resolve(str(preset), load_weights).path, load_weights, **kwargs)
+        return build.load(cls, presets.resolve(str(preset), load_weights).path, load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Writes a preset that KerasHub and `from_preset` read. The folder appears complete or not at all.
@@ -336,7 +339,10 @@ class LlamaBackbone(keras.Model):
         return layout_map(device_mesh, model_parallel_dim_name, data_parallel_dim_name)
 
     def get_config(self) -> dict:
-        """All constructor arguments under their newer names; `from_config` rebuilds the same architecture."""
-        config = {"name": self.name, "trainable": self.trainable}
-        arguments = {key: getattr(self, key) for key in CONFIG_KEYS}
-        return config | {"dtype": serialized(self.dtype_policy, self.quantization, arguments)} | arguments
+        """All constructor arguments under their newer names; `from_config` rebuilds the same architecture.
+
+        `quantization` is among them only where there is one: without, KerasHub's constructor takes them too.
+        """
+        config = {"name": self.name, "trainable": self.trainable, "dtype": serialize_policy(self.dtype_policy)}
+        config |= {key: getattr(self, key) for key in CONFIG_KEYS}
+        return config | ({} if self.quantization is None else {"quantization": to_section(self.quantization)})

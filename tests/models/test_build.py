@@ -41,8 +41,8 @@ def section(name):
     return dict(zip(KEYS, sizes, strict=True)) | {"tie_word_embeddings": tied}
 
 
-def factory(dtype):
-    return LlamaBackbone(**SMALL, dtype=dtype)
+def factory(**added):
+    return LlamaBackbone(**SMALL, **added)
 
 
 def build(factory=factory, **overrides):
@@ -96,8 +96,8 @@ def test_sizes_need_no_framework():
 
 
 def test_a_model_that_does_not_train_is_a_mistake_of_the_configuration():
-    def frozen(dtype):
-        return LlamaBackbone(**SMALL, dtype=dtype, trainable=False)
+    def frozen(**added):
+        return LlamaBackbone(**SMALL, **added, trainable=False)
 
     for section_of_lora in (NO_LORA, LORA):
         with pytest.raises(ConfigError, match="nothing would train(.|\n)*0 trainable parameters") as error:
@@ -135,7 +135,7 @@ def test_random_quantized_weights_are_those_of_the_same_random_floats(mode):
 
     section_of_mode = FLOAT | {"mode": mode}
     ours = build(quantization=section_of_mode, lora=LORA, seed=3)
-    source = random_checkpoint(factory("float32").get_config(), 3)
+    source = random_checkpoint(factory(dtype="float32").get_config(), 3)
     tensors = quantized(source, architecture.make_quantization(mode)).tensors
     expected = {path: tensor.read(None) for path, tensor in tensors.items()}
     found = {v.path: ops.convert_to_numpy(v.value) for v in ours.weights if "/adapter/" not in v.path}
@@ -148,7 +148,7 @@ def test_random_weights_have_the_distributions_of_the_layers():
     from llama_exp.models.random_weights import random_checkpoint
 
     keras.utils.set_random_seed(0)
-    layer = factory("float32")
+    layer = factory(dtype="float32")
     tensors = random_checkpoint(layer.get_config(), 0).tensors
     assert tensors.keys() == {variable.path for variable in layer.weights}
     for variable in layer.weights:
