@@ -51,25 +51,26 @@ def read_quantization(quantization, compute_dtype: str) -> Quantization | None:
     if not isinstance(quantization, Quantization):
         try:
             quantization = make_quantization(**section_of(quantization))
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise ValueError(f"quantization={str(quantization)[:200]}: {error}") from error
     require_possible(quantization, compute_dtype)
     return quantization
 
 
 def section_of(quantization) -> dict:
-    """The same argument as a config's `quantization` section has it.
+    """The same argument as a config's `quantization` section: every option, None where it is left open.
 
     Raises:
-        ValueError: it is none of what `read_quantization` takes.
+        ValueError: it is none of what `read_quantization` takes, or has unknown options.
     """
-    if isinstance(quantization, Mapping):
-        return dict(quantization)
     if quantization is None or isinstance(quantization, Quantization):
         return to_section(quantization)
-    raise ValueError(
-        f"quantization={quantization!r} must be options such as {{'mode': 'int8'}}, a Quantization, or None."
-    )
+    if not isinstance(quantization, Mapping):
+        raise ValueError("must be options such as {'mode': 'int8'}, a Quantization, or None.")
+    options = dict.fromkeys(to_section(None))
+    if unknown := sorted(map(str, quantization.keys() - options.keys())):
+        raise ValueError(f"unknown options {', '.join(unknown)}. There are {', '.join(options)}.")
+    return options | dict(quantization)
 
 
 def _name_of(dtype):

@@ -70,7 +70,7 @@ class Room(NamedTuple):
     scratch: np.ndarray  # (P, B * outputs of one `products`)
 
 
-def serves(backbone, num_rows: int) -> bool:
+def can_decode(backbone, num_rows: int) -> bool:
     """Whether `CpuDecoder` computes what `backbone` does, and faster than its compiled call would."""
     from llama_exp.models.backbone import LlamaBackbone
 
@@ -96,7 +96,7 @@ class CpuDecoder:
         self._backbone = backbone
         self._first_slot_B = first_slot_B.astype(np.int64)
         self._slot = cache[0][0].shape[2]
-        caches = [tuple(_with_room(array, num_steps) for array in pair) for pair in cache]
+        caches = [tuple(_add_room(array, num_steps) for array in pair) for pair in cache]
         self._blocks = [_block(*pair) for pair in zip(backbone.transformer_layers, caches, strict=True)]
         self._norm = _float32(backend.view(backbone.layer_norm.scale))
         self._table = parts_of(backbone.token_embedding, "embeddings")
@@ -135,7 +135,7 @@ class CpuDecoder:
         return dequantize(rows, (len(token_B), embedding.hidden_dim), TABLE, embedding.quantization)
 
 
-def _with_room(cache, num_steps: int) -> np.ndarray:
+def _add_room(cache, num_steps: int) -> np.ndarray:
     """The cache (B, K, T, H) in float32 with `num_steps` more slots."""
     cache = ops.convert_to_numpy(ops.cast(cache, "float32"))
     return np.pad(cache, ((0, 0), (0, 0), (0, num_steps), (0, 0)))

@@ -162,7 +162,7 @@ def _float_products(x, kernels, ys, scratch):
 
 def _scaled_products(x, kernels, ys, scratch):
     rounds_rows, plain = kernels.rounds_rows, np.ones(len(x), np.float32)
-    integers, scale = _rounded_rows(x, kernels.asymmetric) if rounds_rows.any() else (x, plain)
+    integers, scale = _round_rows(x, kernels.asymmetric) if rounds_rows.any() else (x, plain)
     _multiply(x, integers, rounds_rows, kernels.matrices, ys, scratch)
     for j in range(len(ys)):
         _rescale(ys[j], kernels.factors[j], scale if rounds_rows[j] else plain)
@@ -224,8 +224,8 @@ def _add_shares(scratch, ys):
 
 
 @numba.njit(fastmath=FAST, cache=True)
-def _rounded_rows(x, asymmetric):
-    """As `integer_product.rounded_rows`."""
+def _round_rows(x, asymmetric):
+    """As `integer_product.round_rows`."""
     integers, scale = np.empty_like(x), np.empty(x.shape[0], np.float32)
     for m in range(x.shape[0]):
         low, high = np.float32(0), np.float32(0)
@@ -271,7 +271,7 @@ def _table_product(x, table, y):
 
 
 def _scaled_table_product(x, table, y):
-    rows, scale = _rounded_rows(x, table.asymmetric) if table.rounds_rows[0] else (x, np.ones(len(x), np.float32))
+    rows, scale = _round_rows(x, table.asymmetric) if table.rounds_rows[0] else (x, np.ones(len(x), np.float32))
     _multiply_table(rows, table.matrices[0], y)
     _rescale(y, table.factors[0], scale)
 
