@@ -271,10 +271,10 @@ class LlamaBackbone(keras.Model):
         return layout_map(device_mesh, model_parallel_dim_name, data_parallel_dim_name)
 
     def get_config(self) -> dict:
-        """All constructor arguments under their newer names; `from_config` rebuilds the same architecture.
+        """All constructor arguments under their newer names, as plain data; `from_config` rebuilds the same model.
 
-        `quantization` is among them only where there is one: without, KerasHub's constructor takes them too.
+        KerasHub's constructor takes those in `CONFIG_KEYS`.
         """
         config = {"name": self.name, "trainable": self.trainable, "dtype": serialize_policy(self.dtype_policy)}
         config |= {key: getattr(self, key) for key in CONFIG_KEYS}
-        return config | ({} if self.quantization is None else {"quantization": to_section(self.quantization)})
+        return config | {"quantization": self.quantization and to_section(self.quantization)}

@@ -13,7 +13,7 @@ from llama_exp.architecture import TOKEN_EMBEDDING, Quantization
 from llama_exp.formats.quantized import REVERSE_TABLE, SCALE, TABLE, ZERO
 from llama_exp.models.embedding import TokenEmbedding
 from llama_exp.models.quantized.integer_product import round_rows
-from llama_exp.models.quantized.linear import add_parts, dequantize, product, tensors_of, unpack
+from llama_exp.models.quantized.linear import add_parts, product, tensors_of, to_floats, unpack
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
@@ -87,7 +87,7 @@ class QuantizedTokenEmbedding(TokenEmbedding):
             integers, scale = round_rows(ops.stop_gradient(hidden), self.quantization.asymmetric_activations, "float32")
             hidden = hidden + (ops.cast(integers / scale, hidden.dtype) - ops.stop_gradient(hidden))
         parts = tensors_of(self._output_matrix)
-        matrix = dequantize(parts, self._output_shape, self._output_form, self.quantization, self.compute_dtype)
+        matrix = to_floats(parts, self._output_shape, self._output_form, self.quantization, self.compute_dtype)
         return hidden, matrix, 0 if self.tie_word_embeddings else 1, False
 
     def get_config(self) -> dict:

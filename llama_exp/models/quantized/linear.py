@@ -70,14 +70,14 @@ def unpack(packed, size: int, axis: int):
     return integers if shape[axis] == size else ops.take(integers, np.arange(size), axis=axis)
 
 
-def dequantize(parts: Mapping, shape: tuple, form: Form, quantization: Quantization, dtype: str):
+def to_floats(parts: Mapping, shape: tuple, form: Form, quantization: Quantization, dtype: str):
     """The matrix of `shape` that tensors `parts` stand for, computed in float32, in `dtype`."""
     options = (shape, *form, quantization.mode == "int4", quantization.group_size, dtype)
-    return _dequantize(parts[""], parts[SCALE], parts.get(ZERO), *options)
+    return _to_floats(parts[""], parts[SCALE], parts.get(ZERO), *options)
 
 
 @backend.fused
-def _dequantize(integers, scale, zero, shape, input_axis, packed_axis, is_packed, group_size, dtype):
+def _to_floats(integers, scale, zero, shape, input_axis, packed_axis, is_packed, group_size, dtype):
     if is_packed:
         integers = unpack(integers, shape[packed_axis], packed_axis)
     matrix, size = ops.cast(integers, "float32"), shape[input_axis]
@@ -129,7 +129,7 @@ def product(x_MI, parts: Mapping, shape: tuple, form: Form, quantization: Quanti
         parts = backend.after(rows, parts)
         if by_output:
             return cast_exactly(parts[""], dtype)
-        return dequantize(parts, shape, form, quantization, dtype)
+        return to_floats(parts, shape, form, quantization, dtype)
 
     def multiply(x_MI, parts):
         if rounds and form.input_axis == 0 and has_fast_product(parts[""]):
@@ -189,7 +189,7 @@ class QuantizedLinear(Linear):
     def float_kernel(self):
         """The weights that the stored numbers stand for, (I, O) float32."""
         shape = (self.input_dim, self.output_dim)
-        return dequantize(tensors_of(self._parts), shape, KERNEL, self.quantization, "float32")
+        return to_floats(tensors_of(self._parts), shape, KERNEL, self.quantization, "float32")
 
     def get_config(self) -> dict:
         """Constructor arguments."""
