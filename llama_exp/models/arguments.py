@@ -33,11 +33,6 @@ def read_policy(dtype) -> keras.DTypePolicy:
     return policy
 
 
-def serialize_policy(policy: keras.DTypePolicy) -> dict:
-    """The form that `read_policy` reads; Keras' own."""
-    return {"module": "keras", "class_name": "DTypePolicy", "config": {"name": policy.name}, "registered_name": None}
-
-
 def read_quantization(quantization, compute_dtype: str) -> Quantization | None:
     """The `Quantization` that a constructor's `quantization` means; None: floating point.
 

@@ -12,10 +12,18 @@ from pathlib import Path
 import keras
 from keras import ops
 
-from llama_exp import lora, quantization
-from llama_exp.architecture import CONFIG_KEYS, Quantization, check_arguments, one_scaling_factor, to_section
+from llama_exp import backend, lora, quantization
+from llama_exp.architecture import (
+    CONFIG_KEYS,
+    INITIALIZER_RANGES,
+    Quantization,
+    check_arguments,
+    one_scaling_factor,
+    to_section,
+)
+from llama_exp.backend.initial import choose_seed
 from llama_exp.models import incremental, layers
-from llama_exp.models.arguments import read_policy, read_quantization, serialize_policy
+from llama_exp.models.arguments import read_policy, read_quantization
 from llama_exp.models.attention import attention_bias
 from llama_exp.models.dropout import block_seed
 from llama_exp.models.layout import layout_map
@@ -70,16 +78,20 @@ class LlamaBackbone(keras.Model):
         tie_word_embeddings: logits use the embedding table transposed.
         rope_position_scaling_factor: positions are divided by it.
         rope_frequency_adjustment_factor: Llama 3.1 scaling, with the next three (all four or none).
-        rope_low_freq_factor: see `llama_exp.models.rope.inverse_frequencies`.
-        rope_high_freq_factor: see there.
+        rope_low_freq_factor, rope_high_freq_factor: see `llama_exp.models.rope.inverse_frequencies`.
         rope_pretraining_sequence_length: tokens.
         quantization: how linear layers and embeddings are stored, as a `Quantization` or a mapping of the options of
             `llama_exp.architecture.make_quantization`, such as {"mode": "int4"}: they begin as zeros. None: in floating
             point.
+        initializer_range: standard deviation of the linear layers' random weights.
+        embedding_initializer_range: likewise of the embeddings and the output matrix.
+        seed: of random weights, adapters' too: a variable's depend on it and on the variable's path alone, on any
+            backend. None: another one each time, but repeatable after `keras.utils.set_random_seed`.
         **kwargs: `name`, `trainable`.
 
     Attributes:
         remat: what the backward pass computes again instead of keeping it: none, attention or block; see `run_block`.
+        seed: of random weights, the chosen one where none was given.
         token_embedding, transformer_layers, layer_norm: the layers.
         quantization: the `Quantization`, or None.
         lora_arguments: rank, alpha, dropout, use_rslora and use_dora of the adapters, None without; also alpha_pattern
@@ -113,14 +125,19 @@ class LlamaBackbone(keras.Model):
         rope_high_freq_factor: float | None = None,
         rope_pretraining_sequence_length: int | None = None,
         quantization: Quantization | Mapping | None = None,
+        initializer_range: float = INITIALIZER_RANGES["initializer_range"],
+        embedding_initializer_range: float = INITIALIZER_RANGES["embedding_initializer_range"],
+        seed: int | None = None,
         **kwargs,
     ):
         rope_position_scaling_factor = one_scaling_factor(rope_scaling_factor, rope_position_scaling_factor)
         given = locals()
-        config = {key: given[key] for key in CONFIG_KEYS}
+        config = {key: given[key] for key in (*CONFIG_KEYS, *INITIALIZER_RANGES)}
         check_arguments(**config)
         super().__init__(dtype=read_policy(dtype), **kwargs)
         self.quantization = read_quantization(quantization, self.compute_dtype)
+        self._given_seed = seed
+        self.seed = choose_seed() if seed is None else seed
         for key, value in config.items():
             setattr(self, key, value)
         self.remat = "none"
@@ -227,7 +244,7 @@ class LlamaBackbone(keras.Model):
         """
         # Keras wraps this method: `config` is never None, it stands for `mode` where none was given.
         stated = {key: value for key, value in options.items() if value is not None}
-        quantization.quantize(self, mode, **quantization.options_of(config) | stated)
+        quantization.quantize(self, mode, **quantization.read_keras_config(config) | stated)
 
     @classmethod
     def from_preset(cls, preset: str, load_weights: bool = True, **kwargs) -> LlamaBackbone:
@@ -275,6 +292,6 @@ class LlamaBackbone(keras.Model):
 
         KerasHub's constructor takes those in `CONFIG_KEYS`.
         """
-        config = {"name": self.name, "trainable": self.trainable, "dtype": serialize_policy(self.dtype_policy)}
-        config |= {key: getattr(self, key) for key in CONFIG_KEYS}
+        config = {"name": self.name, "trainable": self.trainable, "dtype": backend.serialized_policy(self.dtype_policy)}
+        config |= {key: getattr(self, key) for key in (*CONFIG_KEYS, *INITIALIZER_RANGES)} | {"seed": self._given_seed}
         return config | {"quantization": self.quantization and to_section(self.quantization)}

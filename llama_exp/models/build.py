@@ -18,7 +18,7 @@ from pathlib import Path
 
 import keras
 
-from llama_exp import precision
+from llama_exp import backend, precision
 from llama_exp import quantization as small_types
 from llama_exp.architecture import CONFIG_KEYS, Quantization, count_parameters, one_scaling_factor
 from llama_exp.errors import ConfigError, InputError, Problem
@@ -80,29 +80,30 @@ def build(
     """The backbone of a run, ready to train.
 
     Args:
-        backbone_factory: called with `dtype=`, and `quantization=` for small types; returns the `LlamaBackbone` of the
-            config's `model` section.
+        backbone_factory: called with `dtype=` and `seed=`, and `quantization=` for small types; returns the
+            `LlamaBackbone` of the config's `model` section.
         policy: the `precision` section's value.
         preset_dir: local preset folder to take the weights from; None: they stay random.
         quantization: the `quantization` section; a quantized preset decides where its `mode` is none.
         lora: the `lora` section; `rank` 0 means no adapters, `source` an adapter to go on from.
         remat: what the backward pass computes again: none, attention or block.
-        seed: of the random weights and the adapters, and of dropout.
+        seed: of the random weights and the adapters, and of everything that draws without a seed of its own: dropout.
 
     Raises:
         InputError: the preset's weights do not fit the model, or are quantized in another way than the section says.
         ConfigError: nothing would train; quantized weights without adapters.
         ValueError: an argument of the model or of `lora` is impossible.
     """
-    keras.utils.set_random_seed(seed)
-    factory = functools.partial(backbone_factory, dtype=precision.policy(policy))
+    backend.seed_generators(seed)
+    factory = functools.partial(backbone_factory, dtype=precision.policy(policy), seed=seed)
     adapt = functools.partial(lora_source.start, lora=lora) if lora["rank"] > 0 else None
     with contextlib.nullcontext() if preset_dir is None else open_checkpoint(preset_dir) as checkpoint:
         stored = small_types.chosen(quantization, checkpoint and checkpoint.quantization, preset_dir)
         small_types.require_trainable(stored, lora["rank"])
         logger.info("quantization: %s", small_types.describe(stored))
         if checkpoint is None and stored is not None:  # random integers, which are never all there as floats
-            checkpoint = random_checkpoint(weights.build_empty(factory).get_config(), seed)
+            plain = weights.build_empty(factory)
+            checkpoint = random_checkpoint(plain.get_config(), plain.seed)
         backbone = assemble(factory, checkpoint, stored, adapt)
     backbone.remat = remat
     if not backbone.trainable_variables:

@@ -13,8 +13,10 @@ from llama_exp.models.quantized.linear import QuantizedLinear
 
 def new_token_embedding(backbone) -> TokenEmbedding:
     """The token embedding of a `LlamaBackbone`, which it does not have yet or exchanges."""
-    quantization = backbone.quantization
-    kind = partial(QuantizedTokenEmbedding, quantization=quantization) if quantization else TokenEmbedding
+    initial = {"embedding_initializer_range": backbone.embedding_initializer_range, "seed": backbone.seed}
+    kind = partial(TokenEmbedding, **initial)
+    if backbone.quantization is not None:
+        kind = partial(QuantizedTokenEmbedding, quantization=backbone.quantization)
     sizes = (backbone.vocabulary_size, backbone.hidden_dim, backbone.tie_word_embeddings)
     layer = kind(*sizes, dtype=backbone.dtype_policy, name="token_embedding")
     layer.build()
@@ -23,16 +25,11 @@ def new_token_embedding(backbone) -> TokenEmbedding:
 
 def new_block(backbone, index: int) -> TransformerDecoder:
     """Its decoder block number `index`, likewise."""
-    quantization = backbone.quantization
-    block = TransformerDecoder(
-        backbone.intermediate_dim,
-        backbone.num_query_heads,
-        backbone.num_key_value_heads,
-        backbone.layer_norm_epsilon,
-        backbone.dropout,
-        partial(QuantizedLinear, quantization=quantization) if quantization else Linear,
-        dtype=backbone.dtype_policy,
-        name=f"transformer_layer_{index}",
-    )
+    linear = partial(Linear, initializer_range=backbone.initializer_range, seed=backbone.seed)
+    if backbone.quantization is not None:
+        linear = partial(QuantizedLinear, quantization=backbone.quantization)
+    sizes = (backbone.intermediate_dim, backbone.num_query_heads, backbone.num_key_value_heads)
+    options = (backbone.layer_norm_epsilon, backbone.dropout, linear)
+    block = TransformerDecoder(*sizes, *options, dtype=backbone.dtype_policy, name=f"transformer_layer_{index}")
     block.build((None, backbone.hidden_dim))
     return block

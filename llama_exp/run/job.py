@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 WITH_TARGET = ("dataset", "tokenizer", "model", "optimizer", "schedule", "logger")
 # What the run itself adds to the keys of a section when it builds the section's object.
 ADDED_ARGUMENTS = {
-    "model": {"dtype", "quantization"},
+    "model": {"dtype", "quantization", "seed"},
     "tokenizer": {"texts", "preset_folder", "cache_dir", "fingerprint"},
     "schedule": {"learning_rate", "num_steps"},
     "logger": {"folder", "name", "group", "config"},
