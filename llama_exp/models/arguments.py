@@ -44,8 +44,9 @@ def read_quantization(quantization, compute_dtype: str) -> Quantization | None:
         ValueError: none of these, or impossible options, or products that cannot run in `compute_dtype`.
     """
     if not isinstance(quantization, Quantization):
+        section = section_of(quantization)
         try:
-            quantization = make_quantization(**section_of(quantization))
+            quantization = make_quantization(**section)
         except ValueError as error:
             raise ValueError(f"quantization={str(quantization)[:200]}: {error}") from error
     require_possible(quantization, compute_dtype)
@@ -61,10 +62,12 @@ def section_of(quantization) -> dict:
     if quantization is None or isinstance(quantization, Quantization):
         return to_section(quantization)
     if not isinstance(quantization, Mapping):
-        raise ValueError("must be options such as {'mode': 'int8'}, a Quantization, or None.")
+        raise ValueError(
+            f"quantization={quantization!r} must be options such as {{'mode': 'int8'}}, a Quantization, or None."
+        )
     options = dict.fromkeys(to_section(None))
     if unknown := sorted(map(str, quantization.keys() - options.keys())):
-        raise ValueError(f"unknown options {', '.join(unknown)}. There are {', '.join(options)}.")
+        raise ValueError(f"quantization has no options {', '.join(unknown)}. There are {', '.join(options)}.")
     return options | dict(quantization)
 
 

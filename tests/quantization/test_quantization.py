@@ -253,7 +253,7 @@ def test_a_quantized_preset_is_not_quantized_in_another_way(tmp_path):
     ],
 )
 def test_impossible_quantizations_are_named(quantization, expected):
-    with pytest.raises(ValueError, match=f"quantization=.*{expected}"):
+    with pytest.raises(ValueError, match=f"quantization.*{expected}"):
         LlamaBackbone(**SIZES, quantization=quantization)
 
 
