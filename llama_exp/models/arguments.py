@@ -47,7 +47,7 @@ def read_quantization(quantization, compute_dtype: str) -> Quantization | None:
         section = section_of(quantization)
         try:
             quantization = make_quantization(**section)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"quantization={str(quantization)[:200]}: {error}") from error
     require_possible(quantization, compute_dtype)
     return quantization
