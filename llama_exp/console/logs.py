@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from llama_exp.files.process import ALONE, Process
 from llama_exp.files.redact import printable, redact
 from llama_exp.files.writing import FILE_MODE, storage_errors
 
@@ -38,9 +39,11 @@ def detach(handler: logging.Handler) -> None:
         LOGGER.setLevel(logging.NOTSET)
 
 
-def attach_console() -> None:
-    """Sends log lines to standard error; a second call changes nothing."""
-    if not any(isinstance(handler, ConsoleHandler) for handler in LOGGER.handlers):
+def attach_console(process: Process = ALONE) -> None:
+    """Sends log lines to standard error, unless this process is not the run's writer; a second call changes nothing."""
+    if not process.is_writer:
+        attach(logging.NullHandler())  # without any handler Python would print warnings by itself
+    elif not any(isinstance(handler, ConsoleHandler) for handler in LOGGER.handlers):
         attach(ConsoleHandler())
 
 

@@ -22,6 +22,7 @@ MAX_BYTES = 1 << 20  # published configurations have 1 to 60 KB
 MAX_VALUES = 1 << 20
 OBJECT_VALUES = 4  # an object takes as much memory as some other values
 NAMES_SHOWN = 5
+MAX_RECORD_BYTES = 1 << 24  # of a run's own records, which hold what callbacks and libraries say
 DOWNLOAD = "download or export it again"
 _BYTE_ORDER_MARK = "\ufeff"
 # A number is taken whole, whatever it is: tried digit by digit, a long one would take the square of its length.
@@ -64,6 +65,33 @@ def parse_json(path: Path, data: bytes, max_values: int = MAX_VALUES) -> dict:
         where = f"line {data[: error.start].count(10) + 1}, byte {error.start}"
         raise _rejected(path, "the file is not UTF-8 text", f"{where}: {error.reason}") from error
     return _parse(path, text)
+
+
+def read_record(path: Path) -> dict | None:
+    """The JSON object in a file that this package wrote; None if there is none, half of one, or somebody else's."""
+    try:
+        return read_json(path, MAX_RECORD_BYTES)
+    except InputError:
+        return None
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The JSON objects in a file of one a line; a last line without its newline was cut short by a kill and is none.
+
+    Raises:
+        InputError: for a whole line that is no such object, with its number; or the file cannot be read.
+    """
+    with open_regular(path) as file:
+        lines = file.read().split(b"\n")
+    found = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            found.append(parse_json(path, line))
+        except InputError as error:
+            (problem,) = error.problems
+            action = "restore the line, or delete it"
+            raise _rejected(path, problem.what, f"line {number}: {problem.found}", action) from error
+    return found
 
 
 def open_regular(path: Path) -> BinaryIO:

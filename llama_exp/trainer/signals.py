@@ -12,6 +12,7 @@ import signal
 import threading
 
 from llama_exp.errors import Interrupted, LlamaExpError, Preempted, Problem
+from llama_exp.files.process import ALONE, Process
 
 _log = logging.getLogger(__name__)
 
@@ -20,9 +21,13 @@ class StopSignals:
     """A context in which the first signal is noted in `received` and the second takes its usual effect.
 
     Outside of the main thread, where Python allows no handlers, it notes nothing.
+
+    Args:
+        process: which of the run's processes this is; the writer says that it stops.
     """
 
-    def __init__(self):
+    def __init__(self, process: Process = ALONE):
+        self._process = process
         self.received: signal.Signals | None = None
         self._previous = {}
 
@@ -48,4 +53,5 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = signal.Signals(number)
-        _log.warning("%s: stopping after this step with a checkpoint; again: at once", self.received.name)
+        if self._process.is_writer:
+            _log.warning("%s: stopping after this step with a checkpoint; again: at once", self.received.name)

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from llama_exp.errors import ExitCode, StorageError
 from llama_exp.files import writing as storage
-from llama_exp.files.writing import AppendedFile, dump_json, make_folder, write_json, write_text
+from llama_exp.files.appended_file import AppendedFile
+from llama_exp.files.json_text import dump_json
+from llama_exp.files.writing import make_folder, write_json, write_text
 
 
 class Colour(enum.Enum):

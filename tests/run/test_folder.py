@@ -21,7 +21,8 @@ from llama_exp.errors import (
     StorageError,
 )
 from llama_exp.files.lock import LOCK_NAME, FolderLock
-from llama_exp.run.folder import RunFolder, find_unfinished, outcome
+from llama_exp.run.folder import RunFolder, outcome
+from llama_exp.run.unfinished import find_unfinished
 
 CONFIG = {
     "name": "x",

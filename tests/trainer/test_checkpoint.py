@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from llama_exp.errors import InputError, NumericalError, StorageError
+from llama_exp.files.digest import size_and_digest
 from llama_exp.trainer import Checkpoints, load
-from llama_exp.trainer.checkpoint import _canonical
-from llama_exp.trainer.tensor_file import file_digest, read_tensors, write_tensors
+from llama_exp.trainer.manifest import MANIFEST, write_manifest
+from llama_exp.trainer.tensor_file import read_tensors, write_tensors
 
 
 def tensors(step=40):
@@ -67,7 +68,7 @@ def test_tensor_file(tmp_path, dtype, shape):
     array = (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2).astype(np.dtype(dtype))
     written = write_tensors(tmp_path / "x", {"b": array, "a/name": array.T})
     read = read_tensors(tmp_path / "x")
-    assert written == file_digest(tmp_path / "x")
+    assert written == size_and_digest(tmp_path / "x")
     assert read["b"].dtype == array.dtype and read["b"].shape == shape
     np.testing.assert_array_equal(read["b"], array)
     np.testing.assert_array_equal(read["a/name"], array.T)
@@ -191,13 +192,11 @@ def test_non_finite_state_is_refused_at_save(tmp_path, value, dtype):
 
 def resealed(folder, **changes):
     """Writes a manifest that is consistent with the files as they are now."""
-    import hashlib
-
-    manifest = json.loads((folder / "manifest.json").read_text()) | changes
+    manifest = json.loads((folder / MANIFEST).read_text()) | changes
     del manifest["sha256"]
-    manifest["files"] = {name: file_digest(folder / name) for name in manifest["files"]}
-    manifest["sha256"] = hashlib.sha256(_canonical(manifest)).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    manifest["files"] = {name: size_and_digest(folder / name) for name in manifest["files"]}
+    (folder / MANIFEST).unlink()
+    write_manifest(folder, manifest)
 
 
 def test_non_finite_state_is_refused_at_load(tmp_path, caplog):
