@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp import preset, quantization, runtime
+from llama_exp.config.check.resolvers import in_default_place
 from llama_exp.config.identity import config_hash, to_dict
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
+from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
 from llama_exp.run import plan, provenance, resume
@@ -61,6 +63,7 @@ def run_job(
     Raises:
         LlamaExpError: by kind and exit code what went wrong; the folder's `summary.json` says it too.
     """
+    folder = Path(without_latest(str(folder)))
     runtime.start(**to_dict(config.runtime))
     logs.attach_console(process)
     continues = resume.continues(config.resume, folder)
@@ -71,6 +74,8 @@ def run_job(
     with begin(folder, process) as run_folder:
         log.info("run folder %s%s", folder, " (continued)" if continues else "")
         run_folder.begin(to_dict(config), overrides, sys.argv, config_hash(config))
+        if process.is_writer and in_default_place(folder, config.name):
+            point_latest_to(folder)
         planned = plan.make_plan(config)
         if planned is not None:
             logs.log_table("plan", plan.rows(planned))
