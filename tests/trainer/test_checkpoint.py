@@ -14,6 +14,7 @@ import pytest
 
 from llama_exp.errors import InputError, NumericalError, StorageError
 from llama_exp.files.digest import size_and_digest
+from llama_exp.files.process import Process
 from llama_exp.trainer import Checkpoints, load
 from llama_exp.trainer.manifest import MANIFEST, write_manifest
 from llama_exp.trainer.tensor_file import read_tensors, write_tensors
@@ -249,3 +250,43 @@ def test_crash_at_every_call_of_a_save(tmp_path, mode, keep):
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert int(result.stdout) > 20
+
+
+# --- one process writes
+
+
+def of_the_second(folder):
+    return Checkpoints(folder / "checkpoints", keep=1, config_hash="abc", facts={}, process=Process(rank=1, size=2))
+
+
+def test_who_is_not_the_writer_saves_nothing_but_checks_the_same(tmp_path):
+    assert of_the_second(tmp_path).save(60, tensors(60), {}, base_digest="base").name == "step-00000060"
+    assert list(tmp_path.iterdir()) == []
+    filled(tmp_path)
+    of_the_second(tmp_path).save(60, tensors(60), {}, base_digest="base")
+    assert names(tmp_path) == ["step-00000020", "step-00000040"]  # and removes none beyond `keep`
+    bad = {"trainable": {"a": np.array([np.nan], "float32")}}
+    with pytest.raises(NumericalError, match="step 40"):
+        of_the_second(tmp_path).save(60, bad, {}, base_digest="base")
+
+
+def test_who_is_not_the_writer_leaves_damaged_ones_where_they_are(tmp_path):
+    ours = filled(tmp_path)
+    damage(tmp_path / "checkpoints/step-00000040/optimizer.safetensors", "half")
+    assert of_the_second(tmp_path).newest().step == 20
+    assert names(tmp_path) == ["step-00000020", "step-00000040"]
+    damage(tmp_path / "checkpoints/step-00000020/optimizer.safetensors", "half")
+    with pytest.raises(InputError, match="no checkpoint is valid"):
+        of_the_second(tmp_path).newest()
+    assert names(tmp_path) == ["step-00000020", "step-00000040"]
+    with pytest.raises(InputError, match="no checkpoint is valid"):
+        ours.newest()
+    assert names(tmp_path) == ["step-00000020.corrupt-1", "step-00000040.corrupt-1"]
+
+
+def test_a_step_that_is_saved_again_takes_the_place_of_the_old_one(tmp_path):
+    ours = filled(tmp_path)
+    ours.save(40, tensors(41), {"again": True}, base_digest="base")
+    found = ours.newest()
+    assert found.step == 40 and found.state == {"again": True} and equal(found, 41)
+    assert names(tmp_path) == ["step-00000020", "step-00000040"]
