@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 
-def digest_of(file: BinaryIO) -> str:
+def digest_of(file: FileIO | BufferedReader) -> str:
     """Hexadecimal SHA-256 of an open file's bytes, from its position on."""
     return hashlib.file_digest(file, "sha256").hexdigest()
 

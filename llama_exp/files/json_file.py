@@ -12,8 +12,8 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from llama_exp.errors import InputError, Problem
 
@@ -94,7 +94,7 @@ def read_lines(path: Path) -> list[dict]:
     return found
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> FileIO:
     """Opens a file for reading; one that is not an ordinary file (a pipe, a device, a folder) is refused at once.
 
     Raises:
@@ -105,7 +105,7 @@ def open_regular(path: Path) -> BinaryIO:
         # A pipe without a writer would make the opening wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return os.fdopen(descriptor, "rb", buffering=0)
+            return FileIO(descriptor, "rb")
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         if descriptor >= 0:
             os.close(descriptor)

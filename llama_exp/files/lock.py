@@ -96,13 +96,13 @@ class FolderLock:
         self.path = folder / LOCK_NAME
         with storage_errors(self.path):
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor: int | None = os.open(self.path, flags, FILE_MODE & ~0o022)
-        self.dead_owner: dict[str, str] | None = None
+            descriptor = os.open(self.path, flags, FILE_MODE & ~0o022)
         try:
-            self._take()
+            self.dead_owner = self._take(descriptor)
         except BaseException:
-            os.close(self._descriptor)
+            os.close(descriptor)
             raise
+        self._descriptor: int | None = descriptor
         _held.add(self)
 
     def release(self) -> None:
@@ -112,21 +112,23 @@ class FolderLock:
                 os.ftruncate(self._descriptor, 0)
             self._close()
 
-    def _take(self) -> None:
-        locked = lock_descriptor(self._descriptor)
+    def _take(self, descriptor: int) -> dict[str, str] | None:
+        """Locks the file and writes this process' name into it; returns the name of an owner that died."""
+        locked = lock_descriptor(descriptor)
         if locked is None:
             _log.warning(_WITHOUT_LOCKS, self.path)
         elif not locked:
-            raise self._busy()
-        self.dead_owner = self._owner()
+            raise self._busy(descriptor)
+        dead_owner = self._owner(descriptor)
         name = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         with storage_errors(self.path):
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, dump_json(name).encode(), 0)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, dump_json(name).encode(), 0)
+        return dead_owner
 
-    def _busy(self) -> BusyError:
+    def _busy(self, descriptor: int) -> BusyError:
         deadline = time.monotonic() + _NAME_SECONDS
-        while (owner := self._owner()) is None and time.monotonic() < deadline:
+        while (owner := self._owner(descriptor)) is None and time.monotonic() < deadline:
             time.sleep(0.01)
         if owner is None:
             found = "a process that has not said its name yet"
@@ -135,10 +137,10 @@ class FolderLock:
         action = "wait for it or stop it, or choose another folder with hydra.run.dir=<folder>"
         return BusyError(Problem("the run folder is in use by another process", str(self.path.parent), found, action))
 
-    def _owner(self) -> dict[str, str] | None:
+    def _owner(self, descriptor: int) -> dict[str, str] | None:
         """The name in the lock file; None while there is none or only a part of one."""
         try:
-            owner = parse_json(self.path, os.pread(self._descriptor, 4096, 0))
+            owner = parse_json(self.path, os.pread(descriptor, 4096, 0))
             return {key: str(owner[key]) for key in ("pid", "host", "started")}
         except (InputError, KeyError):
             return None

@@ -107,7 +107,7 @@ def _tensor_blocks(name: str, tensor: Writable) -> Iterator[memoryview]:
     if values.ndim == 2 and not values.flags.c_contiguous:
         yield from _turned_blocks(values)
         return
-    data = memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
     for start in range(0, len(data), BLOCK_BYTES):
         yield data[start : start + BLOCK_BYTES]
 
@@ -121,4 +121,4 @@ def _turned_blocks(values: np.ndarray) -> Iterator[memoryview]:
         block = scratch[: len(rows)]
         for column in range(0, rows.shape[1], TILE_COLUMNS):
             block[:, column : column + TILE_COLUMNS] = rows[:, column : column + TILE_COLUMNS]
-        yield memoryview(block.reshape(-1).view(np.uint8))
+        yield block.reshape(-1).view(np.uint8).data

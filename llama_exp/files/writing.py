@@ -194,8 +194,9 @@ def _write_whole(descriptor: int, data) -> None:
 
 
 def _described(path: Path, error: OSError) -> Problem:
-    action = _ACTIONS.get(error.errno, "check the disk, or choose another folder with hydra.run.dir=<folder>")
-    found = f"{errno.errorcode.get(error.errno, 'error')}: {error.strerror or error}"
+    code = error.errno or 0
+    action = _ACTIONS.get(code, "check the disk, or choose another folder with hydra.run.dir=<folder>")
+    found = f"{errno.errorcode.get(code, 'error')}: {error.strerror or error}"
     return Problem("cannot be written", _shown(path), found, action)
 
 

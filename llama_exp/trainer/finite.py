@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+
+import numpy as np
 
 from llama_exp.errors import NumericalError, Problem
 from llama_exp.trainer.step import StepResult
@@ -13,13 +14,13 @@ SMALLEST_LOSS_SCALE = 1.0
 _log = logging.getLogger(__name__)
 
 
-def require_mere_overflow(result: StepResult, step: int, rows: Sequence[int], saved_step: int | None) -> None:
+def require_mere_overflow(result: StepResult, step: int, rows: np.ndarray, saved_step: int | None) -> None:
     """Ends the run at a step that is not finite, unless loss scaling can still deal with it.
 
     Args:
         result: of the step, which is not finite and was not applied.
         step: its number.
-        rows: indices of the examples in it.
+        rows: indices of the examples in it, (A * B,).
         saved_step: of the last checkpoint; None: there is none.
 
     Raises:
@@ -60,6 +61,6 @@ def _step_name(step: int | None) -> str:
     return "none" if step is None else f"step {step}"
 
 
-def _shortened(rows: Sequence[int]) -> str:
+def _shortened(rows: np.ndarray) -> str:
     shown = ", ".join(str(row) for row in rows[:8])
     return shown if len(rows) <= 8 else f"{shown}, ... ({len(rows)})"

@@ -27,8 +27,8 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
         OSError: it cannot be written, or exists.
         ValueError: a value that strict JSON does not have (NaN).
     """
-    manifest = json.loads(json.dumps(dict(manifest), allow_nan=False))  # as a reader will see it: string keys, lists
-    sealed = manifest | {"sha256": _digest(manifest)}
+    seen = json.loads(json.dumps(dict(manifest), allow_nan=False))  # as a reader will see it: string keys, lists
+    sealed = seen | {"sha256": _digest(seen)}
     write_blocks(folder / MANIFEST, [json.dumps(sealed, indent=1, allow_nan=False).encode()])
 
 

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+from typing import Any
 
 from llama_exp.errors import Interrupted, LlamaExpError, Preempted, Problem
 from llama_exp.files.process import ALONE, Process
@@ -29,7 +30,7 @@ class StopSignals:
     def __init__(self, process: Process = ALONE):
         self._process = process
         self.received: signal.Signals | None = None
-        self._previous = {}
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():

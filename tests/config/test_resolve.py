@@ -25,7 +25,7 @@ CASES = {
     "tokenizer": ("tokenizer.file={}", lambda config: config.tokenizer.file, "/model/tokenizer.json"),
     "data": ("dataset.files=[a.txt,{}]", lambda config: config.dataset.files[1], "/samples.md"),
 }
-CHOICES = {"tokenizer": ["tokenizer=hf_json"], "data": ["dataset=text_files"]}
+CHOICES = {"adapter": ["lora.rank=8"], "tokenizer": ["tokenizer=hf_json"], "data": ["dataset=text_files"]}
 
 
 @pytest.mark.parametrize("case", CASES)
