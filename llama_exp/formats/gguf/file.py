@@ -165,7 +165,81 @@ def open_gguf(path: str | Path) -> Iterator[GgufFile]:
         yield _read_head(Cursor(path, file))
 
 
+<<<<<<< HEAD
 def _read_head(cursor: Cursor) -> GgufFile:
+=======
+def _reject(path, what, found, action) -> NoReturn:
+    raise InputError(Problem(what, str(path), found, action))
+
+
+class _Cursor:
+    """Reads the head of a file from front to back, never more than is asked for by some megabytes."""
+
+    def __init__(self, path: Path, file: BinaryIO):
+        self.path, self.file, self.size = path, file, os.fstat(file.fileno()).st_size
+        self.head, self.position = bytearray(), 0
+
+    def reject(self, what, found, action="download the file again") -> NoReturn:
+        _reject(self.path, what, found, action)
+
+    def require(self, length: int, what: str) -> None:
+        """Makes the next `length` bytes available."""
+        end = self.position + length
+        if end > self.size:
+            self.reject(f"{what} does not fit into the file", f"{length} bytes, {self.size - self.position} are left")
+        if end > _MAX_HEAD_BYTES:
+            self.reject(f"{what} is too long", f"{length} bytes; the head may have {_MAX_HEAD_BYTES}")
+        while len(self.head) < end:
+            chunk = os.pread(self.file.fileno(), max(_READ_BYTES, end - len(self.head)), len(self.head))
+            if not chunk:
+                self.reject("the file became shorter while it was read", f"{len(self.head)} of {self.size} bytes")
+            self.head += chunk
+
+    def scalar(self, kind: int, what: str) -> int | float | bool:
+        layout = _SCALARS[kind]
+        self.require(layout.size, what)
+        if _FORMATS[kind] == "?" and self.head[self.position] > 1:
+            self.reject(f"{what} must be true (1) or false (0)", str(self.head[self.position]))
+        (value,) = layout.unpack_from(self.head, self.position)
+        self.position += layout.size
+        return value
+
+    def count(self, what: str, limit: int, item_bytes: int) -> int:
+        """A number of things that take at least `item_bytes` each."""
+        value = int(self.scalar(10, what))
+        if value > limit or value * item_bytes > self.size - self.position:
+            self.reject(f"{what} is impossible", f"{value}; {self.size - self.position} bytes are left")
+        return value
+
+    def text(self, what: str, is_name: bool = False) -> str:
+        length = int(self.scalar(10, what))
+        if is_name and not 1 <= length <= _MAX_NAME_BYTES:
+            self.reject(f"{what} has an impossible length", f"{length} bytes; 1 to {_MAX_NAME_BYTES} are allowed")
+        self.require(length, what)
+        stored = self.head[self.position : self.position + length]
+        self.position += length
+        try:
+            return stored.decode("utf-8")
+        except UnicodeDecodeError as error:
+            self.reject(f"{what} is not UTF-8", str(error))
+
+    def skip_strings(self, count: int, what: str) -> None:
+        """Walks over strings: where one ends is known only from its length."""
+        position, unpack = self.position, _LENGTH.unpack_from
+        for _ in range(count):
+            if position + _LENGTH.size > len(self.head):
+                self.position = position
+                self.require(_LENGTH.size, what)
+            (length,) = unpack(self.head, position)
+            position += _LENGTH.size + length
+            if position > len(self.head):
+                self.position = position - length
+                self.require(length, what)
+        self.position = position
+
+
+def _read_head(cursor: _Cursor) -> GgufFile:
+>>>>>>> main
     if cursor.size < 24:
         cursor.reject("not a GGUF file", f"{cursor.size} bytes", "name a .gguf file")
     cursor.require(24, "the head")
