@@ -103,30 +103,10 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
         OSError: it cannot be written, or exists.
         ValueError: a type that the format does not have here, or a tensor that reads as another than it says.
     """
-<<<<<<< HEAD
     for name, tensor in tensors.items():
         if tensor.dtype not in FLOAT_NAMES:
             raise ValueError(f"{name} is {tensor.dtype}. Choose one of {', '.join(map(str, FLOAT_NAMES))}.")
     write_safetensors(path, tensors, metadata)
-=======
-    # As the format's own library does: wide types first, so that every tensor is aligned to its type.
-    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
-    header: dict[str, dict] = {METADATA: dict(metadata)}
-    offset = 0
-    for name, tensor in ordered.items():
-        if tensor.dtype not in DTYPE_NAMES:
-            raise ValueError(f"{name} is {tensor.dtype}. Choose one of {', '.join(map(str, DTYPE_NAMES))}.")
-        end = offset + math.prod(tensor.shape) * tensor.dtype.itemsize
-        entry = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
-        header[name], offset = entry, end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "xb", buffering=0) as file:
-        _write_all(file, len(text).to_bytes(LENGTH_BYTES, "little") + text)
-        for name, tensor in ordered.items():
-            _write_tensor(file, name, tensor)
-        os.fsync(file.fileno())
->>>>>>> main
 
 
 def _read_header(path: Path, file: BinaryIO, size: int) -> bytes:

@@ -36,7 +36,9 @@ def require_fit(folder: Path, config: Mapping, stored: Mapping[str, StoredTensor
     shapes = {place.name: place.shape for place in places.values()}
     # Frequencies of rotary embedding, which old files store and nobody reads; and a tied model's table once more.
     half = (config["hidden_dim"] // config["num_query_heads"] // 2,)
-    harmless = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": half for i in range(config["num_layers"])}
+    harmless: dict[str, tuple[int, ...]] = {
+        f"model.layers.{i}.self_attn.rotary_emb.inv_freq": half for i in range(config["num_layers"])
+    }
     harmless["model.rotary_emb.inv_freq"] = half
     if config["tie_word_embeddings"]:
         harmless[OUTPUT_NAME] = shapes[EMBEDDINGS_NAME]

@@ -81,34 +81,15 @@ def write(
             if matrix is None:
                 continue
             name = f"{PREFIX}{_module(path)}.{part}"
-<<<<<<< HEAD
-            tensors[name] = Tensor(matrix.T.shape, matrix.dtype, name, lambda dtype, matrix=matrix: matrix.T)
+            tensors[name] = _transposed(name, matrix)
     make_folder(folder)
     with storage_errors(folder / WEIGHTS_FILE), replaced(folder / WEIGHTS_FILE) as draft:
         safetensors_file.write_file(draft, tensors, {"format": "pt", METADATA_KEY: json.dumps(base)})
     write_json(folder / CONFIG_FILE, config)
-=======
-            tensors[name] = _transposed(name, matrix)
-    storage.make_folder(folder)
-    _replace(folder / WEIGHTS_FILE, tensors, {"format": "pt", METADATA_KEY: json.dumps(base)})
-    storage.write_json(folder / CONFIG_FILE, config)
 
 
 def _transposed(name: str, matrix: np.ndarray) -> Tensor:
     return Tensor(matrix.T.shape, matrix.dtype, name, lambda dtype: matrix.T)
-
-
-def _replace(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Replaces a file: readers find the old content or the new one."""
-    draft = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with storage.storage_errors(path):
-        draft.unlink(missing_ok=True)
-        try:
-            safetensors_file.write_file(draft, tensors, metadata)
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
->>>>>>> main
 
 
 def _module(path: str) -> str:
