@@ -180,8 +180,10 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
     document = dict(pairs)
     if len(document) != len(pairs):
         seen: set[str] = set()
-        key = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+            seen.add(key)
     return document
 
 

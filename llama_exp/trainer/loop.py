@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,7 @@ class Trainer:
         self._sample_temperature = sample_temperature
         self._jit, reason = backend.resolve_jit(jit, self._backbone.compute_dtype)
         _log.info("%s XLA: %s", "with" if self._jit else "without", reason)
-        options = {"chunk_tokens": chunk_tokens, "jit": self._jit, "fuse": jit != "false"}
+        options: dict[str, Any] = {"chunk_tokens": chunk_tokens, "jit": self._jit, "fuse": jit != "false"}
         self._train_step = TrainStep(self._backbone, optimizer, **options)
         types = (self._backbone.compute_dtype, backend.device_kind(), optimizer.variables)
         for doubt in precision.doubts(*types):

@@ -45,6 +45,7 @@ class StopSignals:
 
     def error(self, step: int, checkpoint: str) -> LlamaExpError:
         """The exception that ends a run stopped after `step`, its state being in `checkpoint`."""
+        assert self.received is not None, "nothing stopped it"
         kind = Interrupted if self.received == signal.SIGINT else Preempted
         action = "run the same command with resume=auto to go on"
         return kind(Problem("the run was stopped", f"step {step}, {checkpoint}", self.received.name, action))
