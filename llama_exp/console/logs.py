@@ -40,16 +40,18 @@ def detach(handler: logging.Handler) -> None:
 
 
 def attach_console(process: Process = ALONE) -> None:
-    """Sends log lines to standard error, unless this process is not the run's writer; a second call changes nothing."""
-    if not process.is_writer:
-        attach(logging.NullHandler())  # without any handler Python would print warnings by itself
-    elif not any(isinstance(handler, ConsoleHandler) for handler in LOGGER.handlers):
-        attach(ConsoleHandler())
+    """Sends log lines to standard error, or nowhere if this process is not the run's writer.
+
+    A second call changes nothing.
+    """
+    if not any(isinstance(handler, _AT_CONSOLE) for handler in LOGGER.handlers):
+        # Without any handler Python would print warnings by itself.
+        attach(ConsoleHandler() if process.is_writer else logging.NullHandler())
 
 
 def detach_console() -> None:
     """Undoes `attach_console`."""
-    for handler in [handler for handler in LOGGER.handlers if isinstance(handler, ConsoleHandler)]:
+    for handler in [handler for handler in LOGGER.handlers if isinstance(handler, _AT_CONSOLE)]:
         detach(handler)
 
 
@@ -81,6 +83,9 @@ class ConsoleHandler(logging.Handler):
                 print_above_bar(line)
             else:
                 write_line(line)
+
+
+_AT_CONSOLE = (ConsoleHandler, logging.NullHandler)
 
 
 class LogFile(logging.Handler):
