@@ -240,13 +240,15 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         checkpoints(tmp_path).save(1, tensors(1), {}, base_digest="base")
 
 
-@pytest.mark.parametrize("keep", [1, 2])
-@pytest.mark.parametrize("mode", ["kill", "power"])
-def test_crash_at_every_call_of_a_save(tmp_path, mode, keep):
+CRASHES = [("kill", 1, 60), ("kill", 2, 60), ("power", 1, 60), ("power", 2, 60), ("power", 2, 40)]
+
+
+@pytest.mark.parametrize(("mode", "keep", "step"), CRASHES)
+def test_crash_at_every_call_of_a_save(tmp_path, mode, keep, step):
     program = Path(__file__).with_name("crash_at_every_call.py")
     environment = os.environ | {"PYTHONPATH": str(program.parents[2])}
     result = subprocess.run(
-        [sys.executable, program, tmp_path, mode, str(keep)], env=environment, capture_output=True, text=True
+        [sys.executable, program, tmp_path, mode, str(keep), str(step)], env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert int(result.stdout) > 20
