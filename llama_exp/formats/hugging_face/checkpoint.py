@@ -23,8 +23,15 @@ from llama_exp.errors import InputError
 from llama_exp.files.json_file import inside, names_in, read_json
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.hugging_face.config import CONFIG_FILE, config_document, read_config
-from llama_exp.formats.hugging_face.fit import listed, problem, rejected, require_equal, require_fit, require_layers
-from llama_exp.formats.hugging_face.layout import EMBEDDINGS_NAME, OUTPUT_NAME, Place, layout
+from llama_exp.formats.hugging_face.tensor_checks import (
+    listed,
+    problem,
+    rejected,
+    require_equal,
+    require_fit,
+    require_layers,
+)
+from llama_exp.formats.hugging_face.tensor_names import EMBEDDINGS_NAME, OUTPUT_NAME, Place, layout
 from llama_exp.formats.safetensors_file import StoredTensor, open_file, write_file
 from llama_exp.formats.shards import in_shards
 

@@ -25,7 +25,7 @@ from llama_exp.files.writing import make_folder, replaced, storage_errors, write
 from llama_exp.formats import safetensors_file
 from llama_exp.formats.adapter import Adapter, Matrices, check_fit, listed, rejected, require_layers
 from llama_exp.formats.checkpoint import Tensor
-from llama_exp.formats.hugging_face.layout import BLOCK_NAMES
+from llama_exp.formats.hugging_face.tensor_names import BLOCK_NAMES
 from llama_exp.formats.peft.config import PeftConfig, read_config
 
 CONFIG_FILE = "adapter_config.json"

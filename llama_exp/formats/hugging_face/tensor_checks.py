@@ -13,7 +13,7 @@ import numpy as np
 
 from llama_exp.errors import InputError, Problem
 from llama_exp.files.json_file import DOWNLOAD, NAMES_SHOWN
-from llama_exp.formats.hugging_face.layout import EMBEDDINGS_NAME, OUTPUT_NAME, Place
+from llama_exp.formats.hugging_face.tensor_names import EMBEDDINGS_NAME, OUTPUT_NAME, Place
 from llama_exp.formats.safetensors_file import StoredTensor
 
 BLOCK = re.compile(r"model\.layers\.(\d{1,6})\.")
