@@ -42,17 +42,22 @@ TILE_ROWS, TILE_COLUMNS = 256, 64
 
 
 class Writable(Protocol):
-    """A tensor that is read when its turn comes; `shape` and `dtype` as they will be in the file."""
+    """A tensor that is read when its turn comes."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    def shape(self) -> tuple[int, ...]:
+        """As it will be in the file."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype: ...  # noqa: D102
+    def dtype(self) -> np.dtype:
+        """As it will be in the file."""
+        ...
 
     @property
     def read(self) -> Any:
         """`read(None)` gives the values, in any memory layout."""
+        ...
 
 
 def write_safetensors(
