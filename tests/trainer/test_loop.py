@@ -261,17 +261,6 @@ def test_overflows_of_float16_are_skipped_counted_and_remembered(tmp_path, caplo
     assert last == scale / 2**result.skipped_steps
 
 
-def test_float16_overflow_at_the_smallest_scale_stops(tmp_path):
-    from llama_exp.trainer.step import StepResult
-
-    run, *_ = trainer(tmp_path)
-    overflow = {"loss": 1.0, "grad_norm": float("inf"), "learning_rate": 0.1, "applied": False}
-    run._check(StepResult(**overflow, loss_scale=2.0), {})
-    with pytest.raises(NumericalError, match="loss scale 1") as error:
-        run._check(StepResult(**overflow, loss_scale=1.0), {})
-    assert error.value.exit_code == 5
-
-
 def test_interrupt_is_told_apart_and_state_is_saved(tmp_path):
     observers = stop_at(1, lambda: os.kill(os.getpid(), signal.SIGINT))
     run, *_, recorder = trainer(tmp_path, observers=observers)
