@@ -15,7 +15,6 @@ from llama_exp.formats.quantized import SCALE, require_possible
 from llama_exp.tokenizer.assets import has_tokenizer
 
 QUANTIZATIONS = ("none", *MODES)
-CACHE_DIR = "~/.cache/llama_exp"
 
 
 def add_arguments(parser: Parser, adapters: bool = True) -> None:
@@ -90,8 +89,7 @@ def _assemble(checkpoint: Checkpoint, source: Source, options):
 
 def start(backend: str) -> None:
     """Imports Keras on a backend, quietly."""
-    cache_dir = os.environ.get("LLAMA_EXP_CACHE", CACHE_DIR)
-    runtime.start(backend=backend, jit="auto", threads=0, cache_dir=cache_dir)
+    runtime.start(backend=backend, jit="auto", threads=0, cache_dir=runtime.default_cache_dir())
     runtime.import_backend()
 
 
