@@ -18,7 +18,7 @@ from llama_exp.files.json_file import MAX_RECORD_BYTES, inside, read_json
 from llama_exp.files.latest import without_latest
 from llama_exp.files.yaml_file import read_yaml
 from llama_exp.formats import open_checkpoint
-from llama_exp.formats.checkpoint import Checkpoint, agreed
+from llama_exp.formats.checkpoint import Checkpoint, match_architecture
 from llama_exp.tokenizer.chat_template import BUILT_IN
 
 OUR_MODEL = "llama_exp.models.LlamaBackbone"
@@ -82,7 +82,7 @@ def opened(source: Source) -> Iterator[Checkpoint]:
     """
     with open_checkpoint(source.path) as checkpoint:
         stated = source.stated or {}
-        checkpoint = agreed(checkpoint, stated)
+        checkpoint = match_architecture(checkpoint, stated)
         yield dataclasses.replace(checkpoint, config={**checkpoint.config, **stated})
 
 

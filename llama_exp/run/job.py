@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 WITH_TARGET = ("dataset", "tokenizer", "model", "optimizer", "schedule", "logger")
 # What the run itself adds to the keys of a section when it builds the section's object.
 ADDED_ARGUMENTS = {
-    "model": {"dtype", "seed"},
+    "model": {"dtype", "quantization", "seed"},
     "tokenizer": {"texts", "preset_folder", "cache_dir", "fingerprint"},
     "schedule": {"learning_rate", "num_steps"},
     "logger": {"folder", "name", "group", "config"},
@@ -232,11 +232,11 @@ def _resolved_preset(config: Config) -> preset.Resolved | None:
 def _check_preset(config: Config, preset_folder: Path) -> None:
     """Compares the preset with the config's shape, so that no large model is built in vain."""
     from llama_exp.formats import open_checkpoint
-    from llama_exp.formats.checkpoint import agreed
+    from llama_exp.formats.checkpoint import match_architecture
 
     stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
     with open_checkpoint(preset_folder) as checkpoint:
-        agreed(checkpoint, stated)
+        match_architecture(checkpoint, stated)
         stored = quantization.chosen(to_dict(config.quantization), checkpoint.quantization, preset_folder)
         quantization.require_trainable(stored, config.lora.rank)
 
