@@ -57,7 +57,7 @@ def usage() -> str:
 
 
 def _hide_command_from_completion() -> None:
-    """Hydra would take `train` for an override, and complete nothing; therefore the line to complete goes without it."""
+    """Hydra would take `train` for an override and complete nothing; therefore it gets the line without it."""
     program, _, line = os.environ.get("COMP_LINE", "").partition(" ")
     os.environ["COMP_LINE"] = f"{program} {line.removeprefix('train ')}"
 
