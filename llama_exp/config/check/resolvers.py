@@ -17,8 +17,8 @@ HASH_LETTERS = 8
 LONGEST_FOLDER_NAME = 60
 
 
-def share(fraction: float, steps: int) -> int:
-    """`${share:0.05,${trainer.max_steps}}`: that part of the steps, rounded down."""
+def share(fraction: float | str, steps: int | str) -> int:
+    """`${share:0.05,${trainer.max_steps}}`: that part of the steps, rounded down; of the environment they are text."""
     return int(float(fraction) * int(steps))
 
 
