@@ -160,12 +160,22 @@ TABLE = [
     ),
     Private(
         "keras",
-        {"keras.src.backend.common.global_state", "._deferred_initialize", "._initialize", "._initializer"},
-        {"models/weights.py"},
-        "a public variable draws random values before it can be given those of a file",
+        {"keras.src.backend.common.global_state", "keras.src.random.seed_generator.GLOBAL_SEED_GENERATOR"},
+        {"backend/_jax.py", "models/weights.py"},
+        "keras.utils.set_random_seed imports TensorFlow, whatever the backend; the scope of variables without values, "
+        "too, is kept there",
         {
             found("keras.src.backend.common.global_state.get_global_attribute"): "name, default, set_to_default",
             found("keras.src.backend.common.global_state.set_global_attribute"): "name, value",
+            found("keras.src.random.seed_generator.GLOBAL_SEED_GENERATOR"): str,
+        },
+    ),
+    Private(
+        "keras",
+        {"._deferred_initialize", "._initialize", "._initializer"},
+        {"models/weights.py"},
+        "a public variable draws random values before it can be given those of a file",
+        {
             lambda: keras.Variable._deferred_initialize: "self",
             lambda: keras.Variable._initialize: "self, value",
             lambda: keras.Variable(0.0)._initializer: type(None),

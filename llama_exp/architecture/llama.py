@@ -43,6 +43,8 @@ DEFAULTS = {
     "dropout": 0.0,
     "tie_word_embeddings": False,
 }
+# Standard deviations of random weights: no part of the architecture, so that no preset states them.
+INITIALIZER_RANGES = {"initializer_range": 0.02, "embedding_initializer_range": 0.01}
 EMBEDDINGS = "token_embedding/embeddings"
 REVERSE_EMBEDDINGS = "token_embedding/reverse_embeddings"
 FINAL_NORM = "sequence_output_layernorm/scale"
@@ -76,7 +78,8 @@ def check_arguments(**config) -> None:
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{key}={value!r} must be a whole number of at least 1.")
     _check_heads(config["hidden_dim"], config["num_query_heads"], config["num_key_value_heads"])
-    for key in ("rope_max_wavelength", "rope_position_scaling_factor", "layer_norm_epsilon"):
+    stated_ranges = [key for key in INITIALIZER_RANGES if key in config]  # not those of a model in a file
+    for key in ("rope_max_wavelength", "rope_position_scaling_factor", "layer_norm_epsilon", *stated_ranges):
         if not config[key] > 0:
             raise ValueError(f"{key}={config[key]!r} must be greater than 0.")
     if not 0 <= config["dropout"] < 1:

@@ -1,10 +1,8 @@
 """The typed schema of a run: one dataclass per config group, one field per YAML key. Imports no framework.
 
 Fields carry type, unit and meaning. Values live once, in `conf/`: nothing here has a default. Hydra composes untyped,
-because it would stop at the first mistake; `llama_exp.config.check` types the result with these classes.
-
-Sections with a `_target_` name the object that Hydra builds from their remaining keys. `SCHEMAS` gives the dataclass
-of each target of ours; a target of the user's own is checked against its signature when it is built.
+because it would stop at the first mistake; `llama_exp.config.check` types the result with these classes: `SCHEMAS` has
+that of each `_target_` of ours. One of the user's own is checked against its signature when it is built.
 """
 
 from __future__ import annotations
@@ -104,6 +102,8 @@ class ModelConfig:
     rope_high_freq_factor: float | None = MISSING
     rope_pretraining_sequence_length: int | None = MISSING  # tokens
     layer_norm_epsilon: float = MISSING
+    initializer_range: float = MISSING  # standard deviation of the linear layers' random weights
+    embedding_initializer_range: float = MISSING  # likewise of the embeddings and the output matrix
     dropout: float = MISSING  # probability in [0, 1)
     tie_word_embeddings: bool = MISSING
 
@@ -295,7 +295,7 @@ class LoggerConfig:
 
 @dataclass
 class RuntimeConfig:
-    """Where and how fast, never what comes out."""
+    """Where and how fast, never what is computed; `llama_exp.config.identity` says what exactly is promised."""
 
     backend: Backend = MISSING
     jit: Jit = MISSING

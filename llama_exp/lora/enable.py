@@ -106,7 +106,8 @@ def _attach(backbone, ranks: Mapping[str, int], scales: Mapping[str, float], dro
     for path, rank in ranks.items():
         linear = linears[path]
         policy = POLICY_OF_COMPUTE_DTYPE[linear.compute_dtype]
-        adapter = kind(rank, linear.output_dim, scales[path], dropout, dtype=policy, name="adapter")
+        options = (rank, linear.output_dim, scales[path], dropout, backbone.seed)
+        adapter = kind(*options, dtype=policy, name="adapter")
         with contextlib.ExitStack() as scopes:
             for part in path.split("/"):
                 scopes.enter_context(keras.name_scope(part))
@@ -154,7 +155,7 @@ def merge(backbone) -> None:
         return
     for path, own in matrices.items():
         kernel = linears[path].kernel
-        kernel.assign(ops.cast(merged(ops.convert_to_numpy(linears[path].float_kernel()), *own), kernel.dtype))
+        kernel.assign(ops.cast(merged(linears[path].float_kernel(), *own), kernel.dtype))
         linears[path].attach(None)
     for variable in backbone.weights:
         variable.trainable = True

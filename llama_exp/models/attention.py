@@ -11,6 +11,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from llama_exp import backend
 from llama_exp.models.fused import attend, heads, rotated_heads, rows
 from llama_exp.models.linear import Linear
 from llama_exp.models.rope import RopeTables
@@ -119,7 +120,7 @@ class SelfAttention(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Constructor arguments."""
-        return super().get_config() | {
+        return backend.layer_config(self) | {
             "num_query_heads": self.num_query_heads,
             "num_key_value_heads": self.num_key_value_heads,
             "dropout": self.dropout,

@@ -14,7 +14,8 @@ import keras
 from keras import ops
 
 from llama_exp import lora, quantization
-from llama_exp.architecture import CONFIG_KEYS, Quantization, check_arguments, one_scaling_factor
+from llama_exp.architecture import CONFIG_KEYS, INITIALIZER_RANGES, Quantization, check_arguments, one_scaling_factor
+from llama_exp.backend.initial import choose_seed
 from llama_exp.models.attention import attention_bias
 from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.dropout import block_seed
@@ -75,13 +76,17 @@ class LlamaBackbone(keras.Model):
         tie_word_embeddings: logits use the embedding table transposed.
         rope_position_scaling_factor: positions are divided by it.
         rope_frequency_adjustment_factor: Llama 3.1 scaling, with the next three (all four or none).
-        rope_low_freq_factor: see `llama_exp.models.rope.inverse_frequencies`.
-        rope_high_freq_factor: see there.
+        rope_low_freq_factor, rope_high_freq_factor: see `llama_exp.models.rope.inverse_frequencies`.
         rope_pretraining_sequence_length: tokens.
+        initializer_range: standard deviation of the linear layers' random weights.
+        embedding_initializer_range: likewise of the embeddings and the output matrix.
+        seed: of random weights, adapters' too: a variable's depend on it and on the variable's path alone, on any
+            backend. None: another one each time, but repeatable after `keras.utils.set_random_seed`.
         **kwargs: `name`, `trainable`.
 
     Attributes:
         remat: what the backward pass computes again instead of keeping it: none, attention or block; see `run_block`.
+        seed: of random weights, the chosen one where none was given.
         token_embedding, transformer_layers, layer_norm: the layers.
         quantization: how linear layers and embeddings are stored; None: in floating point.
         lora_arguments: rank, alpha, dropout, use_rslora and use_dora of the adapters, None without; also alpha_pattern
@@ -114,15 +119,20 @@ class LlamaBackbone(keras.Model):
         rope_low_freq_factor: float | None = None,
         rope_high_freq_factor: float | None = None,
         rope_pretraining_sequence_length: int | None = None,
+        initializer_range: float = INITIALIZER_RANGES["initializer_range"],
+        embedding_initializer_range: float = INITIALIZER_RANGES["embedding_initializer_range"],
+        seed: int | None = None,
         **kwargs,
     ):
         rope_position_scaling_factor = one_scaling_factor(rope_scaling_factor, rope_position_scaling_factor)
         given = locals()
-        config = {key: given[key] for key in CONFIG_KEYS}
+        config = {key: given[key] for key in (*CONFIG_KEYS, *INITIALIZER_RANGES)}
         check_arguments(**config)
         policy, stored = parsed(dtype, config)
         super().__init__(dtype=policy, **kwargs)
         self.quantization = stored
+        self._given_seed = seed
+        self.seed = choose_seed() if seed is None else seed
         for key, value in config.items():
             setattr(self, key, value)
         self.remat = "none"
@@ -146,23 +156,21 @@ class LlamaBackbone(keras.Model):
         self.built = True
 
     def _new_token_embedding(self):
-        kind = partial(QuantizedTokenEmbedding, quantization=self.quantization) if self.quantization else TokenEmbedding
+        kind = partial(TokenEmbedding, embedding_initializer_range=self.embedding_initializer_range, seed=self.seed)
+        if self.quantization:
+            kind = partial(QuantizedTokenEmbedding, quantization=self.quantization)
         sizes = (self.vocabulary_size, self.hidden_dim, self.tie_word_embeddings)
         layer = kind(*sizes, dtype=self.dtype_policy, name="token_embedding")
         layer.build()
         return layer
 
     def _new_block(self, index):
-        block = TransformerDecoder(
-            self.intermediate_dim,
-            self.num_query_heads,
-            self.num_key_value_heads,
-            self.layer_norm_epsilon,
-            self.dropout,
-            partial(QuantizedLinear, quantization=self.quantization) if self.quantization else Linear,
-            dtype=self.dtype_policy,
-            name=f"transformer_layer_{index}",
-        )
+        linear = partial(Linear, initializer_range=self.initializer_range, seed=self.seed)
+        if self.quantization:
+            linear = partial(QuantizedLinear, quantization=self.quantization)
+        sizes = (self.intermediate_dim, self.num_query_heads, self.num_key_value_heads)
+        options = (self.layer_norm_epsilon, self.dropout, linear)
+        block = TransformerDecoder(*sizes, *options, dtype=self.dtype_policy, name=f"transformer_layer_{index}")
         block.build((None, self.hidden_dim))
         return block
 
@@ -337,6 +345,6 @@ class LlamaBackbone(keras.Model):
 
     def get_config(self) -> dict:
         """All constructor arguments under their newer names; `from_config` rebuilds the same architecture."""
-        config = {"name": self.name, "trainable": self.trainable}
-        arguments = {key: getattr(self, key) for key in CONFIG_KEYS}
-        return config | {"dtype": serialized(self.dtype_policy, self.quantization, arguments)} | arguments
+        keys = ("name", "trainable", *CONFIG_KEYS, *INITIALIZER_RANGES)
+        arguments = {key: getattr(self, key) for key in keys} | {"seed": self._given_seed}
+        return arguments | {"dtype": serialized(self.dtype_policy, self.quantization, arguments)}

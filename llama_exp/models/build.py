@@ -31,29 +31,28 @@ def build(
     part of a preset, so loading must not see them. A preset's weights are quantized while they are read.
 
     Args:
-        backbone_factory: called with `dtype=`, returns the `LlamaBackbone` of the config's `model` section.
+        backbone_factory: called with `dtype=` and `seed=`, returns the `LlamaBackbone` of the config's `model` section.
         policy: the `precision` section's value.
         preset_dir: local preset folder to take the weights from; None: they stay random.
         quantization: the `quantization` section; a quantized preset decides where its `mode` is none.
         lora: the `lora` section; `rank` 0 means no adapters, `source` an adapter to go on from.
         remat: what the backward pass computes again: none, attention or block.
-        seed: of the random weights and the adapters, and of dropout.
+        seed: of the random weights and the adapters, and of everything that draws without a seed of its own: dropout.
 
     Raises:
         InputError: the preset's weights do not fit the model, or are quantized in another way than the section says.
         ConfigError: nothing would train; quantized weights without adapters.
         ValueError: an argument of the model or of `lora` is impossible.
     """
-    import keras
+    from llama_exp import backend, precision
 
-    from llama_exp import precision
-
-    keras.utils.set_random_seed(seed)
+    backend.seed_generators(seed)
+    backbone_factory = functools.partial(backbone_factory, seed=seed)
     dtype = precision.policy(policy)
     if preset_dir is None:
         stored = integer_weights.of_section(quantization)
         integer_weights.require_trainable(stored, lora["rank"])
-        backbone = backbone_factory(dtype=dtype) if stored is None else _random(backbone_factory, dtype, stored, seed)
+        backbone = backbone_factory(dtype=dtype) if stored is None else _random(backbone_factory, dtype, stored)
     else:
         from llama_exp.formats import open_checkpoint
         from llama_exp.models import weights
@@ -78,12 +77,13 @@ def _require_trainable(backbone) -> None:
         raise ConfigError(Problem("nothing would train", "model", "0 trainable parameters", action))
 
 
-def _random(backbone_factory: Callable, dtype, quantization: Quantization, seed: int):
+def _random(backbone_factory: Callable, dtype, quantization: Quantization):
     """A backbone with random integer weights, which were never all there in floating point."""
     from llama_exp.models import weights
     from llama_exp.models.policy import serialized
     from llama_exp.models.random_weights import random_checkpoint
 
-    config = weights.build(functools.partial(backbone_factory, dtype=dtype)).get_config()
+    plain = weights.build(functools.partial(backbone_factory, dtype=dtype))
+    config = plain.get_config()
     dtype = serialized(dtype, quantization, config)
-    return weights.filled(functools.partial(backbone_factory, dtype=dtype), random_checkpoint(config, seed))
+    return weights.filled(functools.partial(backbone_factory, dtype=dtype), random_checkpoint(config, plain.seed))

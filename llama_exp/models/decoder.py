@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import keras
 
+from llama_exp import backend
 from llama_exp.models.attention import SelfAttention
 from llama_exp.models.fused import swiglu
 from llama_exp.models.linear import Linear
@@ -103,7 +104,7 @@ class TransformerDecoder(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Constructor arguments."""
-        return super().get_config() | {
+        return backend.layer_config(self) | {
             "intermediate_dim": self.intermediate_dim,
             "num_query_heads": self.num_query_heads,
             "num_key_value_heads": self.num_key_value_heads,

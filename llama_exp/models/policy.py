@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import keras
 
+from llama_exp import backend
 from llama_exp.architecture import Quantization
 from llama_exp.errors import InputError
 from llama_exp.formats.checkpoint import Checkpoint
@@ -53,7 +54,7 @@ def serialized(policy: keras.DTypePolicy, quantization: Quantization | None, con
     """The form that `parsed` reads; Keras' own."""
     if quantization is not None:
         return policy_map(config, quantization, policy.name)
-    return {"module": "keras", "class_name": "DTypePolicy", "config": {"name": policy.name}, "registered_name": None}
+    return backend.serialized_policy(policy)
 
 
 def for_checkpoint(dtype, checkpoint: Checkpoint):

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 WITH_TARGET = ("dataset", "tokenizer", "model", "optimizer", "schedule", "logger")
 # What the run itself adds to the keys of a section when it builds the section's object.
 ADDED_ARGUMENTS = {
-    "model": {"dtype"},
+    "model": {"dtype", "seed"},
     "tokenizer": {"texts", "preset_folder", "cache_dir", "fingerprint"},
     "schedule": {"learning_rate", "num_steps"},
     "logger": {"folder", "name", "group", "config"},
@@ -96,7 +96,7 @@ class Run:
         self._base_digest: str | None = None
         self._checkpoint = resume.chosen_checkpoint(config.resume)
         resolved = _resolved_preset(config)
-        preset_folder = resolved and resolved.path
+        preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
             log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
         runtime.import_backend()
@@ -278,7 +278,7 @@ def _build_model(config: Config, preset_folder: Path | None, tokenizer):
     from llama_exp.models import build as model
 
     backbone = model.build(
-        lambda dtype: instantiate(config.model, config.trusted_modules, "model", dtype=dtype),
+        lambda **added: instantiate(config.model, config.trusted_modules, "model", **added),
         policy=config.precision.policy,
         preset_dir=preset_folder,
         quantization=to_dict(config.quantization),

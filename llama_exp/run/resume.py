@@ -29,6 +29,8 @@ MAY_CHANGE = re.compile(
     r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
     r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
 )
+# What a key that a run's record lacks meant to the version that began it.
+BEFORE_THE_KEY = {"model.initializer_range": 0.02, "model.embedding_initializer_range": 0.01}
 _STEP = re.compile(r"step-(\d+)")
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,7 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
     if not (folder / CONFIG_FILE).exists():  # killed between run.json and config.yaml: nothing was trained differently
         return
     before, now = _flat(read_yaml(folder, CONFIG_FILE)), _flat(config)
+    before = {key: value for key, value in BEFORE_THE_KEY.items() if key in now} | before
     problems = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)

@@ -14,6 +14,7 @@ import tokenizers
 from llama_exp.dataset.cache import cached_folder, content_key
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.tokenizer import assets
+from llama_exp.tokenizer.assets import Tokenizer
 from llama_exp.tokenizer.byte_pair import SPECIAL_TOKENS, BytePairTokenizer, from_merges, train
 from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
@@ -25,7 +26,7 @@ _TRAINING_VERSION = 1  # raise it when training changes: it is part of the cache
 
 def auto(
     *, vocabulary_size: int, texts: Texts, preset_folder: str | None, cache_dir: str, fingerprint: str
-) -> BytePairTokenizer | SentencePieceTokenizer | HuggingFaceTokenizer:
+) -> Tokenizer:
     """The preset's own tokenizer where there is a preset, else BPE trained on the data set."""
     if preset_folder is not None:
         return assets.load(preset_folder)
@@ -36,7 +37,7 @@ def auto(
 
 def bpe(
     *, vocabulary_size: int, texts: Texts, preset_folder: str | None, cache_dir: str, fingerprint: str
-) -> BytePairTokenizer:
+) -> Tokenizer:
     """Byte-level BPE of at most `vocabulary_size` tokens, trained on the data set once and cached.
 
     Raises:
@@ -73,9 +74,7 @@ def byte(*, texts: Texts, preset_folder: str | None, cache_dir: str, fingerprint
     return from_merges([])
 
 
-def preset(
-    *, texts: Texts, preset_folder: str | None, cache_dir: str, fingerprint: str
-) -> BytePairTokenizer | SentencePieceTokenizer | HuggingFaceTokenizer:
+def preset(*, texts: Texts, preset_folder: str | None, cache_dir: str, fingerprint: str) -> Tokenizer:
     """The tokenizer of the preset.
 
     Raises:

@@ -59,7 +59,7 @@ def section(mode):
 
 def build(preset_dir=None, mode=NONE, lora_section=NO_LORA, policy="float32"):
     return model.build(
-        lambda dtype: LlamaBackbone(**SIZES, dtype=dtype),
+        lambda **added: LlamaBackbone(**SIZES, **added),
         policy=policy,
         preset_dir=preset_dir,
         quantization=section(mode),

@@ -199,25 +199,44 @@ def test_a_failing_job_of_a_sweep_does_not_stop_the_others(playground):
         assert "tmp" not in checkpoint.name
 
 
-def test_a_run_on_jax_imports_no_tensorflow(playground):
-    """TensorFlow is made impossible to import, as where only JAX is installed."""
-    blocker = playground / "no_tensorflow"
-    blocker.mkdir()
-    (blocker / "sitecustomize.py").write_text(
-        "import importlib.abc, importlib.util, sys\n"
-        "class Blocker(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'tensorflow' or name.startswith('tensorflow.'):\n"
-        "            raise ModuleNotFoundError(name, name='tensorflow')\n"
-        "sys.meta_path.insert(0, Blocker())\n"
-        "find = importlib.util.find_spec\n"
-        "def find_spec(name, package=None):\n"
-        "    return None if name == 'tensorflow' else find(name, package)\n"
-        "importlib.util.find_spec = find_spec\n"
-    )
-    folder = playground / "jax"
-    path = f"{blocker}{os.pathsep}{ROOT}"
-    overrides = ["runtime.backend=jax", "trainer.max_steps=4", f"hydra.run.dir={folder}"]
+ABSENT = """
+import importlib.abc, importlib.util, sys
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == 'tensorflow' or name.startswith('tensorflow.'):
+            raise ModuleNotFoundError(name, name='tensorflow')
+sys.meta_path.insert(0, Blocker())
+find = importlib.util.find_spec
+def find_spec(name, package=None):
+    return None if name == 'tensorflow' else find(name, package)
+importlib.util.find_spec = find_spec
+"""
+# Found by whoever looks for it; whoever runs it gets an error that no `except ImportError` hides.
+REFUSED = """
+import importlib.machinery, sys
+class Finder(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name == 'tensorflow':
+            spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+            spec.loader = cls
+            return spec
+    @staticmethod
+    def create_module(spec):
+        raise RuntimeError('tensorflow is imported')
+    @staticmethod
+    def exec_module(module):
+        pass
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize("tensorflow", [ABSENT, REFUSED], ids=["absent", "refused"])
+def test_a_run_on_jax_imports_no_tensorflow(playground, tmp_path, tensorflow):
+    """Where only JAX is installed, and where both are and importing the other would be a mistake."""
+    (tmp_path / "sitecustomize.py").write_text(tensorflow)
+    folder, path = tmp_path / "jax", f"{tmp_path}{os.pathsep}{ROOT}"
+    overrides = ["runtime.backend=jax", "trainer.max_steps=2", f"hydra.run.dir={folder}"]
     run(playground, *overrides, PYTHONPATH=path, LLAMA_EXP_CACHE=str(playground / "jax-cache"))
     assert summary(folder)["status"] == "finished"
     assert json.loads((folder / "run.json").read_text())["backend"] == "jax"

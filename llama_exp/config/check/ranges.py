@@ -75,6 +75,8 @@ RANGES: dict[str, Rule] = {
     "model.rope_high_freq_factor": POSITIVE,
     "model.rope_pretraining_sequence_length": COUNT,
     "model.layer_norm_epsilon": POSITIVE,
+    "model.initializer_range": POSITIVE,
+    "model.embedding_initializer_range": POSITIVE,
     "model.dropout": PROBABILITY,
     "precision.policy": one_of(POLICIES),
     "quantization.mode": one_of(("none", *MODES)),

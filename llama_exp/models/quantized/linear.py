@@ -29,7 +29,7 @@ from keras import ops
 
 from llama_exp import backend
 from llama_exp.architecture import Quantization
-from llama_exp.formats.quantized import KERNEL, SCALE, ZERO, Form, part_shapes
+from llama_exp.formats.quantized import KERNEL, SCALE, ZERO, Form, dequantize, part_shapes
 from llama_exp.formats.rounding import FLOAT8
 from llama_exp.models.linear import Linear
 from llama_exp.models.quantized.integer_product import integer_product, rounded_rows, serves
@@ -186,10 +186,10 @@ class QuantizedLinear(Linear):
             quantization = dataclasses.replace(quantization, quantize_activations=False)
         return product(x_MI, tensors_of(self._parts), shape, KERNEL, quantization, self.compute_dtype)
 
-    def float_kernel(self):
-        """The weights that the stored numbers stand for, (I, O) float32."""
-        shape = (self.input_dim, self.output_dim)
-        return dequantized(tensors_of(self._parts), shape, KERNEL, self.quantization, "float32")
+    def float_kernel(self) -> np.ndarray:
+        """The weights that the stored numbers stand for; see `Linear.float_kernel`."""
+        parts = {suffix: ops.convert_to_numpy(variable.value) for suffix, variable in self._parts.items()}
+        return dequantize(parts, (self.input_dim, self.output_dim), KERNEL, self.quantization)
 
     def get_config(self) -> dict:
         """Constructor arguments."""
