@@ -20,8 +20,8 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 # Bottom to top; a module imports only what stands in a line above its own.
 LAYERS = (
     {"errors", "architecture", "backend", "precision", "schedule", "__version__"},
-    {"files", "dataset", "objective", "optimizer"},
-    {"formats", "console", "logger", "runtime"},
+    {"files", "objective", "optimizer"},
+    {"formats", "console", "dataset", "logger", "runtime"},
     {"preset", "reference"},
     {"quantization", "tokenizer"},
     {"lora"},

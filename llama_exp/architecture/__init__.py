@@ -26,6 +26,7 @@ from llama_exp.architecture.quantization import (
     MODES,
     Quantization,
     make_quantization,
+    to_section,
 )
 
 __all__ = [
@@ -51,5 +52,6 @@ __all__ = [
     "linear_shapes",
     "make_quantization",
     "one_scaling_factor",
+    "to_section",
     "variable_shapes",
 ]

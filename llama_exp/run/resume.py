@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp.errors import ConfigError, Problem
-from llama_exp.files.json_file import read_json
+from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
+from llama_exp.files.process import ALONE, Process
+from llama_exp.files.writing import set_aside
 from llama_exp.files.yaml_file import read_yaml
-from llama_exp.run.folder import RunFolder, find_unfinished
+from llama_exp.run.folder import RunFolder
+from llama_exp.run.unfinished import RECORD_FILE, find_unfinished
 
 NEW, AUTO = "none", "auto"
-MAX_RECORD_BYTES = 1 << 24
 CONFIG_FILE = "config.yaml"
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
@@ -72,16 +74,16 @@ def continues(resume: str, folder: Path) -> bool:
     return RunFolder.holds_run(folder)
 
 
-def chosen_checkpoint(resume: str) -> Path | None:
-    """The checkpoint folder that `resume` names, after setting later ones aside; None: the newest will do."""
+def chosen_checkpoint(resume: str, process: Process = ALONE) -> Path | None:
+    """The checkpoint folder that `resume` names, after the writer set later ones aside; None: the newest will do."""
     if resume in (NEW, AUTO) or not (Path(resume).expanduser() / "manifest.json").is_file():
         return None
     chosen = Path(resume).expanduser()
-    for later in sorted(chosen.parent.glob("step-*")):
+    for later in sorted(chosen.parent.glob("step-*")) if process.is_writer else ():
         match, mine = _STEP.fullmatch(later.name), _STEP.fullmatch(chosen.name)
         if match and mine and int(match[1]) > int(mine[1]):
             log.warning("%s lies behind %s and is set aside", later, chosen.name)
-            later.rename(_free_name(later))
+            set_aside(later, "abandoned")
     return chosen
 
 
@@ -122,7 +124,7 @@ def check_adapter(folder: Path, source: str | None) -> None:
         return
     from llama_exp.lora import source as lora_source  # NumPy, which the check of a config does without
 
-    recorded = read_json(folder / "run.json", MAX_RECORD_BYTES).get("lora")
+    recorded = read_json(folder / RECORD_FILE, MAX_RECORD_BYTES).get("lora")
     lora_source.require_unchanged(source, recorded if isinstance(recorded, Mapping) else None)
 
 
@@ -133,10 +135,3 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in node.items():
         flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
-
-
-def _free_name(folder: Path) -> Path:
-    number = 1
-    while (free := folder.with_name(f"{folder.name}.abandoned-{number}")).exists():
-        number += 1
-    return free

@@ -294,7 +294,7 @@ def test_a_failed_save_leaves_the_old_adapter(saved, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llama_exp.formats.safetensors_file.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match="adapter_model.safetensors"):
         lora.save_adapter(backbone, saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == files
