@@ -33,6 +33,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from llama_exp import recipe
+
 POLICIES = ("float32", "bfloat16", "mixed_bfloat16", "mixed_float16")
 
 
@@ -64,7 +66,11 @@ def wrap_optimizer(optimizer, policy):
 
     if policy.compute_dtype != "float16":
         return optimizer
-    return keras.optimizers.LossScaleOptimizer(optimizer)
+    return keras.optimizers.LossScaleOptimizer(
+        optimizer,
+        initial_scale=recipe.LOSS_SCALE["initial"],
+        dynamic_growth_steps=recipe.LOSS_SCALE["growth_steps"],
+    )
 
 
 def doubts(compute_dtype: str, device_kind: str, optimizer_variables: Iterable) -> Iterator[str]:

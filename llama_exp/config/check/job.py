@@ -29,6 +29,7 @@ from llama_exp.config.check.typed import (
     unknown_key,
 )
 from llama_exp.config.schema import SCHEMAS, Config
+from llama_exp.config.stored import resolve_stored
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
 
@@ -95,6 +96,7 @@ class JobCheck:
         self.problems += hydra_targets(cfg, config)
         unsound = {problem.where.partition(".")[0] for problem in self.problems}
         unsound |= set(sections()) if EVERYTHING in self.doubtful else self.doubtful
+        config = config if unsound & {"preset", "quantization"} else resolve_stored(config)
         self.problems += impossible_pairs(config, unsound)
         return Job(self.problems, config, cfg)
 

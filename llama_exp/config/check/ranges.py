@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llama_exp.architecture import EMBEDDING_MODES, LINEAR_NAMES, MODES, TOKEN_EMBEDDING
+from llama_exp.architecture import AS_STORED, FLOATS, MODES, OPTIONS
 from llama_exp.config.check.typed import MISSING, Origin, show
 from llama_exp.config.schema import Config
 from llama_exp.errors import Problem
@@ -79,17 +79,8 @@ RANGES: dict[str, Rule] = {
     "model.embedding_initializer_range": POSITIVE,
     "model.dropout": PROBABILITY,
     "precision.policy": one_of(POLICIES),
-    "quantization.mode": one_of(("none", *MODES)),
-    "quantization.group_size": COUNT_OR_ZERO,
-    "quantization.embeddings": one_of(EMBEDDING_MODES),
-    "quantization.float_activations": (
-        (lambda value: set(value) <= {*LINEAR_NAMES, TOKEN_EMBEDDING}),
-        f"names out of {', '.join((*LINEAR_NAMES, TOKEN_EMBEDDING))}",
-    ),
-    "quantization.int8_layers": (
-        (lambda value: set(value) < set(LINEAR_NAMES)),
-        f"names out of {', '.join(LINEAR_NAMES)}, but not all of them (that is quantization=int8_weight_only)",
-    ),
+    "quantization.mode": one_of((FLOATS, AS_STORED, *MODES)),
+    **{f"quantization.{name}": (option.possible, option.words) for name, option in OPTIONS.items()},
     "lora.rank": COUNT_OR_ZERO,
     "lora.alpha": POSITIVE,
     "lora.dropout": PROBABILITY,
