@@ -115,7 +115,8 @@ def _room(backbone, num_rows: int) -> Room:
     widths = (width, width, narrow, narrow, width, width, intermediate, intermediate)
     at_once = max(width + 2 * narrow, 2 * intermediate, backbone.vocabulary_size)  # outputs of one `products`
     arrays = [np.empty((num_rows, size), np.float32) for size in widths]
-    return Room(*arrays, np.empty((numba.get_num_threads(), num_rows * at_once), np.float32))
+    scratch = np.empty((numba.get_num_threads(), num_rows * at_once), np.float32)
+    return Room._make([*arrays, scratch])
 
 
 def _block(block, cache) -> Block:
@@ -133,14 +134,15 @@ def _block(block, cache) -> Block:
 
 def _layers(*linears) -> Layers:
     adapters = tuple(map(_adapter, linears))
-    packed, others = [], []
+    packed: list[int] = []
+    others: list[int] = []
     for place, linear in enumerate(linears):
         quantization = getattr(linear, "quantization", None)
         (packed if quantization is not None and quantization.mode == "int4" else others).append(place)
     if not packed or not others:
         return Layers(_kernels(linears, "kernel", linears[0].input_dim), adapters)
     kinds = [_kernels([linears[place] for place in kind], "kernel", linears[0].input_dim) for kind in (packed, others)]
-    return Layers(Mixed(*kinds, tuple(packed), tuple(others)), adapters)
+    return Layers(Mixed._make([*kinds, tuple(packed), tuple(others)]), adapters)
 
 
 def _adapter(linear) -> Adapter | None:
