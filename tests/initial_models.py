@@ -7,9 +7,9 @@ import ml_dtypes
 import numpy as np
 from keras import ops
 
+from llama_exp.architecture import OPTIONS
 from llama_exp.models import LlamaBackbone
 from llama_exp.models import build as model
-from llama_exp.quantization import OPTIONS
 
 SIZES = {
     "vocabulary_size": 40,
