@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, OmegaConf
 
 from llama_exp.config.check.composition import Composer, apply, group_options, has
 from llama_exp.config.check.nearest import SYNONYMS, nearest, nearest_key, suggestion
@@ -177,7 +178,7 @@ class JobCheck:
         if section in sections() and leaf in schema_keys(section):
             return self._absent(section, leaf, line, cfg)
         if override.is_hydra_override():
-            match = nearest_key(key, paths_of(cfg[HYDRA], HYDRA))
+            match = nearest_key(key, paths_of(OmegaConf.to_container(cfg[HYDRA]), HYDRA))
         elif "." not in key and key not in SYNONYMS:
             match = nearest(key, (*sections(), EXPERIMENT, SWEEP, *scalars())) or nearest_key(key, all_keys())
         else:
@@ -221,28 +222,24 @@ class JobCheck:
         return text
 
 
-def paths_of(node: DictConfig, prefix: str) -> list[str]:
-    """Dotted paths of all keys below a config node."""
+def paths_of(node: Any, prefix: str) -> list[str]:
+    """Dotted paths of all keys below a node of plain data."""
     paths = []
-    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-        for key in node:
-            child = node._get_node(key)
-            paths += [f"{prefix}.{key}", *(paths_of(child, f"{prefix}.{key}") if isinstance(child, DictConfig) else [])]
+    if isinstance(node, dict):
+        for key, child in node.items():
+            paths += [f"{prefix}.{key}", *paths_of(child, f"{prefix}.{key}")]
     return paths
 
 
 def hydra_targets(cfg: DictConfig, config: Config) -> Iterator[Problem]:
     """Objects that Hydra itself would build (launcher, sweeper, callbacks, log handlers) from foreign modules."""
     trusted = config.trusted_modules if isinstance(config.trusted_modules, list) else []
-    nodes = [(cfg[HYDRA], HYDRA)]
+    nodes = [(OmegaConf.to_container(cfg[HYDRA]), HYDRA)]
     while nodes:
         node, path = nodes.pop()
-        if node._is_none() or node._is_missing() or node._is_interpolation():
-            continue
-        for key in node if isinstance(node, DictConfig) else range(len(node)):
-            child = node._get_node(key)
-            if isinstance(child, (DictConfig, ListConfig)):
+        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(child, (dict, list)):
                 nodes.append((child, f"{path}.{key}"))
-            elif key in (TARGET, "()", "class") and not under(str(child._value()), (*HYDRA_PREFIXES, *trusted)):
+            elif key in (TARGET, "()", "class") and not under(str(child), (*HYDRA_PREFIXES, *trusted)):
                 action = "use Hydra's own classes, or add the module prefix to trusted_modules"
-                yield Problem("may not be imported from a configuration", f"{path}.{key}", str(child._value()), action)
+                yield Problem("may not be imported from a configuration", f"{path}.{key}", str(child), action)
