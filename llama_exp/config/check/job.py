@@ -234,7 +234,7 @@ def paths_of(node: Any, prefix: str) -> list[str]:
 def hydra_targets(cfg: DictConfig, config: Config) -> Iterator[Problem]:
     """Objects that Hydra itself would build (launcher, sweeper, callbacks, log handlers) from foreign modules."""
     trusted = config.trusted_modules if isinstance(config.trusted_modules, list) else []
-    nodes = [(OmegaConf.to_container(cfg[HYDRA]), HYDRA)]
+    nodes: list[tuple[Any, str]] = [(OmegaConf.to_container(cfg[HYDRA]), HYDRA)]
     while nodes:
         node, path = nodes.pop()
         for key, child in node.items() if isinstance(node, dict) else enumerate(node):

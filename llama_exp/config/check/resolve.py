@@ -47,7 +47,8 @@ class Resolved:
 
     def _value(self, parent: DictConfig | ListConfig, key: Any, path: str) -> Any:
         if OmegaConf.is_interpolation(parent, key):
-            raw = str(OmegaConf.to_container(parent, resolve=False)[key])
+            unfilled: Any = OmegaConf.to_container(parent, resolve=False)
+            raw = str(unfilled[key])
             self.references[path] = set(_REFERENCE.findall(raw))
             try:
                 value = parent[key]
