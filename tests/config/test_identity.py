@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import shutil
 from pathlib import Path
 
@@ -59,7 +60,9 @@ DECIDES_NOTHING = {
 }
 
 
+@functools.cache
 def config(*arguments):
+    """Composed once; nobody edits it."""
     return check_arguments(arguments).config
 
 
