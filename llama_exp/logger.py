@@ -9,7 +9,6 @@ Imports wandb only when the first row arrives, and not at all with mode `disable
 from __future__ import annotations
 
 import contextlib
-import enum
 import html
 import importlib.util
 import logging
@@ -28,6 +27,8 @@ from llama_exp.errors import ConfigError, ExitCode, Problem
 from llama_exp.files.metrics_file import read_metrics
 from llama_exp.files.redact import is_secret_name, printable, redact
 from llama_exp.files.writing import plain
+from llama_exp.limits import choose
+from llama_exp.limits.logger import LIMITS, LoggerMode
 
 # A server that does not answer may cost a run this much, and no more.
 INIT_TIMEOUT_SECONDS = 10.0
@@ -46,7 +47,7 @@ class WandbLogger:
     step. Samples become an HTML panel of their step.
 
     Args:
-        mode: `offline`, `online` or `disabled`.
+        mode: where the data goes.
         project, entity, tags: W&B's own; entity None is the account's default.
         folder: the run folder; W&B's files go to its subfolder `wandb`.
         name: the run's name.
@@ -60,7 +61,7 @@ class WandbLogger:
 
     def __init__(
         self,
-        mode: str,
+        mode: LoggerMode | str,
         project: str,
         entity: str | None,
         tags: Sequence[str],
@@ -71,9 +72,8 @@ class WandbLogger:
         config: Mapping[str, Any] | None = None,
         run_id: str | None = None,
     ):
-        self._mode = str(mode.value if isinstance(mode, enum.Enum) else mode)
-        if self._mode not in ("offline", "online", "disabled"):
-            raise ValueError(f"mode={self._mode!r}: use 'offline', 'online' or 'disabled'")
+        LIMITS.require(project=project, entity=entity)
+        self._mode = choose(LoggerMode, mode, "logger.mode")
         check_credentials(self._mode)
         self._project = project
         self._entity = entity
@@ -84,7 +84,7 @@ class WandbLogger:
         self._config = flattened(config or {})
         self._run_id = run_id or secrets.token_hex(4)
         self._run: Any = None
-        self._given_up = self._mode == "disabled"
+        self._given_up = self._mode is LoggerMode.disabled
         self._rows = 0  # of metrics.jsonl that this observer was given, in this process and before
         self._restored_rows = 0
         self._next_step = 0  # W&B takes no row below it
@@ -95,7 +95,7 @@ class WandbLogger:
     @property
     def sync_command(self) -> str | None:
         """The command that sends the run to W&B; None if nothing waits for that."""
-        if self._run is None or self._mode != "offline":
+        if self._run is None or self._mode is not LoggerMode.offline:
             return None
         return shlex.join(["wandb", "sync", str(self._run.settings.sync_dir)])
 
@@ -172,20 +172,20 @@ class WandbLogger:
         try:
             self._run = self._init(wandb, self._mode)
         except Exception as error:
-            if self._mode == "offline":
+            if self._mode is LoggerMode.offline:
                 raise
             _log.warning("W&B: no connection, the run stays offline (%s)", _one_line(error))
             wandb.teardown()  # the failed attempt still holds the run id
-            self._mode = "offline"
+            self._mode = LoggerMode.offline
             self._run = self._init(wandb, self._mode)
         self._next_step = self._run.starting_step
         self._replay()
-        where = self._run.url if self._mode == "online" else self._run.settings.sync_dir
-        _log.info("W&B %s: %s", self._mode, where)
+        where = self._run.url if self._mode is LoggerMode.online else self._run.settings.sync_dir
+        _log.info("W&B %s: %s", self._mode.value, where)
 
-    def _init(self, wandb: Any, mode: str) -> Any:
+    def _init(self, wandb: Any, mode: LoggerMode) -> Any:
         settings = wandb.Settings(
-            mode=mode,
+            mode=mode.value,
             init_timeout=INIT_TIMEOUT_SECONDS,
             finish_timeout=FINISH_TIMEOUT_SECONDS,
             silent=True,
@@ -207,7 +207,7 @@ class WandbLogger:
             id=self._run_id,
             dir=str(self._folder),
             config=dict(self._config),
-            resume="allow" if mode == "online" else None,
+            resume="allow" if mode is LoggerMode.online else None,
             reinit="finish_previous",
             settings=settings,
         )
@@ -228,7 +228,7 @@ class WandbLogger:
 
     def _abandon(self) -> None:
         """Shuts down a service that failed before, in silence: at exit it would end in a traceback."""
-        if self._mode != "disabled" and (wandb := sys.modules.get("wandb")) is not None:
+        if self._mode is not LoggerMode.disabled and (wandb := sys.modules.get("wandb")) is not None:
             with contextlib.suppress(Exception):
                 wandb.teardown()
 
@@ -243,13 +243,13 @@ class WandbLogger:
             _log.warning(text, action, _one_line(error))
 
 
-def check_credentials(mode: str) -> None:
+def check_credentials(mode: LoggerMode) -> None:
     """Finds out in time whether mode `online` can work; imports no wandb.
 
     Raises:
         ConfigError: no API key and no terminal to ask for one, or wandb is not installed.
     """
-    if mode != "online":
+    if mode is not LoggerMode.online:
         return
     if importlib.util.find_spec("wandb") is None:
         action = "pip install wandb, or logger.mode=offline, or logger.mode=disabled"

@@ -18,6 +18,8 @@ from llama_exp.files.json_file import inside, read_json
 from llama_exp.files.yaml_file import read_yaml
 from llama_exp.formats import open_checkpoint
 from llama_exp.formats.checkpoint import Checkpoint, agreed
+from llama_exp.limits import name_choices
+from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.tokenizer.chat_template import BUILT_IN
 
 OUR_MODEL = "llama_exp.models.LlamaBackbone"
@@ -148,4 +150,4 @@ def _stated(folder: Path, config: Mapping) -> dict:
 
 def _chat_template(config: Mapping) -> str | None:
     name = (config.get("dataset") or {}).get("chat_template")
-    return BUILT_IN.get(name) if isinstance(name, str) else None
+    return BUILT_IN[ChatTemplate(name)] if name in name_choices(ChatTemplate) else None

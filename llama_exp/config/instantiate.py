@@ -21,6 +21,7 @@ from llama_exp.config.check.nearest import nearest
 from llama_exp.config.check.typed import KERAS_PREFIX, OWN_PREFIX, TARGET, allowed_target, show, under
 from llama_exp.config.identity import to_dict
 from llama_exp.errors import ConfigError, Problem
+from llama_exp.limits import ImpossibleValue
 
 # Keys that speak to Hydra instead of the target.
 HYDRA_KEYS = {TARGET, "_args_", "_partial_"}
@@ -205,5 +206,7 @@ def _refusal(node: dict, where: str, error: BaseException) -> Problem:
     unknown = {key: nearest(key, names) for key in node if key not in HYDRA_KEYS and key not in names}
     hints = [f"{key}: did you mean {match}?" for key, match in unknown.items() if match]
     values = ", ".join(f"{key}={show(value)}" for key, value in node.items() if key not in HYDRA_KEYS)
+    if isinstance(error, ImpossibleValue):
+        return error.problem
     reason = " ".join(str(error).split())
     return Problem(f"{node[TARGET]} refuses its arguments: {reason}", where, values, " ".join(hints) or "correct them")

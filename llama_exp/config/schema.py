@@ -9,81 +9,17 @@ of each target of ours; a target of the user's own is checked against its signat
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
 
-
-class Packing(enum.Enum):
-    """How documents become rows of `sequence_length` tokens."""
-
-    concat = "concat"  # one after the other, cut at the row's end: no padding
-    best_fit = "best_fit"  # whole documents, each into the fullest row that still has room
-    none = "none"  # one document a row, padded
-
-
-class Overlong(enum.Enum):
-    """What happens to a document that is longer than `sequence_length` tokens."""
-
-    split = "split"  # becomes several documents
-    truncate = "truncate"  # keeps its first `sequence_length` tokens
-    drop = "drop"
-    error = "error"
-
-
-class LossOn(enum.Enum):
-    """Which target tokens count in the loss."""
-
-    completion = "completion"  # not those of a prompt; plain text has no prompt, so all of it counts
-    all = "all"
-
-
-class Remat(enum.Enum):
-    """Which activations the backward pass computes again instead of keeping them."""
-
-    none = "none"
-    attention = "attention"  # the attention weights: every head's S x S numbers
-    block = "block"  # each decoder block keeps only its input
-
-
-class LoggerMode(enum.Enum):
-    """Where W&B data goes."""
-
-    offline = "offline"  # into the run folder; `wandb sync` sends it later
-    online = "online"
-    disabled = "disabled"
-
-
-class Backend(enum.Enum):
-    """The Keras backend of the run."""
-
-    tensorflow = "tensorflow"
-    jax = "jax"
-
-
-class Jit(enum.Enum):
-    """Whether steps are compiled with XLA."""
-
-    auto = "auto"  # the faster one for backend and device; the log says which
-    true = "true"
-    false = "false"
-
-
-class EncodingErrors(enum.Enum):
-    """What happens to bytes that are not UTF-8."""
-
-    strict = "strict"  # the run stops and names file and position
-    replace = "replace"  # U+FFFD takes their place, and the count is logged
-
-
-class Document(enum.Enum):
-    """What one document of a text file is."""
-
-    file = "file"
-    paragraph = "paragraph"  # separated by blank lines
-    line = "line"
+from llama_exp.limits.dataset import ChatTemplate, Document, EncodingErrors, Overlong, Packing
+from llama_exp.limits.logger import LoggerMode
+from llama_exp.limits.objective import LossOn
+from llama_exp.limits.precision import Policy
+from llama_exp.limits.runtime import Backend, Jit
+from llama_exp.limits.trainer import Remat
 
 
 @dataclass
@@ -121,7 +57,7 @@ class PresetConfig:
 class PrecisionConfig:
     """Types of variables and computation."""
 
-    policy: str = MISSING  # a Keras dtype policy: float32, bfloat16, mixed_bfloat16, mixed_float16
+    policy: Policy = MISSING  # a Keras dtype policy
 
 
 @dataclass
@@ -182,7 +118,7 @@ class JsonlConfig(DatasetConfig):
     prompt_key: str = MISSING
     completion_key: str = MISSING
     messages_key: str = MISSING
-    chat_template: str = MISSING  # how messages become text: chatml, llama2 or llama3
+    chat_template: ChatTemplate = MISSING  # how messages become text
 
 
 @dataclass

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llama_exp.dataset.base import Dataset, rejected
+from llama_exp.dataset.base import Dataset
 from llama_exp.dataset.cache import content_key
 from llama_exp.dataset.records import Record, document, pair
 from llama_exp.errors import InputError, LlamaExpError, Problem
+from llama_exp.limits.dataset import LIMITS
 
 log = logging.getLogger("llama_exp")
 
@@ -53,11 +54,8 @@ class Tfds(Dataset):
         **options: Any,
     ):
         super().__init__(**options)
-        if (prompt_key is None) != (completion_key is None):
-            allowed = "both prompt_key and completion_key, or neither"
-            raise rejected("dataset.completion_key", "half a pair of keys", completion_key, allowed)
-        if text_key is not None and prompt_key is not None:
-            raise rejected("dataset.text_key", "keys for two forms of record", text_key, "null beside prompt_key")
+        keys = {"text_key": text_key, "prompt_key": prompt_key, "completion_key": completion_key}
+        LIMITS.require(builder=builder, train_split=train_split, validation_split=validation_split, **keys)
         self.builder, self.train_split, self.validation_split = builder, train_split, validation_split
         self.text_key, self.prompt_key, self.completion_key = text_key, prompt_key, completion_key
         self.data_dir, self.download = data_dir, download

@@ -14,7 +14,9 @@ import keras
 from keras import ops
 
 from llama_exp import lora, quantization
-from llama_exp.architecture import CONFIG_KEYS, Quantization, check_arguments, one_scaling_factor
+from llama_exp.architecture import CONFIG_KEYS, Quantization, one_scaling_factor
+from llama_exp.limits.model import LIMITS
+from llama_exp.limits.trainer import Remat
 from llama_exp.models.attention import attention_bias
 from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.dropout import block_seed
@@ -81,7 +83,7 @@ class LlamaBackbone(keras.Model):
         **kwargs: `name`, `trainable`.
 
     Attributes:
-        remat: what the backward pass computes again instead of keeping it: none, attention or block; see `run_block`.
+        remat: what the backward pass computes again instead of keeping it, a `Remat`; see `run_block`.
         token_embedding, transformer_layers, layer_norm: the layers.
         quantization: how linear layers and embeddings are stored; None: in floating point.
         lora_arguments: rank, alpha, dropout, use_rslora and use_dora of the adapters, None without; also alpha_pattern
@@ -119,13 +121,13 @@ class LlamaBackbone(keras.Model):
         rope_position_scaling_factor = one_scaling_factor(rope_scaling_factor, rope_position_scaling_factor)
         given = locals()
         config = {key: given[key] for key in CONFIG_KEYS}
-        check_arguments(**config)
+        LIMITS.require(**config)
         policy, stored = parsed(dtype, config)
         super().__init__(dtype=policy, **kwargs)
         self.quantization = stored
         for key, value in config.items():
             setattr(self, key, value)
-        self.remat = "none"
+        self.remat = Remat.none
         self.lora_arguments = None
         self.seed_generator = keras.random.SeedGenerator() if dropout > 0 else None
         self._frequencies = inverse_frequencies(

@@ -36,7 +36,7 @@ def build(
         preset_dir: local preset folder to take the weights from; None: they stay random.
         quantization: the `quantization` section; a quantized preset decides where its `mode` is none.
         lora: the `lora` section; `rank` 0 means no adapters, `source` an adapter to go on from.
-        remat: what the backward pass computes again: none, attention or block.
+        remat: what the backward pass computes again, the name of a `Remat`.
         seed: of the random weights and the adapters, and of dropout.
 
     Raises:

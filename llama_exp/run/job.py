@@ -279,7 +279,7 @@ def _build_model(config: Config, preset_folder: Path | None, tokenizer):
 
     backbone = model.build(
         lambda dtype: instantiate(config.model, config.trusted_modules, "model", dtype=dtype),
-        policy=config.precision.policy,
+        policy=config.precision.policy.value,
         preset_dir=preset_folder,
         quantization=to_dict(config.quantization),
         lora=to_dict(config.lora),

@@ -29,8 +29,9 @@ from rich.table import Table
 
 from llama_exp.architecture import Quantization, count_parameters, linear_shapes
 from llama_exp.config.identity import to_dict
-from llama_exp.config.schema import Config, ModelConfig, Remat
+from llama_exp.config.schema import Config, ModelConfig
 from llama_exp.formats.quantized import variable_parts
+from llama_exp.limits.trainer import Remat
 from llama_exp.lora.source import count_lora_matrices_and_magnitudes, count_lora_parameters
 from llama_exp.preset import PRESETS
 from llama_exp.quantization import of_section as quantization_of
@@ -89,7 +90,7 @@ def flops_per_token(model: Mapping[str, Any], lora: Mapping[str, Any], sequence_
 
 def _memory_bytes(config: Config, model: Mapping[str, Any], sequence_length: int, num_base: int, num_adapter: int):
     """Component -> bytes; the module's docstring has the terms."""
-    policy, trainer = config.precision.policy, config.trainer
+    policy, trainer = config.precision.policy.value, config.trainer
     num_trainable = num_adapter or num_base
     gradient_bytes = FLOAT32_BYTES if num_adapter else VARIABLE_BYTES[policy]
     summed_bytes = FLOAT32_BYTES if trainer.accumulation_steps > 1 else 0

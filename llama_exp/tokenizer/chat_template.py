@@ -17,15 +17,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llama_exp.errors import InputError, Problem
+from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.preset import PRESETS
 
 MAX_SECONDS = 3  # of processor time; a template needs milliseconds
 MAX_MEMORY_BYTES = 1 << 30  # of address space, the interpreter's own included
 MAX_CHARACTERS = 1 << 22
 
-# The formats of dataset/chat.py, for models whose files have no template.
+# As `dataset.chat` renders them, for models whose files have no template.
 BUILT_IN = {
-    "llama2": (
+    ChatTemplate.llama2: (
         "{% set found = namespace(system='') %}"
         "{% for message in messages %}"
         "{% if message.role == 'system' %}"
@@ -36,13 +37,13 @@ BUILT_IN = {
         "{% else %}{{ ' ' + message.content | trim + ' ' + eos_token }}{% endif %}"
         "{% endfor %}"
     ),
-    "llama3": (
+    ChatTemplate.llama3: (
         "{{ bos_token }}{% for message in messages %}"
         "{{ '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' + message.content | trim + '<|eot_id|>' }}"
         "{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
     ),
-    "chatml": (
+    ChatTemplate.chatml: (
         "{{ bos_token }}{% for message in messages %}{{ '' if loop.first else '\\n' }}"
         "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' }}"
         "{% endfor %}"
@@ -66,7 +67,8 @@ def template_of(tokenizer, source: str) -> str:
     origins = {preset.handle.rpartition("/")[0]: name for name, preset in PRESETS.items()}  # without the version
     name = source if source in PRESETS else origins.get(source, "")
     if "instruct" in name:
-        return BUILT_IN["llama3" if tokenizer.special_id("<|start_header_id|>") is not None else "llama2"]
+        has_headers = tokenizer.special_id("<|start_header_id|>") is not None
+        return BUILT_IN[ChatTemplate.llama3 if has_headers else ChatTemplate.llama2]
     raise InputError(
         Problem(
             "the model has no chat template: it continues text, and was not made for conversations",

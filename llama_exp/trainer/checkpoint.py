@@ -31,6 +31,7 @@ import numpy as np
 
 from llama_exp.errors import InputError, NumericalError, Problem, StorageError
 from llama_exp.files.writing import sync_folder
+from llama_exp.limits.trainer import LIMITS
 from llama_exp.trainer.tensor_file import file_digest, read_tensors, write_blocks, write_tensors
 
 SCHEMA = 1
@@ -73,8 +74,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep: int, config_hash: str, facts: Mapping[str, Any]):
-        if keep < 1:
-            raise ValueError(f"trainer.keep_checkpoints={keep} must be at least 1")
+        LIMITS.require(keep_checkpoints=keep)
         self.folder = Path(folder)
         self.keep = keep
         self.config_hash = config_hash

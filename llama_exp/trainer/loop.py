@@ -30,6 +30,7 @@ from llama_exp import backend, precision
 from llama_exp.dataset.order import Order
 from llama_exp.errors import Interrupted, NumericalError, Preempted, Problem, StorageError
 from llama_exp.files.metrics_file import perplexity
+from llama_exp.limits.trainer import LIMITS
 from llama_exp.lora.dora import is_derived
 from llama_exp.trainer import state
 from llama_exp.trainer.checkpoint import Checkpoint, Checkpoints
@@ -68,6 +69,9 @@ class Trainer:
         sample_prompts: continued at each validation.
         sample_tokens: new tokens per sample.
         sample_temperature: 0: greedy.
+
+    Raises:
+        ValueError: an impossible number.
     """
 
     def __init__(
@@ -93,6 +97,11 @@ class Trainer:
         sample_tokens: int,
         sample_temperature: float,
     ):
+        every = {"log_every_steps": log_every_steps, "validate_every_steps": validate_every_steps}
+        every |= {"checkpoint_every_steps": checkpoint_every_steps, "validation_batches": validation_batches}
+        samples = {"sample_tokens": sample_tokens, "sample_temperature": sample_temperature}
+        sizes = {"max_steps": max_steps, "batch_size": batch_size, "accumulation_steps": accumulation_steps}
+        LIMITS.require(**sizes, **every, **samples)
         self._model, self._backbone, self._optimizer = model, model.backbone, optimizer
         self._examples, self._order = examples["train"], Order(len(examples["train"]), seed)
         self._checkpoints, self._observers, self._seed = checkpoints, dict(observers), seed

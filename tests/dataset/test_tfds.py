@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 
 from llama_exp.dataset import Tfds, builders
-from llama_exp.errors import ConfigError, InputError
+from llama_exp.errors import InputError
+from llama_exp.limits import ImpossibleValue
 
 
 class LlamaExpPairs(tfds.core.GeneratorBasedBuilder):
@@ -123,14 +124,16 @@ def test_what_is_not_there_is_named_with_what_is(data_dir, options, what, told):
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        ({"prompt_key": "a"}, "dataset.completion_key"),
+        ({"text_key": None, "prompt_key": "a"}, "dataset.completion_key"),
+        ({"text_key": None, "completion_key": "a"}, "dataset.prompt_key"),
+        ({"prompt_key": "a"}, "dataset.text_key"),
         ({"prompt_key": "a", "completion_key": "b"}, "dataset.text_key"),
     ],
 )
 def test_keys_that_do_not_go_together(tmp_path, options, key):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ImpossibleValue) as caught:
         dataset(tmp_path, **options)
-    assert caught.value.problems[0].where == key
+    assert caught.value.problem.where == key
 
 
 def test_not_prepared_and_no_download_ends_at_once_with_the_command(tmp_path):

@@ -92,7 +92,8 @@ class JobCheck:
         wrong = {problem.where for problem in found} | told
         self.problems += [p for p in found if p.where not in told and self._is_news(p.where, resolved, wrong)]
         self.problems += hydra_targets(cfg, config)
-        unsound = {problem.where.partition(".")[0] for problem in self.problems}
+        # What is wrong only because its source is wrong is not told, but no rule may read it.
+        unsound = {where.partition(".")[0] for where in wrong | {problem.where for problem in self.problems}}
         unsound |= set(sections()) if EVERYTHING in self.doubtful else self.doubtful
         self.problems += impossible_pairs(config, unsound)
         return Job(self.problems, config, cfg)
