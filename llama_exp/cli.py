@@ -17,6 +17,7 @@ COMMANDS = {
     "merge": ("llama_exp.commands.merge", "a trained adapter into its model"),
     "generate": ("llama_exp.commands.generate", "continue a text"),
     "chat": ("llama_exp.commands.chat", "talk with an instruct model"),
+    "schema": ("llama_exp.commands.schema", "a JSON schema of the configuration, for editors"),
     "verify": ("llama_exp.commands.verify", "check a model's computation, layer by layer"),
 }
 

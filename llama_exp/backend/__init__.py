@@ -32,7 +32,7 @@ from llama_exp.limits.runtime import Jit
 if keras.backend.backend() == "tensorflow":
     from llama_exp.backend import _tensorflow as _half
 elif keras.backend.backend() == "jax":
-    from llama_exp.backend import _jax as _half
+    from llama_exp.backend import _jax as _half  # type: ignore[no-redef]  # the other half of the same functions
 else:
     raise ImportError(f"runtime.backend: {keras.backend.backend()!r} is not supported; use tensorflow or jax")
 

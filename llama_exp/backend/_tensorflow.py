@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Hashable
 
 import ml_dtypes
 import numpy as np
@@ -21,7 +22,7 @@ class _Trace:
 
     def __init__(self, jit: bool, fuse: bool):
         self.jit, self.fuse = jit, fuse
-        self.repeated = {}
+        self.repeated: dict[Hashable, Callable] = {}
 
     def __enter__(self):
         _traces.append(self)

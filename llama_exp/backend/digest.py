@@ -15,5 +15,5 @@ def weights_digest(variables: Iterable) -> str:
     for variable in sorted(variables, key=lambda variable: variable.path):
         array = np.ascontiguousarray(ops.convert_to_numpy(variable.value))
         digest.update(f"{variable.path} {array.dtype} {array.shape}\n".encode())
-        digest.update(memoryview(array.reshape(-1).view(np.uint8)))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

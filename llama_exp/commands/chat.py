@@ -74,11 +74,12 @@ class Conversation:
 
     def _token_ids(self, messages: list[dict[str, str]]) -> list[int]:
         tokenizer = self._model.tokenizer
-        names = {
-            key: "" if id_ is None else tokenizer.decode([id_], skip_special_tokens=False)
-            for key, id_ in (("bos_token", tokenizer.bos_id), ("eos_token", tokenizer.eos_id))
-        }
-        return tokenizer.encode_with_special_tokens(chat_template.render(messages, self._template, **names))
+        bos_token, eos_token = (
+            "" if id_ is None else tokenizer.decode([id_], skip_special_tokens=False)
+            for id_ in (tokenizer.bos_id, tokenizer.eos_id)
+        )
+        text = chat_template.render(messages, self._template, bos_token=bos_token, eos_token=eos_token)
+        return tokenizer.encode_with_special_tokens(text)
 
 
 def _talk(conversation: Conversation, messages: Iterator[str]) -> None:

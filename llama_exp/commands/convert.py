@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from typing import Any
 
 from rich.console import Console
 
@@ -19,7 +20,7 @@ from llama_exp.quantization import describe
 from llama_exp.tokenizer.assets import has_tokenizer
 
 # Names and meaning of the files in conf/quantization, without float8: no preset can hold it.
-QUANTIZATIONS = {
+QUANTIZATIONS: dict[str, dict[str, Any]] = {
     "none": {"mode": "none"},
     "int8": {"mode": "int8", "quantize_activations": True},
     "int8_weight_only": {"mode": "int8", "quantize_activations": False},

@@ -119,7 +119,8 @@ def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console) ->
     _require_space(place.folder, num_bytes)
     with formats.writing(place.folder) as draft:  # a folder that cannot be written is told before minutes of rounding
         checkpoint = fitted(checkpoint, place.quantization)
-        started, digests = time.monotonic(), {}
+        started = time.monotonic()
+        digests: dict[str, bytes] = {}
         with _bar(console) as bar:
             task = bar.add_task("writing", total=num_bytes)
             tensors = {
@@ -181,7 +182,7 @@ def _watched(path: str, tensor: Tensor, digests: dict[str, bytes], advance) -> T
 
 def _digest(values: np.ndarray) -> bytes:
     digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
-    digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return digest.digest()
 
 
@@ -215,8 +216,8 @@ def _check(draft: Path, checkpoint: Checkpoint, digests: Mapping[str, bytes], ad
             if key not in written.doubtful and found[key] != value
         ]
         if written.quantization != checkpoint.quantization:
-            what, found = "the file says something else than was written", describe(written.quantization)
-            problems.append(Problem(what, str(draft), found, describe(checkpoint.quantization)))
+            what, stored = "the file says something else than was written", describe(written.quantization)
+            problems.append(Problem(what, str(draft), stored, describe(checkpoint.quantization)))
         for path, tensor in written.tensors.items():
             values = tensor.read(None)
             if _digest(values) != digests.get(path):

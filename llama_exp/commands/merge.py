@@ -100,7 +100,7 @@ def open_base(source: Source) -> Iterator[Checkpoint]:
     """The model of a source without its adapter: with a run's own arguments, quantized where the run quantized it."""
     with opened(source) as checkpoint:
         if checkpoint.quantization is None and _quantizes(source):
-            checkpoint = fitted(checkpoint, of_section(source.quantization))
+            checkpoint = fitted(checkpoint, of_section(source.quantization or {}))
         yield checkpoint
 
 

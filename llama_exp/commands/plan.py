@@ -23,7 +23,11 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(HELP)
         return 0
-    planned = plan.make_plan(check_arguments(arguments).config)
+    config = check_arguments(arguments).config
+    if config is None:  # one of Hydra's own options
+        what, action = "this shows nothing of a plan", "leave it out, or give it to llama-exp train"
+        raise ConfigError(Problem(what, "llama-exp plan", " ".join(arguments), action))
+    planned = plan.make_plan(config)
     if planned is None:
         what = "only building it shows its size: the model or data set is a class of yours"
         raise ConfigError(Problem(what, "llama-exp plan", "a _target_ outside of llama_exp", "run llama-exp train"))

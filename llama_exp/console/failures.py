@@ -27,10 +27,10 @@ def report(error: BaseException, debug: bool) -> ExitCode:
     if isinstance(error, BrokenPipeError):  # `train.py --help | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
-    is_theirs = isinstance(error, LlamaExpError)
-    text = str(error) if is_theirs and not debug else "".join(traceback.format_exception(error))
+    code = error.exit_code if isinstance(error, LlamaExpError) else ExitCode.BUG
+    text = "".join(traceback.format_exception(error)) if debug or code is ExitCode.BUG else str(error)
     print(redact(text).rstrip(), file=sys.stderr)
-    return error.exit_code if is_theirs else ExitCode.BUG
+    return code
 
 
 def of_hydra(error: BaseException) -> BaseException:
@@ -38,7 +38,9 @@ def of_hydra(error: BaseException) -> BaseException:
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = error if str(error) else error.__cause__
         action = "see --hydra-help, or run with debug=true for the traceback"
-        typed = ConfigError(Problem("Hydra cannot do this", "command line", str(cause).splitlines()[0], action))
+        typed: LlamaExpError = ConfigError(
+            Problem("Hydra cannot do this", "command line", str(cause).splitlines()[0], action)
+        )
     elif isinstance(error, OSError) and error.filename is not None:
         action = "choose another place: hydra.run.dir=<folder>, for a sweep hydra.sweep.dir=<folder>"
         typed = StorageError(Problem("cannot be written", str(error.filename), str(error.strerror), action))

@@ -30,7 +30,7 @@ class BuilderDataset(Dataset):
 
     def __init__(self, **options: Any):
         super().__init__(**options)
-        self._folder: Path | None = None
+        self._folder = Path()  # known when the data set is opened
         self._config_name = ""
 
     @property
@@ -72,7 +72,7 @@ class BuilderDataset(Dataset):
 
     def documents(self) -> Iterator[tuple[str, Record]]:
         """Every record with its split, read from the builder's files."""
-        assert self._folder is not None, "open() comes first"
+        assert self._config_name, "open() comes first"
         from llama_exp.dataset import builders
 
         builder = builders.build(self.name, self._config_name, str(self._folder), self.generate)

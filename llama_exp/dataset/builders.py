@@ -28,11 +28,11 @@ class DocumentsConfig(tfds.core.BuilderConfig):
     examples: Callable[[], Iterator[dict[str, str]]] | None = dataclasses.field(default=None, repr=False)
 
 
-class _DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # untyped
     """A builder with one split, `train`, of text fields, in the order they are generated."""
 
     VERSION = tfds.core.Version("1.0.0")
-    fields = ("text", "source")
+    fields: tuple[str, ...] = ("text", "source")
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict({field: tfds.features.Text() for field in self.fields})

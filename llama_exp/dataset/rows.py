@@ -174,7 +174,7 @@ class RowWriter:
         segment = np.arange(len(layout.row)) - np.searchsorted(layout.row, layout.row) + 1
         segment_type = np.promote_types(np.min_scalar_type(int(segment.max())), np.uint16)
         pad_id = self._tokenizer.pad_id or 0
-        files = {TOKEN_IDS: self._token_type, SEGMENT_IDS: segment_type, IS_TARGET: np.uint8}
+        files = {TOKEN_IDS: self._token_type, SEGMENT_IDS: segment_type, IS_TARGET: np.dtype(np.uint8)}
         rows = {
             name: np.lib.format.open_memmap(self._folder / name, "w+", dtype, shape) for name, dtype in files.items()
         }
@@ -255,7 +255,7 @@ def _joined(pieces: tuple[Piece, ...], tokenizer: Any, all_count: bool) -> list[
     text_before = False
     for (is_text, counts), group in groupby(resolved, key=lambda part: (isinstance(part[0], str), part[1])):
         if is_text:
-            parts.append(("".join(text for text, _ in group), counts, text_before))
+            parts.append(("".join(str(text) for text, _ in group), counts, text_before))
             text_before = True
         else:
             parts += [(token_id, counts, False) for token_id, _ in group]

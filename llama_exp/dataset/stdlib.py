@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _SKIPPED_MODULES = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "pydoc_data", "idle_test"}
 _INSTANCE_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -84,7 +85,7 @@ def documented() -> Iterator[Documented]:
 def _sources() -> dict[str, Path]:
     """Module name -> source file, for the modules that belong to Python itself."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    found = {}
+    found: dict[str, Path] = {}
     for folder, folders, files in os.walk(root):
         parts = Path(folder).relative_to(root).parts
         names = [file.removesuffix(".py") for file in files if file.endswith(".py")]
@@ -153,11 +154,12 @@ def _built_ins() -> Iterator[Documented]:
                     yield from _built_in("method", f"{name}.{member}", function)
 
 
-def _built_in(kind: str, name: str, value: object) -> Iterator[Documented]:
+def _built_in(kind: str, name: str, value: Any) -> Iterator[Documented]:
     docstring = getattr(value, "__doc__", None)
     if not isinstance(docstring, str) or not docstring.strip():
         return
-    signature, parameters = "", ()
+    signature = ""
+    parameters: tuple[tuple[str, str], ...] = ()
     if kind != "class":
         try:
             known = inspect.signature(value)

@@ -162,7 +162,8 @@ class Tfds(Dataset):
 
         features = dict(self._builder.info.features or {})
         text = [name for name, feature in features.items() if isinstance(feature, tfds.features.Text)]
-        chosen = (self.text_key,) if self.text_key else (self.prompt_key, self.completion_key)
+        pair = (self.prompt_key, self.completion_key)
+        chosen: tuple[str | None, ...] = (self.text_key,) if self.text_key else pair
         if chosen == (None, None):
             chosen = tuple(text)
             if len(text) != 1:
@@ -172,7 +173,7 @@ class Tfds(Dataset):
             if key not in text:
                 found = f"{key!r}; features: {', '.join(features)}"
                 raise self._error("no text feature of this name", found, f"text features: {', '.join(text) or 'none'}")
-        return chosen
+        return tuple(key for key in chosen if key is not None)
 
     def _records(self, split: str) -> Iterator[Record]:
         for number, example in enumerate(self._examples(split)):

@@ -91,7 +91,7 @@ def open_adapter(path: str | Path, config: Mapping) -> Iterator[Adapter]:
     if path.is_dir():
         from llama_exp.formats.peft import adapter as peft
 
-        reader = peft.open_adapter
+        opened = peft.open_adapter(path, config)
     else:
         with open_regular(path) as file:
             is_hdf5 = file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
@@ -100,8 +100,8 @@ def open_adapter(path: str | Path, config: Mapping) -> Iterator[Adapter]:
             raise _rejected(path, "this is no adapter", "a file that is not HDF5", action)
         from llama_exp.formats.keras_hub import lora as keras_lora
 
-        reader = keras_lora.open_adapter
-    with reader(path, config) as adapter:
+        opened = keras_lora.open_adapter(path, config)
+    with opened as adapter:
         yield adapter
 
 

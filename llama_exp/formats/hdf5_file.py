@@ -8,6 +8,7 @@ The library never opens a file by name; it reads through the handle that was ope
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -118,7 +119,7 @@ def new_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
 class _Sink:
     """What HDF5 writes to: a file whose first error is kept instead of raised."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: io.FileIO):
         self._file = file
         self._error: OSError | None = None
         self.seek, self.tell, self.read, self.readinto = file.seek, file.tell, file.read, file.readinto

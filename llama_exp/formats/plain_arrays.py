@@ -133,12 +133,12 @@ def _fill(descriptor: int, offset: int, parts: list[np.ndarray], origin: str) ->
     """Reads consecutive bytes of the file into `parts`, contiguous arrays of bytes."""
     wanted = sum(part.nbytes for part in parts)
     try:
-        if os.preadv(descriptor, parts, offset) == wanted:
+        if os.preadv(descriptor, [part.data for part in parts], offset) == wanted:
             return
         for part in parts:  # a file system may give less than asked for, and then the rest
             done = 0
             while done < part.nbytes:
-                count = os.preadv(descriptor, [part[done:]], offset + done)
+                count = os.preadv(descriptor, [part[done:].data], offset + done)
                 if not count:
                     raise _rejected(origin, "the file ends within the tensor", f"at byte {offset + done}")
                 done += count

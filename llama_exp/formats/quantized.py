@@ -71,7 +71,7 @@ def of_matrix(path: str, quantization: Quantization) -> Quantization:
     return quantization.of(path.rpartition("/")[0])
 
 
-def part_shapes(shape: tuple[int, int], form: Form, quantization: Quantization) -> dict[str, tuple]:
+def part_shapes(shape: tuple[int, ...], form: Form, quantization: Quantization) -> dict[str, tuple]:
     """Suffix -> (shape, dtype) of what is stored for a matrix: `""` numbers, then `_scale` and perhaps `_zero`."""
     numbers, scales = list(shape), list(shape)
     if quantization.mode == "int4":
@@ -86,7 +86,7 @@ def part_shapes(shape: tuple[int, int], form: Form, quantization: Quantization) 
 
 def variable_parts(config: Mapping, quantization: Quantization) -> dict[str, tuple]:
     """Path -> (shape, dtype) of every variable of a quantized model; a dtype of None is the policy's own."""
-    parts = {}
+    parts: dict[str, tuple] = {}
     for path, shape in variable_shapes(config).items():
         form = form_of(path)
         if form is None:
@@ -197,7 +197,7 @@ def quantized(
         own = of_matrix(path, quantization)
         converted = _Converted(tensor, form, own, (importance or {}).get(path))
         for suffix, (shape, dtype) in part_shapes(tensor.shape, form, own).items():
-            read = _reader(done[path][suffix]) if path in (done or {}) else converted.reader(suffix)
+            read = _reader(done[path][suffix]) if done is not None and path in done else converted.reader(suffix)
             tensors[path + suffix] = Tensor(shape, dtype, tensor.origin, read)
     return dataclasses.replace(checkpoint, tensors=tensors, quantization=quantization)
 
@@ -228,6 +228,8 @@ class _Converted:
 def dequantized(checkpoint: Checkpoint) -> Checkpoint:
     """A quantized checkpoint as if it had been stored in float32; the activations' rounding, if any, is lost."""
     tensors, stored, quantization = {}, checkpoint.tensors, checkpoint.quantization
+    if quantization is None:
+        return checkpoint
     for path, shape in variable_shapes(checkpoint.config).items():
         form = form_of(path)
         if form is None:

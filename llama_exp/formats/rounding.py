@@ -97,8 +97,10 @@ def round_groups(
             integers[rows, outputs] = _levels(w_gT, step_T, zero_T, scratch[0]) + zero_T
             step_GO[group, outputs], zero_GO[group, outputs] = step_T, zero_T
 
-    restored = (np.ascontiguousarray(np.moveaxis(part, 0, input_axis)) for part in (integers, step_GO, zero_GO))
-    return tuple(restored)
+    integers, step_GO, zero_GO = (
+        np.ascontiguousarray(np.moveaxis(part, 0, input_axis)) for part in (integers, step_GO, zero_GO)
+    )
+    return integers, step_GO, zero_GO
 
 
 def _best_step(w_gT, importance_g, has_zero: bool, scratch):

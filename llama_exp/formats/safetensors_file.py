@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -116,7 +116,8 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
     """
     # As the format's own library does: wide types first, so that every tensor is aligned to its type.
     ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
-    header, offset = {METADATA: dict(metadata)}, 0
+    header: dict[str, dict] = {METADATA: dict(metadata)}
+    offset = 0
     for name, tensor in ordered.items():
         if tensor.dtype not in DTYPE_NAMES:
             raise ValueError(f"{name} is {tensor.dtype}. Choose one of {', '.join(map(str, DTYPE_NAMES))}.")
@@ -187,9 +188,11 @@ def _locate(path: Path, file: BinaryIO, header: dict, data_start: int, data_byte
     return tensors
 
 
-def _checked_entry(origin: str, entry: dict, dtype: np.dtype, data_bytes: int) -> tuple[tuple[int, ...], int, int]:
+def _checked_entry(
+    origin: str, entry: dict[str, Any], dtype: np.dtype, data_bytes: int
+) -> tuple[tuple[int, ...], int, int]:
     """Shape, first byte and end of a tensor, which are known to fit each other and the file."""
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    shape, offsets = entry.get("shape", ()), entry.get("data_offsets", ())
     if set(entry) != ENTRY_KEYS or not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
         raise _rejected(origin, "a tensor's entry is not one of the format", repr(entry)[:120])
     if len(shape) > MAX_DIMENSIONS:

@@ -12,7 +12,8 @@ def in_shards(sizes: Mapping[str, int], max_bytes: int) -> list[list[str]]:
         sizes: bytes of what goes into one shard as a whole, by name; not empty.
         max_bytes: of a shard.
     """
-    found, filled = [[]], 0
+    found: list[list[str]] = [[]]
+    filled = 0
     for name, size in sizes.items():
         if found[-1] and filled + size > max_bytes:
             found.append([])

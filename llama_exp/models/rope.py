@@ -43,11 +43,18 @@ def inverse_frequencies(
     """
     exponents = np.arange(0, head_dim, 2, dtype=np.float64) / head_dim
     frequencies = np.float64(rope_max_wavelength) ** -exponents
-    if rope_frequency_adjustment_factor is not None:
-        low, high = rope_low_freq_factor, rope_high_freq_factor
-        turns = rope_pretraining_sequence_length * frequencies / (2 * math.pi)  # P / w
+    adjustment = (
+        rope_frequency_adjustment_factor,
+        rope_low_freq_factor,
+        rope_high_freq_factor,
+        rope_pretraining_sequence_length,
+    )
+    stated = [value for value in adjustment if value is not None]
+    if stated:
+        factor, low, high, length = stated
+        turns = length * frequencies / (2 * math.pi)  # P / w
         kept_share = np.clip((turns - low) / (high - low), 0.0, 1.0)
-        frequencies = frequencies * (kept_share + (1 - kept_share) / rope_frequency_adjustment_factor)
+        frequencies = frequencies * (kept_share + (1 - kept_share) / factor)
     return frequencies.astype(np.float32)
 
 

@@ -10,6 +10,7 @@ import fcntl
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -115,7 +116,8 @@ def collect(store: Store, load_weights: bool) -> None:
                 names += [name for name in ledger.names if name not in names]
             ledger.complete(names, load_weights or ledger.weights)
     except StorageError as error:  # the ledger's, whose advice is about run folders
-        raise explained(store.server, error.__cause__ or error, work) from None
+        cause = error.__cause__
+        raise explained(store.server, cause if isinstance(cause, Exception) else error, work) from None
     except (OSError, ValueError) as error:  # requests' are OSErrors too
         raise explained(store.server, error, work) from None
 
@@ -147,7 +149,7 @@ def _bring(store: Store, ledger: Ledger, wanted: Sequence[RemoteFile]) -> None:
         part = parts[file.name]
         part.parent.mkdir(exist_ok=True)
         with _progress(file, _size(part)) as advance:
-            digest = download(store.server, file, lambda start, file=file: store.ask(file, start), part, advance)
+            digest = download(store.server, file, partial(store.ask, file), part, advance)
         store.keep(file, part)
         ledger.add(file.name, digest)
     if missing and not any(_part(store, missing[0]).parent.iterdir()):

@@ -71,14 +71,19 @@ class _Store:
         self._cache = cache.Cache()
         self._client = client
 
+    def _asking(self) -> _Client:
+        if self._client is None:
+            raise RuntimeError("a store without a client only looks into the cache")
+        return self._client
+
     def files(self) -> Iterator[RemoteFile]:
         """What the server has; it tells sizes, but no digests."""
-        for file in self._client.files(self.model):
+        for file in self._asking().files(self.model):
             yield RemoteFile(file.name, file.size if file.size > 0 else None)
 
     def ask(self, file: RemoteFile, start: int) -> requests.Response:
         """A stream of the file from `start` on if its storage can do that."""
-        return self._client.stream(self.model, file.name, start)
+        return self._asking().stream(self.model, file.name, start)
 
     def find(self, file: RemoteFile) -> Path | None:
         """The file, finished or not: kagglehub writes it in place."""

@@ -61,7 +61,9 @@ def weight_bytes(architecture: Mapping, precision: str) -> int:
         return FLOAT_BYTES[precision] * count_parameters(architecture)
     from llama_exp.formats.quantized import variable_parts
 
-    parts = variable_parts(architecture, make_quantization(precision)).values()
+    quantization = make_quantization(precision)
+    assert quantization is not None, precision
+    parts = variable_parts(architecture, quantization).values()
     return sum(
         math.prod(shape) * (FLOAT_BYTES["bfloat16"] if dtype is None else dtype.itemsize) for shape, dtype in parts
     )

@@ -96,7 +96,7 @@ class Run:
         self._base_digest: str | None = None
         self._checkpoint = resume.chosen_checkpoint(config.resume)
         resolved = _resolved_preset(config)
-        preset_folder = resolved and resolved.path
+        preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
             log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
         runtime.import_backend()

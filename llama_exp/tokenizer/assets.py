@@ -14,6 +14,8 @@ from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 from llama_exp.tokenizer.hugging_face_export import SENTENCE_PIECE, TOKENIZER
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
+Tokenizer = BytePairTokenizer | SentencePieceTokenizer | HuggingFaceTokenizer
+
 ADDED_TOKENS = "added_tokens.json"
 BYTE_PAIR_ASSETS = (Path("assets", "tokenizer", "vocabulary.json"), Path("assets", "tokenizer", "merges.txt"))
 SENTENCE_PIECE_ASSET = Path("assets", "tokenizer", "vocabulary.spm")
@@ -23,7 +25,7 @@ MAX_IDS = 1 << 24  # as many as embeddings (formats/checkpoint.py)
 AGAIN = "download or export it again"
 
 
-def load(folder: str | Path) -> BytePairTokenizer | SentencePieceTokenizer | HuggingFaceTokenizer:
+def load(folder: str | Path) -> Tokenizer:
     """The tokenizer of a model's folder: ours, KerasHub's (Llama 2 or 3), or Hugging Face's; or that of a GGUF file.
 
     Raises:
@@ -133,9 +135,9 @@ def _load_byte_pair(folder: Path, config: dict[str, Any]) -> BytePairTokenizer:
         lines = read_bytes(merges_file, MAX_BYTES).decode("utf-8").split("\n")
         # Only the line's own end is cut off: a merge may contain any other kind of white space.
         rules = [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version:")]
-        merges = [tuple(rule.split(" ")) for rule in rules]
-        if bad := next((rule for rule, pair in zip(rules, merges, strict=True) if len(pair) != 2), None):
+        if bad := next((rule for rule in rules if rule.count(" ") != 1), None):
             raise ValueError(f"merge rule {bad!r} is not a pair")
+        merges = [(left, right) for left, right in (rule.split(" ") for rule in rules)]
         return BytePairTokenizer(vocabulary, merges, chat_template, generation_config)
     except ValueError as error:
         raise rejected(vocabulary_file.parent, "not a usable BPE tokenizer", str(error), AGAIN) from None

@@ -68,7 +68,7 @@ class BytePairTokenizer:
         if len(set(vocabulary.values())) != len(vocabulary) or min(vocabulary.values()) < 0:
             raise ValueError("vocabulary: ids must be different and not negative")
         self._vocabulary = dict(vocabulary)
-        self._merges = [tuple(pair) for pair in merges]
+        self._merges = [(left, right) for left, right in merges]
         self._special = {token: id_ for token, id_ in vocabulary.items() if SPECIAL_FORM.fullmatch(token)}
         self._special_ids = frozenset(self._special.values())
         self._encoder = tokenizers.Tokenizer(

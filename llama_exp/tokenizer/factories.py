@@ -16,6 +16,7 @@ from llama_exp.errors import InputError, Problem
 from llama_exp.limits import raise_first
 from llama_exp.limits.tokenizer import LIMITS, check_preset, check_room
 from llama_exp.tokenizer import assets
+from llama_exp.tokenizer.assets import Tokenizer
 from llama_exp.tokenizer.byte_pair import BytePairTokenizer, from_merges, train
 from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
@@ -27,7 +28,7 @@ _TRAINING_VERSION = 1  # raise it when training changes: it is part of the cache
 
 def auto(
     *, vocabulary_size: int, texts: Texts, preset_folder: str | None, cache_dir: str, fingerprint: str
-) -> BytePairTokenizer | SentencePieceTokenizer | HuggingFaceTokenizer:
+) -> Tokenizer:
     """The preset's own tokenizer where there is a preset, else BPE trained on the data set."""
     if preset_folder is not None:
         return assets.load(preset_folder)
@@ -38,7 +39,7 @@ def auto(
 
 def bpe(
     *, vocabulary_size: int, texts: Texts, preset_folder: str | None, cache_dir: str, fingerprint: str
-) -> BytePairTokenizer:
+) -> Tokenizer:
     """Byte-level BPE of at most `vocabulary_size` tokens, trained on the data set once and cached.
 
     Raises:
@@ -67,9 +68,7 @@ def byte(*, texts: Texts, preset_folder: str | None, cache_dir: str, fingerprint
     return from_merges([])
 
 
-def preset(
-    *, texts: Texts, preset_folder: str | None, cache_dir: str, fingerprint: str
-) -> BytePairTokenizer | SentencePieceTokenizer | HuggingFaceTokenizer:
+def preset(*, texts: Texts, preset_folder: str | None, cache_dir: str, fingerprint: str) -> Tokenizer:
     """The tokenizer of the preset.
 
     Raises:

@@ -45,14 +45,15 @@ def load_gguf(path: str | Path) -> SentencePieceTokenizer | HuggingFaceTokenizer
     """
     with open_gguf(path) as file:
         kind = file.text("tokenizer.ggml.model")
-        build = {"llama": _sentence_piece, "gpt2": _byte_pair}.get(kind)
-        if build is None:
-            found = kind or "no tokenizer.ggml.model"
-            file.reject("this tokenizer is not supported", found, "take a file with tokenizer.ggml.model llama or gpt2")
         try:
-            return build(file)
+            if kind == "llama":
+                return _sentence_piece(file)
+            if kind == "gpt2":
+                return _byte_pair(file)
         except ValueError as error:
             file.reject("not a usable tokenizer", str(error))
+        found = kind or "no tokenizer.ggml.model"
+        file.reject("this tokenizer is not supported", found, "take a file with tokenizer.ggml.model llama or gpt2")
 
 
 def has_tokenizer(path: str | Path) -> bool:

@@ -139,7 +139,7 @@ def _add_special_tokens(tokenizer: tokenizers.Tokenizer, special: Mapping[str, i
     tokenizer.add_special_tokens(
         [tokenizers.AddedToken(token, normalized=False) for token, _ in sorted(special.items(), key=lambda x: x[1])]
     )
-    if begin in special:
+    if begin is not None and begin in special:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{begin} $A", pair=f"{begin} $A {begin}:1 $B:1", special_tokens=[(begin, special[begin])]
         )

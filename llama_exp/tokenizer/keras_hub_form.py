@@ -35,9 +35,10 @@ def byte_pair(
         return "its special tokens are not those of the form <|name|>"
     if missing := [token for token in REQUIRED_TOKENS if token not in vocabulary]:
         return f"it has no {missing[0]}"
-    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     try:
-        tokenizer = BytePairTokenizer(vocabulary, merges, chat_template, generation_config)
+        pairs = [(left, right) for left, right in merges]
+        tokenizer = BytePairTokenizer(vocabulary, pairs, chat_template, generation_config)
     except ValueError as error:
         return str(error)
     if not model.get("ignore_merges") and not tokenizer.merges_reach_every_word():

@@ -82,14 +82,15 @@ class SentencePieceTokenizer:
         if skip_special_tokens:
             return self._processor.decode(ids)
         names = {id_: token for token, id_ in self._special.items()}
-        text, run = "", []
-        for id_ in [*ids, None]:
-            if id_ is None or id_ in names:
-                text += self._processor.decode(run) + names.get(id_, "")
+        text = ""
+        run: list[int] = []  # of ordinary tokens, which the model decodes together
+        for id_ in ids:
+            if id_ in names:
+                text += self._processor.decode(run) + names[id_]
                 run = []
             else:
                 run.append(id_)
-        return text
+        return text + self._processor.decode(run)
 
     def special_id(self, token: str) -> int | None:
         """The id of a control token such as </s>, or None where the model has none of that name."""

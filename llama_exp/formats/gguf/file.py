@@ -211,13 +211,13 @@ class _Cursor:
 
     def count(self, what: str, limit: int, item_bytes: int) -> int:
         """A number of things that take at least `item_bytes` each."""
-        value = self.scalar(10, what)
+        value = int(self.scalar(10, what))
         if value > limit or value * item_bytes > self.size - self.position:
             self.reject(f"{what} is impossible", f"{value}; {self.size - self.position} bytes are left")
         return value
 
     def text(self, what: str, is_name: bool = False) -> str:
-        length = self.scalar(10, what)
+        length = int(self.scalar(10, what))
         if is_name and not 1 <= length <= _MAX_NAME_BYTES:
             self.reject(f"{what} has an impossible length", f"{length} bytes; 1 to {_MAX_NAME_BYTES} are allowed")
         self.require(length, what)

@@ -236,7 +236,9 @@ def _require_fit(folder: Path, config: Mapping, stored: Mapping[str, StoredTenso
     shapes = {place.name: place.shape for place in places.values()}
     # Frequencies of rotary embedding, which old files store and nobody reads; and a tied model's table once more.
     half = (config["hidden_dim"] // config["num_query_heads"] // 2,)
-    harmless = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": half for i in range(config["num_layers"])}
+    harmless: dict[str, tuple[int, ...]] = {
+        f"model.layers.{i}.self_attn.rotary_emb.inv_freq": half for i in range(config["num_layers"])
+    }
     harmless["model.rotary_emb.inv_freq"] = half
     if config["tie_word_embeddings"]:
         harmless[OUTPUT_NAME] = shapes[EMBEDDINGS_NAME]
@@ -290,7 +292,7 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor], max_shard_bytes: in
         write_file(folder / WEIGHTS_FILE, tensors, metadata)
         return
     shards = in_shards(sizes, max_shard_bytes)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         shard = f"model-{number:05}-of-{len(shards):05}.safetensors"
         write_file(folder / shard, {name: tensors[name] for name in names}, metadata)

@@ -104,7 +104,7 @@ IRRELEVANT = GENERATION | {
     "tokenizer_class",
 }
 # What changes the function, with the values that mean "not used".
-REFUSED = {
+REFUSED: dict[str, tuple] = {
     "add_cross_attention": (False, None),
     "attention_bias": (False, None),
     "compression_config": (None,),

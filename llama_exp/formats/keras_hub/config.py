@@ -202,7 +202,7 @@ def stated_quantization(path: Path, dtype, arguments: dict) -> Quantization | No
     if not isinstance(policies, dict):
         raise _unknown_policy(path, "dtype", dtype)
     modes = {layer: _mode(path, f"dtype of {layer[:80]}", policy) for layer, policy in policies.items()}
-    default = _mode(path, "the default dtype", config.get("default_policy"))
+    default = _mode(path, "the default dtype", dtype["config"].get("default_policy"))
     layers = (TOKEN_EMBEDDING, *linear_shapes(arguments))
     # Norms and other layers without a kernel stay in floating point whatever the map says.
     foreign = [layer for layer, mode in modes.items() if layer not in layers and mode is not None]
@@ -238,7 +238,7 @@ def _with_rounding(path: Path, dtype: dict, quantization: Quantization | None) -
     gptq = dtype.get(GPTQ, False)
     if not isinstance(gptq, bool) or (gptq and (quantization is None or quantization.mode != "int4")):
         raise _rejected(path, "dtype.gptq must be false, or true for int4", repr(gptq)[:80], "correct it")
-    if gptq:
+    if gptq and quantization is not None:
         quantization = dataclasses.replace(quantization, gptq=True)
     rounds, floats = dtype.get(QUANTIZE_ACTIVATIONS, True), dtype.get(FLOAT_ACTIVATIONS, [])
     asymmetric = dtype.get(ASYMMETRIC_ACTIVATIONS, False)

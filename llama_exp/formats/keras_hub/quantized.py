@@ -35,7 +35,8 @@ INT8, FLOAT32 = np.dtype("int8"), np.dtype("float32")
 def layout(config: Mapping, quantization: Quantization) -> dict[str, FileTensor]:
     """Every tensor of a quantized preset by its path in the HDF5 file; see `keras_hub_weights.layout`."""
     tensors: dict[str, FileTensor] = {}
-    shapes, counts = variable_shapes(config), {}
+    shapes = variable_shapes(config)
+    counts: dict[str, int] = {}
     for path, tensor in keras_hub_weights.layout(config).items():
         group = path.rpartition("/")[0]
         for part in _file_parts(tensor, shapes[tensor.variable], of_matrix(tensor.variable, quantization)):
@@ -92,7 +93,7 @@ def read_tensors(stored: Mapping[str, Stored], config: Mapping, quantization: Qu
         if path + GROUP_INDEX in found:
             size = shape[form.input_axis]
             index = as_tensor(found[path + GROUP_INDEX], (size,))
-            tensors[SCALE] = _with_groups(tensors[SCALE], index, np.arange(size) // own.group_size)
+            tensors[SCALE] = _with_groups(tensors[SCALE], index, np.arange(size) // (own.group_size or size))
         ours |= {path + suffix: tensor for suffix, tensor in tensors.items()}
     return ours
 
@@ -103,8 +104,9 @@ def file_tensors(config: Mapping, tensors: Mapping[str, Tensor], quantization: Q
     for tensor in layout(config, quantization).values():
         path = tensor.variable
         if path.endswith(GROUP_INDEX):
-            groups = (np.arange(*tensor.file_shape) // quantization.group_size).astype(FLOAT32)
-            written[path] = Tensor(groups.shape, FLOAT32, path, lambda dtype, groups=groups: groups)
+            (size,) = tensor.file_shape
+            groups = (np.arange(size) // (quantization.group_size or size)).astype(FLOAT32)
+            written[path] = _constant(path, groups)
     zero = REVERSE_EMBEDDINGS + ZERO
     if zero in written:
         integers = written[zero]
@@ -112,6 +114,10 @@ def file_tensors(config: Mapping, tensors: Mapping[str, Tensor], quantization: Q
             integers, dtype=FLOAT32, read=lambda dtype: integers.read(None).astype(FLOAT32)
         )
     return written
+
+
+def _constant(path: str, values: np.ndarray) -> Tensor:
+    return Tensor(values.shape, values.dtype, path, lambda dtype: values)
 
 
 def _checked(tensor: Tensor, is_sound, what: str) -> Tensor:
@@ -130,7 +136,11 @@ def _is_zero_point(array) -> bool:
 
 def _as_int8(tensor: Tensor) -> Tensor:
     """Zero points, whatever they are in the file; they are checked before they are cast."""
-    return dataclasses.replace(tensor, dtype=INT8, read=lambda dtype=None: tensor.read(None).astype(dtype or INT8))
+
+    def read(dtype=None):
+        return tensor.read(None).astype(dtype or INT8)
+
+    return dataclasses.replace(tensor, dtype=INT8, read=read)
 
 
 def _with_groups(scale: Tensor, index: Tensor, groups: np.ndarray) -> Tensor:

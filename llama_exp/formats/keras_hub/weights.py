@@ -162,7 +162,7 @@ def write_weights(
     if max_shard_bytes is None or total_bytes <= max_shard_bytes:
         _write_file(folder / WEIGHTS_FILE, groups, tensors)
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for index, names in enumerate(in_shards(sizes, max_shard_bytes)):
         file = f"model_{index:05}.weights.h5"
         _write_file(folder / file, {name: groups[name] for name in names}, tensors)

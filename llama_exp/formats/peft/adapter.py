@@ -81,10 +81,14 @@ def write(
             if matrix is None:
                 continue
             name = f"{PREFIX}{_module(path)}.{part}"
-            tensors[name] = Tensor(matrix.T.shape, matrix.dtype, name, lambda dtype, matrix=matrix: matrix.T)
+            tensors[name] = _transposed(name, matrix)
     storage.make_folder(folder)
     _replace(folder / WEIGHTS_FILE, tensors, {"format": "pt", METADATA_KEY: json.dumps(base)})
     storage.write_json(folder / CONFIG_FILE, config)
+
+
+def _transposed(name: str, matrix: np.ndarray) -> Tensor:
+    return Tensor(matrix.T.shape, matrix.dtype, name, lambda dtype: matrix.T)
 
 
 def _replace(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

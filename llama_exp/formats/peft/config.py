@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llama_exp.files.json_file import read_json
 from llama_exp.formats.adapter import listed, rejected
@@ -43,7 +44,7 @@ IRRELEVANT = (
     "ensure_weight_tying",
 )
 ALL_LINEAR = "all-linear"
-UNSET = (None, False, {}, [], "")
+UNSET: tuple = (None, False, {}, [], "")
 # What changes the function computed and has no counterpart here, with the values that mean "not used".
 REFUSED: dict[str, tuple] = {
     "bias": ("none", None),
@@ -118,11 +119,12 @@ class PeftConfig:
     def _is_target(self, module: str) -> bool:
         if self.exclude_modules is not None and _means(self.exclude_modules, module):
             return False
-        if not _means(self.target_modules, module):
+        if self.target_modules is None or not _means(self.target_modules, module):
             return False
         if self.layers_to_transform is None or isinstance(self.target_modules, str):
             return True
-        return int(LAYER.match(module)[1]) in self.layers_to_transform
+        layer = LAYER.match(module)
+        return layer is not None and int(layer[1]) in self.layers_to_transform
 
 
 def read_config(path: Path) -> PeftConfig:
@@ -191,13 +193,13 @@ def _flag(document: dict, key: str) -> bool:
     return value
 
 
-def _rank(key: str, value: object) -> int:
+def _rank(key: str, value: Any) -> int:
     if not _is_count(value, 1):
         raise ValueError(f"{key}={_show(value)} is not a whole number of at least 1")
     return value
 
 
-def _alpha(key: str, value: object) -> float:
+def _alpha(key: str, value: Any) -> float:
     if not _is_number(value) or not value > 0:
         raise ValueError(f"{key}={_show(value)} is not a number greater than 0")
     return float(value)

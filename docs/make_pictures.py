@@ -1,0 +1,129 @@
+"""The pictures of README: what a terminal shows of `python train.py`, and the loss curve of that same run.
+
+    python docs/make_pictures.py                          # the real ones: minutes
+    python docs/make_pictures.py --to /tmp trainer.max_steps=40
+
+The command runs under a pseudo-terminal with an empty cache, as for somebody who runs it for the first time. What it
+wrote is replayed on a small screen, whose last state becomes docs/pictures/terminal.svg; docs/pictures/loss.png is a
+copy of the run's own picture. The folder of the clone is shown as ~/llama_exp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+COLUMNS, LINES = 110, 50
+# A control sequence of ECMA-48: parameters, then one letter that says what it does.
+CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
+# Rich's own frame loads a font from the network; a picture in a repository should not.
+SVG = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; \
+font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asian: full-width; }}
+{styles}
+</style>
+<defs>{lines}</defs>
+<rect fill="#1c1f26" width="{width}" height="{height}" rx="8"/>
+<g transform="translate({terminal_x}, {terminal_x})">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+
+
+def main() -> None:
+    """Runs the command and writes both pictures."""
+    parser = argparse.ArgumentParser(description="Makes the pictures of README from a real run.")
+    parser.add_argument("--to", type=Path, default=PICTURES, help="folder of the pictures (default: docs/pictures)")
+    options, overrides = parser.parse_known_args()
+    before = set(_runs())
+    with tempfile.TemporaryDirectory() as cache:
+        output, code = record([sys.executable, "train.py", *overrides], {"LLAMA_EXP_CACHE": cache})
+    if code:
+        sys.exit(f"the run ended with exit code {code}:\n{output}")
+    (run,) = set(_runs()) - before
+    options.to.mkdir(parents=True, exist_ok=True)
+    command = " ".join(["python train.py", *overrides])
+    lines = screen(output.replace(str(ROOT), "~/llama_exp"), COLUMNS)
+    (options.to / "terminal.svg").write_text(svg(command, lines), encoding="utf-8")
+    shutil.copy(run / "loss.png", options.to / "loss.png")
+    print(f"{options.to}: terminal.svg and loss.png of {run.relative_to(ROOT)}")
+
+
+def record(command: list[str], environment: dict[str, str]) -> tuple[str, int]:
+    """What a command writes to a terminal of COLUMNS columns, control sequences included, and its exit code."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    settings = {"TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | settings | environment
+    )
+    os.close(theirs)
+    pieces = []
+    try:
+        while piece := os.read(ours, 65536):
+            pieces.append(piece)
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    finally:
+        os.close(ours)
+    return b"".join(pieces).decode("utf-8", "replace"), process.wait()
+
+
+def screen(output: str, columns: int) -> list[str]:
+    """The lines that a terminal shows after this output; colours and a hidden cursor are left out."""
+    lines, row, column = [""], 0, 0
+    for match in re.finditer(rf"{CONTROL.pattern}|[\s\S]", output):
+        character, letter = match.group(), match.group(2)
+        if letter == "K":  # the rest of the line, or all of it
+            lines[row] = "" if match.group(1) == "2" else lines[row][:column]
+        elif letter == "A":
+            row = max(0, row - int(match.group(1) or 1))
+        elif character == "\r":
+            column = 0
+        elif character == "\n" or (letter is None and column == columns):
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        if letter is None and character not in "\r\n":
+            lines[row] = lines[row].ljust(column)[:column] + character + lines[row][column + 1 :]
+            column += 1
+    return lines
+
+
+def svg(command: str, lines: list[str]) -> str:
+    """A picture of a terminal: the command behind a prompt, then the lines."""
+    while lines and not lines[-1].strip():
+        lines = lines[:-1]
+    console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), highlight=False, emoji=False)  # noqa: SIM115
+    console.print(Text.assemble(("$ ", "green"), (command, "bold")))
+    for line in lines:
+        console.print(Text(line.rstrip(), "bold" if "━" in line else ""), no_wrap=True, crop=True)
+    return console.export_svg(title="", code_format=SVG, unique_id="terminal")
+
+
+def _runs() -> list[Path]:
+    """The run folders of the default experiment."""
+    return [path.parent for path in (ROOT / "outputs" / "default").glob("*/run.json") if not path.parent.is_symlink()]
+
+
+if __name__ == "__main__":
+    main()
