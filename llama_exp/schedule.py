@@ -71,19 +71,19 @@ class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 def cosine(*, learning_rate: float, num_steps: int, warmup_steps: int, final_fraction: float) -> WarmupThenDecay:
     """Warm-up, then half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983) down to the last step."""
-    _require(num_steps, warmup_steps, final_fraction=final_fraction)
+    _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction)
     return WarmupThenDecay(learning_rate, warmup_steps, warmup_steps, num_steps, final_fraction, "cosine")
 
 
 def linear(*, learning_rate: float, num_steps: int, warmup_steps: int, final_fraction: float) -> WarmupThenDecay:
     """Warm-up, then a straight line down to the last step."""
-    _require(num_steps, warmup_steps, final_fraction=final_fraction)
+    _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction)
     return WarmupThenDecay(learning_rate, warmup_steps, warmup_steps, num_steps, final_fraction, "linear")
 
 
 def constant(*, learning_rate: float, num_steps: int, warmup_steps: int) -> WarmupThenDecay:
     """Warm-up, then the peak for ever."""
-    _require(num_steps, warmup_steps)
+    _require(num_steps, warmup_steps=warmup_steps)
     return WarmupThenDecay(learning_rate, warmup_steps, warmup_steps, num_steps, 1.0, "linear")
 
 
@@ -91,12 +91,11 @@ def wsd(
     *, learning_rate: float, num_steps: int, warmup_steps: int, final_fraction: float, decay_steps: int
 ) -> WarmupThenDecay:
     """Warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395), with a linear decay."""
-    _require(num_steps, warmup_steps, final_fraction=final_fraction, decay_steps=decay_steps)
+    _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction, decay_steps=decay_steps)
     return WarmupThenDecay(learning_rate, warmup_steps, num_steps - decay_steps, num_steps, final_fraction, "linear")
 
 
-def _require(num_steps: int, warmup_steps: int, decay_steps: int = 0, **values: float) -> None:
+def _require(num_steps: int, **values: float) -> None:
     """Raises ValueError for the first value that is impossible, or does not fit into `num_steps`."""
-    given = {"decay_steps": decay_steps} if decay_steps else {}
-    LIMITS.require(warmup_steps=warmup_steps, **given, **values)
-    raise_first(check_steps(warmup_steps, decay_steps, num_steps))
+    LIMITS.require(**values)
+    raise_first(check_steps(int(values["warmup_steps"]), int(values.get("decay_steps", 0)), num_steps))

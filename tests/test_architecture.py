@@ -19,10 +19,10 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 # Bottom to top; a module imports only what stands in a line above its own.
 LAYERS = (
-    {"errors", "architecture", "backend", "precision", "schedule", "__version__"},
-    {"files", "dataset", "objective", "optimizer"},
-    {"formats", "console", "logger", "runtime"},
-    {"preset", "reference"},
+    {"errors", "architecture", "__version__"},
+    {"files", "limits"},
+    {"backend", "console", "dataset", "formats", "logger", "precision", "runtime", "schedule"},
+    {"objective", "optimizer", "preset", "reference"},
     {"quantization", "tokenizer"},
     {"lora"},
     {"models"},
@@ -59,6 +59,7 @@ BEHIND_THE_FRONTIER = {
     "torch": set(),
 }
 FRONTIER = (
+    "limits",
     "config.schema",
     "config.check",
     "config.identity",

@@ -9,6 +9,7 @@ from gradients import loss_and_gradients
 from keras import ops
 
 from llama_exp import lora
+from llama_exp.limits.trainer import Remat
 from llama_exp.models import LlamaBackbone
 
 pytestmark = pytest.mark.neutral
@@ -106,7 +107,7 @@ def test_base_digest_sees_every_base_weight_and_no_adapter():
     assert lora.base_digest(backbone) == plain
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", Remat)
 def test_gradients_of_the_base_are_not_computed(remat):
     """The compiled backward pass holds no product of the shape of a frozen kernel's gradient."""
     if keras.backend.backend() != "tensorflow":
