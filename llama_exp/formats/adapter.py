@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from llama_exp.architecture import linear_shapes
-from llama_exp.errors import InputError, Problem
+from llama_exp.errors import InputError
 from llama_exp.files.json_file import NAMES_SHOWN
 
 SMALLEST_SQUARES = 1e-30  # keeps the norm of a column of zeros from dividing by it; its product is zero anyway
@@ -115,7 +115,9 @@ def check_fit(path: Path, found: Mapping[str, Mapping[str, tuple[int, ...]]], ex
                 swapped = ", the shape of its counterpart" if shapes[name] in expected[layer].values() else ""
                 unfit.append(f"{layer}: {name} {tuple(shapes[name])} instead of {tuple(shape)}{swapped}")
     if unfit:
-        raise rejected(path, "the adapter's matrices do not fit the model or its own rank", listed(unfit))
+        raise InputError.about(
+            path, "the adapter's matrices do not fit the model or its own rank", listed(unfit), ACTION
+        )
 
 
 def require_layers(path: Path, names: Iterable[str], config: Mapping) -> None:
@@ -123,15 +125,10 @@ def require_layers(path: Path, names: Iterable[str], config: Mapping) -> None:
     shapes = linear_shapes(config)
     if unknown := [name for name in names if name not in shapes]:
         action = f"load it into the architecture it was made for; this one has {config['num_layers']} layers"
-        raise rejected(path, "the adapter names layers that the model lacks", listed(unknown), action)
+        raise InputError.about(path, "the adapter names layers that the model lacks", listed(unknown), action)
 
 
 def listed(names: list[str]) -> str:
     """The first few names, for a message."""
     more = f"; and {len(names) - NAMES_SHOWN} more" if names[NAMES_SHOWN:] else ""
     return "; ".join(names[:NAMES_SHOWN]) + more
-
-
-def rejected(path: Path, what: str, found: str, action: str = ACTION) -> InputError:
-    """The error of an adapter that cannot be used."""
-    return InputError(Problem(what, str(path), found, action))

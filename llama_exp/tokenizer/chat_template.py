@@ -116,15 +116,15 @@ def render(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _rejected("the chat template takes too long", f"more than {4 * MAX_SECONDS} s") from None
+        raise _refusal("the chat template takes too long", f"more than {4 * MAX_SECONDS} s") from None
     if done.returncode != 0:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
         found = f"exit code {done.returncode}" + (f": {lines[-1][:200]}" if lines else "")
         limits = f"{MAX_SECONDS} s, {MAX_MEMORY_BYTES >> 20} MiB, {MAX_CHARACTERS} characters"
-        raise _rejected(f"the chat template broke off; its limits are {limits}", found)
+        raise _refusal(f"the chat template broke off; its limits are {limits}", found)
     answer = json.loads(done.stdout)
     if "text" not in answer:
-        raise _rejected(answer["what"], answer["found"])
+        raise _refusal(answer["what"], answer["found"])
     return answer["text"]
 
 
@@ -193,6 +193,6 @@ def _environment():
     return environment
 
 
-def _rejected(what: str, found: str) -> InputError:
+def _refusal(what: str, found: str) -> InputError:
     action = "check the messages; or put another chat_template.jinja into the model's folder"
-    return InputError(Problem(what, "chat template", found, action))
+    return InputError.about("chat template", what, found, action)

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, REVERSE_EMBEDDINGS, variable_shapes
-from llama_exp.errors import InputError, Problem
-from llama_exp.files.json_file import DOWNLOAD, NAMES_SHOWN, inside, names_in, read_json
+from llama_exp.errors import DOWNLOAD, InputError, Problem
+from llama_exp.files.json_file import NAMES_SHOWN, inside, names_in, read_json
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.hugging_face.config import CONFIG_FILE, config_document, read_config
 from llama_exp.formats.safetensors_file import StoredTensor, open_file, write_file
@@ -185,7 +185,9 @@ def _weight_map(folder: Path) -> dict[str, str] | None:
     single, index = (os.path.lexists(folder / name) for name in (WEIGHTS_FILE, INDEX_FILE))
     if single and index:
         action = "remove the one that is not this model's"
-        raise _rejected(folder, f"the folder has both {WEIGHTS_FILE} and {INDEX_FILE}", "two sets of weights", action)
+        raise InputError.about(
+            folder, f"the folder has both {WEIGHTS_FILE} and {INDEX_FILE}", "two sets of weights", action
+        )
     if single:
         return None
     if not index:
@@ -193,11 +195,11 @@ def _weight_map(folder: Path) -> dict[str, str] | None:
     path = inside(folder, INDEX_FILE)
     weight_map = read_json(path, MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise _rejected(path, "the index has no weight_map", repr(weight_map)[:80])
+        raise InputError.about(path, "the index has no weight_map", repr(weight_map)[:80])
     for shard in weight_map.values():
         if not isinstance(shard, str) or not SHARD_NAME.fullmatch(shard):
             what = "a shard's name is not that of a .safetensors file in the folder"
-            raise _rejected(path, what, repr(shard)[:80], "do not use this checkpoint")
+            raise InputError.about(path, what, repr(shard)[:80], "do not use this checkpoint")
     shards = set(weight_map.values())
     missing = sorted(shard for shard in shards if not os.path.lexists(folder / shard))
     if missing:
@@ -216,8 +218,8 @@ def _no_weights(folder: Path) -> InputError:
             "choose a repository with .safetensors files, or convert these where you trust them, with transformers: "
             f"LlamaForCausalLM.from_pretrained('{folder.name}').save_pretrained('<new folder>')"
         )
-        return _rejected(folder, what, _listed(pickles), action)
-    return _rejected(folder, f"the folder has neither {WEIGHTS_FILE} nor {INDEX_FILE}", names_in(folder))
+        return InputError.about(folder, what, _listed(pickles), action)
+    return InputError.about(folder, f"the folder has neither {WEIGHTS_FILE} nor {INDEX_FILE}", names_in(folder))
 
 
 def _require_layers(folder: Path, config: Mapping, stored: Mapping[str, StoredTensor]) -> None:
@@ -228,7 +230,7 @@ def _require_layers(folder: Path, config: Mapping, stored: Mapping[str, StoredTe
         names = f" ({_listed(surplus)} would not be used)" if surplus else ""
         action = "use the config.json that belongs to the weights, or download the checkpoint again"
         what = f"the file has {found} layers, the configuration {config['num_layers']}"
-        raise _rejected(folder, what, f"num_hidden_layers={config['num_layers']}{names}", action)
+        raise InputError.about(folder, what, f"num_hidden_layers={config['num_layers']}{names}", action)
 
 
 def _require_fit(folder: Path, config: Mapping, stored: Mapping[str, StoredTensor], places: dict[str, Place]) -> None:
@@ -268,7 +270,7 @@ def _require_equal(output: StoredTensor, table: StoredTensor) -> None:
         if not np.array_equal(_rows(output, first, rows), _rows(table, first, rows)):
             what = "the output matrix is not the embedding table, but the configuration ties them"
             action = "if they are two matrices, set tie_word_embeddings to false in config.json"
-            raise _rejected(output.origin, what, "tie_word_embeddings=true", action)
+            raise InputError.about(output.origin, what, "tie_word_embeddings=true", action)
 
 
 def _rows(stored: StoredTensor, first: int, count: int) -> np.ndarray:
@@ -311,7 +313,3 @@ def _listed(names: list[str]) -> str:
 
 def _problem(where: Path, what: str, names: list[str], action: str = DOWNLOAD) -> Problem:
     return Problem(what, str(where), _listed(names), action)
-
-
-def _rejected(where, what: str, found: str, action: str = DOWNLOAD) -> InputError:
-    return InputError(Problem(what, str(where), found, action))

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, Quantization, variable_shapes
-from llama_exp.errors import InputError, Problem
-from llama_exp.files.json_file import DOWNLOAD, inside, read_json
+from llama_exp.errors import InputError
+from llama_exp.files.json_file import inside, read_json
 from llama_exp.formats import checkpoint
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.hdf5_file import as_tensor
@@ -139,7 +139,7 @@ def _context_length(folder: Path) -> int | None:
     length = read_json(path).get(CONTEXT_LENGTH)
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         what = f"{CONTEXT_LENGTH} must be a whole number above 0"
-        raise InputError(Problem(what, str(path), repr(length)[:80], DOWNLOAD))
+        raise InputError.about(path, what, repr(length)[:80])
     return length
 
 
