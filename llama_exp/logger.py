@@ -52,7 +52,7 @@ class WandbLogger:
         folder: the run folder; W&B's files go to its subfolder `wandb`.
         name: the run's name.
         group: joins the runs of a sweep, or None.
-        config: the resolved config as plain containers; stored flat (`lora.rank`), without secrets.
+        config: the resolved config, flat (`lora.rank`); stored without secrets.
         run_id: W&B id; None makes one. A checkpoint's id takes its place.
 
     Raises:
@@ -81,7 +81,7 @@ class WandbLogger:
         self._folder = Path(folder)
         self._name = name
         self._group = group
-        self._config = flattened(config or {})
+        self._config = _without_secrets(config or {})
         self._run_id = run_id or secrets.token_hex(4)
         self._run: Any = None
         self._given_up = self._mode is LoggerMode.disabled
@@ -102,7 +102,7 @@ class WandbLogger:
     def on_start(self, facts: dict[str, Any]) -> None:
         """Takes the facts of the run that are scalars into the W&B config, as `facts.<name>`."""
         scalars = {key: value for key, value in facts.items() if isinstance(value, str | int | float | bool)}
-        self._config |= flattened({"facts": scalars})
+        self._config |= _without_secrets({f"facts.{key}": value for key, value in scalars.items()})
 
     def on_metrics(self, row: dict[str, Any]) -> None:
         """Takes a row; it is sent when the next step begins."""
@@ -261,15 +261,9 @@ def check_credentials(mode: LoggerMode) -> None:
         )
 
 
-def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as one level with dotted keys; entries with a secret's name are left out."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flattened(value, f"{prefix}{key}.")
-        elif not is_secret_name(str(key)):
-            flat[f"{prefix}{key}"] = plain(value)
-    return flat
+def _without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that JSON can hold; entries with a secret's name are left out."""
+    return {key: plain(value) for key, value in config.items() if not is_secret_name(key)}
 
 
 def _has_key() -> bool:

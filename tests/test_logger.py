@@ -27,7 +27,7 @@ from llama_exp import logger as logger_module
 from llama_exp.errors import ConfigError, ExitCode
 from llama_exp.files.metrics_file import read_metrics
 from llama_exp.limits.logger import LoggerMode
-from llama_exp.logger import check_credentials, flattened
+from llama_exp.logger import check_credentials
 
 
 def test_offline_files_equal_the_record(tmp_path, caplog):
@@ -244,9 +244,6 @@ def test_mode_is_checked_and_the_schema_enum_is_taken(tmp_path):
             make(tmp_path, mode)
 
 
-def test_flattened():
-    assert flattened({"a": {"b": {"c": 1}}, "l": [1, {"d": 2}], "api_key": "x", "n": None}) == {
-        "a.b.c": 1,
-        "l": [1, {"d": 2}],
-        "n": None,
-    }
+def test_the_mirror_gets_no_secret(tmp_path):
+    mirror = make(tmp_path, "disabled", config={"a.b": 1, "hub.api_key": "canary", "l": [1, 2]})
+    assert mirror._config == {"a.b": 1, "l": [1, 2]}

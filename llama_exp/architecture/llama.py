@@ -106,3 +106,25 @@ def variable_shapes(config: Mapping) -> dict[str, tuple[int, ...]]:
 def count_parameters(config: Mapping) -> int:
     """Parameters of the backbone, the output matrix included."""
     return sum(math.prod(shape) for shape in variable_shapes(config).values())
+
+
+def count_flops_per_token(config: Mapping, adapter_ranks: Mapping[str, int], sequence_length: int) -> int:
+    """Additions and multiplications that training needs per token (Chowdhery et al. 2022, arXiv:2204.02311, app. B).
+
+        2 P forward + 2 P backward to the activations + 2 P_trained for the matrices' own gradients + 12 L D S
+
+    P: numbers in matrices that multiply (the output kernel, tied or not, counts; looking a row up does not), L: blocks,
+    D: hidden_dim, S: sequence_length. Attention counts in full, masked half included; what rematerialization computes
+    again, and DoRA's magnitudes, which cost next to nothing, do not count.
+
+    Args:
+        config: constructor arguments of the backbone.
+        adapter_ranks: path of a linear layer -> rank of its adapter; without any the whole backbone trains.
+        sequence_length: S.
+    """
+    shapes = linear_shapes(config)
+    frozen = sum(map(math.prod, shapes.values())) + config["vocabulary_size"] * config["hidden_dim"]
+    adapters = sum(rank * sum(shapes[path]) for path, rank in adapter_ranks.items())
+    trained = adapters if adapter_ranks else frozen
+    attention = 12 * config["num_layers"] * config["hidden_dim"] * sequence_length
+    return 4 * (frozen + adapters) + 2 * trained + attention

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from llama_exp.config.schema import Config
@@ -23,6 +24,15 @@ def to_dict(node: Any) -> Any:
     if isinstance(node, list):
         return [to_dict(value) for value in node]
     return node.value if isinstance(node, enum.Enum) else node
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level with dotted keys; lists and empty sections are values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value}
+    return flat
 
 
 def config_hash(config: Config) -> str:

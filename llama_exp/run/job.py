@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp import preset, quantization, runtime
-from llama_exp.config.identity import config_hash, to_dict
+from llama_exp.config.identity import config_hash, flatten, to_dict
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
@@ -297,5 +297,5 @@ def _build_logger(config: Config, run_folder: RunFolder, group: str | None):
         folder=run_folder.path,
         name=f"{config.name}/{run_folder.path.name}",
         group=group,
-        config=to_dict(config),
+        config=flatten(to_dict(config)),
     )

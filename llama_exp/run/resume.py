@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llama_exp.config.identity import flatten
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.json_file import read_json
 from llama_exp.files.yaml_file import read_yaml
@@ -92,7 +93,7 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
     """
     if not (folder / CONFIG_FILE).exists():  # killed between run.json and config.yaml: nothing was trained differently
         return
-    before, now = _flat(read_yaml(folder, CONFIG_FILE)), _flat(config)
+    before, now = flatten(read_yaml(folder, CONFIG_FILE)), flatten(config)
     problems = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
@@ -121,15 +122,6 @@ def check_adapter(folder: Path, source: str | None) -> None:
 
     recorded = read_json(folder / "run.json", MAX_RECORD_BYTES).get("lora")
     lora_source.require_unchanged(source, recorded if isinstance(recorded, Mapping) else None)
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, Mapping) or not node:
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def _free_name(folder: Path) -> Path:
