@@ -27,9 +27,9 @@ from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.files.redact import printable
 from llama_exp.formats import open_adapter
 from llama_exp.formats.adapter import Adapter
-from llama_exp.formats.adapter import merged as merged_kernel
+from llama_exp.formats.adapter import merge_kernel as merged_kernel
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
-from llama_exp.formats.quantized import dequantized
+from llama_exp.formats.quantized import dequantize_checkpoint
 from llama_exp.quantization import describe, fitted, of_section
 from llama_exp.tokenizer.assets import has_tokenizer
 
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         _require_dtype(checkpoint, source, place)
         _require_base(checkpoint, adapter, source.policy, console)
         tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
-        rows = export.write(merged(checkpoint, adapter), tokenizer, place, console)
+        rows = export.write(merge_adapter(checkpoint, adapter), tokenizer, place, console)
         rows["merged"] = f"{len(adapter.ranks)} layers of {source.adapter} into {source.origin}"
         if checkpoint.quantization is not None:
             rows["quantization"] = f"none any more: {describe(checkpoint.quantization)} became floating point"
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def merged(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
+def merge_adapter(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
     """The model with the adapter in its kernels.
 
     Args:
@@ -73,7 +73,7 @@ def merged(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
         adapter: open, made for this model.
     """
     if checkpoint.quantization is not None:
-        checkpoint = dequantized(checkpoint)
+        checkpoint = dequantize_checkpoint(checkpoint)
     tensors = dict(checkpoint.tensors)
     for layer in adapter.ranks:
         path = f"{layer}/kernel"

@@ -38,15 +38,15 @@ def resolve(patterns: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def digests(paths: Sequence[Path]) -> list[str]:
+def digest_files(paths: Sequence[Path]) -> list[str]:
     """SHA-256 of each file; InputError where one cannot be read."""
     try:
         return [file_digest(path) for path in paths]
     except OSError as error:
-        raise unreadable(error) from None
+        raise explain_unreadable(error) from None
 
 
-def unreadable(error: OSError) -> InputError:
+def explain_unreadable(error: OSError) -> InputError:
     """The InputError for a file that the system does not let us read."""
     return InputError(
         Problem(

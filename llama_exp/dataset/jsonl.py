@@ -67,7 +67,7 @@ class Jsonl(BuilderDataset):
         return content_key(
             version=_VERSION,
             names=[path.name for path in paths],
-            digests=files.digests(paths),
+            digests=files.digest_files(paths),
             keys=[self.text_key, self.prompt_key, self.completion_key, self.messages_key],
         )
 
@@ -80,7 +80,7 @@ class Jsonl(BuilderDataset):
                         if line.strip() and line.strip() != b"\xef\xbb\xbf":
                             yield {"record": self._parse(line, path, number), "source": f"{path.name}:{number}"}
             except OSError as error:
-                raise files.unreadable(error) from None
+                raise files.explain_unreadable(error) from None
 
     def record(self, example: dict[str, str]) -> Record:
         """Text, pair or conversation."""

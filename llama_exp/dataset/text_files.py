@@ -43,7 +43,7 @@ class TextFiles(BuilderDataset):
         return content_key(
             version=_VERSION,
             names=[path.name for path in paths],
-            digests=files.digests(paths),
+            digests=files.digest_files(paths),
             document=self.document.value,
             encoding_errors=self.encoding_errors.value,
         )
@@ -54,7 +54,7 @@ class TextFiles(BuilderDataset):
             try:
                 data = path.read_bytes()
             except OSError as error:
-                raise files.unreadable(error) from None
+                raise files.explain_unreadable(error) from None
             text = files.decode(data, path, self.encoding_errors)
             for line, part in _parts(text, self.document):
                 yield {"text": part, "source": f"{path.name}:{line}"}

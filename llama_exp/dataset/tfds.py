@@ -65,10 +65,10 @@ class Tfds(Dataset):
 
     def open(self, cache_dir: str | Path) -> None:
         """Finds the builder and prepares it where that is allowed and needed; `cache_dir` is not used."""
-        from llama_exp.dataset.builders import quiet
+        from llama_exp.dataset.builders import silence
 
         self._builder = self._found()
-        with quiet():
+        with silence():
             prepared = self._builder.is_prepared()
         if not prepared:
             self._prepare()
@@ -116,10 +116,10 @@ class Tfds(Dataset):
     def _found(self) -> Any:
         import tensorflow_datasets as tfds
 
-        from llama_exp.dataset.builders import quiet
+        from llama_exp.dataset.builders import silence
 
         try:
-            with quiet():
+            with silence():
                 return tfds.builder(self.builder, data_dir=self.data_dir)
         except tfds.core.DatasetNotFoundError:
             name = self.builder.split("/")[0].split(":")[0]
@@ -133,7 +133,7 @@ class Tfds(Dataset):
     def _prepare(self) -> None:
         from tensorflow_datasets.core.download import downloader
 
-        from llama_exp.dataset.builders import quiet
+        from llama_exp.dataset.builders import silence
 
         where = self.data_dir or "TFDS' default folder"
         offline = (
@@ -146,7 +146,7 @@ class Tfds(Dataset):
         retries, downloader.MAX_RETRIES = downloader.MAX_RETRIES, 0  # ten of them take minutes without a network
         log.info("dataset %s: downloading and preparing", self.name)
         try:
-            with quiet():
+            with silence():
                 import tensorflow_datasets as tfds
 
                 self._builder = tfds.builder(self.builder, data_dir=self.data_dir, file_format="array_record")

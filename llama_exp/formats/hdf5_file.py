@@ -62,7 +62,7 @@ def open_tensors(path: Path) -> Iterator[dict[str, Stored]]:
             file.close()
 
 
-def unfit(item: Stored, shape: tuple[int, ...], dtype: np.dtype | None = None) -> str | None:
+def describe_misfit(item: Stored, shape: tuple[int, ...], dtype: np.dtype | None = None) -> str | None:
     """Why a tensor cannot be the one of `shape`, or None; looks at its header only.
 
     Args:
@@ -84,7 +84,7 @@ def packed_too_tightly(tensors: Mapping[str, Stored]) -> str | None:
     return f"{num_bytes} bytes of files unpack to {packed}"
 
 
-def as_tensor(item: Stored, shape: tuple[int, ...]) -> Tensor:
+def make_tensor(item: Stored, shape: tuple[int, ...]) -> Tensor:
     """A checked tensor of an open file, in the shape of our variable."""
     dataset, origin = item.dataset, item.origin
     with broken_file(origin):
@@ -101,7 +101,7 @@ def as_tensor(item: Stored, shape: tuple[int, ...]) -> Tensor:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+def create_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     """An HDF5 file to be written, and a function that raises OSError if the disk has refused something so far.
 
     The library keeps what it could not write and tries again whenever an object is closed, until the process dies of

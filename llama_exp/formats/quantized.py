@@ -177,7 +177,7 @@ def dequantize(parts: Mapping[str, np.ndarray], shape: tuple, form: Form, quanti
     return matrix
 
 
-def quantized(
+def quantize_checkpoint(
     checkpoint: Checkpoint,
     quantization: Quantization,
     importance: Mapping[str, np.ndarray] | None = None,
@@ -225,7 +225,7 @@ class _Converted:
         return read
 
 
-def dequantized(checkpoint: Checkpoint) -> Checkpoint:
+def dequantize_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
     """A quantized checkpoint as if it had been stored in float32; the activations' rounding, if any, is lost."""
     tensors, stored, quantization = {}, checkpoint.tensors, checkpoint.quantization
     if quantization is None:

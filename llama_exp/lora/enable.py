@@ -58,7 +58,7 @@ def enable(
     Raises:
         ValueError: an impossible argument, a target or pattern that matches nothing, or adapters that are there.
     """
-    from llama_exp.formats.adapter import scale
+    from llama_exp.formats.adapter import compute_scale
 
     rank_pattern, alpha_pattern = rank_pattern or {}, alpha_pattern or {}
     if adapters(backbone):
@@ -70,7 +70,7 @@ def enable(
     ranks = values_by_path(rank_pattern, matching_paths(targets, list(shapes)), rank)
     alphas = values_by_path(alpha_pattern, list(ranks), alpha)
     alphas = {path: ranks[path] if own is None else own for path, own in alphas.items()}
-    scales = {path: scale(ranks[path], alphas[path], use_rslora) for path in ranks}
+    scales = {path: compute_scale(ranks[path], alphas[path], use_rslora) for path in ranks}
     _attach(backbone, ranks, scales, dropout, use_dora)
     backbone.lora_arguments = _arguments(rank, rank if alpha is None else alpha, alphas, dropout, use_rslora, use_dora)
 
@@ -130,19 +130,21 @@ def merge(backbone) -> None:
     """
     from keras import ops
 
-    from llama_exp.formats.adapter import merged
+    from llama_exp.formats.adapter import merge_kernel
 
     linears, found = backbone.linear_layers(), adapters(backbone)
     matrices = {path: (adapter.matrices(), adapter.scale) for path, adapter in found.items()}
     if backbone.quantization is not None:
         from llama_exp import quantization  # NumPy must not be imported with this module, which checks configs too
 
-        changes = {f"{path}/kernel": lambda kernel, own=own: merged(kernel, *own) for path, own in matrices.items()}
+        changes = {
+            f"{path}/kernel": lambda kernel, own=own: merge_kernel(kernel, *own) for path, own in matrices.items()
+        }
         quantization.dequantize(backbone, changes)
         return
     for path, own in matrices.items():
         kernel = linears[path].kernel
-        kernel.assign(ops.cast(merged(ops.convert_to_numpy(linears[path].float_kernel()), *own), kernel.dtype))
+        kernel.assign(ops.cast(merge_kernel(ops.convert_to_numpy(linears[path].float_kernel()), *own), kernel.dtype))
         linears[path].attach(None)
     for variable in backbone.weights:
         variable.trainable = True
@@ -203,7 +205,7 @@ def load_adapter(backbone, path: str | Path) -> None:
 
 def other_layers(adapter: Adapter, paths: Iterable[str], linear_paths: list[str]) -> Iterator[Problem]:
     """The problem of an adapter whose layers are not `paths`."""
-    from llama_exp.formats.adapter import listed
+    from llama_exp.formats.adapter import shorten_names
 
     own, wanted = set(adapter.ranks), set(paths)
     if own == wanted:
@@ -214,7 +216,7 @@ def other_layers(adapter: Adapter, paths: Iterable[str], linear_paths: list[str]
     yield Problem(
         f"the adapter in {adapter.path} has {len(own)} layers, the model adapts {len(wanted)}",
         "lora.targets",
-        listed(missing),
+        shorten_names(missing),
         f"set lora.targets=[{targets}]",
     )
 
@@ -239,7 +241,7 @@ def load(backbone, adapter: Adapter, dropout: float) -> None:
 
 
 def _require_same_adapters(adapter: Adapter, present: Mapping, linear_paths: list[str]) -> None:
-    from llama_exp.formats.adapter import listed
+    from llama_exp.formats.adapter import shorten_names
 
     problems = list(other_layers(adapter, present, linear_paths))
     use_dora = any("magnitude_O" in layer.variables_by_name() for layer in present.values())
@@ -252,7 +254,7 @@ def _require_same_adapters(adapter: Adapter, present: Mapping, linear_paths: lis
     offered = {path: (rank, adapter.scale_of(path)) for path, rank in adapter.ranks.items()}
     differing = [path for path in offered if wanted.get(path, offered[path]) != offered[path]]
     if differing:
-        found = listed([f"{path}: {offered[path]} (model: {wanted[path]})" for path in differing])
+        found = shorten_names([f"{path}: {offered[path]} (model: {wanted[path]})" for path in differing])
         action = "give the model adapters of the same rank and alpha, or none: load_adapter creates what the file has"
         what = "rank and scale are not those of the model's adapters"
         problems.append(Problem(what, str(adapter.path), found, action))

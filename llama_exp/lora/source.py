@@ -20,7 +20,7 @@ from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError, Problem
 from llama_exp.files.json_file import open_regular
 from llama_exp.formats import open_adapter
-from llama_exp.formats.adapter import Adapter, listed
+from llama_exp.formats.adapter import Adapter, shorten_names
 from llama_exp.formats.peft.adapter import WEIGHTS_FILE
 from llama_exp.lora.targets import matching_paths, shortest_pattern, values_by_path
 
@@ -147,4 +147,4 @@ def _other_pattern(adapter: Adapter, key: str, values: Mapping, stated: float, l
     if differing:
         pattern = ", ".join(f"{target}: {own}" for target, own in shortest_pattern(values, stated).items())
         action = f"set lora.{key}={{{pattern}}}, or lora.source=null"
-        yield Problem(f"the adapter in {adapter.path} has others", f"lora.{key}", listed(differing), action)
+        yield Problem(f"the adapter in {adapter.path} has others", f"lora.{key}", shorten_names(differing), action)

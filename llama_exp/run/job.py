@@ -94,7 +94,7 @@ class Run:
         self._folder = run_folder
         self._has_adapters = config.lora.rank > 0
         self._base_digest: str | None = None
-        self._checkpoint = resume.chosen_checkpoint(config.resume)
+        self._checkpoint = resume.choose_checkpoint(config.resume)
         resolved = _resolved_preset(config)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:

@@ -71,7 +71,7 @@ def continues(resume: str, folder: Path) -> bool:
     return RunFolder.holds_run(folder)
 
 
-def chosen_checkpoint(resume: str) -> Path | None:
+def choose_checkpoint(resume: str) -> Path | None:
     """The checkpoint folder that `resume` names, after setting later ones aside; None: the newest will do."""
     if resume in (NEW, AUTO) or not (Path(resume).expanduser() / "manifest.json").is_file():
         return None

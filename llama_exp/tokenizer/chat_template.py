@@ -52,7 +52,7 @@ BUILT_IN = {
 }
 
 
-def template_of(tokenizer, source: str) -> str:
+def find_template(tokenizer, source: str) -> str:
     """The chat template of a model: its own, or for Keras' built-in instruct presets the one of their family.
 
     Args:

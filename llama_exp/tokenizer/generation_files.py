@@ -46,7 +46,7 @@ def read_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str | 
                 path, "the chat template is not UTF-8 text", str(error), "export the model again"
             ) from None
     try:
-        return template_of(tokenizer_config)
+        return read_template(tokenizer_config)
     except ValueError as error:
         where = folder / TOKENIZER_CONFIG
         raise InputError.about(
@@ -54,7 +54,7 @@ def read_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str | 
         ) from None
 
 
-def template_of(tokenizer_config: dict[str, Any]) -> str | None:
+def read_template(tokenizer_config: dict[str, Any]) -> str | None:
     """The chat template in a `tokenizer_config.json`; ValueError where it is in no known form."""
     found = tokenizer_config.get("chat_template")
     if isinstance(found, list):
@@ -72,7 +72,7 @@ def template_of(tokenizer_config: dict[str, Any]) -> str | None:
     return found
 
 
-def ids_of(generation_config: dict[str, Any], key: str, vocabulary_size: int) -> list[int]:
+def read_ids(generation_config: dict[str, Any], key: str, vocabulary_size: int) -> list[int]:
     """The token ids of an entry such as `eos_token_id`, which may be one, a list or missing.
 
     Raises:

@@ -10,9 +10,9 @@ from promptness import within
 
 from llama_exp.architecture import LINEAR_NAMES
 from llama_exp.config.check import check_arguments, config_hash, to_dict
-from llama_exp.config.check.nearest import nearest_key
+from llama_exp.config.check.nearest import find_nearest_key
 from llama_exp.config.check.resolvers import folder_name, share
-from llama_exp.config.check.typed import WrongType, all_keys, convert
+from llama_exp.config.check.typed import WrongType, convert, list_keys
 from llama_exp.errors import ConfigError, ExitCode
 from llama_exp.limits.dataset import Overlong
 from llama_exp.limits.precision import Policy
@@ -91,7 +91,7 @@ def test_nearest_key(typo, meant):
 
 
 def test_nothing_is_suggested_for_a_name_like_no_other():
-    assert nearest_key("qqqqqqqq", all_keys()) is None
+    assert find_nearest_key("qqqqqqqq", list_keys()) is None
 
 
 # --- overrides

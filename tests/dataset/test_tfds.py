@@ -164,7 +164,7 @@ def test_a_damaged_shard_is_named(tmp_path):
 
 
 def test_tfrecord_files_are_read_through_tensorflow_or_the_error_says_so(tmp_path, monkeypatch):
-    with builders.quiet():
+    with builders.silence():
         LlamaExpPairs(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
     made = opened(tmp_path, validation_split="test")
     assert list(made.texts("train")) == [f"q{n}?" for n in range(20)]

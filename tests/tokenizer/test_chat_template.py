@@ -138,9 +138,9 @@ def test_the_child_sees_no_credentials(monkeypatch):
 def test_whose_template():
     plain = byte_pair.from_merges([])
     own = byte_pair.BytePairTokenizer(plain._vocabulary, [], chat_template="own")
-    assert chat_template.template_of(own, "anything") == "own"
+    assert chat_template.find_template(own, "anything") == "own"
     for source in ("llama3_instruct_8b_en", "kaggle://keras/llama3/keras/llama3.1_instruct_8b"):
-        assert chat_template.template_of(plain, source) == chat_template.BUILT_IN[ChatTemplate.llama3]
+        assert chat_template.find_template(plain, source) == chat_template.BUILT_IN[ChatTemplate.llama3]
     for source in ("llama3_8b_en", "/home/somebody/instruct", "vicuna_1.5_7b_en"):
         with pytest.raises(InputError, match="no chat template"):
-            chat_template.template_of(plain, source)
+            chat_template.find_template(plain, source)

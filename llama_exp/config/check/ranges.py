@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llama_exp.architecture import EMBEDDING_MODES, LINEAR_NAMES, MODES, TOKEN_EMBEDDING
-from llama_exp.config.check.typed import MISSING, Origin, sections, show
+from llama_exp.config.check.typed import MISSING, Origin, list_sections, show
 from llama_exp.config.schema import Config
 from llama_exp.errors import Problem
 from llama_exp.limits import (
@@ -66,7 +66,7 @@ PARTS = (dataset, logger, lora, model, objective, optimizer, runtime, schedule, 
 LIMITS = {limits.section: limits for limits in (RUN, PRESET, QUANTIZATION, *(part.LIMITS for part in PARTS))}
 
 
-def sound_values(node: Any) -> dict[str, Any]:
+def collect_sound_values(node: Any) -> dict[str, Any]:
     """Key -> value of a config or of one of its sections, without sections in it and values that are missing."""
     return {
         key: value
@@ -75,13 +75,13 @@ def sound_values(node: Any) -> dict[str, Any]:
     }
 
 
-def impossible_values(config: Config, origin: Origin) -> Iterator[Problem]:
+def find_impossible_values(config: Config, origin: Origin) -> Iterator[Problem]:
     """Every value of every part of ours outside its limit."""
-    yield from _problems(RUN, sound_values(config), origin)
-    for name in sections():
+    yield from _problems(RUN, collect_sound_values(config), origin)
+    for name in list_sections():
         section = getattr(config, name)
         if dataclasses.is_dataclass(section):
-            yield from _problems(LIMITS.get(name, Limits(name, {})), sound_values(section), origin)
+            yield from _problems(LIMITS.get(name, Limits(name, {})), collect_sound_values(section), origin)
 
 
 def _problems(limits: Limits, values: Mapping[str, Any], origin: Origin) -> Iterator[Problem]:

@@ -156,7 +156,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
 )
 
 
-def impossible_pairs(config: Config, unsound: set[str]) -> Iterator[Problem]:
+def find_impossible_pairs(config: Config, unsound: set[str]) -> Iterator[Problem]:
     """Problems of all rules whose sections are sound: of each part of ours, then across parts."""
     for name, limits in LIMITS.items():
         section = getattr(config, name, None)

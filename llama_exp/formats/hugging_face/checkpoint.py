@@ -26,7 +26,7 @@ from llama_exp.files.json_file import NAMES_SHOWN, inside, names_in, read_json
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.hugging_face.config import CONFIG_FILE, config_document, read_config
 from llama_exp.formats.safetensors_file import StoredTensor, open_file, write_file
-from llama_exp.formats.shards import in_shards
+from llama_exp.formats.shards import split_into_shards
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -293,7 +293,7 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor], max_shard_bytes: in
     if max_shard_bytes is None or total_bytes <= max_shard_bytes:
         write_file(folder / WEIGHTS_FILE, tensors, metadata)
         return
-    shards = in_shards(sizes, max_shard_bytes)
+    shards = split_into_shards(sizes, max_shard_bytes)
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         shard = f"model-{number:05}-of-{len(shards):05}.safetensors"

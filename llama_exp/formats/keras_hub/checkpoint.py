@@ -22,7 +22,7 @@ from llama_exp.errors import InputError
 from llama_exp.files.json_file import inside, read_json
 from llama_exp.formats import checkpoint
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
-from llama_exp.formats.hdf5_file import as_tensor
+from llama_exp.formats.hdf5_file import make_tensor
 from llama_exp.formats.keras_hub import quantized as keras_hub_quantized
 from llama_exp.formats.keras_hub import weights as keras_hub_weights
 from llama_exp.formats.keras_hub.config import CONFIG_FILE, DOUBTFUL, config_document, read_config
@@ -52,7 +52,7 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
         keras_hub_weights.check_stored(folder, stored, layout)
         if quantization is None:
             shapes = variable_shapes(config)
-            tensors = {item.variable: as_tensor(stored[path], shapes[item.variable]) for path, item in layout.items()}
+            tensors = {item.variable: make_tensor(stored[path], shapes[item.variable]) for path, item in layout.items()}
         else:
             tensors = keras_hub_quantized.read_tensors(stored, config, quantization)
         opened = Checkpoint(folder, "keras_hub", config, tensors, quantization, DOUBTFUL, context_length)

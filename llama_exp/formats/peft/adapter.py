@@ -24,7 +24,7 @@ from llama_exp.errors import InputError
 from llama_exp.files import writing as storage
 from llama_exp.files.json_file import inside, parse_json
 from llama_exp.formats import safetensors_file
-from llama_exp.formats.adapter import ACTION, Adapter, Matrices, check_fit, listed, require_layers
+from llama_exp.formats.adapter import ACTION, Adapter, Matrices, check_fit, require_layers, shorten_names
 from llama_exp.formats.checkpoint import Tensor
 from llama_exp.formats.hugging_face.checkpoint import BLOCK_NAMES
 from llama_exp.formats.peft.config import PeftConfig, read_config
@@ -180,7 +180,9 @@ def _by_layer(path: Path, tensors: Mapping, config: Mapping) -> dict[str, dict]:
             found.setdefault(f"transformer_layer_{match[1]}/{OUR_NAMES[match[2]]}", {})[match[3]] = tensor
     if foreign:
         action = f"save it from PEFT around LlamaForCausalLM: {PREFIX}model.layers.0.self_attn.q_proj.lora_A.weight"
-        raise InputError.about(path, "the file holds tensors that are no adapter of a Llama", listed(foreign), action)
+        raise InputError.about(
+            path, "the file holds tensors that are no adapter of a Llama", shorten_names(foreign), action
+        )
     if not found:
         raise InputError.about(path, "the file holds no adapter", "0 tensors", ACTION)
     require_layers(path, found, config)
@@ -196,11 +198,11 @@ def _require_targeted(folder: Path, stated: PeftConfig, modules: Mapping[str, st
     missing, unexpected = [name for name in targeted if name not in stored], sorted(stored - set(targeted))
     if missing:
         what = f"{len(missing)} modules that {CONFIG_FILE} targets have no tensors"
-        raise InputError.about(folder, what, listed(missing), "save the adapter again, with all of its tensors")
+        raise InputError.about(folder, what, shorten_names(missing), "save the adapter again, with all of its tensors")
     if unexpected:
         what = f"{len(unexpected)} modules have tensors, but {CONFIG_FILE} does not target them"
         raise InputError.about(
-            folder, what, listed(unexpected), "save the adapter again, configuration and tensors together"
+            folder, what, shorten_names(unexpected), "save the adapter again, configuration and tensors together"
         )
 
 

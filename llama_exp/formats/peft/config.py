@@ -15,7 +15,7 @@ from typing import Any
 
 from llama_exp.errors import InputError
 from llama_exp.files.json_file import read_json
-from llama_exp.formats.adapter import ACTION, listed
+from llama_exp.formats.adapter import ACTION, shorten_names
 
 USED = (
     "peft_type",
@@ -161,7 +161,9 @@ def _refuse_unsupported(path: Path, document: dict) -> None:
     ]
     if unsupported:
         action = "use an adapter without it, or merge it into its model with PEFT and load that"
-        raise InputError.about(path, f"{len(unsupported)} keys are not supported here", listed(unsupported), action)
+        raise InputError.about(
+            path, f"{len(unsupported)} keys are not supported here", shorten_names(unsupported), action
+        )
 
 
 def _typed(document: dict) -> PeftConfig:
