@@ -18,8 +18,8 @@ embeddings and output matrix may be int8 (`Quantization.embeddings`), and some o
     embeddings (V, D)                axis 1: D       axis 1         a scale per token, or per token and group
     reverse_embeddings (D, V)        axis 0: D       axis 0         likewise
 
-Norm scales stay floating-point. Reading a float checkpoint through `quantized`, or a quantized one through
-`dequantized`, converts tensor by tensor: neither ever holds the whole model.
+Norm scales stay floating-point. Reading a float checkpoint through `quantize_checkpoint`, or a quantized one through
+`dequantize_checkpoint`, converts tensor by tensor: neither ever holds the whole model.
 
 Shape letters: I inputs, O outputs, V vocabulary, D hidden_dim, G groups.
 """

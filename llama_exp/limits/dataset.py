@@ -45,9 +45,9 @@ class EncodingErrors(enum.Enum):
 class ChatTemplate(enum.Enum):
     """How chat messages become text."""
 
-    chatml = "chatml"
-    llama2 = "llama2"
-    llama3 = "llama3"
+    chatml = "chatml"  # <|im_start|>role ... <|im_end|>
+    llama2 = "llama2"  # [INST] ... [/INST]
+    llama3 = "llama3"  # <|start_header_id|>role<|end_header_id|> ... <|eot_id|>
 
 
 def check_record_keys(dataset: Mapping[str, Any]) -> Iterator[Problem]:
