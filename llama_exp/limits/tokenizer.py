@@ -9,6 +9,12 @@ from llama_exp.limits import COUNT, FILLED, Limits
 
 LIMITS = Limits("tokenizer", {"vocabulary_size": COUNT, "file": FILLED})
 SMALLEST_TRAINED = 262  # every byte, and `byte_pair.SPECIAL_TOKENS`
+NO_PRESET = Problem(
+    "takes the preset's tokenizer, but preset.source names no preset",
+    "tokenizer._target_",
+    "tokenizer=preset with source=null",
+    "set preset.source=<built-in id, kaggle://, hf:// or folder>, or choose tokenizer=bpe",
+)
 
 
 def check_room(vocabulary_size: int) -> Iterator[Problem]:
@@ -19,15 +25,4 @@ def check_room(vocabulary_size: int) -> Iterator[Problem]:
             "tokenizer.vocabulary_size",
             f"vocabulary_size={vocabulary_size}",
             f"give at least {SMALLEST_TRAINED}, or choose tokenizer=byte",
-        )
-
-
-def check_preset(source: str | None) -> Iterator[Problem]:
-    """A preset's tokenizer can only be taken from a preset; `source` is its name or folder."""
-    if source is None:
-        yield Problem(
-            "takes the preset's tokenizer, but preset.source names no preset",
-            "tokenizer._target_",
-            "tokenizer=preset with source=null",
-            "set preset.source=<built-in id, kaggle://, hf:// or folder>, or choose tokenizer=bpe",
         )

@@ -13,8 +13,8 @@ import tokenizers
 
 from llama_exp.dataset.cache import cached_folder, content_key
 from llama_exp.errors import InputError, Problem
-from llama_exp.limits import raise_first
-from llama_exp.limits.tokenizer import LIMITS, check_preset, check_room
+from llama_exp.limits import ImpossibleValue, raise_first
+from llama_exp.limits.tokenizer import LIMITS, NO_PRESET, check_room
 from llama_exp.tokenizer import assets
 from llama_exp.tokenizer.assets import Tokenizer
 from llama_exp.tokenizer.byte_pair import BytePairTokenizer, from_merges, train
@@ -74,7 +74,8 @@ def preset(*, texts: Texts, preset_folder: str | None, cache_dir: str, fingerpri
     Raises:
         ValueError: the run has no preset.
     """
-    raise_first(check_preset(preset_folder))
+    if preset_folder is None:
+        raise ImpossibleValue(NO_PRESET)
     return assets.load(preset_folder)
 
 

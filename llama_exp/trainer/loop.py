@@ -97,11 +97,10 @@ class Trainer:
         sample_tokens: int,
         sample_temperature: float,
     ):
-        every = {"log_every_steps": log_every_steps, "validate_every_steps": validate_every_steps}
-        every |= {"checkpoint_every_steps": checkpoint_every_steps, "validation_batches": validation_batches}
-        samples = {"sample_tokens": sample_tokens, "sample_temperature": sample_temperature}
-        sizes = {"max_steps": max_steps, "batch_size": batch_size, "accumulation_steps": accumulation_steps}
-        LIMITS.require(**sizes, **every, **samples)
+        LIMITS.require(max_steps=max_steps, batch_size=batch_size, accumulation_steps=accumulation_steps)
+        LIMITS.require(log_every_steps=log_every_steps, validate_every_steps=validate_every_steps)
+        LIMITS.require(checkpoint_every_steps=checkpoint_every_steps, validation_batches=validation_batches)
+        LIMITS.require(sample_tokens=sample_tokens, sample_temperature=sample_temperature)
         self._model, self._backbone, self._optimizer = model, model.backbone, optimizer
         self._examples, self._order = examples["train"], Order(len(examples["train"]), seed)
         self._checkpoints, self._observers, self._seed = checkpoints, dict(observers), seed

@@ -19,7 +19,7 @@ from llama_exp.limits.lora import PATTERNS
 from llama_exp.limits.model import find_nearest
 from llama_exp.limits.precision import Policy
 from llama_exp.limits.schedule import check_steps
-from llama_exp.limits.tokenizer import check_preset, check_room
+from llama_exp.limits.tokenizer import NO_PRESET, check_room
 from llama_exp.lora.targets import layer_problems
 
 TRAINED_TOKENIZERS = ("llama_exp.tokenizer.auto", "llama_exp.tokenizer.bpe")
@@ -114,8 +114,8 @@ def steps(config: Config) -> Iterator[Problem]:
 def tokenizer(config: Config) -> Iterator[Problem]:
     """A tokenizer is loaded from somewhere, or trained with room for every byte."""
     target = getattr(config.tokenizer, "_target_", None)
-    if target == PRESET_TOKENIZER:
-        yield from check_preset(config.preset.source)
+    if target == PRESET_TOKENIZER and config.preset.source is None:
+        yield NO_PRESET
     elif target in TRAINED_TOKENIZERS and config.preset.source is None:
         yield from check_room(config.tokenizer.vocabulary_size)
 
