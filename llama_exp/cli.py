@@ -57,14 +57,14 @@ def usage() -> str:
 
 def _run(command: str, arguments: list[str]) -> int:
     """The exit code of a command; what it raises is told in one place."""
-    from llama_exp.console.failures import report
+    from llama_exp.console.failures import tell_failure
 
     try:
         if command not in COMMANDS:
             raise _unknown(command)
         return importlib.import_module(COMMANDS[command][0]).main(arguments) or 0
     except (Exception, KeyboardInterrupt) as error:
-        return report(error, debug=False)
+        return tell_failure(error, debug=False)
 
 
 def _unknown(command: str) -> Exception:

@@ -24,9 +24,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llama_exp.errors import ConfigError, ExitCode, Problem
+from llama_exp.files.json_text import plain
 from llama_exp.files.metrics_file import read_metrics
 from llama_exp.files.redact import is_secret_name, printable, redact
-from llama_exp.files.writing import plain
+from llama_exp.files.writing import move
 from llama_exp.limits import choose
 from llama_exp.limits.logger import LIMITS, LoggerMode
 
@@ -224,7 +225,7 @@ class WandbLogger:
         """Renames offline folders of before the resume, so that `wandb sync` does not send half of the run twice."""
         for folder in (self._folder / "wandb").glob("offline-run-*"):
             number = time.time_ns()
-            folder.rename(folder.with_name(f"{_SUPERSEDED}{number}-{folder.name}"))
+            move(folder, folder.with_name(f"{_SUPERSEDED}{number}-{folder.name}"))
 
     def _abandon(self) -> None:
         """Shuts down a service that failed before, in silence: at exit it would end in a traceback."""

@@ -69,6 +69,11 @@ def start(*, backend: str, jit: str, threads: int, cache_dir: str) -> None:
     make_folder(Path(cache_dir).expanduser())
 
 
+def default_cache_dir() -> str:
+    """`runtime.cache_dir` where nobody says otherwise: the variable LLAMA_EXP_CACHE, else a folder of the user's."""
+    return os.environ.get("LLAMA_EXP_CACHE", "~/.cache/llama_exp")
+
+
 def _keep_compiled(cache_dir: Path) -> None:
     if JAX_CACHE_FOLDER in os.environ:  # the user's own cache, or none if empty, with the user's limits
         return

@@ -60,7 +60,8 @@ def reading_runs_no_code(request):
     if request.path.name == "test_chat_template.py":  # a template is a program, and runs in a process of its own
         yield
         return
-    if not {"files", "formats", "preset", "tokenizer", "test_malformed.py", "test_resume.py"} & set(request.path.parts):
+    readers = {"formats", "preset", "tokenizer", "test_json_file.py", "test_malformed.py", "test_resume.py"}
+    if not readers & set(request.path.parts):
         yield
         return
     import audit

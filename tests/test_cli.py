@@ -283,3 +283,17 @@ def _copy(tmp_path):
             shutil.copy(ROOT / name, project / name)
     (project / "README.md").touch()
     return project
+
+
+def test_resume_goes_on_in_the_folder_that_latest_leads_to(tmp_path):
+    full_hash = config_hash(check_arguments(["lora.rank=8"]).config)
+    folder = tmp_path / "outputs/default/2026-01-01_00-00-00_0123abcd"
+    folder.mkdir(parents=True)
+    starts = [{"time": "2026-01-01T00:00:00"}]
+    (folder / "run.json").write_text(json.dumps({"config_hash": full_hash, "starts": starts}))
+    (folder.parent / "latest").symlink_to(folder.name)
+    for resume in ("outputs/default/latest", "auto"):
+        done = run(tmp_path, "lora.rank=8", f"resume={resume}")
+        assert done.returncode == 0, done.stderr
+        assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, "latest"]
+    assert (folder / "seen.json").exists()

@@ -67,7 +67,7 @@ def test_the_table_of_what_stays_float32(name):
     inputs = {"token_ids": np.arange(6, dtype="int32").reshape(1, 6)}
     hidden = backbone(inputs)
     linear = next(iter(backbone.linear_layers().values()))
-    assert dtypes([hidden, linear(hidden[0]), *backbone._rope(np.arange(6)[None])]) == {stated["products"]}
+    assert dtypes([hidden, linear(hidden[0]), *backbone.rope(np.arange(6)[None])]) == {stated["products"]}
     assert dtypes([LlamaCausalLM(backbone)(inputs)]) == {"float32"}
 
     def loss(token_ids, loss_mask):

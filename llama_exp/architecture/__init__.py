@@ -5,6 +5,7 @@ from llama_exp.architecture.llama import (
     DEFAULTS,
     EMBEDDINGS,
     FINAL_NORM,
+    INITIALIZER_RANGES,
     LINEAR_NAMES,
     REVERSE_EMBEDDINGS,
     ROPE_ADJUSTMENT,
@@ -25,6 +26,7 @@ from llama_exp.architecture.quantization import (
     MODES,
     Quantization,
     make_quantization,
+    to_section,
 )
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "EMBEDDINGS",
     "EMBEDDING_MODES",
     "FINAL_NORM",
+    "INITIALIZER_RANGES",
     "LINEAR_NAMES",
     "MODES",
     "Quantization",
@@ -49,5 +52,6 @@ __all__ = [
     "linear_shapes",
     "make_quantization",
     "one_scaling_factor",
+    "to_section",
     "variable_shapes",
 ]

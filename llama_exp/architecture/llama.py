@@ -42,6 +42,8 @@ DEFAULTS = {
     "dropout": 0.0,
     "tie_word_embeddings": False,
 }
+# Standard deviations of random weights: no part of the architecture, so that no preset states them.
+INITIALIZER_RANGES = {"initializer_range": 0.02, "embedding_initializer_range": 0.01}
 EMBEDDINGS = "token_embedding/embeddings"
 REVERSE_EMBEDDINGS = "token_embedding/reverse_embeddings"
 FINAL_NORM = "sequence_output_layernorm/scale"

@@ -152,3 +152,23 @@ def _require_names(option, names, choices):
     unknown = [name for name in names if name not in choices]
     if unknown:
         raise ValueError(f"{option}: no layer is named {unknown[0]!r}. Choose from {', '.join(choices)}.")
+
+
+def to_section(quantization: Quantization | None) -> dict:
+    """The `quantization` section that states it in full: `make_quantization` of it is `quantization` again."""
+    options = ("quantize_activations", "group_size", "embeddings", "float_activations", "asymmetric_activations")
+    section = {"mode": "none", **dict.fromkeys((*options, "gptq", "int8_layers"))}
+    if quantization is None:
+        return section
+    section["mode"] = quantization.mode
+    if quantization.mode == "int8":
+        section["quantize_activations"] = quantization.quantize_activations
+    if quantization.quantize_activations:
+        section["float_activations"] = list(quantization.float_activations)
+        section["asymmetric_activations"] = quantization.asymmetric_activations
+    if quantization.mode == "int4":
+        section["group_size"] = quantization.group_size or 0
+        section["embeddings"] = quantization.embeddings or "int4"
+        section["gptq"] = quantization.gptq
+        section["int8_layers"] = list(quantization.int8_layers)
+    return section

@@ -14,8 +14,10 @@ that a run on JAX never loads TensorFlow. Everything else in llama_exp is writte
       after(upstream, tensors)                  keeps a second computation from happening early
     unsigned_product(rows, matrix)              uint8 by int8, where `multiplies_integers()`
     adopt(array)                                a tensor that is the array's memory
+    seed_generators(seed)                       everything that draws without a seed of its own
     view(variable)                              an array that is the variable's memory
     float32(x)                                  a cast where one is needed
+    layer_config(layer)                         `get_config` of Keras' own
 """
 
 from __future__ import annotations
@@ -122,13 +124,18 @@ def unsigned_product(rows_MI, matrix_IO):
     return _half.unsigned_product(rows_MI, matrix_IO)
 
 
-def adopt(array):
+def adopt(array, layout=None):
     """A tensor with the values of a NumPy array.
 
     On a CPU it is the array's own memory if that is aligned to 64 bytes, so nobody may change the array afterwards;
-    not so float8 on TensorFlow, which copies it.
+    not so float8 on TensorFlow, which copies it. `layout`: where Keras has JAX spread it over devices.
     """
-    return _half.adopt(array)
+    return _half.adopt(array, layout)
+
+
+def seed_generators(seed: int) -> None:
+    """`keras.utils.set_random_seed`, which on JAX imports TensorFlow only to seed that too: here it does not."""
+    _half.seed_generators(seed)
 
 
 def view(variable):
@@ -139,6 +146,16 @@ def view(variable):
     array = _half.view(variable)
     array.flags.writeable = False
     return array
+
+
+def serialized_policy(policy: keras.DTypePolicy) -> dict:
+    """What `keras.dtype_policies.serialize` makes of a policy, which imports TensorFlow on every backend."""
+    return {"module": "keras", "class_name": "DTypePolicy", "config": {"name": policy.name}, "registered_name": None}
+
+
+def layer_config(layer: keras.layers.Layer) -> dict:
+    """What `keras.layers.Layer.get_config` says of a layer, without its import of TensorFlow."""
+    return {"name": layer.name, "trainable": layer.trainable, "dtype": serialized_policy(layer.dtype_policy)}
 
 
 def value_and_gradients(function, variables):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
+from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 _entered: list[_Scope] = []  # the scopes that are open, outermost first
 _repeated: dict = {}  # key -> jitted function, of the compiled function that is being traced
@@ -117,8 +121,16 @@ def unsigned_product(rows_MI, matrix_IO):
     raise NotImplementedError("unsigned_product: ask multiplies_integers() first")
 
 
-def adopt(array):
-    return jax.device_put(array)  # jnp.asarray would copy
+def adopt(array, layout):
+    if layout is not None:  # of an abstract mesh, which holds no array; Keras has set the mesh of devices
+        layout = jax.sharding.NamedSharding(jax.sharding.get_mesh(), layout.spec)
+    return jax.device_put(array, layout)  # jnp.asarray would copy
+
+
+def seed_generators(seed):
+    random.seed(seed)
+    np.random.seed(seed)
+    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)  # Keras makes another, seeded by Python's
 
 
 def view(variable):

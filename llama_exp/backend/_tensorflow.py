@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable
 
+import keras
 import ml_dtypes
 import numpy as np
 import tensorflow as tf
@@ -127,7 +128,8 @@ def unsigned_product(rows_MI, matrix_IO):
     return tf.bitcast(product_MO, tf.int32)
 
 
-def adopt(array):
+def adopt(array, layout=None):
+    del layout  # Keras spreads variables on JAX only
     if array.ctypes.data % ALIGNMENT_BYTES or not array.flags.writeable or not array.flags.c_contiguous:
         return tf.convert_to_tensor(array)
     if array.dtype == FLOAT8:  # neither DLPack nor a bitcast of TensorFlow's knows it: a copy
@@ -135,6 +137,10 @@ def adopt(array):
     if array.dtype == ml_dtypes.bfloat16:  # NumPy cannot pass it on; two plain bytes it can
         return tf.bitcast(adopt(array.view(np.uint16)), tf.bfloat16)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())  # convert_to_tensor would copy
+
+
+def seed_generators(seed):
+    keras.utils.set_random_seed(seed)
 
 
 def view(variable):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from llama_exp.commands import models, sampling
 from llama_exp.commands.arguments import Parser
 from llama_exp.console import logs
-from llama_exp.console.failures import report
+from llama_exp.console.failures import tell_failure
 from llama_exp.errors import InputError
 from llama_exp.files.redact import printable
 from llama_exp.tokenizer import chat_template
@@ -98,7 +98,7 @@ def _talk(conversation: Conversation, messages: Iterator[str]) -> None:
             except KeyboardInterrupt:
                 print("\n(stopped; this turn is forgotten)", file=sys.stderr)
             except InputError as error:  # the template refuses the message
-                report(error, debug=False)
+                tell_failure(error, debug=False)
 
 
 def _typed() -> Iterator[str]:

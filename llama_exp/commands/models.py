@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
 
 from llama_exp import precision, quantization, runtime
 from llama_exp.architecture import MODES
@@ -11,14 +11,13 @@ from llama_exp.commands.arguments import Parser
 from llama_exp.commands.sources import Source, find, opened
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.checkpoint import Checkpoint
-from llama_exp.formats.quantized import SCALE
+from llama_exp.formats.quantized import SCALE, require_possible
 from llama_exp.limits import name_choices
 from llama_exp.limits.precision import Policy
 from llama_exp.limits.runtime import Backend
 from llama_exp.tokenizer.assets import has_tokenizer
 
 QUANTIZATIONS = ("none", *MODES)
-CACHE_DIR = "~/.cache/llama_exp"
 
 
 def add_arguments(parser: Parser, adapters: bool = True) -> None:
@@ -62,40 +61,38 @@ def load(options):
     """
     source = find(options.source, options.adapter, options.offline)
     start(options.backend)
-    from llama_exp import lora
     from llama_exp import tokenizer as tokenizers
     from llama_exp.models import LlamaCausalLM
 
     tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
     with opened(source) as checkpoint:
-        policy = options.precision or source.policy or _stored_policy(checkpoint)
-        section = dict.fromkeys(quantization.OPTIONS) | {"mode": options.quantization}
-        if options.quantization == "none":
-            section |= source.quantization or {}
-        backbone = _built(checkpoint, policy, section)
-    if source.adapter is not None:
-        lora.load_adapter(backbone, source.adapter)
-    return LlamaCausalLM(backbone, tokenizer), source
+        return LlamaCausalLM(_assemble(checkpoint, source, options), tokenizer), source
 
 
-def _built(checkpoint: Checkpoint, policy: str, section: Mapping):
-    """The backbone, its weights quantized while they are read if the section says so."""
-    from llama_exp.models import LlamaBackbone, weights
-    from llama_exp.models.policy import serialized
+def _assemble(checkpoint: Checkpoint, source: Source, options):
+    """The backbone of a source with its adapter; the options win over what a run had."""
+    from llama_exp import lora
+    from llama_exp.models import LlamaBackbone
+    from llama_exp.models.build import assemble
 
+    policy = precision.policy(options.precision or source.policy or _stored_policy(checkpoint))
+    section = dict.fromkeys(quantization.OPTIONS) | {"mode": options.quantization}
+    if options.quantization == "none":
+        section |= source.quantization or {}
     chosen = quantization.chosen(section, checkpoint.quantization, checkpoint.path)
-    dtype = serialized(precision.policy(policy), chosen, checkpoint.config)
     try:
-        return weights.filled(lambda: LlamaBackbone(**checkpoint.config, dtype=dtype), checkpoint)
-    except ValueError as error:  # such as int8 with products in float16
+        require_possible(chosen, policy.compute_dtype)
+    except ValueError as error:
         action = "choose another --precision or --quantization"
         raise ConfigError(Problem("the model cannot be built like this", "command line", str(error), action)) from error
+    factory = functools.partial(LlamaBackbone, **checkpoint.config, dtype=policy)
+    adapt = None if source.adapter is None else functools.partial(lora.load_adapter, path=source.adapter)
+    return assemble(factory, checkpoint, chosen, adapt)
 
 
 def start(backend: str) -> None:
     """Imports Keras on a backend, quietly."""
-    cache_dir = os.environ.get("LLAMA_EXP_CACHE", CACHE_DIR)
-    runtime.start(backend=backend, jit="auto", threads=0, cache_dir=cache_dir)
+    runtime.start(backend=backend, jit="auto", threads=0, cache_dir=runtime.default_cache_dir())
     runtime.import_backend()
 
 

@@ -1,4 +1,14 @@
-"""A config as plain data, and the hash that says which runs are the same experiment."""
+"""A config as plain data, and the hash that says which runs are the same experiment.
+
+What the same hash promises:
+
+    always                                          the same data in the same order, the same weights to begin with
+                                                    (drawn by NumPy), the same computation
+    same runtime, machine and versions              the same bits to the end
+    otherwise, without dropout                      losses that agree to the rounding of sums
+
+Masks of dropout and sampled text are each backend's own draws.
+"""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama_exp.dataset.cache import file_digest
 from llama_exp.errors import InputError, Problem
+from llama_exp.files.digest import file_digest
 from llama_exp.limits.dataset import EncodingErrors
 
 log = logging.getLogger("llama_exp")

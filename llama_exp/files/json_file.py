@@ -12,8 +12,8 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from llama_exp.errors import InputError
 
@@ -22,6 +22,7 @@ MAX_BYTES = 1 << 20  # published configurations have 1 to 60 KB
 MAX_VALUES = 1 << 20
 OBJECT_VALUES = 4  # an object takes as much memory as some other values
 NAMES_SHOWN = 5
+MAX_RECORD_BYTES = 1 << 24  # of a run's own records, which hold what callbacks and libraries say
 _BYTE_ORDER_MARK = "\ufeff"
 # A number is taken whole, whatever it is: tried digit by digit, a long one would take the square of its length.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?|[{}\[\]]|-?Infinity|NaN|-?\d++(?:\.\d++)?+(?:[eE][-+]?\d++)?+')
@@ -65,7 +66,34 @@ def parse_json(path: Path, data: bytes, max_values: int = MAX_VALUES) -> dict:
     return _parse(path, text)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def read_record(path: Path) -> dict | None:
+    """The JSON object in a file that this package wrote; None if there is none, half of one, or somebody else's."""
+    try:
+        return read_json(path, MAX_RECORD_BYTES)
+    except InputError:
+        return None
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The JSON objects in a file of one a line; a last line without its newline was cut short by a kill and is none.
+
+    Raises:
+        InputError: for a whole line that is no such object, with its number; or the file cannot be read.
+    """
+    with open_regular(path) as file:
+        lines = file.read().split(b"\n")
+    found = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            found.append(parse_json(path, line))
+        except InputError as error:
+            (problem,) = error.problems
+            action = "restore the line, or delete it"
+            raise InputError.about(path, problem.what, f"line {number}: {problem.found}", action) from error
+    return found
+
+
+def open_regular(path: Path) -> FileIO:
     """Opens a file for reading; one that is not an ordinary file (a pipe, a device, a folder) is refused at once.
 
     Raises:
@@ -76,7 +104,7 @@ def open_regular(path: Path) -> BinaryIO:
         # A pipe without a writer would make the opening wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return os.fdopen(descriptor, "rb", buffering=0)
+            return FileIO(descriptor, "rb")
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         if descriptor >= 0:
             os.close(descriptor)
@@ -155,8 +183,10 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
     document = dict(pairs)
     if len(document) != len(pairs):
         seen: set[str] = set()
-        key = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+            seen.add(key)
     return document
 
 

@@ -7,19 +7,17 @@ adapter; `writing` makes a folder that appears whole or not at all.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import os
-import secrets
-import shutil
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_exp.errors import InputError, Problem, StorageError
-from llama_exp.files.draft_folder import new_draft, remove_stale
 from llama_exp.files.json_file import inside, names_in, open_regular, read_json
+from llama_exp.files.whole_folder import remove_stale, whole_folder
+from llama_exp.files.writing import storage_errors
 
 if TYPE_CHECKING:  # NumPy, which the check of a config does without; it reads files through `json_file`
     from llama_exp.formats.adapter import Adapter
@@ -48,8 +46,6 @@ MODEL_FILES = (
     "*.safetensors",
     "model.safetensors.index.json",
 )
-_RENAME_EXCHANGE = 2
-_AT_FDCWD = -100
 
 
 @contextlib.contextmanager
@@ -119,20 +115,16 @@ def writing(folder: str | Path) -> Iterator[Path]:
         StorageError: the folder is not replaceable, or cannot be written.
     """
     folder = Path(folder)
-    try:
-        _require_replaceable(folder)
-        remove_stale(folder, lambda draft: not _foreign(draft))
-        with new_draft(folder) as draft:
-            yield draft
-            for path in [*draft.rglob("*"), draft]:
-                _sync(path)
-            _put_in_place(draft, folder)
-            _sync(folder.parent)
-    except OSError as error:
+
+    def describe(error: OSError) -> Problem:
         action = "free space, or choose another folder"
-        raise StorageError(
-            Problem("the model could not be written", str(folder), error.strerror or str(error), action)
-        ) from error
+        return Problem("the model could not be written", str(folder), error.strerror or str(error), action)
+
+    with storage_errors(folder, describe):
+        _require_replaceable(folder)
+        remove_stale(folder.parent, re.escape(folder.name), lambda draft: not _foreign(draft))
+        with whole_folder(folder) as draft:
+            yield draft
 
 
 def _reader(path: Path):
@@ -177,37 +169,3 @@ def _require_replaceable(folder: Path) -> None:
 def _foreign(folder: Path) -> list[str]:
     """What is in a folder beside a model."""
     return sorted(path.name for path in folder.iterdir() if not any(path.match(name) for name in MODEL_FILES))
-
-
-def _put_in_place(draft: Path, folder: Path) -> None:
-    if not folder.exists():
-        draft.rename(folder)
-    elif not _exchange(draft, folder):
-        old = folder.with_name(f"{folder.name}.old-{secrets.token_hex(4)}")
-        folder.rename(old)
-        try:
-            draft.rename(folder)
-        except OSError:
-            old.rename(folder)
-            raise
-        shutil.rmtree(old)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two folders in a single step; false where the system cannot (another kernel or file system)."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return True
-    if (code := ctypes.get_errno()) in (errno.ENOSYS, errno.EINVAL):
-        return False
-    raise OSError(code, os.strerror(code))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

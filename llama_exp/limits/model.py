@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from llama_exp.architecture import ROPE_ADJUSTMENT, SIZES
+from llama_exp.architecture import INITIALIZER_RANGES, ROPE_ADJUSTMENT, SIZES
 from llama_exp.errors import Problem
 from llama_exp.limits import COUNT, POSITIVE, PROBABILITY, Limits, allow_null
 
@@ -67,6 +67,7 @@ LIMITS = Limits(
         **dict.fromkeys(ROPE_ADJUSTMENT, allow_null(POSITIVE)),
         "rope_pretraining_sequence_length": allow_null(COUNT),
         "layer_norm_epsilon": POSITIVE,
+        **dict.fromkeys(INITIALIZER_RANGES, POSITIVE),
         "dropout": PROBABILITY,
     },
     (check_heads, check_rope),

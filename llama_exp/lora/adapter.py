@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from llama_exp import backend
+from llama_exp.backend.initial import Initializer, draw_uniform
 from llama_exp.formats.adapter import Matrices
 
 # Variables stay float32 over any base: an update of 1e-4 relative size is lost in bfloat16's 8 bits.
@@ -34,20 +36,21 @@ class LoraAdapter(keras.layers.Layer):
         output_dim: O.
         scale: s, that is alpha / R, or alpha / sqrt(R) for rsLoRA.
         dropout: probability of zeroing an element of x, in training.
+        seed: of A's first values, see `Initializer`.
         **kwargs: Keras layer arguments (`name`, `dtype`).
     """
 
-    def __init__(self, rank: int, output_dim: int, scale: float, dropout: float, **kwargs):
+    def __init__(self, rank: int, output_dim: int, scale: float, dropout: float, seed: int | None = None, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.rank = rank
         self.output_dim = output_dim
         self.scale = scale
         self.dropout = dropout
+        self.seed = seed
 
     def build(self, input_shape):
         """Creates `lora_a` (I, R) and `lora_b` (R, O) for inputs (M, I)."""
-        bound = 1 / math.sqrt(input_shape[-1])
-        uniform = keras.initializers.RandomUniform(-bound, bound)
+        uniform = Initializer(draw_uniform, self.seed, f"{self.path}/lora_a", 1 / math.sqrt(input_shape[-1]))
         shape_a, shape_b = (input_shape[-1], self.rank), (self.rank, self.output_dim)
         self.lora_a = self.add_weight(name="lora_a", shape=shape_a, initializer=uniform, autocast=False)
         self.lora_b = self.add_weight(name="lora_b", shape=shape_b, initializer="zeros", autocast=False)
@@ -88,9 +91,10 @@ class LoraAdapter(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Constructor arguments."""
-        return super().get_config() | {
+        return backend.layer_config(self) | {
             "rank": self.rank,
             "output_dim": self.output_dim,
             "scale": self.scale,
             "dropout": self.dropout,
+            "seed": self.seed,
         }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from keras import ops
 
 from llama_exp import backend
@@ -46,10 +47,11 @@ class DoraAdapter(LoraAdapter):
         )
 
     def measure(self, kernel_IO) -> None:
-        """Takes ||W||^2, and ||W|| as the first magnitude, from the kernel (I, O) float32."""
-        squares_O = ops.sum(ops.square(kernel_IO), axis=0)
+        """Takes ||W||^2, and ||W|| as the first magnitude, from the kernel, an array (I, O) float32."""
+        # Every backend sums in an order of its own; magnitudes train, and must begin the same on all.
+        squares_O = np.einsum("io,io->o", kernel_IO, kernel_IO, dtype=np.float64).astype(np.float32)
         self.kernel_squares.assign(squares_O)
-        self.lora_magnitude.assign(ops.sqrt(squares_O))
+        self.lora_magnitude.assign(np.sqrt(squares_O))
 
     def call(self, x_MI, product: Callable, seeds=None):
         """What the adapted layer computes; see `LoraAdapter.call`."""

@@ -10,7 +10,6 @@ a run does what its config says, or does not start. Importing this module import
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from llama_exp import lora as low_rank
 from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError, Problem
+from llama_exp.files.digest import digest_of
 from llama_exp.files.json_file import open_regular
 from llama_exp.formats import open_adapter
 from llama_exp.formats.adapter import Adapter, shorten_names
@@ -95,7 +95,7 @@ def origin(source: str) -> dict[str, str]:
     """
     path = Path(source).expanduser()
     with open_regular(path / WEIGHTS_FILE if path.is_dir() else path) as file:
-        return {"source": source, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return {"source": source, "sha256": digest_of(file)}
 
 
 def require_unchanged(source: str, recorded: Mapping | None) -> None:

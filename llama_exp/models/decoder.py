@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import keras
 
+from llama_exp import backend
 from llama_exp.models.attention import SelfAttention
 from llama_exp.models.fused import swiglu
 from llama_exp.models.linear import Linear
@@ -101,9 +102,22 @@ class TransformerDecoder(keras.layers.Layer):
         hidden_MF = swiglu(gate_MF, self.feedforward_intermediate_dense(x_MD, seeds=seeds))
         return self.feedforward_output_dense(hidden_MF, seeds=seeds)
 
+    def linear_layers(self) -> list:
+        """Its `Linear` layers, in order of use."""
+        attention = self.self_attention
+        return [
+            attention.query,
+            attention.key,
+            attention.value,
+            attention.attention_output,
+            self.feedforward_gate_dense,
+            self.feedforward_intermediate_dense,
+            self.feedforward_output_dense,
+        ]
+
     def get_config(self) -> dict:
         """Constructor arguments."""
-        return super().get_config() | {
+        return backend.layer_config(self) | {
             "intermediate_dim": self.intermediate_dim,
             "num_query_heads": self.num_query_heads,
             "num_key_value_heads": self.num_key_value_heads,

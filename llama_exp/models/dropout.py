@@ -21,7 +21,7 @@ def block_seed(seed, block: int):
         seed: integer tensor (2,), drawn once per forward pass from a `keras.random.SeedGenerator`.
         block: index of the block; different blocks get different seeds.
     """
-    return _shifted(seed, block * SEEDS_PER_BLOCK)
+    return _shift(seed, block * SEEDS_PER_BLOCK)
 
 
 class DropoutSeeds:
@@ -37,12 +37,12 @@ class DropoutSeeds:
 
     def dropout(self, x, rate: float):
         """`x` with each element zeroed with probability `rate` and the others divided by 1 - rate."""
-        seed = _shifted(self._seed, self._next)
+        seed = _shift(self._seed, self._next)
         self._next += 1
         return keras.random.dropout(x, rate, seed=_DrawnSeed(seed))
 
 
-def _shifted(seed, number: int):
+def _shift(seed, number: int):
     # A SeedGenerator counts in the second number, so shifting the first never meets another pass's seeds.
     return seed + ops.convert_to_tensor([number, 0], dtype=seed.dtype)
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-EMBEDDING_STDDEV = 0.01
+from llama_exp import backend
+from llama_exp.architecture import INITIALIZER_RANGES
+from llama_exp.backend.initial import Initializer, draw_normal
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
@@ -20,25 +22,37 @@ class TokenEmbedding(keras.layers.Layer):
         hidden_dim: D.
         tie_word_embeddings: logits use the same table transposed (Press & Wolf 2017, arXiv:1608.05859); otherwise
             a matrix `reverse_embeddings` (D, V) of their own.
+        embedding_initializer_range: standard deviation of the first values of both.
+        seed: of these values, see `Initializer`.
         **kwargs: Keras layer arguments (`name`, `dtype`).
     """
 
-    def __init__(self, vocabulary_size: int, hidden_dim: int, tie_word_embeddings: bool, **kwargs):
+    def __init__(
+        self,
+        vocabulary_size: int,
+        hidden_dim: int,
+        tie_word_embeddings: bool,
+        embedding_initializer_range: float = INITIALIZER_RANGES["embedding_initializer_range"],
+        seed: int | None = None,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)  # casts are written out where they happen
         self.vocabulary_size = vocabulary_size
         self.hidden_dim = hidden_dim
         self.tie_word_embeddings = tie_word_embeddings
+        self.embedding_initializer_range = embedding_initializer_range
+        self.seed = seed
         self.reverse_embeddings = None
 
     def build(self, input_shape=None):
-        """Creates `embeddings` (V, D) and, if untied, `reverse_embeddings` (D, V), from N(0, EMBEDDING_STDDEV)."""
+        """Creates `embeddings` (V, D) and, if untied, `reverse_embeddings` (D, V)."""
         self.embeddings = self._add_table("embeddings", (self.vocabulary_size, self.hidden_dim))
         if not self.tie_word_embeddings:
             self.reverse_embeddings = self._add_table("reverse_embeddings", (self.hidden_dim, self.vocabulary_size))
         self.built = True
 
     def _add_table(self, name, shape):
-        initializer = keras.initializers.RandomNormal(stddev=EMBEDDING_STDDEV)
+        initializer = Initializer(draw_normal, self.seed, f"{self.path}/{name}", self.embedding_initializer_range)
         return self.add_weight(name=name, shape=shape, initializer=initializer, autocast=False)
 
     def call(self, token_ids_BS):
@@ -77,8 +91,10 @@ class TokenEmbedding(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Constructor arguments."""
-        return super().get_config() | {
+        return backend.layer_config(self) | {
             "vocabulary_size": self.vocabulary_size,
             "hidden_dim": self.hidden_dim,
             "tie_word_embeddings": self.tie_word_embeddings,
+            "embedding_initializer_range": self.embedding_initializer_range,
+            "seed": self.seed,
         }

@@ -6,9 +6,12 @@ Shape letters: M rows (B * S tokens), I inputs, O outputs.
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import ops
 
-KERNEL_STDDEV = 0.02
+from llama_exp import backend
+from llama_exp.architecture import INITIALIZER_RANGES
+from llama_exp.backend.initial import Initializer, draw_normal
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
@@ -20,22 +23,32 @@ class Linear(keras.layers.Layer):
 
     Args:
         output_dim: O.
+        initializer_range: standard deviation of the kernel's first values.
+        seed: of these values, see `Initializer`.
         **kwargs: Keras layer arguments (`name`, `dtype`).
     """
 
-    def __init__(self, output_dim: int, **kwargs):
+    def __init__(
+        self,
+        output_dim: int,
+        initializer_range: float = INITIALIZER_RANGES["initializer_range"],
+        seed: int | None = None,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)  # casts are written out where they happen
         self.output_dim = output_dim
+        self.initializer_range = initializer_range
+        self.seed = seed
         self.input_dim = None  # known when it is built
         self.adapter = None
 
     def build(self, input_shape):
-        """Creates `kernel` (I, O), drawn from N(0, KERNEL_STDDEV), for inputs of shape (M, I)."""
+        """Creates `kernel` (I, O), drawn from N(0, initializer_range^2), for inputs of shape (M, I)."""
         self.input_dim = input_shape[-1]
         self.kernel = self.add_weight(
             name="kernel",
             shape=(self.input_dim, self.output_dim),
-            initializer=keras.initializers.RandomNormal(stddev=KERNEL_STDDEV),
+            initializer=Initializer(draw_normal, self.seed, f"{self.path}/kernel", self.initializer_range),
             autocast=False,
         )
         self.built = True
@@ -67,10 +80,14 @@ class Linear(keras.layers.Layer):
         del exact  # nothing is rounded here anyway
         return ops.matmul(x_MI, ops.cast(self.kernel, self.compute_dtype))
 
-    def float_kernel(self):
-        """The numbers that the kernel stands for, (I, O) float32."""
-        return ops.cast(self.kernel.value, "float32")
+    def float_kernel(self) -> np.ndarray:
+        """The numbers that the kernel stands for, (I, O) float32, on the host: the same on every backend."""
+        return np.asarray(ops.convert_to_numpy(self.kernel.value), np.float32)
 
     def get_config(self) -> dict:
         """Constructor arguments."""
-        return super().get_config() | {"output_dim": self.output_dim}
+        return backend.layer_config(self) | {
+            "output_dim": self.output_dim,
+            "initializer_range": self.initializer_range,
+            "seed": self.seed,
+        }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import keras
 
+from llama_exp import backend
 from llama_exp.models.fused import rms_norm
 
 
@@ -38,4 +39,4 @@ class RMSNorm(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Constructor arguments."""
-        return super().get_config() | {"epsilon": self.epsilon}
+        return backend.layer_config(self) | {"epsilon": self.epsilon}

@@ -43,7 +43,7 @@ def run_block(block: keras.layers.Layer, x_MD, rope, bias_B1ST, seed, remat: Rem
             keep_weights = remat is Remat.none
             return block(x_MD, rope=rope, bias_B1ST=bias_B1ST, seeds=seeds, keep_weights=keep_weights)[0]
 
-    key = (likeness(block), seed is None, remat)
+    key = (identify(block), seed is None, remat)
     frozen_values = [_read(variable) for variable in frozen]
 
     def once(x_MD, *trainable_values):
@@ -54,7 +54,7 @@ def run_block(block: keras.layers.Layer, x_MD, rope, bias_B1ST, seed, remat: Rem
     return again(x_MD, *(_read(variable) for variable in trainable))
 
 
-def likeness(block: keras.layers.Layer) -> tuple:
+def identify(block: keras.layers.Layer) -> tuple:
     """Equal for blocks that compute the same from the same values."""
     variables = [(_inner(block, v.path), tuple(v.shape), v.dtype, v.trainable) for v in block.weights]
     layers = [(type(layer).__qualname__, _settings(block, layer)) for layer in [block, *block._flatten_layers(False)]]

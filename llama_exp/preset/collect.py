@@ -6,7 +6,6 @@ First the small files, so that a model which is no Llama is refused before its w
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from urllib.parse import quote
 import requests
 
 from llama_exp.errors import StorageError
+from llama_exp.files.lock import held
 from llama_exp.formats import read_architecture
 from llama_exp.preset.failures import Server, explain, require_space
 from llama_exp.preset.ledger import Ledger
@@ -99,7 +99,7 @@ def collect(store: Store, load_weights: bool) -> None:
     work = store.ledger_path.parent
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with _alone(store.ledger_path.with_suffix(".lock")):
+        with held(store.ledger_path.with_suffix(".lock"), "another process is fetching this preset; waiting for it"):
             ledger = Ledger(store.ledger_path, store.folder)
             if ledger.is_whole(load_weights):
                 return
@@ -177,18 +177,6 @@ def _part(store: Store, file: RemoteFile) -> Path:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Waits until no other process is fetching this revision."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.warning("another process is fetching this preset; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

@@ -10,14 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import requests
 
 from llama_exp.errors import InputError, Problem
-from llama_exp.files.writing import write_text
+from llama_exp.files.writing import move, replace_link, write_text
 from llama_exp.preset.collect import collect, describe_absence, is_cached
 from llama_exp.preset.failures import WHERE, NoConnection, Server, explain, not_cached, require_answer
 from llama_exp.preset.resolved import Resolved
@@ -122,10 +121,8 @@ class _Store:
         blob = path.resolve()
         if blob.parent != blobs.resolve():  # else it may have a mirror's name, and other snapshots link to it
             blob = self._blob(file.digest or digest_of(path, "sha256:"))
-            path.replace(blob)
-        link = pointer.with_name(f".{secrets.token_hex(8)}.tmp")
-        link.symlink_to(os.path.relpath(blobs / blob.name, pointer.parent))
-        link.replace(pointer)
+            move(path, blob)
+        replace_link(pointer, os.path.relpath(blobs / blob.name, pointer.parent))
 
     def remember(self, revision: str) -> None:
         """Notes the commit that a branch or tag has, for days without a network."""

@@ -15,6 +15,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from llama_exp.errors import InputError, Problem
+from llama_exp.files.writing import move
 from llama_exp.preset.collect import collect, describe_absence, is_cached
 from llama_exp.preset.failures import WHERE, NoConnection, Server, explain, explain_refusal, not_cached, require_answer
 from llama_exp.preset.resolved import Resolved
@@ -95,7 +96,7 @@ class _Store:
         place = self.folder / file.name
         if path != place:
             place.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(place)
+            move(path, place)
         self._cache.mark_as_complete(self.model, file.name)
 
     def absence(self, load_weights: bool) -> str | None:

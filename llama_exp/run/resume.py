@@ -18,18 +18,22 @@ from typing import Any
 
 from llama_exp.config.identity import flatten
 from llama_exp.errors import ConfigError, Problem
-from llama_exp.files.json_file import read_json
+from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
+from llama_exp.files.process import ALONE, Process
+from llama_exp.files.writing import set_aside
 from llama_exp.files.yaml_file import read_yaml
-from llama_exp.run.folder import RunFolder, find_unfinished
+from llama_exp.run.folder import RunFolder
+from llama_exp.run.unfinished import RECORD_FILE, find_unfinished
 
 NEW, AUTO = "none", "auto"
-MAX_RECORD_BYTES = 1 << 24
 CONFIG_FILE = "config.yaml"
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
     r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
     r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
 )
+# What a key that a run's record lacks meant to the version that began it.
+BEFORE_THE_KEY = {"model.initializer_range": 0.02, "model.embedding_initializer_range": 0.01}
 _STEP = re.compile(r"step-(\d+)")
 log = logging.getLogger(__name__)
 
@@ -71,16 +75,16 @@ def continues(resume: str, folder: Path) -> bool:
     return RunFolder.holds_run(folder)
 
 
-def choose_checkpoint(resume: str) -> Path | None:
-    """The checkpoint folder that `resume` names, after setting later ones aside; None: the newest will do."""
+def choose_checkpoint(resume: str, process: Process = ALONE) -> Path | None:
+    """The checkpoint folder that `resume` names, after the writer set later ones aside; None: the newest will do."""
     if resume in (NEW, AUTO) or not (Path(resume).expanduser() / "manifest.json").is_file():
         return None
     chosen = Path(resume).expanduser()
-    for later in sorted(chosen.parent.glob("step-*")):
+    for later in sorted(chosen.parent.glob("step-*")) if process.is_writer else ():
         match, mine = _STEP.fullmatch(later.name), _STEP.fullmatch(chosen.name)
         if match and mine and int(match[1]) > int(mine[1]):
             log.warning("%s lies behind %s and is set aside", later, chosen.name)
-            later.rename(_free_name(later))
+            set_aside(later, "abandoned")
     return chosen
 
 
@@ -94,6 +98,7 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
     if not (folder / CONFIG_FILE).exists():  # killed between run.json and config.yaml: nothing was trained differently
         return
     before, now = flatten(read_yaml(folder, CONFIG_FILE)), flatten(config)
+    before = {key: value for key, value in BEFORE_THE_KEY.items() if key in now} | before
     problems = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
@@ -120,12 +125,5 @@ def check_adapter(folder: Path, source: str | None) -> None:
         return
     from llama_exp.lora import source as lora_source  # NumPy, which the check of a config does without
 
-    recorded = read_json(folder / "run.json", MAX_RECORD_BYTES).get("lora")
+    recorded = read_json(folder / RECORD_FILE, MAX_RECORD_BYTES).get("lora")
     lora_source.require_unchanged(source, recorded if isinstance(recorded, Mapping) else None)
-
-
-def _free_name(folder: Path) -> Path:
-    number = 1
-    while (free := folder.with_name(f"{folder.name}.abandoned-{number}")).exists():
-        number += 1
-    return free

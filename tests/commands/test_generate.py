@@ -58,6 +58,10 @@ def test_a_runs_folder_and_a_bare_adapter_are_the_adapted_model(folder, tmp_path
     expected, plain = (one.generate([ids], max_length=4 + 6)[0].tolist() for one in (other, model))
     assert capsys.readouterr().out == chat.printable(TOKENIZER.decode(expected)) + "\n"
     assert expected != plain
+    (tmp_path / "latest").symlink_to("run")
+    run("generate", tmp_path / "latest", "--prompt", "abc", "--max-new-tokens", "6")
+    assert capsys.readouterr().out == chat.printable(TOKENIZER.decode(expected)) + "\n"
+    assert find(str(tmp_path / "latest")).adapter == tmp_path / "run" / "adapter"
     options = generate._parser().parse_args([str(folder), "--adapter", str(tmp_path / "run/adapter")])
     loaded, _ = models.load(options)
     found, wanted = (lora.adapter_variables(one.backbone) for one in (loaded, other))

@@ -26,6 +26,7 @@ from llama_exp.console.progress import (
     format_seconds,
     shorten,
 )
+from llama_exp.files.process import Process
 
 RUN = """
 import logging, sys, time
@@ -250,6 +251,16 @@ def test_a_console_is_attached_once(capsys):
     finally:
         logs.detach_console()
     assert capsys.readouterr().err == "once\n"
+
+
+def test_the_console_of_another_than_the_writer_is_silent(capfd):
+    before = list(logs.LOGGER.handlers)
+    for _ in range(2):
+        logs.attach_console(Process(rank=1, size=2))
+    assert len(logs.LOGGER.handlers) == len(before) + 1
+    logging.getLogger("llama_exp.a").warning("never")
+    logs.detach_console()
+    assert logs.LOGGER.handlers == before and capfd.readouterr() == ("", "")
 
 
 def test_no_secret_on_the_terminal(monkeypatch, capsys):

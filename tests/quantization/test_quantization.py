@@ -1,5 +1,7 @@
 """Quantized backbones as a whole: built, described, loaded, trained through adapters, merged."""
 
+import functools
+import json
 import logging
 
 import keras
@@ -31,6 +33,7 @@ from llama_exp.architecture import (
     LINEAR_NAMES,
     Quantization,
     make_quantization,
+    to_section,
 )
 from llama_exp.errors import ConfigError, InputError
 from llama_exp.lora import targets as lora_targets
@@ -59,7 +62,7 @@ def section(mode):
 
 def build(preset_dir=None, mode=NONE, lora_section=NO_LORA, policy="float32"):
     return model.build(
-        lambda dtype: LlamaBackbone(**SIZES, dtype=dtype),
+        functools.partial(LlamaBackbone, **SIZES),
         policy=policy,
         preset_dir=preset_dir,
         quantization=section(mode),
@@ -199,22 +202,107 @@ def test_float8_weights_have_no_preset(tmp_path):
     assert all(np.array_equal(array, arrays(backbone)[path]) for path, array in arrays(loaded).items())
 
 
-def test_float8_of_keras_is_another():
-    """Which trains with floats; a policy of it is none of ours, and a name of ours is none of Keras'."""
-    for dtype in ("float8_from_float32", keras.dtype_policies.QuantizedFloat8DTypePolicy("float8", "float32")):
-        with pytest.raises(ValueError, match="(?s)no Keras dtype policy.*quantization=float8"):
-            LlamaBackbone(**SIZES, dtype=dtype)
-    backbone = LlamaBackbone(**SIZES, dtype="float8_e4m3fn_from_bfloat16")
-    assert backbone.quantization == make_quantization("float8") and backbone.compute_dtype == "bfloat16"
-    assert {v.dtype for v in backbone.weights if len(v.shape) == 2} == {"float8_e4m3fn"}
+@pytest.mark.parametrize("name", MODES)
+def test_quantization_is_an_argument(name):
+    """As options or as a `Quantization`: the layers that `quantize` makes, of zeros."""
+    expected = make(dtype="mixed_bfloat16")
+    expected.quantize(**MODES[name])
+    for given in (MODES[name], expected.quantization):
+        backbone = LlamaBackbone(**SIZES, dtype="mixed_bfloat16", quantization=given)
+        assert backbone.quantization == expected.quantization and backbone.compute_dtype == "bfloat16"
+        assert [(v.path, tuple(v.shape), v.dtype) for v in backbone.weights] == [
+            (v.path, tuple(v.shape), v.dtype) for v in expected.weights
+        ]
+        assert not any(arrays(backbone)[path].any() for path in expected.linear_layers() for path in [f"{path}/kernel"])
 
 
-def test_a_map_for_some_layers_is_refused():
-    config = make(dtype="float32").get_config()
-    policies = {"token_embedding": {"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8"}}}
-    config["dtype"] = {"class_name": "DTypePolicyMap", "config": {"policy_map": policies, "default_policy": None}}
-    with pytest.raises(ValueError, match="only some of the layers are quantized"):
-        LlamaBackbone.from_config(config)
+@pytest.mark.parametrize("name", MODES)
+def test_quantization_while_a_preset_is_read(name, tmp_path):
+    """The integers of `quantize` on the loaded model."""
+    make(7).save_to_preset(tmp_path / "preset")
+    expected = make(7)
+    expected.quantize(**MODES[name])
+    for given in (MODES[name], expected.quantization):
+        loaded = LlamaBackbone.from_preset(tmp_path / "preset", quantization=given)
+        assert loaded.quantization == expected.quantization
+        assert all(np.array_equal(array, arrays(expected)[path]) for path, array in arrays(loaded).items())
+    causal_lm = LlamaCausalLM.from_preset(tmp_path / "preset", quantization=MODES[name])
+    assert causal_lm.backbone.quantization == expected.quantization
+
+
+def test_a_quantized_preset_is_not_quantized_in_another_way(tmp_path):
+    backbone = make()
+    backbone.quantize("int8")
+    backbone.save_to_preset(tmp_path / "preset")
+    with pytest.raises(InputError, match="is quantized in another way"):
+        LlamaBackbone.from_preset(tmp_path / "preset", quantization={"mode": "int4"})
+    loaded = LlamaBackbone.from_preset(tmp_path / "preset", quantization=INT8_AS_KERAS)
+    assert loaded.quantization == KERAS_INT8 and np.array_equal(
+        *(arrays(one)["transformer_layer_0/self_attention/query/kernel"] for one in (loaded, backbone))
+    )
+
+
+@pytest.mark.parametrize(
+    ("quantization", "expected"),
+    [
+        ("int8", "must be options such as"),
+        ({"mode": "int5"}, "int5"),
+        ({"mode": "int8", "group_size": 32}, "group"),
+        ({"mode": "int8", "size": 32}, "size"),
+        ({"group_size": 32}, "mode"),
+    ],
+)
+def test_impossible_quantizations_are_named(quantization, expected):
+    with pytest.raises(ValueError, match=f"quantization.*{expected}"):
+        LlamaBackbone(**SIZES, quantization=quantization)
+
+
+def test_the_keras_file_of_a_quantized_backbone(tmp_path):
+    backbone = make()
+    backbone.quantize("int4", group_size=20)
+    backbone.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.get_config() == backbone.get_config()
+    assert np.array_equal(hidden(again), hidden(backbone))
+
+
+def test_a_config_is_plain_data():
+    backbone = make()
+    backbone.quantize("int4", group_size=20)
+    config = backbone.get_config()
+    assert json.loads(json.dumps(config)) == config
+    assert make().get_config()["quantization"] is None
+
+
+@pytest.mark.parametrize("mode", [*MODES.values(), GPTQ, {"mode": "none"}])
+def test_a_section_states_a_quantization_in_full(mode):
+    quantization = make_quantization(**mode)
+    section = to_section(quantization)
+    assert make_quantization(**section) == quantization and section.keys() == set(NONE)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "int8_from_float32",
+        "float8_e4m3fn",
+        "int8",
+        {"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8", "source_name": None}},
+        {"class_name": "DTypePolicyMap", "config": {"policy_map": {}, "default_policy": None}},
+        keras.dtype_policies.QuantizedDTypePolicy("int8", "float32"),
+        keras.dtype_policies.DTypePolicyMap(),
+    ],
+    ids=range(7),
+)
+def test_policies_of_quantized_weights_are_for_files(dtype, tmp_path):
+    make(num_layers=1).save_to_preset(tmp_path / "preset")
+    for build_one in (lambda: LlamaBackbone(**SIZES, dtype=dtype), lambda: from_preset(tmp_path, dtype=dtype)):
+        with pytest.raises(ValueError, match="(?s)is no floating-point policy.*quantization={'mode': 'int8'}"):
+            build_one()
+
+
+def from_preset(folder, **arguments):
+    return LlamaBackbone.from_preset(folder / "preset", **arguments)
 
 
 @pytest.mark.parametrize("gptq", [False, True])

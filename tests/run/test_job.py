@@ -17,6 +17,7 @@ from whole_runs import ROOT, SMALL, rows, run, start
 
 from llama_exp.config.check import check_arguments
 from llama_exp.errors import ConfigError, InputError
+from llama_exp.files.process import Process
 from llama_exp.run.job import _require_embeddings, run_job
 
 LORA = ["lora.rank=4", "lora.dropout=0.1", "lora.targets=[attention]"]
@@ -79,6 +80,19 @@ def test_no_part_of_a_run_edits_its_config(playground, monkeypatch):
     loss = run_job(config, overrides, playground / "in-process")
     assert dataclasses.asdict(config) == before
     assert loss == pytest.approx(summary(playground / "in-process")["validation"]["last"])
+
+
+def test_who_is_not_the_writer_leaves_no_file_and_says_nothing(playground, monkeypatch, capfd):
+    """The same run as above in the second of two processes, which are this one, one after the other."""
+    monkeypatch.chdir(playground)
+    monkeypatch.setenv("LLAMA_EXP_CACHE", str(playground / "cache"))
+    overrides = [*SMALL, *LORA, f"dataset.files=[{playground}/text.txt]", "trainer.max_steps=2"]
+    config = check_arguments(overrides).config
+    before = sorted(playground.iterdir())
+    capfd.readouterr()
+    loss = run_job(config, overrides, playground / "in-process-2", process=Process(rank=1, size=2))
+    assert loss == pytest.approx(summary(playground / "in-process")["validation"]["last"], rel=0, abs=0)
+    assert sorted(playground.iterdir()) == before and capfd.readouterr() == ("", "")
 
 
 def test_metrics_are_the_record(uninterrupted):
@@ -199,25 +213,44 @@ def test_a_failing_job_of_a_sweep_does_not_stop_the_others(playground):
         assert "tmp" not in checkpoint.name
 
 
-def test_a_run_on_jax_imports_no_tensorflow(playground):
-    """TensorFlow is made impossible to import, as where only JAX is installed."""
-    blocker = playground / "no_tensorflow"
-    blocker.mkdir()
-    (blocker / "sitecustomize.py").write_text(
-        "import importlib.abc, importlib.util, sys\n"
-        "class Blocker(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'tensorflow' or name.startswith('tensorflow.'):\n"
-        "            raise ModuleNotFoundError(name, name='tensorflow')\n"
-        "sys.meta_path.insert(0, Blocker())\n"
-        "find = importlib.util.find_spec\n"
-        "def find_spec(name, package=None):\n"
-        "    return None if name == 'tensorflow' else find(name, package)\n"
-        "importlib.util.find_spec = find_spec\n"
-    )
-    folder = playground / "jax"
-    path = f"{blocker}{os.pathsep}{ROOT}"
-    overrides = ["runtime.backend=jax", "trainer.max_steps=4", f"hydra.run.dir={folder}"]
+ABSENT = """
+import importlib.abc, importlib.util, sys
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == 'tensorflow' or name.startswith('tensorflow.'):
+            raise ModuleNotFoundError(name, name='tensorflow')
+sys.meta_path.insert(0, Blocker())
+find = importlib.util.find_spec
+def find_spec(name, package=None):
+    return None if name == 'tensorflow' else find(name, package)
+importlib.util.find_spec = find_spec
+"""
+# Found by whoever looks for it; whoever runs it gets an error that no `except ImportError` hides.
+REFUSED = """
+import importlib.machinery, sys
+class Finder(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name == 'tensorflow':
+            spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+            spec.loader = cls
+            return spec
+    @staticmethod
+    def create_module(spec):
+        raise RuntimeError('tensorflow is imported')
+    @staticmethod
+    def exec_module(module):
+        pass
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize("tensorflow", [ABSENT, REFUSED], ids=["absent", "refused"])
+def test_a_run_on_jax_imports_no_tensorflow(playground, tmp_path, tensorflow):
+    """Where only JAX is installed, and where both are and importing the other would be a mistake."""
+    (tmp_path / "sitecustomize.py").write_text(tensorflow)
+    folder, path = tmp_path / "jax", f"{tmp_path}{os.pathsep}{ROOT}"
+    overrides = ["runtime.backend=jax", "trainer.max_steps=2", f"hydra.run.dir={folder}"]
     run(playground, *overrides, PYTHONPATH=path, LLAMA_EXP_CACHE=str(playground / "jax-cache"))
     assert summary(folder)["status"] == "finished"
     assert json.loads((folder / "run.json").read_text())["backend"] == "jax"
@@ -235,9 +268,10 @@ def test_a_preset_that_cannot_be_had_is_told_at_once(playground):
 
 def test_the_run_folder_is_named_after_time_and_configuration(playground):
     run(playground, "trainer.max_steps=1", "name=named")
-    (folder,) = (playground / "outputs" / "named").iterdir()
+    (folder,) = (path for path in (playground / "outputs" / "named").iterdir() if not path.is_symlink())
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", folder.name)
     assert json.loads((folder / "run.json").read_text())["config_hash"].startswith(folder.name[-8:])
+    assert os.readlink(playground / "outputs" / "named" / "latest") == folder.name
 
 
 def test_a_run_s_model_is_the_preset_of_the_next(uninterrupted, playground):

@@ -94,6 +94,15 @@ def test_a_run_that_was_killed_before_its_config_was_written_goes_on(run):
     resume.check_unchanged(run, changed(lora={"rank": 8}))
 
 
+def test_a_run_of_a_version_without_initializer_ranges_goes_on(run):
+    now = CONFIG | {"model": {"initializer_range": 0.02, "embedding_initializer_range": 0.01}}
+    resume.check_unchanged(run, now)
+    now["model"]["initializer_range"] = 0.03
+    with pytest.raises(ConfigError, match="model.initializer_range") as caught:
+        resume.check_unchanged(run, now)
+    assert caught.value.problems[0].found == "0.03, begun with 0.02"
+
+
 def test_what_may_not_change_is_named_all_at_once(run):
     with pytest.raises(ConfigError) as caught:
         resume.check_unchanged(run, changed(lora={"rank": 8}) | {"seed": 1})

@@ -1,10 +1,8 @@
 """The typed schema of a run: one dataclass per config group, one field per YAML key. Imports no framework.
 
 Fields carry type, unit and meaning. Values live once, in `conf/`: nothing here has a default. Hydra composes untyped,
-because it would stop at the first mistake; `llama_exp.config.check` types the result with these classes.
-
-Sections with a `_target_` name the object that Hydra builds from their remaining keys. `SCHEMAS` gives the dataclass
-of each target of ours; a target of the user's own is checked against its signature when it is built.
+because it would stop at the first mistake; `llama_exp.config.check` types the result with these classes: `SCHEMAS` has
+that of each `_target_` of ours. One of the user's own is checked against its signature when it is built.
 """
 
 from __future__ import annotations

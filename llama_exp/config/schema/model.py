@@ -27,6 +27,8 @@ class ModelConfig:
     rope_high_freq_factor: float | None = MISSING
     rope_pretraining_sequence_length: int | None = MISSING  # tokens
     layer_norm_epsilon: float = MISSING
+    initializer_range: float = MISSING  # standard deviation of the linear layers' random weights
+    embedding_initializer_range: float = MISSING  # likewise of the embeddings and the output matrix
     dropout: float = MISSING  # probability in [0, 1)
     tie_word_embeddings: bool = MISSING
 

@@ -79,7 +79,7 @@ class LoggerConfig:
 
 @dataclass
 class RuntimeConfig:
-    """Where and how fast, never what comes out."""
+    """Where and how fast, never what is computed; `llama_exp.config.identity` says what exactly is promised."""
 
     backend: Backend = MISSING
     jit: Jit = MISSING

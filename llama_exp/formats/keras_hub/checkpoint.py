@@ -56,7 +56,7 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
         else:
             tensors = keras_hub_quantized.read_tensors(stored, config, quantization)
         opened = Checkpoint(folder, "keras_hub", config, tensors, quantization, DOUBTFUL, context_length)
-        yield checkpoint.tied(opened) if says_tied and not config["tie_word_embeddings"] else opened
+        yield checkpoint.tie(opened) if says_tied and not config["tie_word_embeddings"] else opened
 
 
 def read_architecture(folder: Path) -> dict:

@@ -40,10 +40,9 @@ OLD_NAMES = {"rope_scaling_factor": "rope_position_scaling_factor"}
 IGNORED_KEYS = frozenset({"name", "trainable", "dtype"})
 # Published presets lack the scaling of their original, or have another epsilon: KerasHub's converter dropped them.
 DOUBTFUL = frozenset({"layer_norm_epsilon", "rope_position_scaling_factor", *ROPE_ADJUSTMENT})
-# The modes of Keras' quantized policies: int8, int4 with one scale per output, int4/128 with one per 128 inputs. The
-# third is ours and in no preset; Keras' "float8" is another: it trains, and means floats beside their largest values.
-FLOAT8_MODE = "float8_e4m3fn"
-QUANTIZED_MODE = re.compile(rf"(int8|int4|{FLOAT8_MODE})(?:/(-1|[1-9][0-9]{{0,5}}))?")
+# The modes of Keras' quantized policies: int8, int4 with one scale per output, int4/128 with one per 128 inputs. Its
+# "float8" is none of weights: it trains, and means floats beside their largest values.
+QUANTIZED_MODE = re.compile(r"(int8|int4)(?:/(-1|[1-9][0-9]{0,5}))?")
 FLOAT_POLICIES = frozenset(
     prefix + name for prefix in ("", "mixed_") for name in ("float16", "bfloat16", "float32", "float64")
 )
@@ -88,11 +87,7 @@ def read_config(folder: Path) -> Stated:
     arguments = _arguments(path, config)
     require_possible(DEFAULTS | arguments, str(path))
     defaults = {key: value for key, value in DEFAULTS.items() if key != "tie_word_embeddings"}
-    quantization = stated_quantization(path, config.get("dtype"), arguments)
-    if quantization is not None and quantization.mode == "float8":
-        what, action = "a KerasHub preset cannot hold float8 weights", "use one with floating-point weights"
-        raise InputError.about(path, what, FLOAT8_MODE, f"{action} and quantization=float8")
-    return Stated(defaults | arguments, quantization)
+    return Stated(defaults | arguments, read_policies(path, config.get("dtype"), arguments))
 
 
 def config_document(config: Mapping, class_name: str, dtype: str, quantization: Quantization | None = None) -> dict:
@@ -102,12 +97,12 @@ def config_document(config: Mapping, class_name: str, dtype: str, quantization: 
         config: every constructor argument of the backbone.
         class_name: `LlamaBackbone`, or `Llama3Backbone` for KerasHub's Llama 3 classes (same architecture).
         dtype: of the floating-point weights.
-        quantization: None for floating-point weights.
+        quantization: None for floating-point weights; not float8, which the format does not have.
     """
     module = "llama3.llama3_backbone" if class_name == "Llama3Backbone" else "llama.llama_backbone"
     policy = _policy("keras", "DTypePolicy", {"name": dtype})
     if quantization is not None:
-        policy = policy_map(config, quantization)
+        policy = _policy_map(config, quantization)
     return {
         "module": f"keras_hub.src.models.{module}",
         "class_name": class_name,
@@ -116,17 +111,14 @@ def config_document(config: Mapping, class_name: str, dtype: str, quantization: 
     }
 
 
-def policy_map(config: Mapping, quantization: Quantization, float_policy: str | None = None) -> dict:
-    """The serialized dtype policies of a quantized backbone, as KerasHub writes and reads them; float8 is ours alone.
+def _policy_map(config: Mapping, quantization: Quantization) -> dict:
+    """The serialized dtype policies of a quantized backbone, as KerasHub writes and reads them.
 
-    Args:
-        config: every constructor argument of the backbone.
-        quantization: of its layers.
-        float_policy: name of the policy that the layers compute in; None: the reader's own.
+    They compute in the reader's own policy, which is what null stands for in them.
     """
     layers = (TOKEN_EMBEDDING, *linear_shapes(config))
-    policy_map = {layer: _quantized_policy(quantization.of(layer), float_policy) for layer in layers}
-    policies = {"default_policy": float_policy, "policy_map": policy_map}
+    policy_map = {layer: _quantized_policy(quantization.of(layer)) for layer in layers}
+    policies = {"default_policy": None, "policy_map": policy_map}
     document = _policy("keras.dtype_policies", "DTypePolicyMap", policies)
     if quantization.mode == "int8" and not quantization.quantize_activations:
         document[QUANTIZE_ACTIVATIONS] = False
@@ -139,13 +131,11 @@ def policy_map(config: Mapping, quantization: Quantization, float_policy: str | 
     return document
 
 
-def _quantized_policy(quantization: Quantization, float_policy: str | None) -> dict:
+def _quantized_policy(quantization: Quantization) -> dict:
     mode, class_name = quantization.mode, "QuantizedDTypePolicy"
     if mode == "int4":
         mode, class_name = f"int4/{quantization.group_size or -1}", "Int4DTypePolicy"
-    if mode == "float8":
-        mode = FLOAT8_MODE
-    return _policy("keras.dtype_policies", class_name, {"mode": mode, "source_name": float_policy})
+    return _policy("keras.dtype_policies", class_name, {"mode": mode, "source_name": None})
 
 
 def _policy(module: str, class_name: str, config: dict) -> dict:
@@ -193,7 +183,7 @@ def _refuse_unknown(path: Path, prefix: str, values: dict, known) -> None:
         raise InputError.about(path, "the configuration has unknown keys", names, action)
 
 
-def stated_quantization(path: Path, dtype, arguments: dict) -> Quantization | None:
+def read_policies(path: Path, dtype, arguments: dict) -> Quantization | None:
     """How the weights are stored, from one policy for all layers or a map of policies by layer."""
     if not isinstance(dtype, dict) or dtype.get("class_name") != "DTypePolicyMap":
         return _mode(path, "dtype", dtype)
@@ -276,8 +266,7 @@ def _mode(path: Path, where: str, policy) -> Quantization | None:
     if match is None or (match[1] != "int4" and match[2]):
         raise _unknown_policy(path, where, policy)
     group_size = None if match[2] in (None, "-1") else int(match[2])
-    mode = "float8" if match[1] == FLOAT8_MODE else match[1]
-    return Quantization(mode, quantize_activations=mode == "int8", group_size=group_size)
+    return Quantization(match[1], quantize_activations=match[1] == "int8", group_size=group_size)
 
 
 def _unknown_policy(path: Path, where: str, policy) -> InputError:

@@ -21,12 +21,12 @@ import numpy as np
 
 from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError
-from llama_exp.files import writing as storage
 from llama_exp.files.json_file import inside, parse_json
+from llama_exp.files.writing import make_folder, replaced, storage_errors, write_json
 from llama_exp.formats import safetensors_file
 from llama_exp.formats.adapter import ACTION, Adapter, Matrices, check_fit, require_layers, shorten_names
 from llama_exp.formats.checkpoint import Tensor
-from llama_exp.formats.hugging_face.checkpoint import BLOCK_NAMES
+from llama_exp.formats.hugging_face.tensor_names import BLOCK_NAMES
 from llama_exp.formats.peft.config import PeftConfig, read_config
 
 CONFIG_FILE = "adapter_config.json"
@@ -83,25 +83,14 @@ def write(
                 continue
             name = f"{PREFIX}{_module(path)}.{part}"
             tensors[name] = _transposed(name, matrix)
-    storage.make_folder(folder)
-    _replace(folder / WEIGHTS_FILE, tensors, {"format": "pt", METADATA_KEY: json.dumps(base)})
-    storage.write_json(folder / CONFIG_FILE, config)
+    make_folder(folder)
+    with storage_errors(folder / WEIGHTS_FILE), replaced(folder / WEIGHTS_FILE) as draft:
+        safetensors_file.write_file(draft, tensors, {"format": "pt", METADATA_KEY: json.dumps(base)})
+    write_json(folder / CONFIG_FILE, config)
 
 
 def _transposed(name: str, matrix: np.ndarray) -> Tensor:
     return Tensor(matrix.T.shape, matrix.dtype, name, lambda dtype: matrix.T)
-
-
-def _replace(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Replaces a file: readers find the old content or the new one."""
-    draft = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with storage.storage_errors(path):
-        draft.unlink(missing_ok=True)
-        try:
-            safetensors_file.write_file(draft, tensors, metadata)
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
 
 
 def _module(path: str) -> str:

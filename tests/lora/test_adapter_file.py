@@ -294,7 +294,7 @@ def test_a_failed_save_leaves_the_old_adapter(saved, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llama_exp.formats.safetensors_file.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match="adapter_model.safetensors"):
         lora.save_adapter(backbone, saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == files
@@ -317,8 +317,8 @@ def test_a_run_starts_from_keras_hubs_adapter(tmp_path):
     arguments = {"policy": "float32", "preset_dir": tmp_path / "preset", "remat": False, "seed": 1}
     arguments["quantization"] = dict.fromkeys(OPTIONS) | {"mode": "none"}
 
-    def factory(dtype):
-        return LlamaBackbone(40, 2, 4, 32, 48, 2, dtype=dtype)
+    def factory(**added):
+        return LlamaBackbone(40, 2, 4, 32, 48, 2, **added)
 
     built = model.build(factory, lora=section, **arguments)
     expected = ops.convert_to_numpy(theirs({"token_ids": IDS, "padding_mask": np.ones_like(IDS)}))
