@@ -42,12 +42,12 @@ class Limit:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a real number; truth values are none."""
-    return isinstance(value, numbers.Real) and type(value) is not bool
+    return not isinstance(value, bool) and isinstance(value, numbers.Real)
 
 
 def is_whole(value: Any, low: int) -> bool:
     """Whether a value is an integer from `low` on that an int32 holds."""
-    return isinstance(value, numbers.Integral) and type(value) is not bool and low <= int(value) <= LARGEST
+    return not isinstance(value, bool) and isinstance(value, numbers.Integral) and low <= int(value) <= LARGEST
 
 
 def allow_null(limit: Limit) -> Limit:
