@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from llama_exp import recipe
 from llama_exp.limits import choose
 from llama_exp.limits.precision import Policy
 
@@ -63,7 +64,11 @@ def wrap_optimizer(optimizer, policy):
 
     if policy.compute_dtype != "float16":
         return optimizer
-    return keras.optimizers.LossScaleOptimizer(optimizer)
+    return keras.optimizers.LossScaleOptimizer(
+        optimizer,
+        initial_scale=recipe.LOSS_SCALE["initial"],
+        dynamic_growth_steps=recipe.LOSS_SCALE["growth_steps"],
+    )
 
 
 def doubts(compute_dtype: str, device_kind: str, optimizer_variables: Iterable) -> Iterator[str]:

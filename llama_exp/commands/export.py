@@ -35,7 +35,7 @@ from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.hugging_face import checkpoint as hugging_face
 from llama_exp.formats.keras_hub import checkpoint as keras_hub
 from llama_exp.formats.quantized import dequantize_checkpoint, quantize_checkpoint
-from llama_exp.quantization import describe, fitted
+from llama_exp.quantization import describe, fit_checkpoint
 
 FORMATS = ("keras_hub", "hf")
 DTYPES = {
@@ -118,7 +118,7 @@ def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console) ->
     num_bytes = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in planned.tensors.values())
     _require_space(place.folder, num_bytes)
     with formats.writing(place.folder) as draft:  # a folder that cannot be written is told before minutes of rounding
-        checkpoint = fitted(checkpoint, place.quantization)
+        checkpoint = fit_checkpoint(checkpoint, place.quantization)
         started = time.monotonic()
         digests: dict[str, bytes] = {}
         with _bar(console) as bar:

@@ -6,7 +6,7 @@ import functools
 import os
 
 from llama_exp import precision, quantization, runtime
-from llama_exp.architecture import MODES
+from llama_exp.architecture import AS_STORED, FLOATS, MODES
 from llama_exp.commands.arguments import Parser
 from llama_exp.commands.sources import Source, find, opened
 from llama_exp.errors import ConfigError, InputError, Problem
@@ -17,7 +17,7 @@ from llama_exp.limits.precision import Policy
 from llama_exp.limits.runtime import Backend
 from llama_exp.tokenizer.assets import has_tokenizer
 
-QUANTIZATIONS = ("none", *MODES)
+QUANTIZATIONS = (AS_STORED, FLOATS, *MODES)
 
 
 def add_arguments(parser: Parser, adapters: bool = True) -> None:
@@ -32,8 +32,8 @@ def add_arguments(parser: Parser, adapters: bool = True) -> None:
         parser.add_argument(
             "--quantization",
             choices=QUANTIZATIONS,
-            default="none",
-            help="store the weights as integers or float8 (default: none)",
+            default=AS_STORED,
+            help="store the weights as integers or float8 (default: as they are; of a run: as it had them)",
         )
     chosen = os.environ.get("KERAS_BACKEND")
     parser.add_argument(
@@ -76,10 +76,10 @@ def _assemble(checkpoint: Checkpoint, source: Source, options):
     from llama_exp.models.build import assemble
 
     policy = precision.policy(options.precision or source.policy or _stored_policy(checkpoint))
-    section = dict.fromkeys(quantization.OPTIONS) | {"mode": options.quantization}
-    if options.quantization == "none":
+    section = {"mode": options.quantization}
+    if options.quantization == AS_STORED:
         section |= source.quantization or {}
-    chosen = quantization.chosen(section, checkpoint.quantization, checkpoint.path)
+    chosen = quantization.choose(section, checkpoint.quantization, checkpoint.path)
     try:
         require_possible(chosen, policy.compute_dtype)
     except ValueError as error:

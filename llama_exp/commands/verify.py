@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llama_exp import reference
+from llama_exp.architecture import AS_STORED
 from llama_exp.commands import merge, models
 from llama_exp.commands.arguments import Parser, positive
 from llama_exp.commands.export import DTYPES
@@ -148,5 +149,5 @@ def _parser() -> Parser:
     parser.add_argument("--tokens", type=positive, default=DEFAULT_TOKENS, metavar="N", help="positions (default: 16)")
     help_text = f"largest relative difference allowed (default: {defaults})"
     parser.add_argument("--tolerance", type=_above_zero, metavar="X", help=help_text)
-    parser.set_defaults(adapter=None, quantization="none")
+    parser.set_defaults(adapter=None, quantization=AS_STORED)
     return parser

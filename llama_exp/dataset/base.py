@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llama_exp import recipe
 from llama_exp.dataset.cache import cached_folder, content_key
-from llama_exp.dataset.examples import FORMAT_VERSION, Examples
+from llama_exp.dataset.examples import Examples
 from llama_exp.dataset.records import Record
 from llama_exp.dataset.rows import RowWriter
 from llama_exp.errors import InputError, Problem
@@ -86,7 +87,7 @@ class Dataset(abc.ABC):
         """
         loss_on = choose(LossOn, loss_on, "objective.loss_on")
         key = content_key(
-            format_version=FORMAT_VERSION,
+            format_version=recipe.ROWS["version"],
             dataset=self.fingerprint,
             tokenizer=tokenizer.fingerprint,
             vocabulary_size=tokenizer.vocabulary_size,

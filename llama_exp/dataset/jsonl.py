@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from llama_exp import recipe
 from llama_exp.dataset import chat, files
 from llama_exp.dataset.builder_dataset import BuilderDataset
 from llama_exp.dataset.cache import content_key
@@ -14,8 +15,6 @@ from llama_exp.dataset.records import Record, document, pair
 from llama_exp.errors import InputError, Problem
 from llama_exp.limits import choose
 from llama_exp.limits.dataset import LIMITS, ChatTemplate
-
-_VERSION = 1  # raise it when the way lines become records changes
 
 
 class Jsonl(BuilderDataset):
@@ -65,7 +64,7 @@ class Jsonl(BuilderDataset):
         """SHA-256 of the files' bytes, names and the keys."""
         paths = files.resolve(self.files)
         return content_key(
-            version=_VERSION,
+            **recipe.JSONL,
             names=[path.name for path in paths],
             digests=files.digest_files(paths),
             keys=[self.text_key, self.prompt_key, self.completion_key, self.messages_key],

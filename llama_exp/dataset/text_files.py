@@ -6,14 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from llama_exp import recipe
 from llama_exp.dataset import files
 from llama_exp.dataset.builder_dataset import BuilderDataset
 from llama_exp.dataset.cache import content_key
 from llama_exp.dataset.records import Record, document
 from llama_exp.limits import choose
 from llama_exp.limits.dataset import LIMITS, Document, EncodingErrors
-
-_VERSION = 1  # raise it when the way files become documents changes
 
 
 class TextFiles(BuilderDataset):
@@ -41,7 +40,7 @@ class TextFiles(BuilderDataset):
         """SHA-256 of the files' bytes, names and the options."""
         paths = files.resolve(self.files)
         return content_key(
-            version=_VERSION,
+            **recipe.TEXT_FILES,
             names=[path.name for path in paths],
             digests=files.digest_files(paths),
             document=self.document.value,

@@ -1,7 +1,7 @@
 """Models on disk: KerasHub presets, Hugging Face checkpoints, GGUF files, adapters. Imports no framework.
 
-`open_checkpoint` reads whatever format a path has, `read_architecture` its configuration alone, `open_adapter` a LoRA
-adapter; `writing` makes a folder that appears whole or not at all.
+`open_checkpoint` reads whatever format a path has, `read_architecture` and `read_quantization` its configuration alone,
+`open_adapter` a LoRA adapter; `writing` makes a folder that appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from llama_exp.files.whole_folder import remove_stale, whole_folder
 from llama_exp.files.writing import storage_errors
 
 if TYPE_CHECKING:  # NumPy, which the check of a config does without; it reads files through `json_file`
+    from llama_exp.architecture import Quantization
     from llama_exp.formats.adapter import Adapter
     from llama_exp.formats.checkpoint import Checkpoint
 
@@ -69,6 +70,15 @@ def read_architecture(path: str | Path) -> dict:
         InputError: as `open_checkpoint`.
     """
     return _reader(Path(path)).read_architecture(Path(path))
+
+
+def read_quantization(path: str | Path) -> Quantization | None:
+    """How the weights of the model in `path` are stored, by its configuration alone; None: in floating point.
+
+    Raises:
+        InputError: as `open_checkpoint`.
+    """
+    return _reader(Path(path)).read_quantization(Path(path))
 
 
 @contextlib.contextmanager

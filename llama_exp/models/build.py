@@ -20,7 +20,7 @@ import keras
 
 from llama_exp import backend, precision
 from llama_exp import quantization as small_types
-from llama_exp.architecture import CONFIG_KEYS, Quantization, count_parameters, one_scaling_factor
+from llama_exp.architecture import AS_STORED, CONFIG_KEYS, Quantization, count_parameters, one_scaling_factor
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats import open_checkpoint, read_architecture
 from llama_exp.formats.checkpoint import Checkpoint, match_architecture, require_agreement
@@ -61,7 +61,7 @@ def assemble(
         backbone = weights.build_empty(make)
         config = backbone.get_config()
         checkpoint = match_architecture(checkpoint, {key: config[key] for key in CONFIG_KEYS})
-        weights.fill(backbone, small_types.fitted(checkpoint, quantization))
+        weights.fill(backbone, small_types.fit_checkpoint(checkpoint, quantization))
     if adapt is not None:
         adapt(backbone)
     return backbone
@@ -84,7 +84,7 @@ def build(
             `LlamaBackbone` of the config's `model` section.
         policy: the `precision` section's value.
         preset_dir: local preset folder to take the weights from; None: they stay random.
-        quantization: the `quantization` section; a quantized preset decides where its `mode` is none.
+        quantization: the `quantization` section; under `mode` preset the weights are taken as they are stored.
         lora: the `lora` section; `rank` 0 means no adapters, `source` an adapter to go on from.
         remat: what the backward pass computes again, the name of a `Remat`.
         seed: of the random weights and the adapters, and of everything that draws without a seed of its own: dropout.
@@ -98,7 +98,9 @@ def build(
     factory = functools.partial(backbone_factory, dtype=precision.policy(policy), seed=seed)
     adapt = functools.partial(lora_source.start, lora=lora) if lora["rank"] > 0 else None
     with contextlib.nullcontext() if preset_dir is None else open_checkpoint(preset_dir) as checkpoint:
-        stored = small_types.chosen(quantization, checkpoint and checkpoint.quantization, preset_dir)
+        stored = small_types.choose(
+            quantization, checkpoint and checkpoint.quantization, preset_dir or "random weights"
+        )
         small_types.require_trainable(stored, lora["rank"])
         logger.info("quantization: %s", small_types.describe(stored))
         if checkpoint is None and stored is not None:  # random integers, which are never all there as floats
@@ -139,14 +141,14 @@ def load(
     if "rope_scaling_factor" in stated:
         older, newer = stated.pop("rope_scaling_factor"), stated.get("rope_position_scaling_factor")
         stated["rope_position_scaling_factor"] = one_scaling_factor(older, newer)
-    section = section_of(quantization)
+    section = {"mode": AS_STORED} if quantization is None else section_of(quantization)
     if not load_weights:
         arguments = _read_arguments(path, stated, dtype)
-        stored = small_types.chosen(section, None, path)
+        stored = small_types.choose(section, None, path)
         return assemble(functools.partial(backbone_class, **arguments, dtype=dtype), None, stored)
     with open_checkpoint(path) as checkpoint:
         checkpoint = match_architecture(checkpoint, stated)
-        stored = small_types.chosen(section, checkpoint.quantization, path)
+        stored = small_types.choose(section, checkpoint.quantization, path)
         factory = functools.partial(backbone_class, **checkpoint.config | stated, dtype=dtype)
         return assemble(factory, checkpoint, stored)
 

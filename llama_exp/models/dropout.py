@@ -10,8 +10,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-# A block has fewer dropouts than this: two of its own and one per projection with an adapter.
-SEEDS_PER_BLOCK = 64
+from llama_exp import recipe
 
 
 def block_seed(seed, block: int):
@@ -21,7 +20,7 @@ def block_seed(seed, block: int):
         seed: integer tensor (2,), drawn once per forward pass from a `keras.random.SeedGenerator`.
         block: index of the block; different blocks get different seeds.
     """
-    return _shift(seed, block * SEEDS_PER_BLOCK)
+    return _shift(seed, block * recipe.DROPOUT["seeds_per_block"])
 
 
 class DropoutSeeds:

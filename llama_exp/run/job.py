@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp import preset, quantization, runtime
+from llama_exp.architecture import to_section
 from llama_exp.config.check.resolvers import in_default_place
-from llama_exp.config.identity import config_hash, flatten, to_dict
+from llama_exp.config.identity import config_hash, flatten, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
@@ -68,12 +69,12 @@ def run_job(
     logs.attach_console(process)
     continues = resume.continues(config.resume, folder)
     if continues:
-        resume.check_unchanged(folder, to_dict(config))
+        resume.check_unchanged(folder, to_record(config))
         resume.check_adapter(folder, config.lora.source)
     begin = RunFolder.reopen if continues else RunFolder.create
     with begin(folder, process) as run_folder:
         log.info("run folder %s%s", folder, " (continued)" if continues else "")
-        run_folder.begin(to_dict(config), overrides, sys.argv, config_hash(config))
+        run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
         if process.is_writer and in_default_place(folder, config.name):
             point_latest_to(folder)
         planned = plan.make_plan(config)
@@ -111,7 +112,7 @@ class Run:
             log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
         runtime.import_backend()
         if preset_folder is not None:
-            _check_preset(config, preset_folder)
+            _check_preset(config, preset_folder, run_folder.path)
         check_targets(
             {name: getattr(config, name) for name in WITH_TARGET}
             | {f"trainer.callbacks.{name}": node for name, node in config.trainer.callbacks.items()},
@@ -168,7 +169,7 @@ class Run:
                 "origin": resolved and resolved.origin,
                 "revision": resolved and resolved.revision,
             },
-            quantization=quantization.describe(self.model.backbone.quantization),
+            quantization=to_section(self.model.backbone.quantization),
             lora=config.lora.source and lora_source.origin(config.lora.source),
             base_digest=self._base_digest,
         )
@@ -229,16 +230,17 @@ def _resolved_preset(config: Config) -> preset.Resolved | None:
     return preset.resolve(config.preset.source, offline=config.preset.offline)
 
 
-def _check_preset(config: Config, preset_folder: Path) -> None:
-    """Compares the preset with the config's shape, so that no large model is built in vain."""
+def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
+    """Compares the preset with the config, and with the run's first start, so that no large model is built in vain."""
     from llama_exp.formats import open_checkpoint
     from llama_exp.formats.checkpoint import match_architecture
 
     stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
     with open_checkpoint(preset_folder) as checkpoint:
         match_architecture(checkpoint, stated)
-        stored = quantization.chosen(to_dict(config.quantization), checkpoint.quantization, preset_folder)
-        quantization.require_trainable(stored, config.lora.rank)
+        stored = quantization.choose(to_dict(config.quantization), checkpoint.quantization, preset_folder)
+    resume.check_quantization(folder, to_section(stored))
+    quantization.require_trainable(stored, config.lora.rank)
 
 
 def _build_data(config: Config, preset_folder: Path | None):
@@ -305,7 +307,7 @@ def _build_observers(config: Config, run_folder: RunFolder, group: str | None) -
         folder=run_folder.path,
         name=f"{config.name}/{run_folder.path.name}",
         group=group,
-        config=flatten(to_dict(config)),
+        config=flatten(to_record(config)),
     )
     observers["progress"] = progress.Progress(config.trainer.max_steps)
     for name, node in config.trainer.callbacks.items():

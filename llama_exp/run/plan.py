@@ -27,14 +27,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from llama_exp.architecture import Quantization, count_flops_per_token, count_parameters, linear_shapes
+from llama_exp.architecture import (
+    AS_STORED,
+    Quantization,
+    count_flops_per_token,
+    count_parameters,
+    linear_shapes,
+    make_quantization,
+)
 from llama_exp.config.identity import to_dict
 from llama_exp.config.schema import Config, ModelConfig
 from llama_exp.formats.quantized import variable_parts
 from llama_exp.limits.trainer import Remat
 from llama_exp.lora.source import count_lora_matrices_and_magnitudes, count_lora_parameters, ranks
-from llama_exp.preset import PRESETS
-from llama_exp.quantization import of_section as quantization_of
 
 FLOAT32_BYTES = 4
 VARIABLE_BYTES = {"float32": 4, "bfloat16": 2, "mixed_bfloat16": 4, "mixed_float16": 4}
@@ -100,11 +105,9 @@ def _memory_bytes(config: Config, model: Mapping[str, Any], sequence_length: int
 
 
 def _quantization(config: Config) -> Quantization | None:
-    """How the base model will be stored, as far as the config tells: a preset's own files are not opened."""
+    """How the base model will be stored; a preset that is known after its download only counts as floating point."""
     section = to_dict(config.quantization)
-    if section["mode"] == "none" and config.preset.source in PRESETS and config.preset.source.endswith("_int8"):
-        section["mode"] = "int8"
-    return quantization_of(section)
+    return None if section["mode"] == AS_STORED else make_quantization(**section)
 
 
 def _weights_bytes(model: Mapping[str, Any], quantization: Quantization | None, float_bytes: int) -> int:

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llama_exp.config.identity import flatten
-from llama_exp.errors import ConfigError, Problem
+from llama_exp.config.identity import RECIPE, flatten
+from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
 from llama_exp.files.process import ALONE, Process
 from llama_exp.files.writing import set_aside
@@ -31,6 +31,7 @@ CONFIG_FILE = "config.yaml"
 MAY_CHANGE = re.compile(
     r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
     r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
+    r"|recipe\.sampling\..*"
 )
 # What a key that a run's record lacks meant to the version that began it.
 BEFORE_THE_KEY = {"model.initializer_range": 0.02, "model.embedding_initializer_range": 0.01}
@@ -108,6 +109,8 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
             log.info("%s: %s before, %s now", key, old, new)
         else:
             action = f"set {key}={old}, or begin a new run with resume=none"
+            if key.startswith(f"{RECIPE}."):  # no key of a config: a version of this package decides it
+                action = "go on with the version of llama_exp that began it (see its run.json), or give resume=none"
             problems.append(
                 Problem("a run cannot change this when it goes on", key, f"{new}, begun with {old}", action)
             )
@@ -127,3 +130,23 @@ def check_adapter(folder: Path, source: str | None) -> None:
 
     recorded = read_json(folder / RECORD_FILE, MAX_RECORD_BYTES).get("lora")
     lora_source.require_unchanged(source, recorded if isinstance(recorded, Mapping) else None)
+
+
+def check_quantization(folder: Path, stored: Mapping[str, Any]) -> None:
+    """Compares how the preset is stored with what `run.json` says of the run's first start.
+
+    Args:
+        folder: the run's.
+        stored: the preset's quantization, as a section of a config.
+
+    Raises:
+        InputError: it is stored in another way now; or `run.json` is damaged.
+    """
+    recorded = read_json(folder / "run.json", MAX_RECORD_BYTES).get("quantization")
+    if not isinstance(recorded, Mapping) or recorded == stored:
+        return
+    differing = [key for key in stored if recorded.get(key) != stored[key]]
+    was, now = (", ".join(f"{key}={section.get(key)}" for key in differing) for section in (recorded, stored))
+    action = "give back the preset that run.json names, or begin a new run with resume=none"
+    what = "the preset is stored in another way than when the run was begun"
+    raise InputError(Problem(what, "preset.source", f"{now}, begun with {was}", action))

@@ -16,6 +16,7 @@ from typing import Any
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
+from llama_exp import recipe
 from llama_exp.tokenizer import generation_files as companions
 from llama_exp.tokenizer import hugging_face_export
 from llama_exp.tokenizer.special_tokens import encode_with_special_tokens
@@ -179,7 +180,7 @@ def train(texts: Iterable[str], vocabulary_size: int) -> BytePairTokenizer:
     trained.pre_tokenizer = _pre_tokenizer()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size - len(SPECIAL_TOKENS),
-        min_frequency=2,  # a pair seen once would only memorize its text
+        min_frequency=recipe.BYTE_PAIR_TRAINING["min_frequency"],
         initial_alphabet=list(byte_tokens()),
         show_progress=False,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tokenizers
 
+from llama_exp import recipe
 from llama_exp.dataset.cache import cached_folder, content_key
 from llama_exp.errors import InputError, Problem
 from llama_exp.limits import ImpossibleValue, raise_first
@@ -22,8 +23,6 @@ from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
 Texts = Callable[[], Iterable[str]]
-
-_TRAINING_VERSION = 1  # raise it when training changes: it is part of the cache key
 
 
 def auto(
@@ -48,7 +47,7 @@ def bpe(
     LIMITS.require(vocabulary_size=vocabulary_size)
     raise_first(check_room(vocabulary_size))
     key = content_key(
-        version=_TRAINING_VERSION,
+        **recipe.BYTE_PAIR_TRAINING,
         library=tokenizers.__version__,
         texts=fingerprint,
         vocabulary_size=vocabulary_size,

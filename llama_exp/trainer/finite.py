@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 
+from llama_exp import recipe
 from llama_exp.errors import NumericalError, Problem
 from llama_exp.trainer.step import StepResult
 
-SMALLEST_LOSS_SCALE = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -26,7 +26,7 @@ def require_mere_overflow(result: StepResult, step: int, rows: np.ndarray, saved
     Raises:
         NumericalError: it is more than an overflow of scaled gradients.
     """
-    if math.isfinite(result.loss) and result.loss_scale > SMALLEST_LOSS_SCALE:
+    if math.isfinite(result.loss) and result.loss_scale > recipe.LOSS_SCALE["smallest"]:
         _log.info("step %d: overflow at loss scale %g, skipped", step, result.loss_scale)
         return
     found = (

@@ -617,21 +617,29 @@ def test_the_failing_command_takes_less_than_a_second():
     "lines, where, action",
     [
         (["quantization=int8"], "lora.rank", "set lora.rank=8, or quantization=none"),
-        (["quantization.mode=int4"], "lora.rank", "set lora.rank=8, or quantization=none"),
+        (
+            ["quantization.mode=int4", "lora.rank=4"],
+            "quantization.group_size",
+            "choose quantization=int4, which has all",
+        ),
         (["quantization=float8"], "lora.rank", "set lora.rank=8, or quantization=none"),
-        (["quantization.mode=fp4", "lora.rank=4"], "quantization.mode", "one of none, int8, int4, float8"),
+        (["quantization.mode=fp4", "lora.rank=4"], "quantization.mode", "one of none, preset, int8, int4, float8"),
         (
             ["quantization=int4", "lora.rank=4", "quantization.quantize_activations=true"],
             "quantization.quantize_activations",
-            "set quantization=int8, or quantization.quantize_activations=null",
+            "choose quantization=int8",
         ),
         (
             ["quantization=int8", "lora.rank=4", "quantization.group_size=64"],
             "quantization.group_size",
-            "set quantization=int4, or quantization.group_size=null",
+            "choose quantization=int4",
         ),
         (["quantization=int8", "lora.rank=4", "quantization.embeddings=int8"], "quantization.embeddings", "=null"),
-        (["quantization=int8", "lora.rank=4", "quantization.gptq=true"], "quantization.gptq", "set quantization=int4"),
+        (
+            ["quantization=int8", "lora.rank=4", "quantization.gptq=true"],
+            "quantization.gptq",
+            "choose quantization=int4",
+        ),
         (["quantization=int8", "lora.rank=4", "quantization.int8_layers=[]"], "quantization.int8_layers", "=null"),
         (
             ["quantization=int4", "lora.rank=4", "quantization.int8_layers=[mlp]"],
@@ -647,24 +655,24 @@ def test_the_failing_command_takes_less_than_a_second():
         (
             ["quantization=int4", "lora.rank=4", "quantization.float_activations=[query]"],
             "quantization.float_activations",
-            "set quantization=int8, or quantization.float_activations=null",
+            "choose quantization=int8",
         ),
         (
             ["quantization=int8_weight_only", "lora.rank=4", "quantization.float_activations=[query]"],
             "quantization.float_activations",
-            "set quantization=int8, or quantization.float_activations=null",
+            "choose quantization=int8",
         ),
         (
             ["quantization=int8_weight_only", "lora.rank=4", "quantization.asymmetric_activations=true"],
             "quantization.asymmetric_activations",
-            "set quantization=int8, or quantization.asymmetric_activations=null",
+            "choose quantization=int8",
         ),
         (
             ["quantization=int8", "lora.rank=4", "quantization.float_activations=[mlp]"],
             "quantization.float_activations",
             "names out of query, key",
         ),
-        (["quantization.group_size=64"], "quantization.group_size", "set quantization=int4"),
+        (["quantization.group_size=64"], "quantization.group_size", "only int4"),
         (
             ["quantization=int4", "lora.rank=4", "quantization.group_size=100"],
             "quantization.group_size",
@@ -684,14 +692,14 @@ def test_the_failing_command_takes_less_than_a_second():
         (
             ["quantization=float8", "lora.rank=4", "quantization.quantize_activations=true"],
             "quantization.quantize_activations",
-            "set quantization=int8, or quantization.quantize_activations=null",
+            "choose quantization=int8",
         ),
         (["quantization=float8", "lora.rank=4", "quantization.group_size=32"], "quantization.group_size", "int4"),
         (["quantization=float8", "lora.rank=4", "quantization.embeddings=int8"], "quantization.embeddings", "int4"),
         (
             ["quantization=float8", "lora.rank=4", "quantization.float_activations=[]"],
             "quantization.float_activations",
-            "set quantization=int8, or quantization.float_activations=null",
+            "choose quantization=int8",
         ),
     ],
 )
@@ -706,8 +714,8 @@ def test_quantization(lines, where, action):
     [
         ["quantization=int8"],
         ["quantization=int8_weight_only", "precision=mixed_bfloat16"],
-        ["quantization.mode=int8"],
-        ["quantization.mode=int4", "precision=mixed_float16"],
+        ["quantization=int4", "precision=mixed_float16"],
+        ["quantization=preset", "preset=llama2_7b_en_int8", "model=llama2_7b"],
         ["quantization=int4", "quantization.group_size=64"],
         ["quantization=int4", "quantization.group_size=0"],
         ["quantization=int4", "quantization.embeddings=int4"],

@@ -32,7 +32,7 @@ GROUPS = {
         "llama3_2_3b",
     },
     "precision": {"float32", "bfloat16", "mixed_bfloat16", "mixed_float16"},
-    "quantization": {"none", "int8", "int8_weight_only", "int4", "float8"},
+    "quantization": {"none", "preset", "int8", "int8_weight_only", "int4", "float8"},
     "lora": {"default"},
     "objective": {"next_token"},
     "optimizer": {"adamw", "adamw_finetune"},
@@ -58,6 +58,7 @@ NEEDED = {
     ("quantization", "int4"): ["lora.rank=4"],
     ("quantization", "float8"): ["lora.rank=4"],
     ("experiment", "llama2_7b_lora"): ["dataset.files=[a.jsonl]"],
+    **{("preset", name): ["lora.rank=4"] for name, preset in PRESETS.items() if preset.int8},
 }
 # Published: Hugging Face's and Meta's model cards; llama2.c for the 15M and 110M models.
 PARAMETERS = {
@@ -107,7 +108,7 @@ def test_every_file_composes_and_types(group, option):
 
 
 @pytest.mark.parametrize(
-    "needy", [key for key in NEEDED if key[0] != "quantization" and key != ("tokenizer", "preset")]
+    "needy", [key for key in NEEDED if key[0] not in ("quantization", "preset") and key != ("tokenizer", "preset")]
 )
 def test_required_values_are_asked_for(needy):
     with pytest.raises(ConfigError, match="has no value"):
@@ -125,7 +126,7 @@ def test_the_table_of_contents_lists_every_group_in_build_order():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_built_in_preset_has_a_file_of_its_name(name):
-    assert check_arguments([f"preset={name}"]).config.preset.source == name
+    assert config(f"preset={name}", *NEEDED.get(("preset", name), [])).preset.source == name
 
 
 def test_a_pre_trained_model_chooses_and_the_command_line_wins():
@@ -159,7 +160,7 @@ def test_a_pre_trained_size_selects_its_preset(model):
 
 def test_preset_choices_are_built_in_ids():
     for option in GROUPS["preset"] - {"none"}:
-        assert config(f"preset={option}").preset.source == option
+        assert config(f"preset={option}", *NEEDED.get(("preset", option), [])).preset.source == option
         assert option in PRESETS
 
 

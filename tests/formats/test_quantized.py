@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
 from llama_exp.architecture import (
-    DEFAULT_FLOAT_ACTIVATIONS,
-    DEFAULT_INT8_LAYERS,
     LINEAR_NAMES,
+    OPTIONS,
     Quantization,
     count_parameters,
     make_quantization,
+    quantization_problems,
+    to_section,
     variable_shapes,
 )
 from llama_exp.formats.checkpoint import Checkpoint
@@ -167,18 +168,18 @@ def test_sizes_of_parts():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"mode": "fp4"}, "mode='fp4' is not supported. Choose one of int8, int4, float8."),
+        ({"mode": "fp4"}, "give one of int8, int4, float8, none"),
         ({"mode": "int4", "quantize_activations": True}, "only int8 has integer products"),
         ({"mode": "int8", "group_size": 64}, "only int4 has groups"),
         ({"mode": "none", "group_size": 64}, "only int4 has groups"),
         ({"mode": "float8", "group_size": 64}, "only int4 has groups"),
-        ({"mode": "int4", "group_size": -1}, "at least 1"),
-        ({"mode": "int4", "group_size": 1.5}, "at least 1"),
-        ({"mode": "int4", "int8_layers": ["mlp"]}, "int8_layers: no layer is named 'mlp'. Choose from query, key,"),
-        ({"mode": "int4", "int8_layers": ["token_embedding"]}, "no layer is named 'token_embedding'"),
-        ({"mode": "int4", "int8_layers": LINEAR_NAMES}, "int8_layers names every linear layer: use mode='int8'"),
-        ({"mode": "int8", "int8_layers": ["key"]}, "int8_layers=['key'] with mode='int8': only int4"),
-        ({"mode": "none", "int8_layers": []}, "int8_layers=[] with mode='none': only int4"),
+        ({"mode": "int4", "group_size": -1}, "at least 0"),
+        ({"mode": "int4", "group_size": 1.5}, "at least 0"),
+        ({"mode": "int4", "int8_layers": ["mlp"]}, "give names out of query, key,"),
+        ({"mode": "int4", "int8_layers": ["token_embedding"]}, "give names out of query, key,"),
+        ({"mode": "int4", "int8_layers": LINEAR_NAMES}, "not all of them (that is quantization=int8_weight_only)"),
+        ({"mode": "int8", "int8_layers": ["key"]}, 'int8_layers=["key"] with mode=int8'),
+        ({"mode": "none", "int8_layers": []}, "int8_layers=[] with mode=none"),
     ],
 )
 def test_impossible_options(options, message):
@@ -189,16 +190,40 @@ def test_impossible_options(options, message):
 
 def test_what_the_modes_mean_by_themselves():
     assert make_quantization("none") is None
-    default = Quantization("int8", True, None, None, DEFAULT_FLOAT_ACTIVATIONS, asymmetric_activations=True)
-    assert make_quantization("int8") == default and DEFAULT_FLOAT_ACTIVATIONS
+    floats = ("token_embedding", "query", "key", "value", "feedforward_output_dense")
+    assert make_quantization("int8") == Quantization("int8", True, None, None, floats, asymmetric_activations=True)
     assert make_quantization("int8", float_activations=[], asymmetric_activations=False) == INT8
     assert make_quantization("int8", False) == Quantization("int8", False)
-    int4 = Quantization("int4", False, 32, "int8", int8_layers=DEFAULT_INT8_LAYERS)
-    assert make_quantization("int4") == int4 and DEFAULT_INT8_LAYERS == ("key", "value")
+    int4 = Quantization("int4", False, 32, "int8", int8_layers=("key", "value"))
+    assert make_quantization("int4") == int4
     assert make_quantization("int4", int8_layers=["value", "key", "value"]) == int4
     assert make_quantization("float8") == FLOAT8
     assert make_quantization("int4", group_size=0, int8_layers=[]) == Quantization("int4", False, None, "int8")
     assert make_quantization("int4", group_size=5, embeddings="int4", int8_layers=()) == GROUPS
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "none"},
+        {"mode": "int8"},
+        {"mode": "int8", "quantize_activations": False},
+        {"mode": "int8", "float_activations": ["key"], "asymmetric_activations": False},
+        {"mode": "int4"},
+        {"mode": "int4", "group_size": 0, "embeddings": "int4", "int8_layers": ["value", "query"], "gptq": True},
+        {"mode": "float8"},
+    ],
+)
+def test_a_section_states_a_quantization_in_full(options):
+    made = make_quantization(**options)
+    section = to_section(made)
+    assert list(section) == ["mode", *OPTIONS] and list(quantization_problems(section)) == []
+    assert make_quantization(**section) == made
+    # Each number is needed and says something: without it, or under another mode, there is a problem.
+    for name in OPTIONS:
+        assert (section[name] is None) != bool(list(quantization_problems(section | {name: None})))
+    with pytest.raises(TypeError, match="block_size"):
+        make_quantization(**options, block_size=4)
 
 
 def test_each_layer_s_own():

@@ -12,12 +12,12 @@ from keras import ops
 from whole_adapter import read_adapter
 
 from llama_exp import lora
+from llama_exp.architecture import OPTIONS
 from llama_exp.errors import InputError, StorageError
 from llama_exp.lora import source as lora_source
 from llama_exp.lora import targets as lora_targets
 from llama_exp.models import LlamaBackbone
 from llama_exp.models import build as model
-from llama_exp.quantization import OPTIONS
 
 pytestmark = pytest.mark.neutral
 

@@ -9,11 +9,11 @@ import pytest
 from keras import ops
 
 from llama_exp import architecture, lora
+from llama_exp.architecture import OPTIONS
 from llama_exp.errors import ConfigError
 from llama_exp.lora import source as lora_source
 from llama_exp.models import LlamaBackbone
 from llama_exp.models import build as model
-from llama_exp.quantization import OPTIONS
 
 pytestmark = pytest.mark.neutral
 

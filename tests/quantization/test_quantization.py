@@ -28,9 +28,8 @@ from quantized_oracle import batch as example_batch
 
 from llama_exp import backend, lora, quantization
 from llama_exp.architecture import (
-    DEFAULT_FLOAT_ACTIVATIONS,
-    DEFAULT_INT8_LAYERS,
     LINEAR_NAMES,
+    OPTIONS,
     Quantization,
     make_quantization,
     to_section,
@@ -45,7 +44,9 @@ from llama_exp.objective import next_token_loss
 
 pytestmark = pytest.mark.neutral
 
-NONE = dict.fromkeys(quantization.OPTIONS) | {"mode": "none"}
+NONE = dict.fromkeys(OPTIONS) | {"mode": "none"}
+AS_STORED = {"mode": "preset"}
+FLOAT_ACTIVATIONS = OPTIONS["float_activations"].default
 NO_LORA = {"rank": 0, "alpha": 4.0, "dropout": 0.0, "use_rslora": False, "targets": ["all-linear"], "source": None}
 NO_LORA |= {"use_dora": False, "rank_pattern": {}, "alpha_pattern": {}}
 LORA = NO_LORA | {"rank": 2}
@@ -147,16 +148,16 @@ def test_scales_stay_float32_over_bfloat16_weights(tmp_path):
         (lambda b: None, {"mode": "int7"}, "int7"),
         (lambda b: None, {"mode": "int8", "group_size": 64}, "only int4 has groups"),
         (lambda b: b.quantize("int8"), {"mode": "int8"}, "quantized already: int8 weights and asymmetric activations"),
-        (lambda b: None, {"mode": "int8", "embeddings": "int4"}, "only int4 leaves a choice"),
+        (lambda b: None, {"mode": "int8", "embeddings": "int4"}, "only int4 leaves the embeddings a choice"),
         (lambda b: None, {"mode": "int4", "embeddings": "float8"}, "one of int8, int4"),
-        (lambda b: None, {"mode": "int8", "float_activations": ["mlp"]}, "no layer is named 'mlp'"),
+        (lambda b: None, {"mode": "int8", "float_activations": ["mlp"]}, "names out of query, key"),
         (lambda b: None, {"mode": "int4", "float_activations": ["query"]}, "only int8 rounds activations"),
-        (lambda b: None, {"mode": "int8", "gptq": True}, "only int4 is rounded so"),
+        (lambda b: None, {"mode": "int8", "gptq": True}, "only int4 is rounded by GPTQ"),
         (lambda b: b.enable_lora(2), {"mode": "int8"}, "Quantize first, then call enable_lora"),
         (lambda b: None, {"config": keras.quantizers.GPTQConfig(["text"], None)}, "GPTQ"),
         (lambda b: None, {"mode": "float8", "group_size": 64}, "only int4 has groups"),
-        (lambda b: None, {"mode": "int8", "int8_layers": ["key"]}, "only int4 has other layers"),
-        (lambda b: None, {"mode": "float8", "embeddings": "int8"}, "only int4 leaves a choice"),
+        (lambda b: None, {"mode": "int8", "int8_layers": ["key"]}, "only int4 may have other layers"),
+        (lambda b: None, {"mode": "float8", "embeddings": "int8"}, "only int4 leaves the embeddings a choice"),
         (lambda b: None, {"mode": "float8", "quantize_activations": True}, "only int8 has integer products"),
         (lambda b: None, {"mode": "float8", "float_activations": []}, "only int8 rounds activations"),
         (lambda b: b.quantize("float8"), {"mode": "float8"}, "quantized already: float8 weights"),
@@ -313,7 +314,7 @@ def test_embeddings_and_some_layers_stay_int8_under_int4(names, gptq):
     backbone.quantize("int4", group_size=20, int8_layers=names, gptq=gptq)
     other.quantize("int8")
     ours, theirs = arrays(backbone), arrays(other)
-    names = {"token_embedding", *(DEFAULT_INT8_LAYERS if names is None else names)}
+    names = {"token_embedding", *(OPTIONS["int8_layers"].default if names is None else names)}
     same = [path for path in theirs if path.split("/")[-2] in names]
     assert len(same) == 4 + 2 * 2 * (len(names) - 1) and all(np.array_equal(ours[path], theirs[path]) for path in same)
     assert not any(path.removesuffix("_zero") in same for path in ours if path.endswith("_zero"))
@@ -326,8 +327,8 @@ def test_which_inputs_are_rounded():
     backbone = make()
     backbone.quantize("int8")
     rounded = {path.rpartition("/")[2] for path, linear in backbone.linear_layers().items() if _rounds(linear)}
-    assert rounded == set(lora_targets.GROUPS["all-linear"]) - set(DEFAULT_FLOAT_ACTIVATIONS)
-    assert _rounds(backbone.token_embedding) == ("token_embedding" not in DEFAULT_FLOAT_ACTIVATIONS)
+    assert rounded == set(lora_targets.GROUPS["all-linear"]) - set(FLOAT_ACTIVATIONS)
+    assert _rounds(backbone.token_embedding) == ("token_embedding" not in FLOAT_ACTIVATIONS)
     assert set(LINEAR_NAMES) == set(lora_targets.GROUPS["all-linear"])
 
 
@@ -359,28 +360,31 @@ def test_keras_configurations_state_options(config, expected):
     "wanted, stored, expected",
     [
         ({}, None, None),
+        (AS_STORED, None, None),
         (INT8, None, OURS_INT8),
-        ({}, KERAS_INT8, KERAS_INT8),
+        (AS_STORED, KERAS_INT8, KERAS_INT8),
         (INT8 | {"quantize_activations": True}, KERAS_INT8, OURS_INT8),
         (INT8_AS_KERAS, OURS_INT8, KERAS_INT8),
-        ({}, Quantization("int4", False, 20), Quantization("int4", False, 20)),
-        (INT8, Quantization("int8", False), Quantization("int8", False)),
+        (AS_STORED, Quantization("int4", False, 20), Quantization("int4", False, 20)),
+        (AS_STORED, MIXED, MIXED),
+        (INT8, Quantization("int8", False), OURS_INT8),
         (INT8_WEIGHTS, Quantization("int8", True), Quantization("int8", False)),
-        ({"mode": "int4"}, Quantization("int4", False, 20), Quantization("int4", False, 20)),
-        (INT4, Quantization("int4", False, 20), Quantization("int4", False, 20)),
-        (INT4, Quantization("int4", False, 20, "int8"), Quantization("int4", False, 20, "int8")),
+        (INT4_AS_KERAS, Quantization("int4", False, 20), Quantization("int4", False, 20)),
+        (INT4 | {"int8_layers": []}, Quantization("int4", False, 20, "int8"), Quantization("int4", False, 20, "int8")),
         (INT4 | {"int8_layers": ["value", "key"]}, MIXED, MIXED),
         (INT4, MIXED, MIXED),
         (FLOAT8, None, Quantization("float8", False)),
     ],
 )
 def test_a_quantized_preset_decides(wanted, stored, expected):
-    assert quantization.chosen(section(wanted), stored, "preset") == expected
+    assert quantization.choose(section(wanted), stored, "preset") == expected
 
 
 @pytest.mark.parametrize(
     "wanted, stored, key",
     [
+        ({}, Quantization("int4", False, 20), "quantization.mode"),
+        ({}, KERAS_INT8, "quantization.mode"),
         (INT8, Quantization("int4", False, 20), "quantization.mode"),
         (INT4, Quantization("int8", True), "quantization.mode"),
         (FLOAT8, Quantization("int8", False), "quantization.mode"),
@@ -390,16 +394,17 @@ def test_a_quantized_preset_decides(wanted, stored, expected):
         (INT4 | {"embeddings": "int8"}, Quantization("int4", False, 20), "quantization.embeddings"),
         (GPTQ, Quantization("int4", False, 20, "int8"), "quantization.gptq"),
         (INT4 | {"int8_layers": []}, MIXED, "quantization.int8_layers"),
-        (INT4 | {"int8_layers": ["key", "value"]}, Quantization("int4", False, 20), "quantization.int8_layers"),
+        (INT4, Quantization("int4", False, 20), "quantization.embeddings"),
+        (INT4, Quantization("int4", False, 20, "int8"), "quantization.int8_layers"),
     ],
 )
 def test_a_contradiction_names_both(wanted, stored, key):
     with pytest.raises(InputError) as caught:
-        quantization.chosen(section(wanted), stored, "some/preset")
+        quantization.choose(section(wanted), stored, "some/preset")
     (problem,) = caught.value.problems
     assert problem.where == key
     assert quantization.describe(stored) in problem.found
-    assert quantization.describe(quantization.of_section(section(wanted))) in problem.found
+    assert quantization.describe(make_quantization(**section(wanted))) in problem.found
 
 
 # --- build, load, quantize, LoRA
@@ -451,13 +456,14 @@ def test_a_quantized_preset_is_taken_as_it_is(float_preset, tmp_path, caplog):
     source.quantize(**INT4)
     source.save_to_preset(tmp_path / "int4")
     with caplog.at_level(logging.INFO):
-        built = build(tmp_path / "int4", NONE, LORA)
+        built = build(tmp_path / "int4", AS_STORED, LORA)
     assert built.quantization == source.quantization
     assert "quantization: int4 weights, a scale per 20 inputs, int8 embeddings, int8 key and value" in caplog.text
-    with pytest.raises(InputError, match="quantized in another way"):
-        build(tmp_path / "int4", INT8, LORA)
+    for other in (INT8, NONE):
+        with pytest.raises(InputError, match="quantized in another way"):
+            build(tmp_path / "int4", other, LORA)
     with pytest.raises(ConfigError, match="adapters on top of them"):
-        build(tmp_path / "int4", NONE, NO_LORA)
+        build(tmp_path / "int4", AS_STORED, NO_LORA)
 
 
 def test_random_weights_can_be_quantized_too():

@@ -28,6 +28,7 @@ from llama_exp.config.check.typed import (
     show,
 )
 from llama_exp.config.schema import SCHEMAS, Config
+from llama_exp.config.stored import resolve_stored
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
 
@@ -95,6 +96,7 @@ class JobCheck:
         # What is wrong only because its source is wrong is not told, but no rule may read it.
         unsound = {where.partition(".")[0] for where in wrong | {problem.where for problem in self.problems}}
         unsound |= set(list_sections()) if EVERYTHING in self.doubtful else self.doubtful
+        config = config if unsound & {"preset", "quantization"} else resolve_stored(config)
         self.problems += find_impossible_pairs(config, unsound)
         return Job(self.problems, config, cfg)
 

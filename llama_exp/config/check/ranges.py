@@ -7,12 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llama_exp.architecture import EMBEDDING_MODES, LINEAR_NAMES, MODES, TOKEN_EMBEDDING
+from llama_exp.architecture import AS_STORED, FLOATS, MODES, OPTIONS, quantization_problems
 from llama_exp.config.check.typed import MISSING, Origin, list_sections, show
 from llama_exp.config.schema import Config
 from llama_exp.errors import Problem
 from llama_exp.limits import (
-    COUNT_OR_ZERO,
     FILLED,
     Limit,
     Limits,
@@ -42,25 +41,14 @@ RUN = Limits(
     },
 )
 PRESET = Limits("preset", {"source": allow_null(FILLED)})
+_NAMES = (FLOATS, AS_STORED, *MODES)
 QUANTIZATION = Limits(
     "quantization",
     {
-        "mode": Limit(lambda value: value in ("none", *MODES), f"one of {', '.join(('none', *MODES))}"),
-        "group_size": allow_null(COUNT_OR_ZERO),
-        "embeddings": allow_null(Limit(lambda value: value in EMBEDDING_MODES, f"one of {', '.join(EMBEDDING_MODES)}")),
-        "float_activations": allow_null(
-            Limit(
-                lambda value: set(value) <= {*LINEAR_NAMES, TOKEN_EMBEDDING},
-                f"names out of {', '.join((*LINEAR_NAMES, TOKEN_EMBEDDING))}",
-            )
-        ),
-        "int8_layers": allow_null(
-            Limit(
-                lambda value: set(value) < set(LINEAR_NAMES),
-                f"names out of {', '.join(LINEAR_NAMES)}, but not all of them (that is quantization=int8_weight_only)",
-            )
-        ),
+        "mode": Limit(lambda value: value in _NAMES, f"one of {', '.join(_NAMES)}"),
+        **{name: allow_null(Limit(option.possible, option.words)) for name, option in OPTIONS.items()},
     },
+    (quantization_problems,),
 )
 PARTS = (dataset, logger, lora, model, objective, optimizer, runtime, schedule, tokenizer, trainer)
 LIMITS = {limits.section: limits for limits in (RUN, PRESET, QUANTIZATION, *(part.LIMITS for part in PARTS))}

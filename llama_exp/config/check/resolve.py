@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llama_exp.config.check.typed import MISSING, build_config
 from llama_exp.config.schema import Config
+from llama_exp.config.stored import resolve_stored
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.latest import without_latest
 
@@ -93,4 +94,4 @@ def to_config(cfg: DictConfig) -> Config:
     resolved = Resolved(cfg)
     if resolved.problems:
         raise ConfigError(*resolved.problems)
-    return build_config(resolved.data)
+    return resolve_stored(build_config(resolved.data))

@@ -6,14 +6,21 @@ A rule runs only where every section it reads is sound by itself. What concerns 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from llama_exp.architecture import linear_shapes
+from llama_exp.architecture import (
+    AS_STORED,
+    FLOATS,
+    Quantization,
+    linear_shapes,
+    quantization_problems,
+    stored_problems,
+)
 from llama_exp.config.check.ranges import LIMITS
 from llama_exp.config.schema import Config, ModelConfig, ScheduleConfig, WsdScheduleConfig
+from llama_exp.config.stored import known_quantization
 from llama_exp.errors import Problem
 from llama_exp.limits.lora import PATTERNS
 from llama_exp.limits.model import find_nearest
@@ -34,43 +41,18 @@ def lora_layers(config: Config) -> Iterator[Problem]:
         yield from layer_problems(lora.rank, lora.targets, patterns, linear_shapes(vars(config.model)))
 
 
-# Options of quantization that say something under one mode only: the mode, and why.
-_ONE_MODE = {
-    "quantize_activations": ("int8", "only int8 has integer products"),
-    "group_size": ("int4", "only int4 has groups of inputs that share a scale"),
-    "embeddings": ("int4", "only int4 leaves the embeddings a choice"),
-    "gptq": ("int4", "only int4 is rounded by GPTQ"),
-    "int8_layers": ("int4", "only int4 may have other layers as int8"),
-}
-
-
-def quantization_options(config: Config) -> Iterator[Problem]:
-    """An option of one mode says nothing under another."""
-    mode, options = config.quantization.mode, config.quantization
-    for name, (own_mode, what) in _ONE_MODE.items():
-        value = getattr(options, name)
-        if mode != own_mode and value is not None and value is not False:
-            shown = value if isinstance(value, str) else json.dumps(value)
-            action = f"set quantization={own_mode}, or quantization.{name}=null"
-            yield Problem(what, f"quantization.{name}", f"{name}={shown} with mode={mode}", action)
-    rounds = mode == "int8" and options.quantize_activations is not False
-    for name in ("float_activations", "asymmetric_activations"):
-        value = getattr(options, name)
-        if value is not None and not rounds:
-            yield Problem(
-                "only int8 rounds activations",
-                f"quantization.{name}",
-                f"{name}={json.dumps(value)} with mode={mode}, "
-                f"quantize_activations={json.dumps(options.quantize_activations)}",
-                f"set quantization=int8, or quantization.{name}=null",
-            )
+def quantization_of_preset(config: Config) -> Iterator[Problem]:
+    """Weights that are stored in a small type stay what they are."""
+    stored, section = _stored(config), vars(config.quantization)
+    if stored is not None and not any(quantization_problems(section)):
+        yield from stored_problems(section, stored, str(config.preset.source))
 
 
 def quantization_groups(config: Config) -> Iterator[Problem]:
-    """Groups that somebody asks for fill every layer."""
+    """Groups that somebody asks for fill every layer; a preset's are what they are."""
     group_size, model = config.quantization.group_size, config.model
     inputs = math.gcd(model.hidden_dim, model.intermediate_dim)
-    if group_size and inputs % group_size:
+    if group_size and inputs % group_size and _stored(config) is None:
         divisors = [size for size in range(1, inputs + 1) if inputs % size == 0]
         yield Problem(
             "does not divide the inputs of every layer into equal groups",
@@ -82,13 +64,20 @@ def quantization_groups(config: Config) -> Iterator[Problem]:
 
 def quantization_trains(config: Config) -> Iterator[Problem]:
     """Quantized weights do not train; adapters on top of them do."""
-    if config.quantization.mode != "none" and config.lora.rank == 0:
+    if config.quantization.mode not in (FLOATS, AS_STORED) and config.lora.rank == 0:
+        other = "quantization=none" if _stored(config) is None else "choose a preset with floating-point weights"
         yield Problem(
             "is 0, but quantized weights do not train: only adapters on top of them do",
             "lora.rank",
             f"lora.rank=0 with quantization.mode={config.quantization.mode}",
-            "set lora.rank=8, or quantization=none",
+            f"set lora.rank=8, or {other}",
         )
+
+
+def _stored(config: Config) -> Quantization | None:
+    """How the preset's weights are stored, where that is known and not in floating point."""
+    known = known_quantization(config)
+    return known if isinstance(known, Quantization) else None
 
 
 def quantization_precision(config: Config) -> Iterator[Problem]:
@@ -145,9 +134,9 @@ def resume(config: Config) -> Iterator[Problem]:
 
 RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...] = (
     (("model", "lora"), lora_layers),
-    (("quantization",), quantization_options),
-    (("quantization", "model"), quantization_groups),
-    (("quantization", "lora"), quantization_trains),
+    (("quantization", "preset"), quantization_of_preset),
+    (("quantization", "preset", "model"), quantization_groups),
+    (("quantization", "preset", "lora"), quantization_trains),
     (("quantization", "precision"), quantization_precision),
     (("schedule", "trainer"), steps),
     (("preset", "tokenizer"), tokenizer),

@@ -51,16 +51,16 @@ class PrecisionConfig:
 
 @dataclass
 class QuantizationConfig:
-    """Integer or float8 weights of the base model's linear layers and embeddings; see `llama_exp.formats.quantized`."""
+    """Small types of the base model's weights, see `architecture.Quantization`; null where a mode lacks an option."""
 
-    mode: str = MISSING  # none (in floating point, or as the preset has them), int8, int4, float8
-    quantize_activations: bool | None = MISSING  # int8 only: inputs as integers too; null: true
-    group_size: int | None = MISSING  # int4 only: inputs that share a scale; null: 32; 0: all of an output's inputs
-    embeddings: str | None = MISSING  # int4 only: mode of the embeddings and output matrix, int8 or int4; null: int8
-    float_activations: list[str] | None = MISSING  # int8 only: layers whose inputs are not rounded; null: ours
-    asymmetric_activations: bool | None = MISSING  # int8 only: rounded between smallest and largest; null: true
-    gptq: bool | None = MISSING  # int4 only: second-order rounding, takes minutes; null: false
-    int8_layers: list[str] | None = MISSING  # int4 only: linear layers that are int8 instead; null: key and value
+    mode: str = MISSING  # none (floating point), preset (as it is stored), int8, int4, float8
+    quantize_activations: bool | None = MISSING  # int8: inputs as integers too
+    group_size: int | None = MISSING  # int4: inputs that share a scale; 0: all of an output's inputs
+    embeddings: str | None = MISSING  # int4: mode of the embeddings and output matrix, int8 or int4
+    float_activations: list[str] | None = MISSING  # int8 with rounded inputs: layers whose inputs are not rounded
+    asymmetric_activations: bool | None = MISSING  # int8 with rounded inputs: between smallest and largest
+    gptq: bool | None = MISSING  # int4: second-order rounding, takes minutes
+    int8_layers: list[str] | None = MISSING  # int4: linear layers that are int8 instead
 
 
 @dataclass

@@ -48,6 +48,10 @@ def read_architecture(folder: Path) -> dict:
     return read_config(Path(folder)).config
 
 
+def read_quantization(folder: Path) -> None:
+    """None: what this format stores in small types is refused."""
+
+
 @contextlib.contextmanager
 def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
     """A checkpoint whose files fit each other and the configuration; open as long as the context.

@@ -59,6 +59,15 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
         yield checkpoint.tie(opened) if says_tied and not config["tie_word_embeddings"] else opened
 
 
+def read_quantization(folder: Path) -> Quantization | None:
+    """How the preset's weights are stored; None: in floating point. No weight file is opened.
+
+    Raises:
+        InputError: the folder is not such a preset.
+    """
+    return read_config(folder).quantization
+
+
 def read_architecture(folder: Path) -> dict:
     """Every constructor argument of the preset's backbone.
 
