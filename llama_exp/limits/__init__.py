@@ -22,11 +22,21 @@ Rule = Callable[[Mapping[str, Any]], Iterator[Problem]]
 
 
 class ImpossibleValue(ValueError):
-    """An argument that no part accepts; `problem` says which."""
+    """An argument that no part accepts; `problem` says which.
 
-    def __init__(self, problem: Problem):
-        self.problem = problem
-        super().__init__(f"{problem.where}: {problem.what} ({problem.found}): {problem.action}")
+    Keras raises an error of a layer's call anew, with a longer text in the place of the problem.
+    """
+
+    @property
+    def problem(self) -> Problem:
+        """What is wrong, unless the error was raised anew."""
+        return self.args[0]
+
+    def __str__(self) -> str:
+        problem = self.args[0]
+        if not isinstance(problem, Problem):
+            return str(problem)
+        return f"{problem.where}: {problem.what} ({problem.found}): {problem.action}"
 
 
 @dataclass(frozen=True)
