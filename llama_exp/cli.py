@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-sc", "--shell-completion"):
         command, rest = "train", arguments  # what the completion script of `llama-exp train -sc install=bash` asks for
+        _hide_command_from_completion()
     if command in ("-h", "--help"):
         print(usage())
     elif command == "--version":
@@ -53,6 +55,12 @@ def usage() -> str:
             "  llama-exp merge outputs/default/2026-01-31_12-00-00_1a2b3c --to merged --format hf",
         ]
     )
+
+
+def _hide_command_from_completion() -> None:
+    """Hydra would take `train` for an override and complete nothing; therefore it gets the line without it."""
+    program, _, line = os.environ.get("COMP_LINE", "").partition(" ")
+    os.environ["COMP_LINE"] = f"{program} {line.removeprefix('train ')}"
 
 
 def _run(command: str, arguments: list[str]) -> int:

@@ -239,7 +239,7 @@ class LlamaBackbone(keras.Model):
         """
         # Keras wraps this method: `config` is never None, it stands for `mode` where none was given.
         stated = {key: value for key, value in options.items() if value is not None}
-        quantization.quantize(self, mode, **quantization.options_of(config) | stated)
+        quantization.quantize(self, mode, **quantization.read_keras_config(config) | stated)
 
     @classmethod
     def from_preset(cls, preset: str, load_weights: bool = True, **kwargs) -> LlamaBackbone:

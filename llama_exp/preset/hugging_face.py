@@ -154,9 +154,7 @@ def _parsed(source: str) -> tuple[str, str]:
 
 
 def _home(server: Server, repo: str) -> Path:
-    from huggingface_hub.file_download import repo_folder_name
-
-    return server.cache / repo_folder_name(repo_id=repo, repo_type="model")
+    return server.cache / f"models--{repo.replace('/', '--')}"
 
 
 def _listing(server: Server, repo: str, revision: str) -> tuple[str, list]:

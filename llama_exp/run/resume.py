@@ -98,7 +98,10 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
     """
     if not (folder / CONFIG_FILE).exists():  # killed between run.json and config.yaml: nothing was trained differently
         return
-    before, now = flatten(read_yaml(folder, CONFIG_FILE)), flatten(config)
+    recorded = read_yaml(folder, CONFIG_FILE)
+    before, now = flatten(recorded), flatten(config)
+    if RECIPE not in recorded:  # begun before the record had it, with the numbers that it began with
+        before |= {key: value for key, value in now.items() if key.startswith(f"{RECIPE}.")}
     before = {key: value for key, value in BEFORE_THE_KEY.items() if key in now} | before
     problems = []
     for key in sorted(before.keys() | now.keys()):

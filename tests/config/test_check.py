@@ -1,5 +1,6 @@
 """The front end: every mistake at once, with the nearest name, quickly, without a framework."""
 
+import os
 import subprocess
 import sys
 import time
@@ -599,15 +600,14 @@ sys.exit(code)
 
 def test_the_failing_command_takes_less_than_a_second():
     arguments = ["lora.rnk=8", "model=lama2_7b", "optimizer.learning_rate=fast"]
-    seconds = []
-    while min(seconds, default=1) >= 1 and len(seconds) < 6:  # the machine may be busy with other things
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 2
-        for words in ("lora.rank", "llama2_7b", "a number"):
-            assert words in done.stderr
-    assert min(seconds) < 1
+    before = os.times()
+    done = subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+    after = os.times()
+    assert done.returncode == 2
+    for words in ("lora.rank", "llama2_7b", "a number"):
+        assert words in done.stderr
+    # The child's own time: the machine may be busy with other things.
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 1
 
 
 # --- quantization

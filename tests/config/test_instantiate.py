@@ -122,7 +122,7 @@ def test_values_are_not_interpolated_again(monkeypatch):
         "keras.config.enable_unsafe_deserialization",
         "llama_exp.config.check.arguments.Path",
         "llama_exp.cli.sys.exit",
-        "llama_exp.run.folder.json.loads",
+        "llama_exp.files.json_file.json.loads",
         "llama_exp.files.writing.os.system",
         "os",
         "",

@@ -147,13 +147,13 @@ def killed_and_resumed(playground, overrides, name, lines):
     root = playground / "outputs" / name
     process = start(playground, *overrides)
     deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and not list(root.glob("*/metrics.jsonl")):
+    while time.monotonic() < deadline and not list(root.glob("20*/metrics.jsonl")):
         time.sleep(0.01)
-    folder = next(root.glob("*/metrics.jsonl")).parent
+    folder = next(root.glob("20*/metrics.jsonl")).parent
     kill_after(process, folder, lines)
     assert summary(folder)["status"] == "running"
     run(playground, *overrides)  # without naming a folder: resume=auto finds it
-    assert [entry.name for entry in root.iterdir()] == [folder.name]
+    assert sorted(entry.name for entry in root.iterdir()) == [folder.name, "latest"]
     assert summary(folder)["status"] == "finished"
     assert len(json.loads((folder / "run.json").read_text())["starts"]) == 2
     return folder

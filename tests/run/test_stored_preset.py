@@ -75,9 +75,11 @@ def test_a_recipe_that_a_release_changed_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="go on with the version of llama_exp that began it") as refused:
         resume.check_unchanged(tmp_path, {"seed": 0, "recipe": {"gptq": {"damping": 0.2}}})
     assert [problem.where for problem in refused.value.problems] == ["recipe.gptq.damping"]
-    sampling = {"sampling": {"max_uniform": 0.9}}
+    order, sampling = {"example_order": {"rounds": 6}}, {"sampling": {"max_uniform": 0.9}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "recipe": order}))
+    resume.check_unchanged(tmp_path, {"seed": 0, "recipe": order | sampling})  # samples may be asked for later
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"seed": 0}))
-    resume.check_unchanged(tmp_path, {"seed": 0, "recipe": sampling})  # samples may be asked for later
+    resume.check_unchanged(tmp_path, {"seed": 0, "recipe": order})  # begun before the record had it
 
 
 def test_the_plan_counts_a_local_preset_as_it_is_stored(tmp_path):

@@ -19,10 +19,10 @@ from llama_exp.config.check.job import Job, JobCheck
 from llama_exp.config.check.sweep_points import list_points
 from llama_exp.config.check.typed import show
 from llama_exp.config.check.yaml_files import find_oversized_files
+from llama_exp.config.conf_folder import CONF
 from llama_exp.config.schema import Config
 from llama_exp.errors import ConfigError, Problem
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 

@@ -8,6 +8,7 @@ import linecache
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -20,7 +21,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -141,17 +142,23 @@ def show_path(path: Path) -> str:
 
 def has_key(cfg: DictConfig, path: str) -> bool:
     """Whether a dotted path exists, be its value missing or an interpolation."""
+    *above, last = path.split(".")
     node = cfg
-    for part in path.split("."):
-        if isinstance(node, ListConfig):
-            node = node._get_node(int(part)) if part.isdigit() and int(part) < len(node) else None
-        elif isinstance(node, DictConfig) and not (node._is_none() or node._is_missing()):
-            node = node._get_node(part, validate_access=False)  # `in` would not see a value that is missing
-        else:
-            return False
-        if node is None:
-            return False
-    return True
+    for part in above:
+        node = _below(node, part) if _holds(node, part) else None
+    return _holds(node, last)
+
+
+def _holds(node: Any, part: str) -> bool:
+    if isinstance(node, ListConfig):
+        return part.isdigit() and int(part) < len(node)
+    return isinstance(node, DictConfig) and part in list(node)  # `in node` does not see a value that is missing
+
+
+def _below(node: DictConfig | ListConfig, part: str) -> Any:
+    """The value at a key that `node` holds; None for one that is missing or an interpolation."""
+    key = int(part) if isinstance(node, ListConfig) else part
+    return None if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key) else node[key]
 
 
 def _syntax_problem(line: str, reason: str) -> Problem:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, OmegaConf
 
 from llama_exp.config.check.composition import Composer, apply, has_key, list_options
 from llama_exp.config.check.nearest import SYNONYMS, find_nearest_key, find_nearest_name, suggest
@@ -178,7 +179,7 @@ class JobCheck:
         if section in list_sections() and leaf in list_section_keys(section):
             return self._absent(section, leaf, line, cfg)
         if override.is_hydra_override():
-            match = find_nearest_key(key, list_paths(cfg[HYDRA], HYDRA))
+            match = find_nearest_key(key, list_paths(OmegaConf.to_container(cfg[HYDRA]), HYDRA))
         elif "." not in key and key not in SYNONYMS:
             match = find_nearest_name(key, (*list_sections(), EXPERIMENT, SWEEP, *list_scalars())) or find_nearest_key(
                 key, list_keys()
@@ -224,31 +225,24 @@ class JobCheck:
         return text
 
 
-def list_paths(node: DictConfig, prefix: str) -> list[str]:
-    """Dotted paths of all keys below a config node."""
+def list_paths(node: Any, prefix: str) -> list[str]:
+    """Dotted paths of all keys below a node of plain data."""
     paths = []
-    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-        for key in node:
-            child = node._get_node(key)
-            paths += [
-                f"{prefix}.{key}",
-                *(list_paths(child, f"{prefix}.{key}") if isinstance(child, DictConfig) else []),
-            ]
+    if isinstance(node, dict):
+        for key, child in node.items():
+            paths += [f"{prefix}.{key}", *list_paths(child, f"{prefix}.{key}")]
     return paths
 
 
 def find_foreign_targets(cfg: DictConfig, config: Config) -> Iterator[Problem]:
     """Objects that Hydra itself would build (launcher, sweeper, callbacks, log handlers) from foreign modules."""
     trusted = config.trusted_modules if isinstance(config.trusted_modules, list) else []
-    nodes = [(cfg[HYDRA], HYDRA)]
+    nodes: list[tuple[Any, str]] = [(OmegaConf.to_container(cfg[HYDRA]), HYDRA)]
     while nodes:
         node, path = nodes.pop()
-        if node._is_none() or node._is_missing() or node._is_interpolation():
-            continue
-        for key in node if isinstance(node, DictConfig) else range(len(node)):
-            child = node._get_node(key)
-            if isinstance(child, (DictConfig, ListConfig)):
+        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(child, (dict, list)):
                 nodes.append((child, f"{path}.{key}"))
-            elif key in (TARGET, "()", "class") and not lies_under(str(child._value()), (*HYDRA_PREFIXES, *trusted)):
+            elif key in (TARGET, "()", "class") and not lies_under(str(child), (*HYDRA_PREFIXES, *trusted)):
                 action = "use Hydra's own classes, or add the module prefix to trusted_modules"
-                yield Problem("may not be imported from a configuration", f"{path}.{key}", str(child._value()), action)
+                yield Problem("may not be imported from a configuration", f"{path}.{key}", str(child), action)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llama_exp.config.check.typed import MISSING, build_config
@@ -46,16 +46,16 @@ class Resolved:
         return found
 
     def _value(self, parent: DictConfig | ListConfig, key: Any, path: str) -> Any:
-        node = parent._get_node(key)
-        if node._is_interpolation():
-            raw = str(node._value())
+        if OmegaConf.is_interpolation(parent, key):
+            unfilled: Any = OmegaConf.to_container(parent, resolve=False)
+            raw = str(unfilled[key])
             self.references[path] = set(_REFERENCE.findall(raw))
             try:
                 value = parent[key]
             except (OmegaConfBaseException, RecursionError, ValueError, TypeError) as error:
                 self.problems.append(_unresolved(path, raw, error))
                 return MISSING
-        elif node._is_missing():
+        elif OmegaConf.is_missing(parent, key):
             return MISSING
         else:
             value = parent[key]

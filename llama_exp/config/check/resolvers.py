@@ -19,8 +19,8 @@ LONGEST_FOLDER_NAME = 60
 RUN_NAME = re.compile(rf"\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{{{HASH_LETTERS}}}")
 
 
-def share(fraction: float, steps: int) -> int:
-    """`${share:0.05,${trainer.max_steps}}`: that part of the steps, rounded down."""
+def share(fraction: float | str, steps: int | str) -> int:
+    """`${share:0.05,${trainer.max_steps}}`: that part of the steps, rounded down; of the environment they are text."""
     return int(float(fraction) * int(steps))
 
 

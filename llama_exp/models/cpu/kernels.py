@@ -24,7 +24,6 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from llama_exp.formats.rounding import EPSILON, INT8_MAX, UINT8_MAX
@@ -69,7 +68,7 @@ def _prefetch(typing_context, array, offset):
 
     def generate(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.gep(builder.bitcast(data, cgutils.voidptr_t), [arguments[1]])
+        address = builder.gep(builder.bitcast(data, ir.IntType(8).as_pointer()), [arguments[1]])
         word = ir.IntType(32)
         signature = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
         function = builder.module.declare_intrinsic("llvm.prefetch", (address.type,), signature)
