@@ -76,7 +76,7 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _unknown(command: str) -> Exception:
-    from llama_exp.config.check.nearest import suggestion
+    from llama_exp.config.check.nearest import suggest
     from llama_exp.errors import ConfigError, Problem
 
-    return ConfigError(Problem("no such command", "llama-exp", command, suggestion(command, COMMANDS, "commands")))
+    return ConfigError(Problem("no such command", "llama-exp", command, suggest(command, COMMANDS, "commands")))

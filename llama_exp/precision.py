@@ -34,21 +34,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from llama_exp import recipe
+from llama_exp.limits import choose
+from llama_exp.limits.precision import Policy
 
-POLICIES = ("float32", "bfloat16", "mixed_bfloat16", "mixed_float16")
 
-
-def policy(policy: str):
+def policy(policy: Policy | str):
     """The `keras.DTypePolicy` of that name.
 
     Raises:
-        ValueError: the name is not one of `POLICIES`.
+        ValueError: there is none of that name.
     """
     import keras
 
-    if policy not in POLICIES:
-        raise ValueError(f"policy={policy!r} is not supported. Choose one of {', '.join(POLICIES)}.")
-    return keras.DTypePolicy(policy)
+    return keras.DTypePolicy(choose(Policy, policy, "precision.policy").value)
 
 
 def wrap_optimizer(optimizer, policy):

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from llama_exp.config.check import CONF, check_arguments, to_config
 from llama_exp.config.check.composition import VERSION_BASE
 from llama_exp.config.check.resolvers import register_run_dir
-from llama_exp.console.failures import Failures, of_hydra, tell_failure
+from llama_exp.console.failures import Failures, explain_hydra, tell_failure
 from llama_exp.errors import ExitCode, Interrupted, Preempted
 from llama_exp.run import resume
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run_hydra(command.arguments)
         code = ExitCode.OK
     except (Exception, KeyboardInterrupt) as error:
-        code = tell_failure(of_hydra(error), debug)
+        code = tell_failure(explain_hydra(error), debug)
     if failures is not None and failures.show():
         code = ExitCode.SWEEP
     if code:

@@ -28,9 +28,9 @@ from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.files.redact import printable
 from llama_exp.formats import open_adapter, read_quantization
 from llama_exp.formats.adapter import Adapter
-from llama_exp.formats.adapter import merged as merged_kernel
+from llama_exp.formats.adapter import merge_kernel as merged_kernel
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
-from llama_exp.formats.quantized import dequantized
+from llama_exp.formats.quantized import dequantize_checkpoint
 from llama_exp.quantization import choose, describe, fit_checkpoint
 from llama_exp.tokenizer.assets import has_tokenizer
 
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
     with open_base(source) as checkpoint, open_adapter(source.adapter, checkpoint.config) as adapter:
         _require_base(checkpoint, adapter, source.policy, console)
         tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
-        rows = export.write(merged(checkpoint, adapter), tokenizer, place, console)
+        rows = export.write(merge_adapter(checkpoint, adapter), tokenizer, place, console)
         rows["merged"] = f"{len(adapter.ranks)} layers of {source.adapter} into {source.origin}"
         if checkpoint.quantization is not None:
             rows["quantization"] = f"none any more: {describe(checkpoint.quantization)} became floating point"
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def merged(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
+def merge_adapter(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
     """The model with the adapter in its kernels.
 
     Args:
@@ -74,7 +74,7 @@ def merged(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
         adapter: open, made for this model.
     """
     if checkpoint.quantization is not None:
-        checkpoint = dequantized(checkpoint)
+        checkpoint = dequantize_checkpoint(checkpoint)
     tensors = dict(checkpoint.tensors)
     for layer in adapter.ranks:
         path = f"{layer}/kernel"

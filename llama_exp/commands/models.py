@@ -12,6 +12,9 @@ from llama_exp.commands.sources import Source, find, opened
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.formats.quantized import SCALE, require_possible
+from llama_exp.limits import name_choices
+from llama_exp.limits.precision import Policy
+from llama_exp.limits.runtime import Backend
 from llama_exp.tokenizer.assets import has_tokenizer
 
 QUANTIZATIONS = (AS_STORED, FLOATS, *MODES)
@@ -35,13 +38,13 @@ def add_arguments(parser: Parser, adapters: bool = True) -> None:
     chosen = os.environ.get("KERAS_BACKEND")
     parser.add_argument(
         "--backend",
-        choices=runtime.BACKENDS,
-        default=chosen if chosen in runtime.BACKENDS else runtime.BACKENDS[0],
+        choices=name_choices(Backend),
+        default=chosen if chosen in name_choices(Backend) else Backend.tensorflow.value,
         help="default: KERAS_BACKEND, else tensorflow",
     )
     parser.add_argument(
         "--precision",
-        choices=precision.POLICIES,
+        choices=name_choices(Policy),
         help="dtype policy (default: a run's own; else bfloat16 for weights of 16 bits, float32 for others)",
     )
     parser.add_argument("--offline", action="store_true", help="ask no server: files or the cache must have it")

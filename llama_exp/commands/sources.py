@@ -19,6 +19,8 @@ from llama_exp.files.latest import without_latest
 from llama_exp.files.yaml_file import read_yaml
 from llama_exp.formats import open_checkpoint
 from llama_exp.formats.checkpoint import Checkpoint, match_architecture
+from llama_exp.limits import name_choices
+from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.tokenizer.chat_template import BUILT_IN
 
 OUR_MODEL = "llama_exp.models.LlamaBackbone"
@@ -150,4 +152,4 @@ def _stated(folder: Path, config: Mapping) -> dict:
 
 def _chat_template(config: Mapping) -> str | None:
     name = (config.get("dataset") or {}).get("chat_template")
-    return BUILT_IN.get(name) if isinstance(name, str) else None
+    return BUILT_IN[ChatTemplate(name)] if name in name_choices(ChatTemplate) else None

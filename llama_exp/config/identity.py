@@ -16,7 +16,7 @@ import dataclasses
 import enum
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llama_exp import recipe
@@ -37,6 +37,15 @@ def to_dict(node: Any) -> Any:
     if isinstance(node, list):
         return [to_dict(value) for value in node]
     return node.value if isinstance(node, enum.Enum) else node
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level with dotted keys; lists and empty sections are values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value}
+    return flat
 
 
 def to_record(config: Config) -> dict[str, Any]:
@@ -82,7 +91,7 @@ _USED: dict[str, Callable[[Config], bool]] = {
     "example_order": lambda config: True,
     "initial_values": lambda config: True,
     "dropout": _drops,
-    "loss_scale": lambda config: config.precision.policy == "mixed_float16",
+    "loss_scale": lambda config: to_dict(config.precision.policy) == "mixed_float16",
     "sampling": lambda config: bool(config.trainer.sample_prompts) and config.trainer.sample_temperature > 0,
     "rounding": lambda config: config.quantization.mode in (*MODES, AS_STORED),
     "int4_search": lambda config: config.quantization.mode == "int4",

@@ -34,7 +34,7 @@ def tell_failure(error: BaseException, debug: bool) -> ExitCode:
     return code
 
 
-def of_hydra(error: BaseException) -> BaseException:
+def explain_hydra(error: BaseException) -> BaseException:
     """An exception that reached Hydra's caller, typed. Jobs keep theirs, so an OSError is from making a folder."""
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = error if str(error) else error.__cause__

@@ -23,8 +23,8 @@ class PythonDocs(BuilderDataset):
     def generate(self) -> Iterator[dict[str, str]]:
         """Topics first, then docstrings by module; `source` is the qualified name."""
         seen = set()
-        docstrings = ((item.name, item.docstring) for item in stdlib.documented())
-        for texts in (stdlib.topics(), docstrings):
+        docstrings = ((item.name, item.docstring) for item in stdlib.find_documented())
+        for texts in (stdlib.read_topics(), docstrings):
             for name, text in texts:
                 text = text.strip()
                 if len(text) >= recipe.PYTHON_DOCS["min_characters"] and text not in seen and stdlib.is_unicode(text):

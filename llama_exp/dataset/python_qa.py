@@ -62,7 +62,7 @@ class PythonQA(BuilderDataset):
     def generate(self) -> Iterator[dict[str, str]]:
         """One to three pairs for each public object with a readable docstring."""
         seen = set()
-        for item in stdlib.documented():
+        for item in stdlib.find_documented():
             if any(part.startswith("_") for part in item.name.split(".")):
                 continue
             for question, answer in _pairs(item):

@@ -103,7 +103,7 @@ def open_adapter(path: str | Path, config: Mapping) -> Iterator[Adapter]:
             is_hdf5 = file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
         if not is_hdf5:
             action = "give a folder of PEFT's or a .lora.h5 file of KerasHub's"
-            raise _rejected(path, "this is no adapter", "a file that is not HDF5", action)
+            raise InputError.about(path, "this is no adapter", "a file that is not HDF5", action)
         from llama_exp.formats.keras_hub import lora as keras_lora
 
         opened = keras_lora.open_adapter(path, config)
@@ -143,18 +143,18 @@ def _reader(path: Path):
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         found = getattr(error, "strerror", None) or str(error)
-        raise _rejected(path, "there is no model", found, f"give {FORMATS}") from error
+        raise InputError.about(path, "there is no model", found, f"give {FORMATS}") from error
     if not stat.S_ISDIR(mode):
         with open_regular(path) as file:
             is_gguf = file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
         if not is_gguf and path.suffix != ".gguf":
-            raise _rejected(path, "the file is not a model", "no GGUF file", f"give {FORMATS}")
+            raise InputError.about(path, "the file is not a model", "no GGUF file", f"give {FORMATS}")
         from llama_exp.formats.gguf import checkpoint as gguf
 
         return gguf
     config = inside(path, CONFIG_FILE)
     if not os.path.lexists(config):
-        raise _rejected(path, f"the folder has no {CONFIG_FILE}", names_in(path), f"give {FORMATS}")
+        raise InputError.about(path, f"the folder has no {CONFIG_FILE}", names_in(path), f"give {FORMATS}")
     document = read_json(config)
     if "registered_name" in document:
         from llama_exp.formats.keras_hub import checkpoint as keras_hub
@@ -165,7 +165,7 @@ def _reader(path: Path):
 
         return hugging_face
     found = f"keys {', '.join(sorted(map(repr, document))[:8])}"
-    raise _rejected(config, "not the configuration of a model", found, f"give {FORMATS}")
+    raise InputError.about(config, "not the configuration of a model", found, f"give {FORMATS}")
 
 
 def _require_replaceable(folder: Path) -> None:
@@ -179,7 +179,3 @@ def _require_replaceable(folder: Path) -> None:
 def _foreign(folder: Path) -> list[str]:
     """What is in a folder beside a model."""
     return sorted(path.name for path in folder.iterdir() if not any(path.match(name) for name in MODEL_FILES))
-
-
-def _rejected(path: Path, what: str, found: str, action: str) -> InputError:
-    return InputError(Problem(what, str(path), found, action))

@@ -23,10 +23,10 @@ from llama_exp.architecture import (
     REVERSE_EMBEDDINGS,
     SIZES,
     Quantization,
-    check_arguments,
     count_parameters,
 )
 from llama_exp.errors import InputError, Problem
+from llama_exp.limits.model import LIMITS as MODEL_LIMITS
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def require_possible(config: Mapping, where: str) -> None:
     if large:
         raise InputError(Problem("no Llama is that large", where, "; ".join(large), action))
     try:
-        check_arguments(**config)
+        MODEL_LIMITS.require(**config)
     except ValueError as error:
         raise InputError(Problem("the architecture is impossible", where, str(error), action)) from error
     if (count := count_parameters(config)) > MAX_PARAMETERS:

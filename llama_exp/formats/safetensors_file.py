@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from llama_exp.errors import InputError, Problem
-from llama_exp.files.json_file import DOWNLOAD, open_regular, parse_json
+from llama_exp.errors import InputError
+from llama_exp.files.json_file import open_regular, parse_json
 from llama_exp.files.safetensors_writer import FLOAT_NAMES, LENGTH_BYTES, METADATA, write_safetensors
 from llama_exp.formats.checkpoint import Tensor
 from llama_exp.formats.plain_arrays import read_array
@@ -84,7 +84,7 @@ def open_file(path: Path) -> Iterator[SafetensorsFile]:
         header = parse_json(path, header_bytes)
         metadata = header.pop(METADATA, {})
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-            raise _rejected(path, f"{METADATA} must be texts by name", repr(metadata)[:80])
+            raise InputError.about(path, f"{METADATA} must be texts by name", repr(metadata)[:80])
         data_start = LENGTH_BYTES + len(header_bytes)
         yield SafetensorsFile(_locate(path, file, header, data_start, size - data_start), metadata)
 
@@ -116,14 +116,14 @@ def _read_header(path: Path, file: BinaryIO, size: int) -> bytes:
     if start[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{":
         for magic, (name, action) in LOOKS_LIKE.items():
             if start.startswith(magic):
-                raise _rejected(path, "not a safetensors file", f"looks like {name}", action)
+                raise InputError.about(path, "not a safetensors file", f"looks like {name}", action)
     if len(start) <= LENGTH_BYTES:
-        raise _rejected(path, "not a safetensors file, or truncated", f"{size} bytes")
+        raise InputError.about(path, "not a safetensors file, or truncated", f"{size} bytes")
     if not 2 <= length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES):
         found = f"a header of {length} bytes in a file of {size} bytes, limit {MAX_HEADER_BYTES}"
-        raise _rejected(path, "not a safetensors file, or truncated", found)
+        raise InputError.about(path, "not a safetensors file, or truncated", found)
     if start[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{":
-        raise _rejected(path, "not a safetensors file", "the header is not a JSON object")
+        raise InputError.about(path, "not a safetensors file", "the header is not a JSON object")
     file.seek(LENGTH_BYTES)
     return _read_exactly(path, file, length)
 
@@ -134,9 +134,9 @@ def _read_exactly(path: Path, file: BinaryIO, count: int) -> bytes:
         while len(data) < count and (block := file.read(count - len(data))):
             data += block
     except OSError as error:
-        raise _rejected(path, "the file cannot be read", error.strerror or str(error)) from error
+        raise InputError.about(path, "the file cannot be read", error.strerror or str(error)) from error
     if len(data) < count:
-        raise _rejected(path, "the file became shorter while it was read", f"{len(data)} of {count} bytes")
+        raise InputError.about(path, "the file became shorter while it was read", f"{len(data)} of {count} bytes")
     return bytes(data)
 
 
@@ -145,7 +145,7 @@ def _locate(path: Path, file: BinaryIO, header: dict, data_start: int, data_byte
     if foreign:
         found = "; ".join(foreign[:NAMES_SHOWN]) + (" ..." if foreign[NAMES_SHOWN:] else "")
         action = f"choose a checkpoint that is not quantized; known types: {', '.join(DTYPES)}"
-        raise _rejected(path, f"{len(foreign)} tensors have types that are not supported", found, action)
+        raise InputError.about(path, f"{len(foreign)} tensors have types that are not supported", found, action)
     tensors, spans = {}, []
     for name, entry in header.items():
         origin = f"{path}: {_shown(name)}"
@@ -157,10 +157,10 @@ def _locate(path: Path, file: BinaryIO, header: dict, data_start: int, data_byte
     for start, end, origin in sorted(spans):
         if start != filled:
             what = "tensors overlap" if start < filled else "the file has bytes that belong to no tensor"
-            raise _rejected(origin, what, f"it starts at byte {start}, the one before ends at {filled}")
+            raise InputError.about(origin, what, f"it starts at byte {start}, the one before ends at {filled}")
         filled = end
     if filled != data_bytes:
-        raise _rejected(path, "the file has bytes after its last tensor", f"{data_bytes - filled} bytes")
+        raise InputError.about(path, "the file has bytes after its last tensor", f"{data_bytes - filled} bytes")
     return tensors
 
 
@@ -170,15 +170,15 @@ def _checked_entry(
     """Shape, first byte and end of a tensor, which are known to fit each other and the file."""
     shape, offsets = entry.get("shape", ()), entry.get("data_offsets", ())
     if set(entry) != ENTRY_KEYS or not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
-        raise _rejected(origin, "a tensor's entry is not one of the format", repr(entry)[:120])
+        raise InputError.about(origin, "a tensor's entry is not one of the format", repr(entry)[:120])
     if len(shape) > MAX_DIMENSIONS:
-        raise _rejected(origin, "a tensor has too many dimensions", f"{len(shape)}, limit {MAX_DIMENSIONS}")
+        raise InputError.about(origin, "a tensor has too many dimensions", f"{len(shape)}, limit {MAX_DIMENSIONS}")
     start, end = offsets
     if not start <= end <= data_bytes:
-        raise _rejected(origin, "the file is truncated", f"bytes {start} to {end} of {data_bytes}")
+        raise InputError.about(origin, "the file is truncated", f"bytes {start} to {end} of {data_bytes}")
     if math.prod(shape) * dtype.itemsize != end - start:
         found = f"{dtype} of shape {shape} in {end - start} bytes"
-        raise _rejected(origin, "a tensor's shape does not fit its bytes", found[:160])
+        raise InputError.about(origin, "a tensor's shape does not fit its bytes", found[:160])
     return tuple(shape), start, end
 
 
@@ -193,7 +193,3 @@ def _shown(text: str) -> str:
 
 def _is_counts(values) -> bool:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
-
-
-def _rejected(where, what: str, found: str, action: str = DOWNLOAD) -> InputError:
-    return InputError(Problem(what, str(where), found, action))

@@ -67,7 +67,7 @@ def load_adapter(backbone, path: str | Path) -> None:
 
 def other_layers(adapter: Adapter, paths: Iterable[str], linear_paths: list[str]) -> Iterator[Problem]:
     """The problem of an adapter whose layers are not `paths`."""
-    from llama_exp.formats.adapter import listed
+    from llama_exp.formats.adapter import shorten_names
 
     own, wanted = set(adapter.ranks), set(paths)
     if own == wanted:
@@ -78,7 +78,7 @@ def other_layers(adapter: Adapter, paths: Iterable[str], linear_paths: list[str]
     yield Problem(
         f"the adapter in {adapter.path} has {len(own)} layers, the model adapts {len(wanted)}",
         "lora.targets",
-        listed(missing),
+        shorten_names(missing),
         f"set lora.targets=[{targets}]",
     )
 
@@ -103,7 +103,7 @@ def load(backbone, adapter: Adapter, dropout: float) -> None:
 
 
 def _require_same_adapters(adapter: Adapter, present: Mapping, linear_paths: list[str]) -> None:
-    from llama_exp.formats.adapter import listed
+    from llama_exp.formats.adapter import shorten_names
 
     problems = list(other_layers(adapter, present, linear_paths))
     use_dora = any("magnitude_O" in layer.variables_by_name() for layer in present.values())
@@ -116,7 +116,7 @@ def _require_same_adapters(adapter: Adapter, present: Mapping, linear_paths: lis
     offered = {path: (rank, adapter.scale_of(path)) for path, rank in adapter.ranks.items()}
     differing = [path for path in offered if wanted.get(path, offered[path]) != offered[path]]
     if differing:
-        found = listed([f"{path}: {offered[path]} (model: {wanted[path]})" for path in differing])
+        found = shorten_names([f"{path}: {offered[path]} (model: {wanted[path]})" for path in differing])
         action = "give the model adapters of the same rank and alpha, or none: load_adapter creates what the file has"
         what = "rank and scale are not those of the model's adapters"
         problems.append(Problem(what, str(adapter.path), found, action))

@@ -16,7 +16,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 
-from llama_exp.lora.targets import matching_paths, pattern_problems, target_problems, values_by_path
+from llama_exp.limits import raise_first
+from llama_exp.limits.lora import ADAPTERS
+from llama_exp.lora.targets import layer_problems, matching_paths, values_by_path
 
 
 def enable(
@@ -46,36 +48,22 @@ def enable(
     Raises:
         ValueError: an impossible argument, a target or pattern that matches nothing, or adapters that are there.
     """
-    from llama_exp.formats.adapter import scale
+    from llama_exp.formats.adapter import compute_scale
 
     rank_pattern, alpha_pattern = rank_pattern or {}, alpha_pattern or {}
-    linears = list(backbone.linear_layers())
-    _check_arguments(backbone, [rank, *rank_pattern.values()], [alpha, *alpha_pattern.values()], dropout)
-    problems = target_problems(targets, linears)
-    problems += pattern_problems("rank_pattern", rank_pattern, targets, linears)
-    problems += pattern_problems("alpha_pattern", alpha_pattern, targets, linears)
-    if problems:
-        raise ValueError("\n".join(str(problem) for problem in problems))
-    ranks = values_by_path(rank_pattern, matching_paths(targets, linears), rank)
+    if adapters(backbone):
+        raise ValueError("The backbone has adapters already. Merge them first, or start from a new backbone.")
+    patterns = {"rank_pattern": rank_pattern, "alpha_pattern": alpha_pattern}
+    ADAPTERS.require(rank=rank, alpha=alpha, dropout=dropout, targets=targets, **patterns)
+    shapes = {path: (linear.input_dim, linear.output_dim) for path, linear in backbone.linear_layers().items()}
+    raise_first(layer_problems(rank, targets, patterns, shapes))
+    ranks = values_by_path(rank_pattern, matching_paths(targets, list(shapes)), rank)
     alphas = values_by_path(alpha_pattern, list(ranks), alpha)
     alphas = {path: ranks[path] if own is None else own for path, own in alphas.items()}
-    scales = {path: scale(ranks[path], alphas[path], use_rslora) for path in ranks}
+    scales = {path: compute_scale(ranks[path], alphas[path], use_rslora) for path in ranks}
     attach(backbone, ranks, scales, dropout, use_dora)
     alpha = rank if alpha is None else alpha
     backbone.lora_arguments = summarize_arguments(rank, alpha, alphas, dropout, use_rslora, use_dora)
-
-
-def _check_arguments(backbone, ranks, alphas, dropout):
-    if adapters(backbone):
-        raise ValueError("The backbone has adapters already. Merge them first, or start from a new backbone.")
-    for rank in ranks:
-        if not isinstance(rank, int) or rank < 1:
-            raise ValueError(f"rank={rank!r} must be a whole number of at least 1.")
-    for alpha in alphas:
-        if alpha is not None and not alpha > 0:
-            raise ValueError(f"alpha={alpha!r} must be greater than 0.")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout={dropout!r} must be a probability in [0, 1).")
 
 
 def summarize_arguments(rank, alpha, alphas: Mapping[str, float], dropout, use_rslora, use_dora) -> dict:
@@ -143,19 +131,21 @@ def merge(backbone) -> None:
     """
     from keras import ops
 
-    from llama_exp.formats.adapter import merged
+    from llama_exp.formats.adapter import merge_kernel
 
     linears, found = backbone.linear_layers(), adapters(backbone)
     matrices = {path: (adapter.matrices(), adapter.scale) for path, adapter in found.items()}
     if backbone.quantization is not None:
         from llama_exp import quantization  # NumPy must not be imported with this module, which checks configs too
 
-        changes = {f"{path}/kernel": lambda kernel, own=own: merged(kernel, *own) for path, own in matrices.items()}
+        changes = {
+            f"{path}/kernel": lambda kernel, own=own: merge_kernel(kernel, *own) for path, own in matrices.items()
+        }
         quantization.dequantize(backbone, changes)
         return
     for path, own in matrices.items():
         kernel = linears[path].kernel
-        kernel.assign(ops.cast(merged(linears[path].float_kernel(), *own), kernel.dtype))
+        kernel.assign(ops.cast(merge_kernel(linears[path].float_kernel(), *own), kernel.dtype))
         linears[path].attach(None)
     for variable in backbone.weights:
         variable.trainable = True

@@ -13,15 +13,10 @@ import keras
 from keras import ops
 
 from llama_exp import backend, lora, quantization
-from llama_exp.architecture import (
-    CONFIG_KEYS,
-    INITIALIZER_RANGES,
-    Quantization,
-    check_arguments,
-    one_scaling_factor,
-    to_section,
-)
+from llama_exp.architecture import CONFIG_KEYS, INITIALIZER_RANGES, Quantization, one_scaling_factor, to_section
 from llama_exp.backend.initial import choose_seed
+from llama_exp.limits.model import LIMITS
+from llama_exp.limits.trainer import Remat
 from llama_exp.models import incremental, layers
 from llama_exp.models.arguments import read_policy, read_quantization
 from llama_exp.models.attention import attention_bias
@@ -90,7 +85,7 @@ class LlamaBackbone(keras.Model):
         **kwargs: `name`, `trainable`.
 
     Attributes:
-        remat: what the backward pass computes again instead of keeping it: none, attention or block; see `run_block`.
+        remat: what the backward pass computes again instead of keeping it, a `Remat`; see `run_block`.
         seed: of random weights, the chosen one where none was given.
         token_embedding, transformer_layers, layer_norm: the layers.
         quantization: the `Quantization`, or None.
@@ -133,14 +128,14 @@ class LlamaBackbone(keras.Model):
         rope_position_scaling_factor = one_scaling_factor(rope_scaling_factor, rope_position_scaling_factor)
         given = locals()
         config = {key: given[key] for key in (*CONFIG_KEYS, *INITIALIZER_RANGES)}
-        check_arguments(**config)
+        LIMITS.require(**config)
         super().__init__(dtype=read_policy(dtype), **kwargs)
         self.quantization = read_quantization(quantization, self.compute_dtype)
         self._given_seed = seed
         self.seed = choose_seed() if seed is None else seed
         for key, value in config.items():
             setattr(self, key, value)
-        self.remat = "none"
+        self.remat = Remat.none
         self.lora_arguments = None
         self.seed_generator = keras.random.SeedGenerator() if dropout > 0 else None
         self._frequencies = inverse_frequencies(

@@ -86,7 +86,7 @@ def build(
         preset_dir: local preset folder to take the weights from; None: they stay random.
         quantization: the `quantization` section; under `mode` preset the weights are taken as they are stored.
         lora: the `lora` section; `rank` 0 means no adapters, `source` an adapter to go on from.
-        remat: what the backward pass computes again: none, attention or block.
+        remat: what the backward pass computes again, the name of a `Remat`.
         seed: of the random weights and the adapters, and of everything that draws without a seed of its own: dropout.
 
     Raises:

@@ -17,8 +17,8 @@ import requests
 
 from llama_exp.errors import InputError, Problem
 from llama_exp.files.writing import move, replace_link, write_text
-from llama_exp.preset.collect import absence, collect, is_cached
-from llama_exp.preset.failures import WHERE, NoConnection, Server, explained, not_cached, require_answer
+from llama_exp.preset.collect import collect, describe_absence, is_cached
+from llama_exp.preset.failures import WHERE, NoConnection, Server, explain, not_cached, require_answer
 from llama_exp.preset.resolved import Resolved
 from llama_exp.preset.selection import RemoteFile
 from llama_exp.preset.transfer import TIMEOUT, again, digest_of
@@ -134,7 +134,7 @@ class _Store:
 
     def absence(self, load_weights: bool) -> str | None:
         """Why the commit cannot be used offline; None: it can. A link in a snapshot means a whole file."""
-        return absence(self, load_weights, trusted=True)
+        return describe_absence(self, load_weights, trusted=True)
 
     def resolved(self) -> Resolved:
         """The snapshot as the result."""
@@ -168,7 +168,7 @@ def _listing(server: Server, repo: str, revision: str) -> tuple[str, list]:
             raise ValueError("another commit than asked for")
         return info.sha, info.siblings or []
     except (errors.HTTPError, OSError, ValueError, TypeError, KeyError) as error:
-        raise explained(server, error, server.cache) from None
+        raise explain(server, error, server.cache) from None
 
 
 def _known_commit(server: Server, repo: str, revision: str) -> str | None:

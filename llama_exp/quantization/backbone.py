@@ -28,7 +28,7 @@ from llama_exp.console import progress
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.checkpoint import RANDOM, Checkpoint, Tensor
 from llama_exp.formats.quantized import dequantize as dequantize_matrix
-from llama_exp.formats.quantized import form_of, of_matrix, part_shapes, quantized, require_possible
+from llama_exp.formats.quantized import form_of, of_matrix, part_shapes, quantize_checkpoint, require_possible
 from llama_exp.formats.quantized import quantize as quantize_matrix
 from llama_exp.quantization import gptq, importance
 
@@ -106,7 +106,7 @@ def fit_checkpoint(checkpoint: Checkpoint, quantization: Quantization | None) ->
     """`checkpoint` with the tensors of a model of `quantization`: as they are, or quantized while they are read."""
     if checkpoint.quantization is not None or quantization is None:
         return checkpoint
-    return quantized(checkpoint, quantization, *_weigh_inputs(checkpoint, quantization))
+    return quantize_checkpoint(checkpoint, quantization, *_weigh_inputs(checkpoint, quantization))
 
 
 def _weigh_inputs(checkpoint: Checkpoint, quantization: Quantization) -> tuple[Mapping, Mapping]:

@@ -20,7 +20,7 @@ from typing import Any
 from llama_exp import preset, quantization, runtime
 from llama_exp.architecture import to_section
 from llama_exp.config.check.resolvers import in_default_place
-from llama_exp.config.identity import config_hash, to_dict, to_record
+from llama_exp.config.identity import config_hash, flatten, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
@@ -105,7 +105,7 @@ class Run:
         self._folder, self._process = run_folder, process
         self._has_adapters = config.lora.rank > 0
         self._base_digest: str | None = None
-        self._checkpoint = resume.chosen_checkpoint(config.resume, process)
+        self._checkpoint = resume.choose_checkpoint(config.resume, process)
         resolved = _resolved_preset(config)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
@@ -287,7 +287,7 @@ def _build_model(config: Config, preset_folder: Path | None, tokenizer):
 
     backbone = model.build(
         lambda **added: instantiate(config.model, config.trusted_modules, "model", **added),
-        policy=config.precision.policy,
+        policy=config.precision.policy.value,
         preset_dir=preset_folder,
         quantization=to_dict(config.quantization),
         lora=to_dict(config.lora),
@@ -307,7 +307,7 @@ def _build_observers(config: Config, run_folder: RunFolder, group: str | None) -
         folder=run_folder.path,
         name=f"{config.name}/{run_folder.path.name}",
         group=group,
-        config=to_record(config),
+        config=flatten(to_record(config)),
     )
     observers["progress"] = progress.Progress(config.trainer.max_steps)
     for name, node in config.trainer.callbacks.items():

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llama_exp.config.identity import RECIPE
+from llama_exp.config.identity import RECIPE, flatten
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
 from llama_exp.files.process import ALONE, Process
@@ -76,7 +76,7 @@ def continues(resume: str, folder: Path) -> bool:
     return RunFolder.holds_run(folder)
 
 
-def chosen_checkpoint(resume: str, process: Process = ALONE) -> Path | None:
+def choose_checkpoint(resume: str, process: Process = ALONE) -> Path | None:
     """The checkpoint folder that `resume` names, after the writer set later ones aside; None: the newest will do."""
     if resume in (NEW, AUTO) or not (Path(resume).expanduser() / "manifest.json").is_file():
         return None
@@ -99,7 +99,7 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
     if not (folder / CONFIG_FILE).exists():  # killed between run.json and config.yaml: nothing was trained differently
         return
     recorded = read_yaml(folder, CONFIG_FILE)
-    before, now = _flat(recorded), _flat(config)
+    before, now = flatten(recorded), flatten(config)
     if RECIPE not in recorded:  # begun before the record had it, with the numbers that it began with
         before |= {key: value for key, value in now.items() if key.startswith(f"{RECIPE}.")}
     before = {key: value for key, value in BEFORE_THE_KEY.items() if key in now} | before
@@ -153,12 +153,3 @@ def check_quantization(folder: Path, stored: Mapping[str, Any]) -> None:
     action = "give back the preset that run.json names, or begin a new run with resume=none"
     what = "the preset is stored in another way than when the run was begun"
     raise InputError(Problem(what, "preset.source", f"{now}, begun with {was}", action))
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, Mapping) or not node:
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat

@@ -88,7 +88,7 @@ class BytePairTokenizer:
         self.chat_template = chat_template
         self.generation_config = dict(generation_config or {})
         named = [self._special[token] for token in STOP_TOKENS if token in self._special]
-        stops = companions.ids_of(self.generation_config, "eos_token_id", self.vocabulary_size)
+        stops = companions.read_ids(self.generation_config, "eos_token_id", self.vocabulary_size)
         self.stop_ids = tuple(dict.fromkeys([*named, *stops]))
         self.fingerprint = hashlib.sha256(
             json.dumps(["byte_pair with whole words", sorted(self._vocabulary.items()), self._merges]).encode()

@@ -30,6 +30,7 @@ from llama_exp.files.process import ALONE, Process
 from llama_exp.files.whole_folder import remove_folder, remove_stale, whole_folder
 from llama_exp.files.writing import set_aside, storage_errors
 from llama_exp.formats.plain_arrays import is_finite
+from llama_exp.limits.trainer import LIMITS
 from llama_exp.trainer.manifest import SCHEMA, Invalid, verified_manifest, write_manifest
 from llama_exp.trainer.tensor_file import read_tensors, write_tensors
 
@@ -71,8 +72,7 @@ class Checkpoints:
     def __init__(
         self, folder: Path, *, keep: int, config_hash: str, facts: Mapping[str, Any], process: Process = ALONE
     ):
-        if keep < 1:
-            raise ValueError(f"trainer.keep_checkpoints={keep} must be at least 1")
+        LIMITS.require(keep_checkpoints=keep)
         self.folder = Path(folder)
         self.keep = keep
         self.config_hash = config_hash

@@ -31,6 +31,7 @@ from llama_exp.dataset.order import Order
 from llama_exp.errors import Interrupted, Preempted, StorageError
 from llama_exp.files.metrics_file import perplexity
 from llama_exp.files.process import ALONE, Process
+from llama_exp.limits.trainer import LIMITS
 from llama_exp.lora.dora import is_derived
 from llama_exp.trainer import state
 from llama_exp.trainer.checkpoint import Checkpoint, Checkpoints
@@ -70,6 +71,9 @@ class Trainer:
         sample_prompts: continued at each validation.
         sample_tokens: new tokens per sample.
         sample_temperature: 0: greedy.
+
+    Raises:
+        ValueError: an impossible number.
     """
 
     def __init__(
@@ -96,6 +100,10 @@ class Trainer:
         sample_tokens: int,
         sample_temperature: float,
     ):
+        LIMITS.require(max_steps=max_steps, batch_size=batch_size, accumulation_steps=accumulation_steps)
+        LIMITS.require(log_every_steps=log_every_steps, validate_every_steps=validate_every_steps)
+        LIMITS.require(checkpoint_every_steps=checkpoint_every_steps, validation_batches=validation_batches)
+        LIMITS.require(sample_tokens=sample_tokens, sample_temperature=sample_temperature)
         self._model, self._backbone, self._optimizer = model, model.backbone, optimizer
         self._examples, self._order = examples["train"], Order(len(examples["train"]), seed)
         self._checkpoints, self._seed, self._process = checkpoints, seed, process

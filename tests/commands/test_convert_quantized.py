@@ -23,7 +23,7 @@ from llama_exp.commands import convert as command
 from llama_exp.commands import export, generate, models
 from llama_exp.config.check import CONF
 from llama_exp.console import progress
-from llama_exp.formats.quantized import dequantized
+from llama_exp.formats.quantized import dequantize_checkpoint
 from llama_exp.models import LlamaCausalLM
 from llama_exp.quantization import describe, fit_checkpoint
 
@@ -105,7 +105,7 @@ def test_it_is_what_a_model_gets_that_is_loaded_so(name, options, changes, model
     assert describe(wanted) in capsys.readouterr().out
     with formats.open_checkpoint(tmp_path / "three") as checkpoint:
         same(arrays_of(checkpoint), expected)
-        floats = arrays_of(dequantized(checkpoint))
+        floats = arrays_of(dequantize_checkpoint(checkpoint))
     convert(tmp_path / "three", tmp_path / "four", "--dtype", "float32", form="hf")
     with formats.open_checkpoint(tmp_path / "four") as checkpoint:
         same(arrays_of(checkpoint), {path: array.astype("float32") for path, array in floats.items()})

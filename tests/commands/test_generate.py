@@ -12,6 +12,7 @@ from llama_exp import cli, lora
 from llama_exp.commands import chat, generate, models
 from llama_exp.commands.sources import find
 from llama_exp.errors import InputError
+from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.models import LlamaCausalLM
 from llama_exp.tokenizer.chat_template import BUILT_IN
 
@@ -73,7 +74,7 @@ def test_a_full_runs_model(folder, tmp_path):
     (tmp_path / "run/model").symlink_to(folder)
     source = find(str(tmp_path / "run"))
     assert source.path.resolve() == folder and source.adapter is None
-    assert source.chat_template == BUILT_IN["llama3"]
+    assert source.chat_template == BUILT_IN[ChatTemplate.llama3]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +218,6 @@ def test_a_model_without_template_says_so(tmp_path, capsys):
 def test_a_runs_conversations_decide_the_template(folder, tmp_path):
     make_run(tmp_path / "run", folder, chat_template="llama3")
     (tmp_path / "run/adapter").mkdir()
-    assert find(str(tmp_path / "run")).chat_template == BUILT_IN["llama3"]
+    assert find(str(tmp_path / "run")).chat_template == BUILT_IN[ChatTemplate.llama3]
     with pytest.raises(InputError, match="adapters of its own"):
         find(str(tmp_path / "run"), adapter="other")

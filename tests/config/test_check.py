@@ -11,11 +11,13 @@ from promptness import within
 
 from llama_exp.architecture import LINEAR_NAMES
 from llama_exp.config.check import check_arguments, config_hash, to_dict
-from llama_exp.config.check.nearest import nearest_key
+from llama_exp.config.check.nearest import find_nearest_key
 from llama_exp.config.check.resolvers import folder_name, share
-from llama_exp.config.check.typed import WrongType, all_keys, convert
-from llama_exp.config.schema import Backend, Jit, Overlong
+from llama_exp.config.check.typed import WrongType, convert, list_keys
 from llama_exp.errors import ConfigError, ExitCode
+from llama_exp.limits.dataset import Overlong
+from llama_exp.limits.precision import Policy
+from llama_exp.limits.runtime import Backend, Jit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,7 +92,7 @@ def test_nearest_key(typo, meant):
 
 
 def test_nothing_is_suggested_for_a_name_like_no_other():
-    assert nearest_key("qqqqqqqq", all_keys()) is None
+    assert find_nearest_key("qqqqqqqq", list_keys()) is None
 
 
 # --- overrides
@@ -413,9 +415,8 @@ def test_a_key_that_the_own_file_lacks(tmp_path):
     assert found["precision.policy"].what == "has no value"
     found = problems(f"--config-dir={tmp_path}", "precision=mine", "precision.policy=float32")
     assert found["precision.policy"].action == "write +precision.policy=float32"
-    assert (
-        config(f"--config-dir={tmp_path}", "precision=mine", "+precision.policy=float32").precision.policy == "float32"
-    )
+    made = config(f"--config-dir={tmp_path}", "precision=mine", "+precision.policy=float32")
+    assert made.precision.policy is Policy.float32
 
 
 def test_own_root_config(tmp_path):

@@ -7,7 +7,7 @@ import yaml
 
 from llama_exp.architecture import count_parameters
 from llama_exp.config.check import CONF, check_arguments, to_dict
-from llama_exp.config.check.typed import sections
+from llama_exp.config.check.typed import list_sections
 from llama_exp.errors import ConfigError
 from llama_exp.lora.source import count_lora_parameters
 from llama_exp.preset import PRESETS
@@ -121,7 +121,7 @@ def test_the_table_of_contents_lists_every_group_in_build_order():
     groups = [next(iter(entry)) for entry in defaults if isinstance(entry, dict)]
     own = [group for group in groups if not group.startswith("override ")]
     # The model stands last, because Hydra lets it choose among what stands before it only.
-    assert own == [*(name for name in sections() if name != "model"), "model", "experiment", "sweep"]
+    assert own == [*(name for name in list_sections() if name != "model"), "model", "experiment", "sweep"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -226,7 +226,7 @@ def test_experiments_can_be_overridden():
 
 def test_no_two_files_of_a_group_are_near_copies():
     """Two files that differ in one line and share five should share a default instead."""
-    for group in sections():
+    for group in list_sections():
         contents = {path.name: _settings(path) for path in (CONF / group).glob("*.yaml")}
         for name, lines in contents.items():
             for other, other_lines in contents.items():

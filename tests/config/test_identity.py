@@ -13,7 +13,7 @@ import llama_exp
 from llama_exp import recipe
 from llama_exp.architecture import OPTIONS, make_quantization, to_section
 from llama_exp.config.check import CONF, check_arguments
-from llama_exp.config.identity import NOT_SCIENCE, RECIPE, config_hash, to_dict, to_record
+from llama_exp.config.identity import NOT_SCIENCE, RECIPE, config_hash, flatten, to_dict, to_record
 from llama_exp.config.schema import Config
 
 PACKAGE = Path(llama_exp.__file__).parent
@@ -195,3 +195,9 @@ def test_a_preset_mode_is_resolved():
     assert config_hash(config(*preset, "quantization=int8", *keys)) == config_hash(made)
     assert config("preset=llama2_7b_en_int8", "preset.load_weights=false").quantization.mode == "none"
     assert config("preset.source=hf://org/m").quantization.mode == "preset"  # only a download tells
+
+
+def test_flatten():
+    tree = {"a": {"b": {"c": 1}, "none": {}}, "l": [1, {"d": 2}], "n": None}
+    assert flatten(tree) == {"a.b.c": 1, "a.none": {}, "l": [1, {"d": 2}], "n": None}
+    assert flatten({}) == {}

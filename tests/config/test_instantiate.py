@@ -8,8 +8,9 @@ import pytest
 
 from llama_exp.config.check import check_arguments
 from llama_exp.config.instantiate import check_targets, instantiate
-from llama_exp.config.schema import Packing, TextFilesConfig
+from llama_exp.config.schema import TextFilesConfig
 from llama_exp.errors import ConfigError, InputError, Problem
+from llama_exp.limits.dataset import Packing
 
 MODULE = """
     import os

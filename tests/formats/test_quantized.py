@@ -24,13 +24,13 @@ from llama_exp.formats.quantized import (
     REVERSE_TABLE,
     TABLE,
     dequantize,
-    dequantized,
+    dequantize_checkpoint,
     form_of,
     of_matrix,
     pack,
     part_shapes,
     quantize,
-    quantized,
+    quantize_checkpoint,
     unpack,
     variable_parts,
 )
@@ -101,14 +101,14 @@ def test_values_that_are_not_finite_are_refused(mode, value):
 @pytest.mark.parametrize("name", ["odd_widths", "tied", "llama_3_2"])
 def test_a_checkpoint_is_quantized_while_it_is_read(name, mode):
     source, arrays = checkpoint(name)
-    view = quantized(source, mode)
+    view = quantize_checkpoint(source, mode)
     expected = variable_parts(TINY_CONFIGS[name], mode)
     assert view.quantization == mode and set(view.tensors) == set(expected)
     for path, (shape, dtype) in expected.items():
         array = view.tensors[path].read(None)
         assert array.shape == shape == view.tensors[path].shape
         assert array.dtype == (dtype or np.float32) == view.tensors[path].dtype
-    back = dequantized(view)
+    back = dequantize_checkpoint(view)
     assert back.quantization is None and set(back.tensors) == set(arrays)
     for path, array in arrays.items():
         form, found = form_of(path), back.tensors[path].read(None)
@@ -134,7 +134,7 @@ def test_each_tensor_is_read_once_and_never_before_it_is_asked_for():
         return type(tensor)(tensor.shape, tensor.dtype, tensor.origin, read)
 
     source.tensors.update({path: counted(path, tensor) for path, tensor in list(source.tensors.items())})
-    view = quantized(source, GROUPS)
+    view = quantize_checkpoint(source, GROUPS)
     assert reads == []
     for tensor in view.tensors.values():
         tensor.read(None)

@@ -314,7 +314,7 @@ def test_a_run_starts_from_keras_hubs_adapter(tmp_path):
     backbone.save_to_preset(tmp_path / "preset")
     section = {"rank": 3, "alpha": 3.0, "dropout": 0.2, "use_rslora": False, "targets": ["query", "value"]}
     section |= {"use_dora": False, "rank_pattern": {}, "alpha_pattern": {}, "source": str(tmp_path / "x.lora.h5")}
-    arguments = {"policy": "float32", "preset_dir": tmp_path / "preset", "remat": False, "seed": 1}
+    arguments = {"policy": "float32", "preset_dir": tmp_path / "preset", "remat": "none", "seed": 1}
     arguments["quantization"] = dict.fromkeys(OPTIONS) | {"mode": "none"}
 
     def factory(**added):

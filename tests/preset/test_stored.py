@@ -10,7 +10,7 @@ from small_models import config, make
 from llama_exp.architecture import Quantization, make_quantization
 from llama_exp.formats import open_checkpoint, read_quantization
 from llama_exp.formats.keras_hub import checkpoint as keras_hub
-from llama_exp.formats.quantized import quantized
+from llama_exp.formats.quantized import quantize_checkpoint
 from llama_exp.preset import PRESETS
 from llama_exp.preset.stored import Stored, read_stored
 
@@ -36,7 +36,7 @@ def test_a_quantized_folder(wanted, tmp_path):
     make(tmp_path / "floats")
     assert read_stored(str(tmp_path / "floats")) == Stored(None)
     with open_checkpoint(tmp_path / "floats") as checkpoint:
-        tensors = quantized(checkpoint, wanted).tensors
+        tensors = quantize_checkpoint(checkpoint, wanted).tensors
         (tmp_path / "small").mkdir()
         keras_hub.write(tmp_path / "small", checkpoint.config, tensors, wanted)
     assert read_stored(str(tmp_path / "small")) == Stored(wanted)
@@ -56,7 +56,7 @@ def test_it_is_told_before_any_framework(tmp_path):
     make(tmp_path / "floats")
     with open_checkpoint(tmp_path / "floats") as checkpoint:
         (tmp_path / "small").mkdir()
-        keras_hub.write(tmp_path / "small", checkpoint.config, quantized(checkpoint, INT4).tensors, INT4)
+        keras_hub.write(tmp_path / "small", checkpoint.config, quantize_checkpoint(checkpoint, INT4).tensors, INT4)
     sizes = [f"model.{key}={'null' if value is None else value}" for key, value in config().items()]
     code = (
         "import json, sys, time; from llama_exp.config.check import check_arguments, to_dict; start = time.monotonic();"

@@ -12,7 +12,7 @@ from llama_exp.config.check import check_arguments
 from llama_exp.errors import ConfigError, InputError
 from llama_exp.formats import open_checkpoint
 from llama_exp.formats.keras_hub import checkpoint as keras_hub
-from llama_exp.formats.quantized import quantized
+from llama_exp.formats.quantized import quantize_checkpoint
 from llama_exp.run import plan, resume
 from llama_exp.run.job import run_job
 
@@ -26,7 +26,7 @@ def store(place, wanted):
         make(place / "floats")
     (place / "preset").mkdir(exist_ok=True)
     with open_checkpoint(place / "floats") as checkpoint:
-        keras_hub.write(place / "preset", checkpoint.config, quantized(checkpoint, wanted).tensors, wanted)
+        keras_hub.write(place / "preset", checkpoint.config, quantize_checkpoint(checkpoint, wanted).tensors, wanted)
 
 
 def line(place, *overrides):

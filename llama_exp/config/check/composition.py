@@ -26,8 +26,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from llama_exp.config.check import resolvers
-from llama_exp.config.check.nearest import suggestion
-from llama_exp.config.check.typed import mappings, show, under
+from llama_exp.config.check.nearest import suggest
+from llama_exp.config.check.typed import lies_under, list_mappings, show
 from llama_exp.errors import ConfigError, Problem
 
 VERSION_BASE = "1.3"
@@ -100,13 +100,13 @@ class Composer:
             result = repository.load_config(default.config_path) if default.config_path else None
             if result is not None and result.path.startswith("file://"):
                 path = Path(result.path.removeprefix("file://")) / f"{default.config_path}.yaml"
-                files.append((shown_path(path), self.loader._embed_result_config(result, default.package).config))
+                files.append((show_path(path), self.loader._embed_result_config(result, default.package).config))
         return files
 
 
 def names_entries(key: str) -> bool:
     """Whether an override of `key` may add entries without a `+`: `lora.rank_pattern={query: 16}`."""
-    return under(key, mappings())
+    return lies_under(key, list_mappings())
 
 
 def _opened(override: Override) -> Override:
@@ -114,7 +114,7 @@ def _opened(override: Override) -> Override:
     return dataclasses.replace(override, type=OverrideType.FORCE_ADD) if adds else override
 
 
-def group_options(repository: IConfigRepository, group: str) -> list[str]:
+def list_options(repository: IConfigRepository, group: str) -> list[str]:
     """The choices of a config group."""
     return repository.get_group_options(group, results_filter=ObjectType.CONFIG)
 
@@ -135,12 +135,12 @@ def apply(override: Override, cfg: DictConfig) -> None:
         raise ConfigError(problem) from error
 
 
-def shown_path(path: Path) -> str:
+def show_path(path: Path) -> str:
     """A path relative to the working folder where it lies inside."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def has(cfg: DictConfig, path: str) -> bool:
+def has_key(cfg: DictConfig, path: str) -> bool:
     """Whether a dotted path exists, be its value missing or an interpolation."""
     *above, last = path.split(".")
     node = cfg
@@ -177,10 +177,10 @@ def _composition_problem(error: Exception) -> Problem:
         missing = error.missing_cfg_file or "a config"
         action = "check --config-dir, --config-path and --config-name"
         if error.options:
-            action = suggestion(Path(missing).name, error.options, "choices")
+            action = suggest(Path(missing).name, error.options, "choices")
         return Problem("no such config file", missing, str(error).splitlines()[0], action)
     if mark is not None:
-        where = f"{shown_path(Path(mark.name))}, line {mark.line + 1}"
+        where = f"{show_path(Path(mark.name))}, line {mark.line + 1}"
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         line = linecache.getline(mark.name, mark.line + 1).strip()
         return Problem(f"is not valid YAML: {reason}", where, show(line or "the end of the file"), "correct the file")

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llama_exp.config.check.typed import MISSING, typed
+from llama_exp.config.check.typed import MISSING, build_config
 from llama_exp.config.schema import Config
 from llama_exp.config.stored import resolve_stored
 from llama_exp.errors import ConfigError, Problem
@@ -94,4 +94,4 @@ def to_config(cfg: DictConfig) -> Config:
     resolved = Resolved(cfg)
     if resolved.problems:
         raise ConfigError(*resolved.problems)
-    return resolve_stored(typed(resolved.data))
+    return resolve_stored(build_config(resolved.data))

@@ -24,16 +24,15 @@ from llama_exp.files.json_file import inside, names_in, read_json
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.hugging_face.config import CONFIG_FILE, config_document, read_config
 from llama_exp.formats.hugging_face.tensor_checks import (
-    listed,
-    problem,
-    rejected,
+    describe_names,
     require_equal,
     require_fit,
     require_layers,
+    shorten_names,
 )
 from llama_exp.formats.hugging_face.tensor_names import EMBEDDINGS_NAME, OUTPUT_NAME, Place, layout
 from llama_exp.formats.safetensors_file import StoredTensor, open_file, write_file
-from llama_exp.formats.shards import in_shards
+from llama_exp.formats.shards import split_into_shards
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -136,9 +135,13 @@ def _open_tensors(folder: Path, files: contextlib.ExitStack) -> dict[str, Stored
         meant = {name for name, file in weight_map.items() if file == shard}
         absent, extra = sorted(meant - set(tensors)), sorted(set(tensors) - meant)
         if absent:
-            problems.append(problem(folder / shard, f"{len(absent)} tensors of the index are not in the shard", absent))
+            problems.append(
+                describe_names(folder / shard, f"{len(absent)} tensors of the index are not in the shard", absent)
+            )
         if extra:
-            problems.append(problem(folder / shard, f"{len(extra)} tensors are not in this shard by the index", extra))
+            problems.append(
+                describe_names(folder / shard, f"{len(extra)} tensors are not in this shard by the index", extra)
+            )
         stored |= tensors
     if problems:
         raise InputError(*problems)
@@ -150,7 +153,9 @@ def _weight_map(folder: Path) -> dict[str, str] | None:
     single, index = (os.path.lexists(folder / name) for name in (WEIGHTS_FILE, INDEX_FILE))
     if single and index:
         action = "remove the one that is not this model's"
-        raise rejected(folder, f"the folder has both {WEIGHTS_FILE} and {INDEX_FILE}", "two sets of weights", action)
+        raise InputError.about(
+            folder, f"the folder has both {WEIGHTS_FILE} and {INDEX_FILE}", "two sets of weights", action
+        )
     if single:
         return None
     if not index:
@@ -158,18 +163,18 @@ def _weight_map(folder: Path) -> dict[str, str] | None:
     path = inside(folder, INDEX_FILE)
     weight_map = read_json(path, MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise rejected(path, "the index has no weight_map", repr(weight_map)[:80])
+        raise InputError.about(path, "the index has no weight_map", repr(weight_map)[:80])
     for shard in weight_map.values():
         if not isinstance(shard, str) or not SHARD_NAME.fullmatch(shard):
             what = "a shard's name is not that of a .safetensors file in the folder"
-            raise rejected(path, what, repr(shard)[:80], "do not use this checkpoint")
+            raise InputError.about(path, what, repr(shard)[:80], "do not use this checkpoint")
     shards = set(weight_map.values())
     missing = sorted(shard for shard in shards if not os.path.lexists(folder / shard))
     if missing:
-        raise InputError(problem(folder, f"{len(missing)} of {len(shards)} shards are missing", missing))
+        raise InputError(describe_names(folder, f"{len(missing)} of {len(shards)} shards are missing", missing))
     unlisted = sorted(name for name in os.listdir(folder) if NUMBERED_SHARD.fullmatch(name) and name not in shards)
     if unlisted:
-        raise InputError(problem(path, f"{len(unlisted)} shards of the folder are not in the index", unlisted))
+        raise InputError(describe_names(path, f"{len(unlisted)} shards of the folder are not in the index", unlisted))
     return weight_map
 
 
@@ -181,8 +186,8 @@ def _no_weights(folder: Path) -> InputError:
             "choose a repository with .safetensors files, or convert these where you trust them, with transformers: "
             f"LlamaForCausalLM.from_pretrained('{folder.name}').save_pretrained('<new folder>')"
         )
-        return rejected(folder, what, listed(pickles), action)
-    return rejected(folder, f"the folder has neither {WEIGHTS_FILE} nor {INDEX_FILE}", names_in(folder))
+        return InputError.about(folder, what, shorten_names(pickles), action)
+    return InputError.about(folder, f"the folder has neither {WEIGHTS_FILE} nor {INDEX_FILE}", names_in(folder))
 
 
 def _common(dtypes: set[np.dtype]) -> str:
@@ -199,7 +204,7 @@ def _write_weights(folder: Path, tensors: dict[str, Tensor], max_shard_bytes: in
     if max_shard_bytes is None or total_bytes <= max_shard_bytes:
         write_file(folder / WEIGHTS_FILE, tensors, metadata)
         return
-    shards = in_shards(sizes, max_shard_bytes)
+    shards = split_into_shards(sizes, max_shard_bytes)
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         shard = f"model-{number:05}-of-{len(shards):05}.safetensors"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_exp.errors import InputError, Problem
-from llama_exp.files.json_file import DOWNLOAD, NAMES_SHOWN
+from llama_exp.errors import DOWNLOAD, InputError, Problem
+from llama_exp.files.json_file import NAMES_SHOWN
 from llama_exp.formats.hugging_face.tensor_names import EMBEDDINGS_NAME, OUTPUT_NAME, Place
 from llama_exp.formats.safetensors_file import StoredTensor
 
@@ -25,10 +25,10 @@ def require_layers(folder: Path, config: Mapping, stored: Mapping[str, StoredTen
     found = 1 + max((int(match[1]) for name in stored if (match := BLOCK.match(name))), default=-1)
     if found != config["num_layers"]:
         surplus = [name for name in stored if (match := BLOCK.match(name)) and int(match[1]) >= config["num_layers"]]
-        names = f" ({listed(surplus)} would not be used)" if surplus else ""
+        names = f" ({shorten_names(surplus)} would not be used)" if surplus else ""
         action = "use the config.json that belongs to the weights, or download the checkpoint again"
         what = f"the file has {found} layers, the configuration {config['num_layers']}"
-        raise rejected(folder, what, f"num_hidden_layers={config['num_layers']}{names}", action)
+        raise InputError.about(folder, what, f"num_hidden_layers={config['num_layers']}{names}", action)
 
 
 def require_fit(folder: Path, config: Mapping, stored: Mapping[str, StoredTensor], places: dict[str, Place]) -> None:
@@ -53,7 +53,7 @@ def require_fit(folder: Path, config: Mapping, stored: Mapping[str, StoredTensor
     if missing == [OUTPUT_NAME]:
         action = "if the model's embeddings are tied, set tie_word_embeddings to true in config.json"
     problems = [
-        problem(folder, f"{len(names)} tensors {what}", names, action)
+        describe_names(folder, f"{len(names)} tensors {what}", names, action)
         for what, names in (("are missing", missing), ("are not the model's", unexpected), ("do not fit", unfit))
         if names
     ]
@@ -68,7 +68,7 @@ def require_equal(output: StoredTensor, table: StoredTensor) -> None:
         if not np.array_equal(_rows(output, first, rows), _rows(table, first, rows)):
             what = "the output matrix is not the embedding table, but the configuration ties them"
             action = "if they are two matrices, set tie_word_embeddings to false in config.json"
-            raise rejected(output.origin, what, "tie_word_embeddings=true", action)
+            raise InputError.about(output.origin, what, "tie_word_embeddings=true", action)
 
 
 def _rows(stored: StoredTensor, first: int, count: int) -> np.ndarray:
@@ -77,17 +77,12 @@ def _rows(stored: StoredTensor, first: int, count: int) -> np.ndarray:
     return stored._replace(offset=offset, shape=(rows, stored.shape[1])).read()
 
 
-def listed(names: list[str]) -> str:
+def shorten_names(names: list[str]) -> str:
     """The first few names, for messages."""
     shown = ", ".join(repr(name)[1:-1][:120] for name in names[:NAMES_SHOWN])
     return shown + (f" and {len(names) - NAMES_SHOWN} more" if names[NAMES_SHOWN:] else "")
 
 
-def problem(where: Path, what: str, names: list[str], action: str = DOWNLOAD) -> Problem:
+def describe_names(where: Path, what: str, names: list[str], action: str = DOWNLOAD) -> Problem:
     """What is wrong with some tensors or files, by name."""
-    return Problem(what, str(where), listed(names), action)
-
-
-def rejected(where, what: str, found: str, action: str = DOWNLOAD) -> InputError:
-    """The error of a single problem."""
-    return InputError(Problem(what, str(where), found, action))
+    return Problem(what, str(where), shorten_names(names), action)

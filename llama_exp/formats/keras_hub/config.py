@@ -22,7 +22,7 @@ from llama_exp.architecture import (
     Quantization,
     linear_shapes,
 )
-from llama_exp.errors import InputError, Problem
+from llama_exp.errors import InputError
 from llama_exp.files.json_file import inside, read_json
 from llama_exp.formats.checkpoint import require_possible
 
@@ -76,10 +76,10 @@ def read_config(folder: Path) -> Stated:
     document = read_json(path)
     if not isinstance(document.get("config"), dict) or not isinstance(document.get("registered_name"), str):
         what, found = "not the configuration of a KerasHub preset", f"keys {sorted(document)[:NAMES_SHOWN]}"
-        raise _rejected(path, what, found, "give the folder of a KerasHub preset, or preset=none")
+        raise InputError.about(path, what, found, "give the folder of a KerasHub preset, or preset=none")
     if document["registered_name"] not in REGISTERED_NAMES:
         found = repr(document["registered_name"])[:80]
-        raise _rejected(path, "the preset is not a Llama", found, f"choose one of {sorted(REGISTERED_NAMES)}")
+        raise InputError.about(path, "the preset is not a Llama", found, f"choose one of {sorted(REGISTERED_NAMES)}")
     config = document["config"]
     _refuse_unknown(path, "", document, FILE_KEYS)
     known = {*SIZES, "tie_word_embeddings", *NUMBER_KEYS, *ROPE_ADJUSTMENT, *OLD_NAMES, *IGNORED_KEYS}
@@ -150,12 +150,12 @@ def _arguments(path: Path, config: dict) -> dict:
         name = OLD_NAMES.get(key, key)
         if arguments.get(name, value) != value:
             found = f"{value!r} and {arguments[name]!r}"[:80]
-            raise _rejected(path, f"{key} and {name} disagree", found, "download it again")
+            raise InputError.about(path, f"{key} and {name} disagree", found, "download it again")
         _check_value(path, name, value)
         arguments[name] = value
     missing = [key for key in SIZES if key not in arguments]
     if missing:
-        raise _rejected(path, "the configuration is incomplete", f"no {', '.join(missing)}", "download it again")
+        raise InputError.about(path, "the configuration is incomplete", f"no {', '.join(missing)}", "download it again")
     return arguments
 
 
@@ -172,7 +172,7 @@ def _check_value(path: Path, key: str, value) -> None:
     else:
         valid, wanted = number and value > 0, "a number above 0"
     if not valid:
-        raise _rejected(path, f"config.{key} must be {wanted}", repr(value)[:80], "download the preset again")
+        raise InputError.about(path, f"config.{key} must be {wanted}", repr(value)[:80], "download the preset again")
 
 
 def _refuse_unknown(path: Path, prefix: str, values: dict, known) -> None:
@@ -180,7 +180,7 @@ def _refuse_unknown(path: Path, prefix: str, values: dict, known) -> None:
     if unknown:
         names = ", ".join(prefix + repr(key)[1:-1][:60] for key in unknown[:NAMES_SHOWN])
         action = "a key that is not understood may change the model; remove it only if you know that it does not"
-        raise _rejected(path, "the configuration has unknown keys", names, action)
+        raise InputError.about(path, "the configuration has unknown keys", names, action)
 
 
 def read_policies(path: Path, dtype, arguments: dict) -> Quantization | None:
@@ -198,7 +198,9 @@ def read_policies(path: Path, dtype, arguments: dict) -> Quantization | None:
     foreign = [layer for layer, mode in modes.items() if layer not in layers and mode is not None]
     if foreign:
         names = ", ".join(foreign[:NAMES_SHOWN])[:300]
-        raise _rejected(path, "layers that the model does not have are quantized", names, "download the preset again")
+        raise InputError.about(
+            path, "layers that the model does not have are quantized", names, "download the preset again"
+        )
     return _with_rounding(path, dtype, _as_one(path, {layer: modes.get(layer, default) for layer in layers}))
 
 
@@ -219,7 +221,7 @@ def _as_one(path: Path, modes: dict[str, Quantization | None]) -> Quantization |
         what = "only some of the layers are quantized, or in several ways, which is not supported"
         action = "use a preset that is quantized as a whole, or not at all"
         action = f"{action} (int4 may have int8 embeddings and, the same in every block, int8 layers)"
-        raise _rejected(path, what, f"{kinds}, one of them in {other}", action)
+        raise InputError.about(path, what, f"{kinds}, one of them in {other}", action)
     return one
 
 
@@ -227,7 +229,7 @@ def _with_rounding(path: Path, dtype: dict, quantization: Quantization | None) -
     """What our own keys in a map of policies say about rounding; without them it is as Keras has it."""
     gptq = dtype.get(GPTQ, False)
     if not isinstance(gptq, bool) or (gptq and (quantization is None or quantization.mode != "int4")):
-        raise _rejected(path, "dtype.gptq must be false, or true for int4", repr(gptq)[:80], "correct it")
+        raise InputError.about(path, "dtype.gptq must be false, or true for int4", repr(gptq)[:80], "correct it")
     if gptq and quantization is not None:
         quantization = dataclasses.replace(quantization, gptq=True)
     rounds, floats = dtype.get(QUANTIZE_ACTIVATIONS, True), dtype.get(FLOAT_ACTIVATIONS, [])
@@ -237,16 +239,16 @@ def _with_rounding(path: Path, dtype: dict, quantization: Quantization | None) -
     is_int8 = quantization is not None and quantization.mode == "int8"
     if not isinstance(rounds, bool) or not (rounds or is_int8):
         what = "dtype.quantize_activations must be true, or false for int8"
-        raise _rejected(path, what, repr(rounds)[:80], "correct it")
+        raise InputError.about(path, what, repr(rounds)[:80], "correct it")
     names = (*LINEAR_NAMES, TOKEN_EMBEDDING)
     if not isinstance(floats, list) or any(name not in names for name in floats) or (floats and not rounds):
         what = "dtype.float_activations must be a list of layers' names, for int8 with rounded activations"
-        raise _rejected(path, what, repr(floats)[:80], f"correct it; names are {', '.join(names)}")
+        raise InputError.about(path, what, repr(floats)[:80], f"correct it; names are {', '.join(names)}")
     if floats and not is_int8:
-        raise _rejected(path, "dtype.float_activations is for int8 only", repr(floats)[:80], "correct it")
+        raise InputError.about(path, "dtype.float_activations is for int8 only", repr(floats)[:80], "correct it")
     if not isinstance(asymmetric, bool) or (asymmetric and not (is_int8 and rounds)):
         what = "dtype.asymmetric_activations must be false, or true for int8 with rounded activations"
-        raise _rejected(path, what, repr(asymmetric)[:80], "correct it")
+        raise InputError.about(path, what, repr(asymmetric)[:80], "correct it")
     return Quantization("int8", rounds, float_activations=tuple(floats), asymmetric_activations=asymmetric)
 
 
@@ -269,8 +271,4 @@ def _mode(path: Path, where: str, policy) -> Quantization | None:
 
 def _unknown_policy(path: Path, where: str, policy) -> InputError:
     action = "use a preset with floating-point, int8 or int4 weights (quantization=float8 makes float8 of the first)"
-    return _rejected(path, f"{where} is no type of weights that is supported", repr(policy)[:120], action)
-
-
-def _rejected(path: Path, what: str, found: str, action: str) -> InputError:
-    return InputError(Problem(what, str(path), found, action))
+    return InputError.about(path, f"{where} is no type of weights that is supported", repr(policy)[:120], action)
