@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from llama_exp import cli
 from llama_exp.config.check import CONF, check_arguments, to_dict
 from llama_exp.config.check.typed import list_sections
-from llama_exp.config.reference import json_schema, single_values
+from llama_exp.config.reference import json_schema, parts, single_values
 from llama_exp.config.schema import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,3 +90,9 @@ def test_every_decision_is_listed():
     listed = (folder / "index.md").read_text(encoding="utf-8")
     files = {path.name for path in folder.glob("[0-9]*.md")}
     assert files and all(f"({name})" in listed for name in files)
+
+
+def test_every_key_is_explained():
+    keys = [(part.name, key) for part in parts() for key in part.keys.values()]
+    assert [f"{part}.{key.name}" for part, key in keys if not make_references.meaning_of(key)] == []
+    assert [name for name, key in single_values().items() if not make_references.meaning_of(key)] in ([], ["seed"])

@@ -35,10 +35,10 @@ class JsonlConfig(DatasetConfig):
     """One JSON object a line: text, or prompt and completion, or chat messages."""
 
     files: list[str] = MISSING  # paths or glob patterns
-    text_key: str = MISSING
+    text_key: str = MISSING  # key of a plain text
     prompt_key: str = MISSING
-    completion_key: str = MISSING
-    messages_key: str = MISSING
+    completion_key: str = MISSING  # key of the answer, which counts in the loss
+    messages_key: str = MISSING  # key of a chat: a list of {role, content}
     chat_template: ChatTemplate = MISSING  # how messages become text
 
 
@@ -53,7 +53,7 @@ class TfdsConfig(DatasetConfig):
     prompt_key: str | None = MISSING
     completion_key: str | None = MISSING
     data_dir: str | None = MISSING  # null: TFDS' own default
-    download: bool = MISSING
+    download: bool = MISSING  # false: only what is prepared already
 
 
 @dataclass
@@ -74,7 +74,7 @@ class TrainedTokenizerConfig(TokenizerConfig):
 class FileTokenizerConfig(TokenizerConfig):
     """A tokenizer file on disk."""
 
-    file: str = MISSING
+    file: str = MISSING  # path of the tokenizer file
 
 
 @dataclass

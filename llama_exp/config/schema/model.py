@@ -15,22 +15,24 @@ class ModelConfig:
 
     _target_: str = MISSING
     vocabulary_size: int = MISSING  # tokens
-    num_layers: int = MISSING
-    num_query_heads: int = MISSING
-    hidden_dim: int = MISSING
-    intermediate_dim: int = MISSING
-    num_key_value_heads: int = MISSING
-    rope_max_wavelength: float = MISSING
+    num_layers: int = MISSING  # decoder blocks
+    num_query_heads: int = MISSING  # divides hidden_dim
+    hidden_dim: int = MISSING  # width of the hidden states
+    intermediate_dim: int = MISSING  # width of the feed-forward network
+    num_key_value_heads: int = MISSING  # divides num_query_heads; fewer: grouped-query attention
+    rope_max_wavelength: float = MISSING  # base of the rotary frequencies
     rope_position_scaling_factor: float = MISSING  # positions are divided by it (linear scaling)
     rope_frequency_adjustment_factor: float | None = MISSING  # Llama 3.1: this and the next three, or none
-    rope_low_freq_factor: float | None = MISSING
-    rope_high_freq_factor: float | None = MISSING
+    rope_low_freq_factor: float | None = (
+        MISSING  # wavelengths longer than the pre-training length / this are stretched in full
+    )
+    rope_high_freq_factor: float | None = MISSING  # wavelengths shorter than the pre-training length / this stay
     rope_pretraining_sequence_length: int | None = MISSING  # tokens
-    layer_norm_epsilon: float = MISSING
+    layer_norm_epsilon: float = MISSING  # added to the mean square in every norm
     initializer_range: float = MISSING  # standard deviation of the linear layers' random weights
     embedding_initializer_range: float = MISSING  # likewise of the embeddings and the output matrix
     dropout: float = MISSING  # probability in [0, 1)
-    tie_word_embeddings: bool = MISSING
+    tie_word_embeddings: bool = MISSING  # logits use the embedding table
 
 
 @dataclass

@@ -19,9 +19,9 @@ class AdamWConfig:
     _target_: str = MISSING
     learning_rate: float = MISSING  # the schedule's peak
     weight_decay: float = MISSING
-    beta_1: float = MISSING
-    beta_2: float = MISSING
-    epsilon: float = MISSING
+    beta_1: float = MISSING  # decay of the mean of gradients
+    beta_2: float = MISSING  # decay of the mean of squares
+    epsilon: float = MISSING  # added to the root of the mean of squares
     global_clipnorm: float | None = MISSING  # null: no clipping
 
 
@@ -54,11 +54,11 @@ class TrainerConfig:
     max_steps: int = MISSING  # optimizer steps
     batch_size: int = MISSING  # sequences per micro-batch
     accumulation_steps: int = MISSING  # micro-batches per optimizer step
-    log_every_steps: int = MISSING
-    validate_every_steps: int = MISSING
+    log_every_steps: int = MISSING  # optimizer steps between two training rows
+    validate_every_steps: int = MISSING  # optimizer steps between two validations, samples included
     validation_batches: int | None = MISSING  # at most; null: the whole validation split
-    checkpoint_every_steps: int = MISSING
-    keep_checkpoints: int = MISSING
+    checkpoint_every_steps: int = MISSING  # optimizer steps between two checkpoints
+    keep_checkpoints: int = MISSING  # newest checkpoints that stay on disk
     remat: Remat = MISSING
     sample_prompts: list[str] = MISSING  # continued at every validation; empty: no samples
     sample_tokens: int = MISSING  # new tokens per sample
@@ -72,9 +72,9 @@ class LoggerConfig:
 
     _target_: str = MISSING
     mode: LoggerMode = MISSING
-    project: str = MISSING
-    entity: str | None = MISSING
-    tags: list[str] = MISSING
+    project: str = MISSING  # W&B project
+    entity: str | None = MISSING  # W&B team or user; null: the account's default
+    tags: list[str] = MISSING  # labels of the run in W&B
 
 
 @dataclass
