@@ -39,7 +39,7 @@ class Config:
     """A whole run, in build order."""
 
     name: str = MISSING  # outputs/<name>/<run>
-    seed: int = MISSING
+    seed: int = MISSING  # of initial weights, order of data, dropout and sampling
     resume: str = MISSING  # none, auto, or a run or checkpoint folder
     debug: bool = MISSING  # show tracebacks of user errors
     trusted_modules: list[str] = MISSING  # import prefixes that `_target_` may name besides llama_exp. and keras.

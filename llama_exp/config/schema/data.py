@@ -49,9 +49,9 @@ class TfdsConfig(DatasetConfig):
     builder: str = MISSING  # name[/config][:version]
     train_split: str = MISSING  # TFDS split, slices allowed
     validation_split: str | None = MISSING  # null: `validation_fraction` of the training split
-    text_key: str | None = MISSING
-    prompt_key: str | None = MISSING
-    completion_key: str | None = MISSING
+    text_key: str | None = MISSING  # feature of a plain text
+    prompt_key: str | None = MISSING  # feature of what is asked
+    completion_key: str | None = MISSING  # feature of the answer, which counts in the loss
     data_dir: str | None = MISSING  # null: TFDS' own default
     download: bool = MISSING  # false: only what is prepared already
 
