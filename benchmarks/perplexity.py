@@ -49,7 +49,7 @@ def rows_of_text(tokenizer, num_rows: int) -> np.ndarray:
     from llama_exp.dataset import stdlib
 
     token_ids: list[int] = []
-    for item in stdlib.documented():
+    for item in stdlib.find_documented():
         token_ids += tokenizer.encode(f"{item.name}: {item.docstring}\n\n")
         if len(token_ids) >= num_rows * (LENGTH + 1):
             return np.array(token_ids[: num_rows * (LENGTH + 1)], np.int32).reshape(num_rows, LENGTH + 1)

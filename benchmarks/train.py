@@ -19,7 +19,6 @@ transformers pads each batch to its longest, as its usual collator does. Its tok
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 from pathlib import Path
 
@@ -94,11 +93,12 @@ def tokenizer_at_hand():
 
 def write_rows(folder: Path) -> np.ndarray:
     """Leaves the same documents as `packed.npz` and `single.npz` (one a row); returns their lengths."""
+    from llama_exp import runtime
     from llama_exp.dataset import Examples, PythonQA
     from llama_exp.dataset.rows import RowWriter
 
     dataset = PythonQA(sequence_length=LENGTH, packing="best_fit", overlong="truncate", validation_fraction=0.05)
-    dataset.open(Path(os.environ.get("LLAMA_EXP_CACHE", "~/.cache/llama_exp")).expanduser())
+    dataset.open(Path(runtime.default_cache_dir()).expanduser())
     records = [record for split, record in dataset.documents() if split == "train"]
     records = records[:: len(records) // NUM_DOCUMENTS][:NUM_DOCUMENTS]
     tokenizer, batches = tokenizer_at_hand(), {}

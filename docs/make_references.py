@@ -18,7 +18,7 @@ from typing import Any
 
 from llama_exp.cli import COMMANDS, usage
 from llama_exp.config.check import check_arguments, to_dict
-from llama_exp.config.check.typed import wanted
+from llama_exp.config.check.typed import describe_type
 from llama_exp.config.reference import Key, Part, choices, meaning_of, parts, single_values
 
 FOLDER = Path(__file__).resolve().parent / "reference"
@@ -96,7 +96,7 @@ def _choices(group: str, named: dict[str, str]) -> list[str]:
 def _table(keys: dict[str, Key], defaults: Mapping[str, Any]) -> list[str]:
     """Rows of keys; a default is that of the plain command, and a key that it does not have shows none."""
     rows = [
-        f"| `{name}` | {_cell(wanted(key.hint))} | {_default(name, defaults)} | {_cell(meaning_of(key))} |"
+        f"| `{name}` | {_cell(describe_type(key.hint))} | {_default(name, defaults)} | {_cell(meaning_of(key))} |"
         for name, key in keys.items()
     ]
     return ["| key | type | default | meaning |", "|---|---|---|---|", *rows] if rows else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-sc", "--shell-completion"):
         command, rest = "train", arguments  # what the completion script of `llama-exp train -sc install=bash` asks for
+        _hide_command_from_completion()
     if command in ("-h", "--help"):
         print(usage())
     elif command == "--version":
@@ -55,20 +57,26 @@ def usage() -> str:
     )
 
 
+def _hide_command_from_completion() -> None:
+    """Hydra would take `train` for an override and complete nothing; therefore it gets the line without it."""
+    program, _, line = os.environ.get("COMP_LINE", "").partition(" ")
+    os.environ["COMP_LINE"] = f"{program} {line.removeprefix('train ')}"
+
+
 def _run(command: str, arguments: list[str]) -> int:
     """The exit code of a command; what it raises is told in one place."""
-    from llama_exp.console.failures import report
+    from llama_exp.console.failures import tell_failure
 
     try:
         if command not in COMMANDS:
             raise _unknown(command)
         return importlib.import_module(COMMANDS[command][0]).main(arguments) or 0
     except (Exception, KeyboardInterrupt) as error:
-        return report(error, debug=False)
+        return tell_failure(error, debug=False)
 
 
 def _unknown(command: str) -> Exception:
-    from llama_exp.config.check.nearest import suggestion
+    from llama_exp.config.check.nearest import suggest
     from llama_exp.errors import ConfigError, Problem
 
-    return ConfigError(Problem("no such command", "llama-exp", command, suggestion(command, COMMANDS, "commands")))
+    return ConfigError(Problem("no such command", "llama-exp", command, suggest(command, COMMANDS, "commands")))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+DOWNLOAD = "download or export it again"
+
 
 class ExitCode(enum.IntEnum):
     """Process exit codes; scripts and schedulers may rely on them."""
@@ -62,6 +64,11 @@ class InputError(LlamaExpError):
     """A preset, checkpoint, dataset or adapter was rejected or could not be had."""
 
     exit_code = ExitCode.INPUT
+
+    @classmethod
+    def about(cls, where: object, what: str, found: str, action: str = DOWNLOAD) -> InputError:
+        """The error of one problem; `where` is the file, or a key that names it."""
+        return cls(Problem(what, str(where), found, action))
 
 
 class StorageError(LlamaExpError):

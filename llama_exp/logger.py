@@ -9,7 +9,6 @@ Imports wandb only when the first row arrives, and not at all with mode `disable
 from __future__ import annotations
 
 import contextlib
-import enum
 import html
 import importlib.util
 import logging
@@ -25,9 +24,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llama_exp.errors import ConfigError, ExitCode, Problem
+from llama_exp.files.json_text import plain
 from llama_exp.files.metrics_file import read_metrics
 from llama_exp.files.redact import is_secret_name, printable, redact
-from llama_exp.files.writing import plain
+from llama_exp.files.writing import move
+from llama_exp.limits import choose
+from llama_exp.limits.logger import LIMITS, LoggerMode
 
 # A server that does not answer may cost a run this much, and no more.
 INIT_TIMEOUT_SECONDS = 10.0
@@ -46,12 +48,12 @@ class WandbLogger:
     step. Samples become an HTML panel of their step.
 
     Args:
-        mode: `offline`, `online` or `disabled`.
+        mode: where the data goes.
         project, entity, tags: W&B's own; entity None is the account's default.
         folder: the run folder; W&B's files go to its subfolder `wandb`.
         name: the run's name.
         group: joins the runs of a sweep, or None.
-        config: the resolved config as plain containers; stored flat (`lora.rank`), without secrets.
+        config: the resolved config, flat (`lora.rank`); stored without secrets.
         run_id: W&B id; None makes one. A checkpoint's id takes its place.
 
     Raises:
@@ -60,7 +62,7 @@ class WandbLogger:
 
     def __init__(
         self,
-        mode: str,
+        mode: LoggerMode | str,
         project: str,
         entity: str | None,
         tags: Sequence[str],
@@ -71,9 +73,8 @@ class WandbLogger:
         config: Mapping[str, Any] | None = None,
         run_id: str | None = None,
     ):
-        self._mode = str(mode.value if isinstance(mode, enum.Enum) else mode)
-        if self._mode not in ("offline", "online", "disabled"):
-            raise ValueError(f"mode={self._mode!r}: use 'offline', 'online' or 'disabled'")
+        LIMITS.require(project=project, entity=entity)
+        self._mode = choose(LoggerMode, mode, "logger.mode")
         check_credentials(self._mode)
         self._project = project
         self._entity = entity
@@ -81,10 +82,10 @@ class WandbLogger:
         self._folder = Path(folder)
         self._name = name
         self._group = group
-        self._config = flattened(config or {})
+        self._config = _without_secrets(config or {})
         self._run_id = run_id or secrets.token_hex(4)
         self._run: Any = None
-        self._given_up = self._mode == "disabled"
+        self._given_up = self._mode is LoggerMode.disabled
         self._rows = 0  # of metrics.jsonl that this observer was given, in this process and before
         self._restored_rows = 0
         self._next_step = 0  # W&B takes no row below it
@@ -95,14 +96,14 @@ class WandbLogger:
     @property
     def sync_command(self) -> str | None:
         """The command that sends the run to W&B; None if nothing waits for that."""
-        if self._run is None or self._mode != "offline":
+        if self._run is None or self._mode is not LoggerMode.offline:
             return None
         return shlex.join(["wandb", "sync", str(self._run.settings.sync_dir)])
 
     def on_start(self, facts: dict[str, Any]) -> None:
         """Takes the facts of the run that are scalars into the W&B config, as `facts.<name>`."""
         scalars = {key: value for key, value in facts.items() if isinstance(value, str | int | float | bool)}
-        self._config |= flattened({"facts": scalars})
+        self._config |= _without_secrets({f"facts.{key}": value for key, value in scalars.items()})
 
     def on_metrics(self, row: dict[str, Any]) -> None:
         """Takes a row; it is sent when the next step begins."""
@@ -172,20 +173,20 @@ class WandbLogger:
         try:
             self._run = self._init(wandb, self._mode)
         except Exception as error:
-            if self._mode == "offline":
+            if self._mode is LoggerMode.offline:
                 raise
             _log.warning("W&B: no connection, the run stays offline (%s)", _one_line(error))
             wandb.teardown()  # the failed attempt still holds the run id
-            self._mode = "offline"
+            self._mode = LoggerMode.offline
             self._run = self._init(wandb, self._mode)
         self._next_step = self._run.starting_step
         self._replay()
-        where = self._run.url if self._mode == "online" else self._run.settings.sync_dir
-        _log.info("W&B %s: %s", self._mode, where)
+        where = self._run.url if self._mode is LoggerMode.online else self._run.settings.sync_dir
+        _log.info("W&B %s: %s", self._mode.value, where)
 
-    def _init(self, wandb: Any, mode: str) -> Any:
+    def _init(self, wandb: Any, mode: LoggerMode) -> Any:
         settings = wandb.Settings(
-            mode=mode,
+            mode=mode.value,
             init_timeout=INIT_TIMEOUT_SECONDS,
             finish_timeout=FINISH_TIMEOUT_SECONDS,
             silent=True,
@@ -207,7 +208,7 @@ class WandbLogger:
             id=self._run_id,
             dir=str(self._folder),
             config=dict(self._config),
-            resume="allow" if mode == "online" else None,
+            resume="allow" if mode is LoggerMode.online else None,
             reinit="finish_previous",
             settings=settings,
         )
@@ -224,11 +225,11 @@ class WandbLogger:
         """Renames offline folders of before the resume, so that `wandb sync` does not send half of the run twice."""
         for folder in (self._folder / "wandb").glob("offline-run-*"):
             number = time.time_ns()
-            folder.rename(folder.with_name(f"{_SUPERSEDED}{number}-{folder.name}"))
+            move(folder, folder.with_name(f"{_SUPERSEDED}{number}-{folder.name}"))
 
     def _abandon(self) -> None:
         """Shuts down a service that failed before, in silence: at exit it would end in a traceback."""
-        if self._mode != "disabled" and (wandb := sys.modules.get("wandb")) is not None:
+        if self._mode is not LoggerMode.disabled and (wandb := sys.modules.get("wandb")) is not None:
             with contextlib.suppress(Exception):
                 wandb.teardown()
 
@@ -243,13 +244,13 @@ class WandbLogger:
             _log.warning(text, action, _one_line(error))
 
 
-def check_credentials(mode: str) -> None:
+def check_credentials(mode: LoggerMode) -> None:
     """Finds out in time whether mode `online` can work; imports no wandb.
 
     Raises:
         ConfigError: no API key and no terminal to ask for one, or wandb is not installed.
     """
-    if mode != "online":
+    if mode is not LoggerMode.online:
         return
     if importlib.util.find_spec("wandb") is None:
         action = "pip install wandb, or logger.mode=offline, or logger.mode=disabled"
@@ -261,15 +262,9 @@ def check_credentials(mode: str) -> None:
         )
 
 
-def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as one level with dotted keys; entries with a secret's name are left out."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flattened(value, f"{prefix}{key}.")
-        elif not is_secret_name(str(key)):
-            flat[f"{prefix}{key}"] = plain(value)
-    return flat
+def _without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that JSON can hold; entries with a secret's name are left out."""
+    return {key: plain(value) for key, value in config.items() if not is_secret_name(key)}
 
 
 def _has_key() -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from keras import ops
 
 from llama_exp import backend
+from llama_exp.limits.objective import LIMITS
 
 
 def next_token_loss(token_embedding, hidden_BSD, labels_BS, loss_mask_BS, *, chunk_tokens: int, training: bool):
@@ -145,8 +146,7 @@ def _weighted_sum(shifted_CV, log_sum_C, labels_C, weights_C):
 
 def _chunks(hidden_BSD, labels_BS, loss_mask_BS, chunk_tokens: int):
     """Tokens in chunks of equal size, at most `chunk_tokens`; the last one is filled up with weight 0."""
-    if chunk_tokens < 1:
-        raise ValueError(f"objective.chunk_tokens must be at least 1, not {chunk_tokens}")
+    LIMITS.require(chunk_tokens=chunk_tokens)
     batch_size, length, hidden_dim = hidden_BSD.shape
     num_tokens = batch_size * length
     num_chunks = -(-num_tokens // chunk_tokens)

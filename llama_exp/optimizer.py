@@ -16,6 +16,8 @@ import keras
 from keras import ops
 
 from llama_exp import backend
+from llama_exp.limits import is_number
+from llama_exp.limits.optimizer import LIMITS
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
@@ -113,7 +115,13 @@ def adamw(
         beta_2: decay of the mean of squared gradients.
         epsilon: added to the root of the second moment.
         global_clipnorm: longest allowed gradient over all variables together; None: any.
+
+    Raises:
+        ValueError: an impossible value.
     """
+    rate = {"learning_rate": learning_rate} if is_number(learning_rate) else {}
+    moments = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
+    LIMITS.require(weight_decay=weight_decay, global_clipnorm=global_clipnorm, **moments, **rate)
     return AdamW(
         learning_rate=learning_rate,
         weight_decay=weight_decay,

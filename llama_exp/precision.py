@@ -33,20 +33,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-POLICIES = ("float32", "bfloat16", "mixed_bfloat16", "mixed_float16")
+from llama_exp import recipe
+from llama_exp.limits import choose
+from llama_exp.limits.precision import Policy
 
 
-def policy(policy: str):
+def policy(policy: Policy | str):
     """The `keras.DTypePolicy` of that name.
 
     Raises:
-        ValueError: the name is not one of `POLICIES`.
+        ValueError: there is none of that name.
     """
     import keras
 
-    if policy not in POLICIES:
-        raise ValueError(f"policy={policy!r} is not supported. Choose one of {', '.join(POLICIES)}.")
-    return keras.DTypePolicy(policy)
+    return keras.DTypePolicy(choose(Policy, policy, "precision.policy").value)
 
 
 def wrap_optimizer(optimizer, policy):
@@ -64,7 +64,11 @@ def wrap_optimizer(optimizer, policy):
 
     if policy.compute_dtype != "float16":
         return optimizer
-    return keras.optimizers.LossScaleOptimizer(optimizer)
+    return keras.optimizers.LossScaleOptimizer(
+        optimizer,
+        initial_scale=recipe.LOSS_SCALE["initial"],
+        dynamic_growth_steps=recipe.LOSS_SCALE["growth_steps"],
+    )
 
 
 def doubts(compute_dtype: str, device_kind: str, optimizer_variables: Iterable) -> Iterator[str]:

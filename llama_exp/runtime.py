@@ -16,8 +16,9 @@ from pathlib import Path
 
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.writing import make_folder
+from llama_exp.limits import choose
+from llama_exp.limits.runtime import LIMITS, Backend, Jit
 
-BACKENDS = ("tensorflow", "jax")
 THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
@@ -47,10 +48,12 @@ def start(*, backend: str, jit: str, threads: int, cache_dir: str) -> None:
 
     Raises:
         ConfigError: Keras is already imported with another backend.
+        ValueError: an impossible argument.
         StorageError: `cache_dir` cannot be made.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"runtime.backend={backend!r} must be one of {', '.join(BACKENDS)}")
+    choose(Backend, backend, "runtime.backend")
+    choose(Jit, jit, "runtime.jit")
+    LIMITS.require(threads=threads, cache_dir=cache_dir)
     count = str(thread_count(threads))
     if "keras" in sys.modules:
         _check_running(backend, count)
@@ -59,11 +62,16 @@ def start(*, backend: str, jit: str, threads: int, cache_dir: str) -> None:
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, count))
         # Without a GPU TensorFlow's libraries print an error about the missing driver, and hints about the build.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        if backend == "jax":
+        if backend == Backend.jax.value:
             _keep_compiled(Path(cache_dir).expanduser())
-    if backend == "jax" and jit == "false":
+    if backend == Backend.jax.value and jit == Jit.false.value:
         _log.warning("runtime.jit=false on JAX runs every operation by itself: many times slower, for debugging only")
     make_folder(Path(cache_dir).expanduser())
+
+
+def default_cache_dir() -> str:
+    """`runtime.cache_dir` where nobody says otherwise: the variable LLAMA_EXP_CACHE, else a folder of the user's."""
+    return os.environ.get("LLAMA_EXP_CACHE", "~/.cache/llama_exp")
 
 
 def _keep_compiled(cache_dir: Path) -> None:
@@ -97,8 +105,7 @@ def import_backend() -> None:
 
 def thread_count(threads: int) -> int:
     """The number of threads that `runtime.threads` means: itself, or for 0 the processors this process may use."""
-    if threads < 0:
-        raise ValueError(f"runtime.threads={threads} must be at least 0")
+    LIMITS.require(threads=threads)
     if threads:
         return threads
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

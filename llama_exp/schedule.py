@@ -20,6 +20,9 @@ import math
 import keras
 from keras import ops
 
+from llama_exp.limits import raise_first
+from llama_exp.limits.schedule import LIMITS, check_steps
+
 
 @keras.saving.register_keras_serializable(package="llama_exp")
 class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
@@ -68,19 +71,19 @@ class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 def cosine(*, learning_rate: float, num_steps: int, warmup_steps: int, final_fraction: float) -> WarmupThenDecay:
     """Warm-up, then half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983) down to the last step."""
-    _check(num_steps, warmup_steps, final_fraction)
+    _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction)
     return WarmupThenDecay(learning_rate, warmup_steps, warmup_steps, num_steps, final_fraction, "cosine")
 
 
 def linear(*, learning_rate: float, num_steps: int, warmup_steps: int, final_fraction: float) -> WarmupThenDecay:
     """Warm-up, then a straight line down to the last step."""
-    _check(num_steps, warmup_steps, final_fraction)
+    _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction)
     return WarmupThenDecay(learning_rate, warmup_steps, warmup_steps, num_steps, final_fraction, "linear")
 
 
 def constant(*, learning_rate: float, num_steps: int, warmup_steps: int) -> WarmupThenDecay:
     """Warm-up, then the peak for ever."""
-    _check(num_steps, warmup_steps, 1.0)
+    _require(num_steps, warmup_steps=warmup_steps)
     return WarmupThenDecay(learning_rate, warmup_steps, warmup_steps, num_steps, 1.0, "linear")
 
 
@@ -88,17 +91,11 @@ def wsd(
     *, learning_rate: float, num_steps: int, warmup_steps: int, final_fraction: float, decay_steps: int
 ) -> WarmupThenDecay:
     """Warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395), with a linear decay."""
-    _check(num_steps, warmup_steps, final_fraction)
-    if not 1 <= decay_steps <= num_steps - warmup_steps:
-        raise ValueError(
-            f"schedule.decay_steps={decay_steps} must be between 1 and num_steps - warmup_steps = "
-            f"{num_steps - warmup_steps}"
-        )
+    _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction, decay_steps=decay_steps)
     return WarmupThenDecay(learning_rate, warmup_steps, num_steps - decay_steps, num_steps, final_fraction, "linear")
 
 
-def _check(num_steps: int, warmup_steps: int, final_fraction: float) -> None:
-    if not 0 <= warmup_steps <= num_steps:
-        raise ValueError(f"schedule.warmup_steps={warmup_steps} must be between 0 and num_steps={num_steps}")
-    if not 0.0 <= final_fraction <= 1.0:
-        raise ValueError(f"schedule.final_fraction={final_fraction} must be between 0 and 1")
+def _require(num_steps: int, **values: float) -> None:
+    """Raises ValueError for the first value that is impossible, or does not fit into `num_steps`."""
+    LIMITS.require(**values)
+    raise_first(check_steps(int(values["warmup_steps"]), int(values.get("decay_steps", 0)), num_steps))

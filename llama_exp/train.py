@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from llama_exp.config.check import CONF, check_arguments, to_config
 from llama_exp.config.check.composition import VERSION_BASE
 from llama_exp.config.check.resolvers import register_run_dir
-from llama_exp.console.failures import Failures, of_hydra, report
+from llama_exp.console.failures import Failures, explain_hydra, tell_failure
 from llama_exp.errors import ExitCode, Interrupted, Preempted
 from llama_exp.run import resume
 
@@ -40,7 +40,7 @@ def job(cfg: DictConfig) -> float | None:
         group = Path(node.sweep.dir).name if in_sweep else None
         return run_job(to_config(cfg), overrides, Path(node.runtime.output_dir), group)
     except (Exception, KeyboardInterrupt) as error:
-        code = report(error, debug=bool(cfg.debug))
+        code = tell_failure(error, debug=bool(cfg.debug))
         if not in_sweep or isinstance(error, (Preempted, Interrupted, KeyboardInterrupt)):
             raise SystemExit(code) from error
         Failures(Path(node.sweep.dir)).add(node.job.num, overrides, error, code)
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run_hydra(command.arguments)
         code = ExitCode.OK
     except (Exception, KeyboardInterrupt) as error:
-        code = report(of_hydra(error), debug)
+        code = tell_failure(explain_hydra(error), debug)
     if failures is not None and failures.show():
         code = ExitCode.SWEEP
     if code:

@@ -138,9 +138,8 @@ def the_next_test_logs_nowhere():
         logs.detach_console()
 
 
-READERS = {"files", "formats", "preset", "tokenizer", "test_malformed.py", "test_resume.py"}
-# A chat template is a program and has a process of its own; who holds a lock asks git which commit this is.
-PROGRAMS = {"test_chat_template.py", "test_lock.py"}
+READERS = {"formats", "preset", "tokenizer", "test_json_file.py", "test_malformed.py", "test_resume.py"}
+PROGRAMS = {"test_chat_template.py"}  # a chat template is a program, and has a process of its own
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import ml_dtypes
 import numpy as np
 from keras import ops
 
+from llama_exp.architecture import make_quantization, to_section
 from llama_exp.models import LlamaBackbone
 from llama_exp.models import build as model
-from llama_exp.quantization import OPTIONS
 
 SIZES = {
     "vocabulary_size": 40,
@@ -41,7 +41,7 @@ def built(policy="float32", mode="none", lora=NO_LORA, seed=3, **changes):
         lambda **added: LlamaBackbone(**SIZES | changes, **added),
         policy=policy,
         preset_dir=None,
-        quantization=dict.fromkeys(OPTIONS) | {"mode": mode},
+        quantization=to_section(make_quantization(mode)),
         lora=lora,
         remat="none",
         seed=seed,

@@ -6,6 +6,7 @@ import time
 import pytest
 import wandb_reader
 
+from llama_exp.config.identity import flatten
 from llama_exp.files.metrics_file import MetricsFile, read_metrics
 from llama_exp.logger import WandbLogger
 
@@ -25,7 +26,7 @@ def make(folder, mode="offline", **more):
         "tags": ["a", "b"],
         "name": "the-run",
         "group": "sweep",
-        "config": CONFIG,
+        "config": flatten(CONFIG),
     }
     return WandbLogger(mode, folder=folder, **{**arguments, **more})
 

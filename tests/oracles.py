@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from llama_exp.architecture import CONFIG_KEYS
+
 TOLERANCE = 1e-4  # hidden states and logits, float32
 EXACT_TOLERANCE = 1e-5  # the same computation in another order, float32
 
@@ -129,8 +131,7 @@ def keras_hub_backbone(backbone):
     """keras_hub's `LlamaBackbone` with the architecture and weights of ours."""
     import keras_hub
 
-    config = {key: value for key, value in backbone.get_config().items() if key not in ("name", "trainable", "dtype")}
-    other = keras_hub.models.LlamaBackbone(**config)
+    other = keras_hub.models.LlamaBackbone(**{key: getattr(backbone, key) for key in CONFIG_KEYS})
     ours = arrays(backbone)
     used = set()
     for variable in other.weights:

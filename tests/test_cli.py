@@ -5,14 +5,13 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
 import llama_exp
 from llama_exp import cli
-from llama_exp.config.check import CONF, check_arguments, config_hash
+from llama_exp.config.check import check_arguments, config_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -277,29 +276,15 @@ def test_plan_command(capsys):
     assert stop.value.code == 2 and "llama2_7b" in capsys.readouterr().err
 
 
-@pytest.mark.process
-def test_the_wheel_carries_conf(tmp_path):
-    """What the console script needs lies beside the package, wherever that is."""
-    assert Path(llama_exp.__file__).parents[1] / "conf" == CONF
-    setup = textwrap.dedent("""
-        from setuptools import setup
-        setup(script_args=["build_py", "--build-lib", {target!r}])
-    """)
-    command = [sys.executable, "-c", setup.format(target=str(tmp_path / "lib"))]
-    done = subprocess.run(command, cwd=_copy(tmp_path), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    built = {path.relative_to(tmp_path / "lib/conf") for path in (tmp_path / "lib/conf").rglob("*.yaml")}
-    assert built == {path.relative_to(CONF) for path in CONF.rglob("*.yaml")}
-
-
-def _copy(tmp_path):
-    import shutil
-
-    project = tmp_path / "project"
-    for name in ("llama_exp", "conf"):
-        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, project / name)
-    (project / "README.md").touch()
-    return project
+def test_resume_goes_on_in_the_folder_that_latest_leads_to(tmp_path):
+    full_hash = config_hash(check_arguments(["lora.rank=8"]).config)
+    folder = tmp_path / "outputs/default/2026-01-01_00-00-00_0123abcd"
+    folder.mkdir(parents=True)
+    starts = [{"time": "2026-01-01T00:00:00"}]
+    (folder / "run.json").write_text(json.dumps({"config_hash": full_hash, "starts": starts}))
+    (folder.parent / "latest").symlink_to(folder.name)
+    for resume in ("outputs/default/latest", "auto"):
+        done = run(tmp_path, "lora.rank=8", f"resume={resume}")
+        assert done.returncode == 0, done.stderr
+        assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, "latest"]
+    assert (folder / "seen.json").exists()

@@ -26,7 +26,8 @@ from mirror import (
 from llama_exp import logger as logger_module
 from llama_exp.errors import ConfigError, ExitCode
 from llama_exp.files.metrics_file import read_metrics
-from llama_exp.logger import check_credentials, flattened
+from llama_exp.limits.logger import LoggerMode
+from llama_exp.logger import check_credentials
 
 
 def test_offline_files_equal_the_record(tmp_path, caplog):
@@ -215,10 +216,10 @@ def test_a_netrc_entry_for_the_server_is_a_key(tmp_path, monkeypatch, entry, bas
     if base_url:
         monkeypatch.setenv("WANDB_BASE_URL", base_url)
     if accepted:
-        check_credentials("online")
+        check_credentials(LoggerMode.online)
     else:
         with pytest.raises(ConfigError):
-            check_credentials("online")
+            check_credentials(LoggerMode.online)
 
 
 def test_online_without_wandb_is_a_config_error(tmp_path, monkeypatch):
@@ -230,15 +231,16 @@ def test_online_without_wandb_is_a_config_error(tmp_path, monkeypatch):
 
 @pytest.mark.process
 def test_checking_credentials_imports_no_wandb():
-    script = "import sys, llama_exp.logger\nllama_exp.logger.check_credentials('online')\nprint('wandb' in sys.modules)"
+    script = (
+        "import sys\nfrom llama_exp.limits.logger import LoggerMode\nfrom llama_exp.logger import check_credentials\n"
+        "check_credentials(LoggerMode.online)\nprint('wandb' in sys.modules)"
+    )
     environment = {**os.environ, "WANDB_API_KEY": API_KEY}
     run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"
 
 
 def test_mode_is_checked_and_the_schema_enum_is_taken(tmp_path):
-    from llama_exp.config.schema import LoggerMode
-
     with pytest.raises(ValueError, match="mode='of'"):
         make(tmp_path, "of")
     for mode in LoggerMode:
@@ -246,9 +248,6 @@ def test_mode_is_checked_and_the_schema_enum_is_taken(tmp_path):
             make(tmp_path, mode)
 
 
-def test_flattened():
-    assert flattened({"a": {"b": {"c": 1}}, "l": [1, {"d": 2}], "api_key": "x", "n": None}) == {
-        "a.b.c": 1,
-        "l": [1, {"d": 2}],
-        "n": None,
-    }
+def test_the_mirror_gets_no_secret(tmp_path):
+    mirror = make(tmp_path, "disabled", config={"a.b": 1, "hub.api_key": "canary", "l": [1, 2]})
+    assert mirror._config == {"a.b": 1, "l": [1, 2]}

@@ -20,6 +20,7 @@ from mirror import (
 )
 
 from llama_exp import logger as logger_module
+from llama_exp.config.identity import flatten
 from llama_exp.files.metrics_file import read_metrics
 
 
@@ -144,7 +145,7 @@ def test_no_secret_reaches_wandb(tmp_path, fake, monkeypatch):
     for name in ("HF_TOKEN", "KAGGLE_KEY"):
         monkeypatch.setenv(name, f"canary-{name}")
     monkeypatch.setattr(sys, "argv", ["train.py", "wandb.api_key=canary-argument"])
-    config = {**CONFIG, "note": "canary-HF_TOKEN", "password": "canary-password"}
+    config = {**flatten(CONFIG), "note": "canary-HF_TOKEN", "password": "canary-password"}
     for mode in ("online", "offline"):
         folder = tmp_path / mode
         watching = observers(folder, mode, config=config)

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from llama_exp import cli
 from llama_exp.config.check import CONF, check_arguments, to_dict
-from llama_exp.config.check.typed import sections
-from llama_exp.config.reference import json_schema, single_values
+from llama_exp.config.check.typed import list_sections
+from llama_exp.config.reference import json_schema, parts, single_values
 from llama_exp.config.schema import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +40,7 @@ def errors(part, document):
     return [f"{'.'.join(map(str, error.path))}: {error.message}" for error in validator(part).iter_errors(document)]
 
 
-@pytest.mark.parametrize("part", sections())
+@pytest.mark.parametrize("part", list_sections())
 def test_the_schema_accepts_every_file_of_conf(part):
     for path in (CONF / part).glob("*.yaml"):
         assert errors(part, read(path)) == [], path.name
@@ -79,8 +79,10 @@ def test_the_command_prints_and_writes(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["title"].endswith("conf/model")
     with pytest.raises(SystemExit, match="0"):
         cli.main(["schema", "--write", str(tmp_path / "all.json")])
-    assert set(json.loads((tmp_path / "all.json").read_text())["properties"]) >= set(single_values()) | set(sections())
-    assert {field for field in Config.__dataclass_fields__} == set(single_values()) | set(sections())
+    assert set(json.loads((tmp_path / "all.json").read_text())["properties"]) >= set(single_values()) | set(
+        list_sections()
+    )
+    assert {field for field in Config.__dataclass_fields__} == set(single_values()) | set(list_sections())
 
 
 def test_every_decision_is_listed():
@@ -88,3 +90,9 @@ def test_every_decision_is_listed():
     listed = (folder / "index.md").read_text(encoding="utf-8")
     files = {path.name for path in folder.glob("[0-9]*.md")}
     assert files and all(f"({name})" in listed for name in files)
+
+
+def test_every_key_is_explained():
+    keys = [(part.name, key) for part in parts() for key in part.keys.values()]
+    assert [f"{part}.{key.name}" for part, key in keys if not make_references.meaning_of(key)] == []
+    assert [name for name, key in single_values().items() if not make_references.meaning_of(key)] == []

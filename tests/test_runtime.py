@@ -62,7 +62,7 @@ print(keras.backend.backend(), (cpu() - c) / (time.perf_counter() - t), "tensorf
 def test_thread_count():
     assert runtime.thread_count(3) == 3
     assert runtime.thread_count(0) == len(os.sched_getaffinity(0))
-    with pytest.raises(ValueError, match="runtime.threads=-1"):
+    with pytest.raises(ValueError, match="runtime.threads.*threads=-1"):
         runtime.thread_count(-1)
 
 
@@ -81,7 +81,7 @@ def test_a_second_run_in_the_process(tmp_path, monkeypatch, caplog):
 
 
 def test_impossible_arguments(tmp_path):
-    with pytest.raises(ValueError, match="runtime.backend='torch'"):
+    with pytest.raises(ValueError, match="runtime.backend.*backend='torch'.*tensorflow, jax"):
         start(tmp_path, backend="torch")
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file"):

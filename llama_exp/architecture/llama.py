@@ -1,4 +1,4 @@
-"""A Llama as data: constructor arguments, their limits, the shape of every weight.
+"""A Llama as data: constructor arguments and the shape of every weight.
 
 Imports no framework: files are read and converted, and plans are made, by these names alone.
 
@@ -8,7 +8,6 @@ Shape letters: D hidden_dim, F intermediate_dim, N query heads, K key/value head
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Mapping
 
 ROPE_ADJUSTMENT = (
@@ -71,49 +70,6 @@ def one_scaling_factor(rope_scaling_factor: float | None, rope_position_scaling_
     return given.pop() if given else 1.0
 
 
-def check_arguments(**config) -> None:
-    """Raises ValueError naming argument, value and remedy for the first impossible value of `config`."""
-    for key in SIZES:
-        value = config[key]
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{key}={value!r} must be a whole number of at least 1.")
-    _check_heads(config["hidden_dim"], config["num_query_heads"], config["num_key_value_heads"])
-    stated_ranges = [key for key in INITIALIZER_RANGES if key in config]  # not those of a model in a file
-    for key in ("rope_max_wavelength", "rope_position_scaling_factor", "layer_norm_epsilon", *stated_ranges):
-        if not config[key] > 0:
-            raise ValueError(f"{key}={config[key]!r} must be greater than 0.")
-    if not 0 <= config["dropout"] < 1:
-        raise ValueError(f"dropout={config['dropout']!r} must be a probability in [0, 1).")
-    _check_rope_adjustment({key: config[key] for key in ROPE_ADJUSTMENT})
-
-
-def _check_heads(hidden_dim, num_query_heads, num_key_value_heads):
-    if hidden_dim % num_query_heads or (hidden_dim // num_query_heads) % 2:
-        raise ValueError(
-            f"hidden_dim={hidden_dim} must be num_query_heads={num_query_heads} times an even number, because rotary "
-            f"embedding turns pairs within a head. Choose a multiple of {2 * num_query_heads}."
-        )
-    if num_query_heads % num_key_value_heads:
-        raise ValueError(
-            f"num_query_heads={num_query_heads} is no multiple of num_key_value_heads={num_key_value_heads}, but "
-            f"each key/value head serves the same number of query heads. Choose a divisor of {num_query_heads}."
-        )
-
-
-def _check_rope_adjustment(adjustment):
-    missing = [key for key, value in adjustment.items() if value is None]
-    if missing and len(missing) < len(adjustment):
-        raise ValueError(f"{', '.join(missing)} missing: give all of {', '.join(adjustment)}, or none of them.")
-    if missing:
-        return
-    for key, value in adjustment.items():
-        if not value > 0:
-            raise ValueError(f"{key}={value!r} must be greater than 0.")
-    low, high = adjustment["rope_low_freq_factor"], adjustment["rope_high_freq_factor"]
-    if not low < high:
-        raise ValueError(f"rope_low_freq_factor={low} must be less than rope_high_freq_factor={high}.")
-
-
 def linear_shapes(config: Mapping) -> dict[str, tuple[int, int]]:
     """Shape (inputs, outputs) of every linear layer by path, in order of use."""
     D, F = config["hidden_dim"], config["intermediate_dim"]
@@ -152,3 +108,25 @@ def variable_shapes(config: Mapping) -> dict[str, tuple[int, ...]]:
 def count_parameters(config: Mapping) -> int:
     """Parameters of the backbone, the output matrix included."""
     return sum(math.prod(shape) for shape in variable_shapes(config).values())
+
+
+def count_flops_per_token(config: Mapping, adapter_ranks: Mapping[str, int], sequence_length: int) -> int:
+    """Additions and multiplications that training needs per token (Chowdhery et al. 2022, arXiv:2204.02311, app. B).
+
+        2 P forward + 2 P backward to the activations + 2 P_trained for the matrices' own gradients + 12 L D S
+
+    P: numbers in matrices that multiply (the output kernel, tied or not, counts; looking a row up does not), L: blocks,
+    D: hidden_dim, S: sequence_length. Attention counts in full, masked half included; what rematerialization computes
+    again, and DoRA's magnitudes, which cost next to nothing, do not count.
+
+    Args:
+        config: constructor arguments of the backbone.
+        adapter_ranks: path of a linear layer -> rank of its adapter; without any the whole backbone trains.
+        sequence_length: S.
+    """
+    shapes = linear_shapes(config)
+    frozen = sum(map(math.prod, shapes.values())) + config["vocabulary_size"] * config["hidden_dim"]
+    adapters = sum(rank * sum(shapes[path]) for path, rank in adapter_ranks.items())
+    trained = adapters if adapter_ranks else frozen
+    attention = 12 * config["num_layers"] * config["hidden_dim"] * sequence_length
+    return 4 * (frozen + adapters) + 2 * trained + attention

@@ -1,25 +1,24 @@
-"""How weights are stored in small types, as data: modes, options, what an option left open means, and exceptions."""
+"""How weights are stored in small types, as data: modes, options, exceptions for some layers.
+
+`OPTIONS` is the one table of what can be chosen. A config's `quantization` section states every option: a number where
+its mode has the option, null where it has not. The constructor `make_quantization` takes the table's defaults for what
+is left out; conf/quantization states the same numbers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from llama_exp.architecture.llama import LINEAR_NAMES, TOKEN_EMBEDDING
+from llama_exp.errors import Problem
 
 MODES = ("int8", "int4", "float8")  # of quantization
+FLOATS, AS_STORED = "none", "preset"  # a config's other modes: floating point, and as the preset is stored
 EMBEDDING_MODES = ("int8", "int4")  # of the embeddings under int4
-# What an option means that is left open; docs/adr/0010 has the measurements.
-DEFAULT_GROUP_SIZE = 32
-DEFAULT_EMBEDDINGS = "int8"  # under int4
-DEFAULT_INT8_LAYERS = ("key", "value")  # under int4: few weights, each of them used by several heads
-DEFAULT_FLOAT_ACTIVATIONS = (
-    TOKEN_EMBEDDING,
-    "query",
-    "key",
-    "value",
-    "feedforward_output_dense",
-)
+_LARGEST_GROUP = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -62,93 +61,193 @@ class Quantization:
         )
 
 
-def make_quantization(
-    mode: str,
-    quantize_activations: bool | None = None,
-    group_size: int | None = None,
-    embeddings: str | None = None,
-    float_activations: Sequence[str] | None = None,
-    asymmetric_activations: bool | None = None,
-    gptq: bool | None = None,
-    int8_layers: Sequence[str] | None = None,
-) -> Quantization | None:
+class Option(NamedTuple):
+    """A choice that one mode leaves.
+
+    Attributes:
+        mode: the one that has it.
+        reason: why no other has it.
+        default: what the constructor takes where it is left out; docs/adr/0010 has the measurements.
+        possible: whether a value, of the type that the schema gives it, is possible.
+        words: the possible values.
+        of_activations: it is about the rounding of inputs, not about weights; all but `quantize_activations` itself say
+            nothing where that is false.
+    """
+
+    mode: str
+    reason: str
+    default: Any
+    possible: Callable[[Any], bool]
+    words: str
+    of_activations: bool = False
+
+
+_TRUTH = (lambda value: isinstance(value, bool)), "true or false"
+OPTIONS: dict[str, Option] = {
+    "quantize_activations": Option("int8", "only int8 has integer products", True, *_TRUTH, of_activations=True),
+    "group_size": Option(
+        "int4",
+        "only int4 has groups of inputs that share a scale",
+        32,
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_GROUP,
+        "an integer of at least 0 (0: all inputs of an output)",
+    ),
+    "embeddings": Option(
+        "int4",
+        "only int4 leaves the embeddings a choice",
+        "int8",
+        lambda value: value in EMBEDDING_MODES,
+        f"one of {', '.join(EMBEDDING_MODES)}",
+    ),
+    "float_activations": Option(
+        "int8",
+        "only int8 rounds activations",
+        (TOKEN_EMBEDDING, "query", "key", "value", "feedforward_output_dense"),
+        lambda value: set(value) <= {*LINEAR_NAMES, TOKEN_EMBEDDING},
+        f"names out of {', '.join((*LINEAR_NAMES, TOKEN_EMBEDDING))}",
+        of_activations=True,
+    ),
+    "asymmetric_activations": Option("int8", "only int8 rounds activations", True, *_TRUTH, of_activations=True),
+    "gptq": Option("int4", "only int4 is rounded by GPTQ", False, *_TRUTH),
+    "int8_layers": Option(
+        "int4",
+        "only int4 may have other layers as int8",
+        ("key", "value"),  # few weights where heads share them, and an error in one is used by several heads
+        lambda value: set(value) < set(LINEAR_NAMES),
+        f"names out of {', '.join(LINEAR_NAMES)}, but not all of them (that is quantization=int8_weight_only)",
+    ),
+}
+
+
+def quantization_problems(section: Mapping) -> Iterator[Problem]:
+    """What is wrong with a whole `quantization` section: `mode`, and every option with a number or None.
+
+    Impossible values, a number for an option that the mode does not have, none for one that it has.
+    """
+    mode = section["mode"]
+    if mode not in (FLOATS, AS_STORED, *MODES):
+        choices = ", ".join((*MODES, FLOATS, AS_STORED))
+        yield Problem("is no mode of quantization", "quantization.mode", str(mode), f"give one of {choices}")
+        return
+    needed = _options_of(mode, section["quantize_activations"])
+    for name, option in OPTIONS.items():
+        value, where = section[name], f"quantization.{name}"
+        if value is None:
+            continue
+        if name not in needed:
+            found, choices = f"{name}={_shown(value)} with mode={mode}", f"quantization={option.mode}"
+            if mode == option.mode:
+                found += f", quantize_activations={_shown(section['quantize_activations'])}"
+                choices += " to round inputs, int8_weight_only to round none"
+            yield Problem(option.reason, where, found, f"choose {choices}, or set {where}=null")
+        elif not option.possible(value):
+            yield Problem("is an impossible value", where, _shown(value), f"give {option.words}")
+    missing = [name for name in needed if section[name] is None]
+    if missing:
+        values = " ".join(_as_override(name, OPTIONS[name].default) for name in missing)
+        yield Problem(
+            f"{mode} needs a value of {', '.join(missing)}",
+            f"quantization.{missing[0]}",
+            f"null with mode={mode}",
+            f"choose quantization={mode}, which has all of them, or set {values}",
+        )
+
+
+def stored_problems(section: Mapping, stored: Quantization, where: str) -> Iterator[Problem]:
+    """What is wrong with a section for a preset in `where` whose weights are stored as `stored`.
+
+    Weights are not rounded a second time, nor made floats of. Which inputs are rounded is still a choice, because it
+    does not change the weights.
+    """
+    if section["mode"] == AS_STORED:
+        return
+    wanted = make_quantization(**section)
+    stated = ["mode", *(name for name, option in OPTIONS.items() if not option.of_activations)]
+    differing = [key for key in stated if getattr(wanted, key, None) != getattr(stored, key)]
+    if differing:
+        yield Problem(
+            f"the preset in {where} is quantized in another way",
+            f"quantization.{differing[0]}",
+            f"{describe(wanted)} (preset: {describe(stored)})",
+            "set quantization=preset to take it as it is stored, or choose a preset with floating-point weights",
+        )
+
+
+def make_quantization(mode: str, quantize_activations: bool | None = None, **options: Any) -> Quantization | None:
     """The `Quantization` of a mode and its options; None for `none`.
 
     Args:
         mode: none, int8, int4 or float8.
-        quantize_activations: int8 only; None: true for int8.
-        group_size: int4 only, inputs that share a scale; 0: all of them; None: `DEFAULT_GROUP_SIZE`.
-        embeddings: int4 only, mode of the embeddings and the output matrix, int8 or int4; None: int8.
-        float_activations: int8 with rounded activations only, layers whose inputs are not rounded; None:
-            `DEFAULT_FLOAT_ACTIVATIONS`.
-        asymmetric_activations: int8 with rounded activations only, see `Quantization`; None: true. False and no
-            `float_activations` are what Keras does.
-        gptq: int4 only, see `Quantization`; None: false.
-        int8_layers: int4 only, linear layers that are int8 instead, but not all; None: `DEFAULT_INT8_LAYERS`.
+        quantize_activations: int8 only: products in integers; None: true.
+        **options: the others of `OPTIONS`, see `Quantization`; what is None or left out has the table's default where
+            the mode has it. `group_size` 0 means all inputs of an output, `embeddings` int4 as everything else.
+            `float_activations=[]` and `asymmetric_activations=False` are what Keras does.
 
     Raises:
-        ValueError: another mode, or an option that the mode does not have.
+        ValueError: another mode, an option that the mode does not have, or an impossible value.
+        TypeError: an option that is in no table.
     """
-    if mode not in (*MODES, "none"):
-        raise ValueError(f"mode={mode!r} is not supported. Choose one of {', '.join(MODES)}.")
-    if quantize_activations and mode != "int8":
-        raise ValueError(f"quantize_activations=True with mode={mode!r}: only int8 has integer products.")
-    if group_size is not None and mode != "int4":
-        raise ValueError(f"group_size={group_size!r} with mode={mode!r}: only int4 has groups. Leave it out.")
-    if embeddings is not None and mode != "int4":
-        raise ValueError(f"embeddings={embeddings!r} with mode={mode!r}: only int4 leaves a choice. Leave it out.")
-    if gptq and mode != "int4":
-        raise ValueError(f"gptq=True with mode={mode!r}: only int4 is rounded so. Leave it out.")
-    if int8_layers is not None and mode != "int4":
-        raise ValueError(
-            f"int8_layers={list(int8_layers)} with mode={mode!r}: only int4 has other layers. Leave it out."
-        )
-    rounds = mode == "int8" and quantize_activations is not False
-    for name, value in (
-        ("float_activations", None if float_activations is None else list(float_activations)),
-        ("asymmetric_activations", asymmetric_activations),
-    ):
-        if value is not None and not rounds:
-            raise ValueError(
-                f"{name}={value} with mode={mode!r}, quantize_activations={quantize_activations}: only int8 rounds "
-                "activations. Leave it out."
-            )
-    if mode == "none":
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        raise TypeError(f"unknown options of quantization: {', '.join(unknown)}. There are {', '.join(OPTIONS)}.")
+    stated = {"mode": mode, **dict.fromkeys(OPTIONS), **options, "quantize_activations": quantize_activations}
+    for name in _options_of(mode, stated["quantize_activations"]):
+        if stated[name] is None:
+            stated[name] = OPTIONS[name].default
+    for problem in quantization_problems(stated):
+        raise ValueError(str(problem))
+    if mode == AS_STORED:
+        raise ValueError("mode='preset' means what a preset says. Choose one of none, int8, int4, float8.")
+    if mode == FLOATS:
         return None
-    if mode == "int4":
-        return _int4(group_size, embeddings, bool(gptq), _int8_layers(int8_layers))
-    if not rounds:
-        return Quantization(mode, False)
-    floats, asymmetric = _float_activations(float_activations), asymmetric_activations is not False
-    return Quantization(mode, True, float_activations=floats, asymmetric_activations=asymmetric)
+    own = {name: value for name, value in stated.items() if value is not None}
+    own |= {"quantize_activations": bool(stated["quantize_activations"]), "group_size": stated["group_size"] or None}
+    own["embeddings"] = None if stated["embeddings"] == "int4" else stated["embeddings"]
+    own["float_activations"] = tuple(stated["float_activations"] or ())
+    own["int8_layers"] = tuple(name for name in LINEAR_NAMES if name in (stated["int8_layers"] or ()))
+    return Quantization(**own)
 
 
-def _int4(group_size, embeddings, gptq, int8_layers):
-    group_size = DEFAULT_GROUP_SIZE if group_size is None else group_size
-    if not isinstance(group_size, int) or isinstance(group_size, bool) or group_size < 0:
-        raise ValueError(f"group_size={group_size!r} must be a whole number of at least 1, or 0 for one group.")
-    embeddings = DEFAULT_EMBEDDINGS if embeddings is None else embeddings
-    if embeddings not in EMBEDDING_MODES:
-        raise ValueError(f"embeddings={embeddings!r} must be one of {', '.join(EMBEDDING_MODES)}.")
-    embeddings = None if embeddings == "int4" else embeddings
-    return Quantization("int4", False, group_size or None, embeddings, gptq=gptq, int8_layers=int8_layers)
+def to_section(quantization: Quantization | None) -> dict[str, Any]:
+    """The `quantization` section that states it in full: `make_quantization` of it is `quantization` again."""
+    if quantization is None:
+        return {"mode": FLOATS, **dict.fromkeys(OPTIONS)}
+    stated = {name: getattr(quantization, name) for name in OPTIONS}
+    stated |= {"group_size": quantization.group_size or 0, "embeddings": quantization.embeddings or "int4"}
+    own = _options_of(quantization.mode, quantization.quantize_activations)
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in stated.items()}
+    return {"mode": quantization.mode, **{name: values[name] if name in own else None for name in OPTIONS}}
 
 
-def _int8_layers(names):
-    names = DEFAULT_INT8_LAYERS if names is None else names
-    _require_names("int8_layers", names, LINEAR_NAMES)
-    if set(names) == set(LINEAR_NAMES):
-        raise ValueError("int8_layers names every linear layer: use mode='int8' with quantize_activations=False.")
-    return tuple(name for name in LINEAR_NAMES if name in names)
+def describe(quantization: Quantization | None) -> str:
+    """The quantization in words, for logs and messages."""
+    if quantization is None:
+        return "none"
+    if quantization.mode == "int8":
+        floats = f" except of {', '.join(quantization.float_activations)}" if quantization.float_activations else ""
+        kind = "asymmetric activations" if quantization.asymmetric_activations else "activations"
+        return f"int8 weights and {kind}{floats}" if quantization.quantize_activations else "int8 weights"
+    if quantization.mode == "float8":
+        return "float8 weights"
+    size = quantization.group_size
+    embeddings = "" if quantization.embeddings is None else f", {quantization.embeddings} embeddings"
+    layers = f", int8 {' and '.join(quantization.int8_layers)}" if quantization.int8_layers else ""
+    rounding = ", rounded by GPTQ" if quantization.gptq else ""
+    return f"int4 weights, a scale per {f'{size} inputs' if size else 'output'}{embeddings}{layers}{rounding}"
 
 
-def _float_activations(names):
-    names = tuple(DEFAULT_FLOAT_ACTIVATIONS if names is None else names)
-    _require_names("float_activations", names, (*LINEAR_NAMES, TOKEN_EMBEDDING))
-    return names
+def _options_of(mode: str, quantize_activations: bool | None) -> list[str]:
+    """The options that a mode has; without rounded activations int8 has none about them."""
+    own = [name for name, option in OPTIONS.items() if option.mode == mode]
+    silent = {name for name in own if OPTIONS[name].of_activations and quantize_activations is False}
+    return [name for name in own if name not in silent - {"quantize_activations"}]
 
 
-def _require_names(option, names, choices):
-    unknown = [name for name in names if name not in choices]
-    if unknown:
-        raise ValueError(f"{option}: no layer is named {unknown[0]!r}. Choose from {', '.join(choices)}.")
+def _as_override(name: str, value: Any) -> str:
+    """What a person types in a shell to set an option."""
+    if isinstance(value, tuple):
+        return f"'quantization.{name}=[{','.join(value)}]'"
+    return f"quantization.{name}={_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

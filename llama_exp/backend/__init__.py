@@ -28,6 +28,9 @@ from pathlib import Path
 import keras
 from keras import ops
 
+from llama_exp.limits import choose
+from llama_exp.limits.runtime import Jit
+
 if keras.backend.backend() == "tensorflow":
     from llama_exp.backend import _tensorflow as _half
 elif keras.backend.backend() == "jax":
@@ -206,16 +209,15 @@ def resolve_jit(jit: str, compute_dtype: str) -> tuple[bool, str]:
     """Decides whether XLA compiles the steps, from what the machine is, never from timing: a resume must agree.
 
     Args:
-        jit: auto, true or false (`runtime.jit`).
+        jit: name of a `Jit`.
         compute_dtype: of the model's products.
 
     Returns:
         (decision, reason for the log).
     """
-    if jit in ("true", "false"):
-        return jit == "true", "as runtime.jit says"
-    if jit != "auto":
-        raise ValueError(f"jit must be auto, true or false, not {jit!r}")
+    choice = choose(Jit, jit, "runtime.jit")
+    if choice is not Jit.auto:
+        return choice is Jit.true, "as runtime.jit says"
     if keras.backend.backend() == "jax":
         return True, "JAX without XLA runs operation by operation"
     if device_kind() != "cpu":

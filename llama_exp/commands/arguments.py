@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import NoReturn
 
-from llama_exp.config.check.nearest import nearest
+from llama_exp.config.check.nearest import find_nearest_name
 from llama_exp.errors import ConfigError, Problem
 
 MAX_GROUP_SIZE = 999_999  # a file says it with six digits
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
         if unknown := re.search(r"unrecognized arguments: (-\S+)|invalid choice: '?([^' ]+)", message):
             wrong = (unknown[1] or unknown[2]).partition("=")[0]
             choices = [name for option in self._actions for name in (*option.option_strings, *(option.choices or ()))]
-            if match := nearest(wrong, map(str, choices)):
+            if match := find_nearest_name(wrong, map(str, choices)):
                 action = f"did you mean {match}? Otherwise {action}"
         raise ConfigError(Problem("the command line cannot be understood", self.prog, message, action))
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from llama_exp.commands import models, sampling
 from llama_exp.commands.arguments import Parser
 from llama_exp.console import logs
-from llama_exp.console.failures import report
+from llama_exp.console.failures import tell_failure
 from llama_exp.errors import InputError
 from llama_exp.files.redact import printable
 from llama_exp.tokenizer import chat_template
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     logs.attach_console()
     model, source = models.load(options)
     models.require_tokenizer(model, source)
-    template = source.chat_template or chat_template.template_of(model.tokenizer, source.origin)
+    template = source.chat_template or chat_template.find_template(model.tokenizer, source.origin)
     conversation = Conversation(model, template, options)
     if options.message:
         for message in options.message:
@@ -67,7 +67,7 @@ class Conversation:
         """The assistant's next words. Only a whole turn enters the conversation; an interrupted one leaves no trace."""
         messages = [*self.messages, {"role": "user", "content": message}]
         token_ids = self._token_ids(messages)
-        new_ids = sampling.continuation(self._model, token_ids, self._options, self.tally)
+        new_ids = sampling.generate_text(self._model, token_ids, self._options, self.tally)
         text = self._model.tokenizer.decode(new_ids).strip()
         self.messages = [*messages, {"role": "assistant", "content": text}]
         return text
@@ -98,7 +98,7 @@ def _talk(conversation: Conversation, messages: Iterator[str]) -> None:
             except KeyboardInterrupt:
                 print("\n(stopped; this turn is forgotten)", file=sys.stderr)
             except InputError as error:  # the template refuses the message
-                report(error, debug=False)
+                tell_failure(error, debug=False)
 
 
 def _typed() -> Iterator[str]:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from llama_exp import formats, preset
 from llama_exp import tokenizer as tokenizers
-from llama_exp.architecture import EMBEDDING_MODES, LINEAR_NAMES, Quantization, make_quantization
+from llama_exp.architecture import EMBEDDING_MODES, LINEAR_NAMES, OPTIONS, Quantization, make_quantization
 from llama_exp.commands import export
 from llama_exp.commands.arguments import Parser, group_size, size_in_gib
 from llama_exp.console import logs
@@ -59,7 +59,7 @@ def _quantization(options) -> Quantization | None:
         ConfigError: they contradict each other, in one way or several.
     """
     name, problems = options.quantization, []
-    choices = {key: getattr(options, key) for key in ("group_size", "embeddings", "int8_layers", "gptq")}
+    choices = {key: getattr(options, key) for key, option in OPTIONS.items() if option.mode == "int4"}
     for key, value in choices.items():
         option = f"--{key.replace('_', '-')}"
         if value is not None and name != "int4":
@@ -126,6 +126,7 @@ def _parser() -> Parser:
 
 
 def _add_quantization(parser: Parser) -> None:
+    size, embeddings, layers = (OPTIONS[name].default for name in ("group_size", "embeddings", "int8_layers"))
     parser.add_argument(
         "--quantization",
         type=_stored_by_name,
@@ -134,19 +135,22 @@ def _add_quantization(parser: Parser) -> None:
         help="store the weights as integers, as train's quantization=... has them in memory (default: as they are)",
     )
     parser.add_argument(
-        "--group-size", type=group_size, metavar="N", help="int4: inputs that share a scale; 0: all (default: 32)"
+        "--group-size",
+        type=group_size,
+        metavar="N",
+        help=f"int4: inputs that share a scale; 0: all (default: {size})",
     )
     parser.add_argument(
         "--embeddings",
         choices=EMBEDDING_MODES,
-        help="int4: type of the embeddings and the output matrix (default: int8)",
+        help=f"int4: type of the embeddings and the output matrix (default: {embeddings})",
     )
     parser.add_argument(
         "--int8-layers",
         nargs="*",
         choices=LINEAR_NAMES,
         metavar="NAME",
-        help="int4: linear layers that are int8 instead (default: key value); without a name: none",
+        help=f"int4: linear layers that are int8 instead (default: {' '.join(layers)}); without a name: none",
     )
     parser.add_argument(
         "--gptq",

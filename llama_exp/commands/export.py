@@ -34,8 +34,8 @@ from llama_exp.files.redact import printable
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.hugging_face import checkpoint as hugging_face
 from llama_exp.formats.keras_hub import checkpoint as keras_hub
-from llama_exp.formats.quantized import dequantized, quantized
-from llama_exp.quantization import describe, fitted
+from llama_exp.formats.quantized import dequantize_checkpoint, quantize_checkpoint
+from llama_exp.quantization import describe, fit_checkpoint
 
 FORMATS = ("keras_hub", "hf")
 DTYPES = {
@@ -114,11 +114,11 @@ def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console) ->
         StorageError: the disk is full, or gave back something else than was written.
     """
     checkpoint = _prepared(checkpoint, place)
-    planned = checkpoint if place.quantization is None else quantized(checkpoint, place.quantization)
+    planned = checkpoint if place.quantization is None else quantize_checkpoint(checkpoint, place.quantization)
     num_bytes = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in planned.tensors.values())
     _require_space(place.folder, num_bytes)
     with formats.writing(place.folder) as draft:  # a folder that cannot be written is told before minutes of rounding
-        checkpoint = fitted(checkpoint, place.quantization)
+        checkpoint = fit_checkpoint(checkpoint, place.quantization)
         started = time.monotonic()
         digests: dict[str, bytes] = {}
         with _bar(console) as bar:
@@ -158,7 +158,7 @@ def _prepared(checkpoint: Checkpoint, place: Target) -> Checkpoint:
     if place.dtype is None:
         return checkpoint
     if checkpoint.quantization is not None:
-        checkpoint = dequantized(checkpoint)
+        checkpoint = dequantize_checkpoint(checkpoint)
     dtype = DTYPES[place.dtype]
     tensors = {path: _cast(tensor, dtype) for path, tensor in checkpoint.tensors.items()}
     return dataclasses.replace(checkpoint, tensors=tensors)

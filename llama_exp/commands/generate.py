@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     token_ids = [*([] if tokenizer.begin_id is None else [tokenizer.begin_id]), *tokenizer.encode(prompt)]
     if not token_ids:
         parser.error("the prompt is empty, and this tokenizer has no token to begin with")
-    new_ids = sampling.continuation(model, token_ids, options, tally)
+    new_ids = sampling.generate_text(model, token_ids, options, tally)
     print(printable(tokenizer.decode([*token_ids, *new_ids])))
     print(f"{tally}, compilation included", file=sys.stderr)
     return 0

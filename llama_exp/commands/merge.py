@@ -19,18 +19,19 @@ from rich.console import Console
 from rich.progress import track
 
 from llama_exp import tokenizer as tokenizers
+from llama_exp.architecture import AS_STORED
 from llama_exp.commands import export
 from llama_exp.commands.arguments import Parser
 from llama_exp.commands.sources import Source, find, opened
 from llama_exp.console import logs
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.files.redact import printable
-from llama_exp.formats import open_adapter
+from llama_exp.formats import open_adapter, read_quantization
 from llama_exp.formats.adapter import Adapter
-from llama_exp.formats.adapter import merged as merged_kernel
+from llama_exp.formats.adapter import merge_kernel as merged_kernel
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
-from llama_exp.formats.quantized import dequantized
-from llama_exp.quantization import describe, fitted, of_section
+from llama_exp.formats.quantized import dequantize_checkpoint
+from llama_exp.quantization import choose, describe, fit_checkpoint
 from llama_exp.tokenizer.assets import has_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -50,11 +51,11 @@ def main(arguments: list[str]) -> int:
         raise InputError(Problem("there is no adapter to merge", options.run, "a run without adapter/", action))
     export.require_free(place, source.path)
     export.require_free(place, source.adapter)
+    _require_dtype(source, place)
     with open_base(source) as checkpoint, open_adapter(source.adapter, checkpoint.config) as adapter:
-        _require_dtype(checkpoint, source, place)
         _require_base(checkpoint, adapter, source.policy, console)
         tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
-        rows = export.write(merged(checkpoint, adapter), tokenizer, place, console)
+        rows = export.write(merge_adapter(checkpoint, adapter), tokenizer, place, console)
         rows["merged"] = f"{len(adapter.ranks)} layers of {source.adapter} into {source.origin}"
         if checkpoint.quantization is not None:
             rows["quantization"] = f"none any more: {describe(checkpoint.quantization)} became floating point"
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def merged(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
+def merge_adapter(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
     """The model with the adapter in its kernels.
 
     Args:
@@ -73,7 +74,7 @@ def merged(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
         adapter: open, made for this model.
     """
     if checkpoint.quantization is not None:
-        checkpoint = dequantized(checkpoint)
+        checkpoint = dequantize_checkpoint(checkpoint)
     tensors = dict(checkpoint.tensors)
     for layer in adapter.ranks:
         path = f"{layer}/kernel"
@@ -99,20 +100,16 @@ def _with_adapter(kernel: Tensor, layer: str, adapter: Adapter) -> Tensor:
 def open_base(source: Source) -> Iterator[Checkpoint]:
     """The model of a source without its adapter: with a run's own arguments, quantized where the run quantized it."""
     with opened(source) as checkpoint:
-        if checkpoint.quantization is None and _quantizes(source):
-            checkpoint = fitted(checkpoint, of_section(source.quantization or {}))
-        yield checkpoint
+        chosen = choose(source.quantization or {"mode": AS_STORED}, checkpoint.quantization, checkpoint.path)
+        yield fit_checkpoint(checkpoint, chosen)
 
 
-def _quantizes(source: Source) -> bool:
-    return (source.quantization or {}).get("mode", "none") != "none"
-
-
-def _require_dtype(checkpoint: Checkpoint, source: Source, place: export.Target) -> None:
-    if checkpoint.quantization is not None and not _quantizes(source) and place.dtype is None:
+def _require_dtype(source: Source, place: export.Target) -> None:
+    stored = read_quantization(source.path) if place.dtype is None else None
+    if stored is not None:
         what = "the base is quantized, and a merged model has floating-point weights"
         action = "give --dtype, such as bfloat16"
-        raise ConfigError(Problem(what, "--dtype", f"none, the base is {checkpoint.quantization.mode}", action))
+        raise ConfigError(Problem(what, "--dtype", f"none, the base is {stored.mode}", action))
 
 
 def _require_base(checkpoint: Checkpoint, adapter: Adapter, policy: str | None, console: Console) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
 
 from llama_exp import precision, quantization, runtime
-from llama_exp.architecture import MODES
+from llama_exp.architecture import AS_STORED, FLOATS, MODES
 from llama_exp.commands.arguments import Parser
 from llama_exp.commands.sources import Source, find, opened
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.checkpoint import Checkpoint
-from llama_exp.formats.quantized import SCALE
+from llama_exp.formats.quantized import SCALE, require_possible
+from llama_exp.limits import name_choices
+from llama_exp.limits.precision import Policy
+from llama_exp.limits.runtime import Backend
 from llama_exp.tokenizer.assets import has_tokenizer
 
-QUANTIZATIONS = ("none", *MODES)
-CACHE_DIR = "~/.cache/llama_exp"
+QUANTIZATIONS = (AS_STORED, FLOATS, *MODES)
 
 
 def add_arguments(parser: Parser, adapters: bool = True) -> None:
@@ -30,19 +32,19 @@ def add_arguments(parser: Parser, adapters: bool = True) -> None:
         parser.add_argument(
             "--quantization",
             choices=QUANTIZATIONS,
-            default="none",
-            help="store the weights as integers or float8 (default: none)",
+            default=AS_STORED,
+            help="store the weights as integers or float8 (default: as they are; of a run: as it had them)",
         )
     chosen = os.environ.get("KERAS_BACKEND")
     parser.add_argument(
         "--backend",
-        choices=runtime.BACKENDS,
-        default=chosen if chosen in runtime.BACKENDS else runtime.BACKENDS[0],
+        choices=name_choices(Backend),
+        default=chosen if chosen in name_choices(Backend) else Backend.tensorflow.value,
         help="default: KERAS_BACKEND, else tensorflow",
     )
     parser.add_argument(
         "--precision",
-        choices=precision.POLICIES,
+        choices=name_choices(Policy),
         help="dtype policy (default: a run's own; else bfloat16 for weights of 16 bits, float32 for others)",
     )
     parser.add_argument("--offline", action="store_true", help="ask no server: files or the cache must have it")
@@ -59,40 +61,38 @@ def load(options):
     """
     source = find(options.source, options.adapter, options.offline)
     start(options.backend)
-    from llama_exp import lora
     from llama_exp import tokenizer as tokenizers
     from llama_exp.models import LlamaCausalLM
 
     tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
     with opened(source) as checkpoint:
-        policy = options.precision or source.policy or _stored_policy(checkpoint)
-        section = dict.fromkeys(quantization.OPTIONS) | {"mode": options.quantization}
-        if options.quantization == "none":
-            section |= source.quantization or {}
-        backbone = _built(checkpoint, policy, section)
-    if source.adapter is not None:
-        lora.load_adapter(backbone, source.adapter)
-    return LlamaCausalLM(backbone, tokenizer), source
+        return LlamaCausalLM(_assemble(checkpoint, source, options), tokenizer), source
 
 
-def _built(checkpoint: Checkpoint, policy: str, section: Mapping):
-    """The backbone, its weights quantized while they are read if the section says so."""
-    from llama_exp.models import LlamaBackbone, weights
-    from llama_exp.models.policy import serialized
+def _assemble(checkpoint: Checkpoint, source: Source, options):
+    """The backbone of a source with its adapter; the options win over what a run had."""
+    from llama_exp import lora
+    from llama_exp.models import LlamaBackbone
+    from llama_exp.models.build import assemble
 
-    chosen = quantization.chosen(section, checkpoint.quantization, checkpoint.path)
-    dtype = serialized(precision.policy(policy), chosen, checkpoint.config)
+    policy = precision.policy(options.precision or source.policy or _stored_policy(checkpoint))
+    section = {"mode": options.quantization}
+    if options.quantization == AS_STORED:
+        section |= source.quantization or {}
+    chosen = quantization.choose(section, checkpoint.quantization, checkpoint.path)
     try:
-        return weights.filled(lambda: LlamaBackbone(**checkpoint.config, dtype=dtype), checkpoint)
-    except ValueError as error:  # such as int8 with products in float16
+        require_possible(chosen, policy.compute_dtype)
+    except ValueError as error:
         action = "choose another --precision or --quantization"
         raise ConfigError(Problem("the model cannot be built like this", "command line", str(error), action)) from error
+    factory = functools.partial(LlamaBackbone, **checkpoint.config, dtype=policy)
+    adapt = None if source.adapter is None else functools.partial(lora.load_adapter, path=source.adapter)
+    return assemble(factory, checkpoint, chosen, adapt)
 
 
 def start(backend: str) -> None:
     """Imports Keras on a backend, quietly."""
-    cache_dir = os.environ.get("LLAMA_EXP_CACHE", CACHE_DIR)
-    runtime.start(backend=backend, jit="auto", threads=0, cache_dir=cache_dir)
+    runtime.start(backend=backend, jit="auto", threads=0, cache_dir=runtime.default_cache_dir())
     runtime.import_backend()
 
 

@@ -29,7 +29,7 @@ def add_arguments(parser: Parser, temperature: float) -> None:
     add("--seed", type=int, default=0, help="of the draws (default: 0)")
 
 
-def continuation(model, token_ids: list[int], options, tally: Tally) -> list[int]:
+def generate_text(model, token_ids: list[int], options, tally: Tally) -> list[int]:
     """New token ids behind a prompt, the token that ends the text left out.
 
     Raises:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from llama_exp.commands.arguments import Parser
-from llama_exp.config.check.typed import sections
+from llama_exp.config.check.typed import list_sections
 from llama_exp.config.reference import json_schema
 from llama_exp.files.writing import write_text
 
@@ -19,7 +19,9 @@ def main(arguments: list[str]) -> int:
         "line of a file:  # yaml-language-server: $schema=<path of the schema>",
         ["llama-exp schema --write llama_exp.schema.json", "llama-exp schema --part model --write model.schema.json"],
     )
-    parser.add_argument("--part", choices=sections(), help="of the files in conf/<part>/; default: of an experiment")
+    parser.add_argument(
+        "--part", choices=list_sections(), help="of the files in conf/<part>/; default: of an experiment"
+    )
     parser.add_argument("--write", metavar="FILE", help="into this file instead of the terminal")
     options = parser.parse_args(arguments)
     text = json.dumps(json_schema(options.part), indent=2) + "\n"

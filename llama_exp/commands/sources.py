@@ -14,10 +14,13 @@ from pathlib import Path
 from llama_exp import preset
 from llama_exp.architecture import CONFIG_KEYS
 from llama_exp.errors import InputError, Problem
-from llama_exp.files.json_file import inside, read_json
+from llama_exp.files.json_file import MAX_RECORD_BYTES, inside, read_json
+from llama_exp.files.latest import without_latest
 from llama_exp.files.yaml_file import read_yaml
 from llama_exp.formats import open_checkpoint
-from llama_exp.formats.checkpoint import Checkpoint, agreed
+from llama_exp.formats.checkpoint import Checkpoint, match_architecture
+from llama_exp.limits import name_choices
+from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.tokenizer.chat_template import BUILT_IN
 
 OUR_MODEL = "llama_exp.models.LlamaBackbone"
@@ -57,6 +60,7 @@ def find(source: str, adapter: str | None = None, offline: bool = False) -> Sour
     Raises:
         InputError: there is no such model, or the run has left none.
     """
+    source, adapter = without_latest(source), None if adapter is None else without_latest(adapter)
     folder = Path(source).expanduser()
     if _is_run(folder):
         return _of_run(folder, adapter, offline)
@@ -80,7 +84,7 @@ def opened(source: Source) -> Iterator[Checkpoint]:
     """
     with open_checkpoint(source.path) as checkpoint:
         stated = source.stated or {}
-        checkpoint = agreed(checkpoint, stated)
+        checkpoint = match_architecture(checkpoint, stated)
         yield dataclasses.replace(checkpoint, config={**checkpoint.config, **stated})
 
 
@@ -130,7 +134,7 @@ def _preset_of(folder: Path, config: Mapping) -> str:
         action = "its adapter is of no use elsewhere; train on a preset, or without adapters (lora.rank=0)"
         raise InputError(Problem(what, str(folder), "preset.source=null", action))
     source = str(config["preset"]["source"])
-    recorded = read_json(inside(folder, "run.json"), max_bytes=1 << 24).get("preset") or {}
+    recorded = read_json(inside(folder, "run.json"), MAX_RECORD_BYTES).get("preset") or {}
     origin, revision = recorded.get("origin"), recorded.get("revision")
     if revision is None or not isinstance(origin, str) or source in preset.PRESETS:
         return source
@@ -148,4 +152,4 @@ def _stated(folder: Path, config: Mapping) -> dict:
 
 def _chat_template(config: Mapping) -> str | None:
     name = (config.get("dataset") or {}).get("chat_template")
-    return BUILT_IN.get(name) if isinstance(name, str) else None
+    return BUILT_IN[ChatTemplate(name)] if name in name_choices(ChatTemplate) else None

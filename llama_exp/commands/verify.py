@@ -20,12 +20,13 @@ from rich.table import Table
 from rich.text import Text
 
 from llama_exp import reference
+from llama_exp.architecture import AS_STORED
 from llama_exp.commands import merge, models
 from llama_exp.commands.arguments import Parser, positive
 from llama_exp.commands.export import DTYPES
 from llama_exp.console import logs
 from llama_exp.formats import open_adapter
-from llama_exp.formats.quantized import dequantized
+from llama_exp.formats.quantized import dequantize_checkpoint
 
 # Relative, by what the products are computed in; a wrong head, mask, order or epsilon is 0.01 and more.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
@@ -58,11 +59,11 @@ def main(arguments: list[str]) -> int:
     token_ids_BS = np.random.default_rng(SEED).integers(0, model.backbone.vocabulary_size, (1, options.tokens))
     with merge.open_base(source) as checkpoint, contextlib.ExitStack() as adapters:
         if source.adapter is not None:
-            checkpoint = merge.merged(
+            checkpoint = merge.merge_adapter(
                 checkpoint, adapters.enter_context(open_adapter(source.adapter, checkpoint.config))
             )
         elif checkpoint.quantization is not None:
-            checkpoint = dequantized(checkpoint)
+            checkpoint = dequantize_checkpoint(checkpoint)
         differences = compare(model, checkpoint, token_ids_BS)
     tolerance = options.tolerance or _tolerance(model.backbone)
     wrong = first_deviation(differences, tolerance)
@@ -148,5 +149,5 @@ def _parser() -> Parser:
     parser.add_argument("--tokens", type=positive, default=DEFAULT_TOKENS, metavar="N", help="positions (default: 16)")
     help_text = f"largest relative difference allowed (default: {defaults})"
     parser.add_argument("--tolerance", type=_above_zero, metavar="X", help=help_text)
-    parser.set_defaults(adapter=None, quantization="none")
+    parser.set_defaults(adapter=None, quantization=AS_STORED)
     return parser

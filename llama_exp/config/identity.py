@@ -1,4 +1,4 @@
-"""A config as plain data, and the hash that says which runs are the same experiment.
+"""A config as plain data, what a run's record says, and the hash that says which runs are the same experiment.
 
 What the same hash promises:
 
@@ -16,10 +16,14 @@ import dataclasses
 import enum
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from llama_exp import recipe
+from llama_exp.architecture import AS_STORED, MODES
 from llama_exp.config.schema import Config
 
+RECIPE = "recipe"
 # Changing these cannot change the result: same hash, same science.
 NOT_SCIENCE = ("runtime", "logger", "name", "resume", "debug", "trusted_modules")
 
@@ -35,9 +39,62 @@ def to_dict(node: Any) -> Any:
     return node.value if isinstance(node, enum.Enum) else node
 
 
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level with dotted keys; lists and empty sections are values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        flat |= flatten(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value}
+    return flat
+
+
+def to_record(config: Config) -> dict[str, Any]:
+    """What config.yaml holds: every key, and under `recipe` the numbers of algorithms that are no keys.
+
+    A number is there where the run uses its algorithm, so that a release which changes it changes no other run.
+    """
+    used = {name: dict(getattr(recipe, name.upper())) for name, is_used in _USED.items() if is_used(config)}
+    return to_dict(config) | {RECIPE: used}
+
+
 def config_hash(config: Config) -> str:
-    """SHA-256 (hexadecimal) of the parts of a config that decide its result."""
-    science = {key: value for key, value in to_dict(config).items() if key not in NOT_SCIENCE}
+    """SHA-256 (hexadecimal) of what decides a run's result."""
+    science = {key: value for key, value in to_record(config).items() if key not in NOT_SCIENCE}
     del science["preset"]["offline"]  # where the same preset is taken from
     canonical = json.dumps(science, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _builds(section: str, *names: str) -> Callable[[Config], bool]:
+    """Whether a section's target is one of `names`."""
+    targets = {f"llama_exp.{section}.{name}" for name in names}
+    return lambda config: getattr(getattr(config, section), "_target_", None) in targets
+
+
+def _trains_byte_pairs(config: Config) -> bool:
+    own = _builds("tokenizer", "bpe")(config)
+    return own or (_builds("tokenizer", "auto")(config) and config.preset.source is None)
+
+
+def _drops(config: Config) -> bool:
+    return config.lora.dropout > 0 or to_dict(config.model).get("dropout") != 0.0
+
+
+# Name of a table of `recipe` -> whether a run uses its algorithm.
+_USED: dict[str, Callable[[Config], bool]] = {
+    "python_docs": _builds("dataset", "PythonDocs"),
+    "python_qa": _builds("dataset", "PythonQA"),
+    "text_files": _builds("dataset", "TextFiles"),
+    "jsonl": _builds("dataset", "Jsonl"),
+    "rows": _builds("dataset", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
+    "byte_pair_training": _trains_byte_pairs,
+    "example_order": lambda config: True,
+    "initial_values": lambda config: True,
+    "dropout": _drops,
+    "loss_scale": lambda config: to_dict(config.precision.policy) == "mixed_float16",
+    "sampling": lambda config: bool(config.trainer.sample_prompts) and config.trainer.sample_temperature > 0,
+    "rounding": lambda config: config.quantization.mode in (*MODES, AS_STORED),
+    "int4_search": lambda config: config.quantization.mode == "int4",
+    "importance": lambda config: config.quantization.mode == "int4",
+    "gptq": lambda config: bool(config.quantization.gptq),
+}

@@ -17,10 +17,11 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llama_exp.config.check.nearest import nearest
-from llama_exp.config.check.typed import KERAS_PREFIX, OWN_PREFIX, TARGET, allowed_target, show, under
+from llama_exp.config.check.nearest import find_nearest_name
+from llama_exp.config.check.typed import KERAS_PREFIX, OWN_PREFIX, TARGET, is_allowed_target, lies_under, show
 from llama_exp.config.identity import to_dict
 from llama_exp.errors import ConfigError, Problem
+from llama_exp.limits import ImpossibleValue
 
 # Keys that speak to Hydra instead of the target.
 HYDRA_KEYS = {TARGET, "_args_", "_partial_"}
@@ -98,7 +99,7 @@ def _target_problems(node: dict, trusted_modules: list[str], where: str, added: 
     target = node[TARGET]
     where_target = f"{where}.{TARGET}" if where != TARGET else where
     action = "use a class under llama_exp. or keras., or add its module prefix to trusted_modules"
-    if not isinstance(target, str) or not allowed_target(target, trusted_modules):
+    if not isinstance(target, str) or not is_allowed_target(target, trusted_modules):
         yield Problem("may not be imported from a configuration", where_target, show(target), action)
         return
     try:
@@ -108,9 +109,9 @@ def _target_problems(node: dict, trusted_modules: list[str], where: str, added: 
         yield Problem(f"cannot be imported: {error}", where_target, target, fix)
         return
     home = getattr(located, "__module__", None) or ""
-    is_trusted = under(target, trusted_modules)
-    at_home = under(home, [OWN_PREFIX, KERAS_PREFIX, *trusted_modules])
-    is_code = under(target, [KERAS_PREFIX]) and (not inspect.isclass(located) or located.__name__ in CODE_CLASSES)
+    is_trusted = lies_under(target, trusted_modules)
+    at_home = lies_under(home, [OWN_PREFIX, KERAS_PREFIX, *trusted_modules])
+    is_code = lies_under(target, [KERAS_PREFIX]) and (not inspect.isclass(located) or located.__name__ in CODE_CLASSES)
     if not callable(located) or (not is_trusted and (not at_home or is_code)):
         yield Problem("may not be called from a configuration", where_target, target, action)
         return
@@ -125,7 +126,7 @@ def _locate(target: str) -> Any:
         try:
             located = importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name and under(name, [error.name]):
+            if error.name and lies_under(name, [error.name]):
                 continue
             raise
         for attribute in parts[length:]:
@@ -138,7 +139,7 @@ def _argument_problems(located: Any, node: dict, where: str, added: set[str]) ->
     names, is_open, required = _parameters(located)
     for key in node:
         if key not in HYDRA_KEYS and key not in names and not is_open:
-            match = nearest(key, names)
+            match = find_nearest_name(key, names)
             action = f"did you mean {match}? " if match else ""
             action += f"arguments: {', '.join(sorted(names - added)) or 'none'}"
             yield Problem(f"{node[TARGET]} has no such argument", f"{where}.{key}", show(node[key]), action)
@@ -202,8 +203,10 @@ def _root_cause(error: BaseException) -> BaseException:
 def _refusal(node: dict, where: str, error: BaseException) -> Problem:
     """A target's own refusal, with the nearest name for keys that no signature along its classes knows."""
     names, _, _ = _parameters(_locate(node[TARGET]))
-    unknown = {key: nearest(key, names) for key in node if key not in HYDRA_KEYS and key not in names}
+    unknown = {key: find_nearest_name(key, names) for key in node if key not in HYDRA_KEYS and key not in names}
     hints = [f"{key}: did you mean {match}?" for key, match in unknown.items() if match]
     values = ", ".join(f"{key}={show(value)}" for key, value in node.items() if key not in HYDRA_KEYS)
+    if isinstance(error, ImpossibleValue):
+        return error.problem
     reason = " ".join(str(error).split())
     return Problem(f"{node[TARGET]} refuses its arguments: {reason}", where, values, " ".join(hints) or "correct them")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp.config.check.arguments import CONF
-from llama_exp.config.check.typed import TARGET, hints, section_schemas, sections
+from llama_exp.config.check.typed import TARGET, find_schemas, get_hints, list_sections
 from llama_exp.config.schema import Config
 
 _NOTE = re.compile(r"^\s*(?:- )?(\w+)\s*[:=][^#]*#\s*(.+?)\s*$")
@@ -47,13 +47,15 @@ class Part:
 
 def parts() -> list[Part]:
     """All sections, in build order."""
-    return [_part(name) for name in sections()]
+    return [_part(name) for name in list_sections()]
 
 
 def single_values() -> dict[str, Key]:
     """The keys that belong to no section: name, seed, ..."""
     return {
-        name: key for name, key in _keys([Config], _notes([CONF / "config.yaml"])).items() if name not in sections()
+        name: key
+        for name, key in _keys([Config], _notes([CONF / "config.yaml"])).items()
+        if name not in list_sections()
     }
 
 
@@ -96,8 +98,8 @@ def json_schema(part: str | None = None) -> dict[str, Any]:
 
 
 def _part(name: str) -> Part:
-    declared = hints(Config)[name]
-    by_target = {} if dataclasses.is_dataclass(declared) else section_schemas(name)
+    declared = get_hints(Config)[name]
+    by_target = {} if dataclasses.is_dataclass(declared) else find_schemas(name)
     schemas = list(dict.fromkeys(by_target.values())) or [declared]
     notes = _notes(sorted((CONF / name).glob("*.yaml")))
     keys = _keys(schemas, notes)
@@ -108,7 +110,7 @@ def _keys(schemas: list[type], notes: dict[str, str]) -> dict[str, Key]:
     found: dict[str, Key] = {}
     for schema in schemas:
         meanings = {name: text for base in reversed(schema.__mro__) for name, text in _meanings(base).items()}
-        for name, hint in hints(schema).items():
+        for name, hint in get_hints(schema).items():
             known = found.get(name)
             if name != TARGET and (known is None or hint == known.hint | None):  # the wider type of two choices
                 found[name] = Key(name, hint, meanings.get(name, ""), notes.get(name, ""))

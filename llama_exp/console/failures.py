@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -16,10 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem, StorageError
+from llama_exp.files.json_file import read_lines
 from llama_exp.files.redact import printable, redact, redact_arguments
+from llama_exp.files.writing import append_line
 
 
-def report(error: BaseException, debug: bool) -> ExitCode:
+def tell_failure(error: BaseException, debug: bool) -> ExitCode:
     """Tells the user what went wrong and returns the exit code: a message for what they can mend, else a traceback."""
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
@@ -33,7 +34,7 @@ def report(error: BaseException, debug: bool) -> ExitCode:
     return code
 
 
-def of_hydra(error: BaseException) -> BaseException:
+def explain_hydra(error: BaseException) -> BaseException:
     """An exception that reached Hydra's caller, typed. Jobs keep theirs, so an OSError is from making a folder."""
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = error if str(error) else error.__cause__
@@ -62,7 +63,7 @@ class Failures:
         self._num_earlier = len(self.read())
 
     def add(self, number: int, overrides: list[str], error: BaseException, exit_code: int) -> None:
-        """Records a job's failure; a single write, so that jobs of several processes do not mix their lines."""
+        """Records a job's failure, whichever process it ran in; raises `StorageError`."""
         lines = printable(redact(str(error))).splitlines() or [""]
         entry = {
             "job": number,
@@ -71,18 +72,11 @@ class Failures:
             "error": type(error).__name__,
             "message": lines[0],
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            os.write(descriptor, (json.dumps(entry) + "\n").encode())
-        finally:
-            os.close(descriptor)
+        append_line(self.path, entry)
 
     def read(self) -> list[dict[str, Any]]:
         """All recorded failures, in the order in which they happened."""
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        return read_lines(self.path) if self.path.exists() else []
 
     def show(self) -> int:
         """Prints a table of the jobs that have failed since, on standard error, and returns their number."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from llama_exp.files.process import ALONE, Process
 from llama_exp.files.redact import printable, redact
 from llama_exp.files.writing import FILE_MODE, storage_errors
 
@@ -38,15 +39,19 @@ def detach(handler: logging.Handler) -> None:
         LOGGER.setLevel(logging.NOTSET)
 
 
-def attach_console() -> None:
-    """Sends log lines to standard error; a second call changes nothing."""
-    if not any(isinstance(handler, ConsoleHandler) for handler in LOGGER.handlers):
-        attach(ConsoleHandler())
+def attach_console(process: Process = ALONE) -> None:
+    """Sends log lines to standard error, or nowhere if this process is not the run's writer.
+
+    A second call changes nothing.
+    """
+    if not any(isinstance(handler, _AT_CONSOLE) for handler in LOGGER.handlers):
+        # Without any handler Python would print warnings by itself.
+        attach(ConsoleHandler() if process.is_writer else logging.NullHandler())
 
 
 def detach_console() -> None:
     """Undoes `attach_console`."""
-    for handler in [handler for handler in LOGGER.handlers if isinstance(handler, ConsoleHandler)]:
+    for handler in [handler for handler in LOGGER.handlers if isinstance(handler, _AT_CONSOLE)]:
         detach(handler)
 
 
@@ -78,6 +83,9 @@ class ConsoleHandler(logging.Handler):
                 print_above_bar(line)
             else:
                 write_line(line)
+
+
+_AT_CONSOLE = (ConsoleHandler, logging.NullHandler)
 
 
 class LogFile(logging.Handler):

@@ -109,11 +109,11 @@ class Progress:
         if self._validation_loss is not None:
             parts.append(f"val {self._validation_loss:.4f}")
         if row.get("tokens_per_second"):
-            parts.append(f"{short_number(row['tokens_per_second'])} tokens/s")
+            parts.append(f"{format_number(row['tokens_per_second'])} tokens/s")
         if (left := self._seconds_left()) is not None:
-            parts.append(f"ETA {clock(left)}")
+            parts.append(f"ETA {format_seconds(left)}")
         if row.get("peak_memory_bytes"):
-            parts.append(short_bytes(row["peak_memory_bytes"]))
+            parts.append(format_bytes(row["peak_memory_bytes"]))
         return parts
 
     def _metrics_line(self, row: Mapping[str, Any]) -> str:
@@ -170,10 +170,10 @@ def end_table(summary: Mapping[str, Any], folder: Path, commands: Mapping[str, s
     if "steps" in summary:
         done = f"{summary['steps']}"
         if "tokens" in summary:
-            done += f", {short_number(summary['tokens'])} tokens"
+            done += f", {format_number(summary['tokens'])} tokens"
         if "tokens_per_second" in summary:
-            done += f", {short_number(summary['tokens_per_second'])} tokens/s"
-        rows.append(("steps", f"{done}, {clock(summary['seconds'])}"))
+            done += f", {format_number(summary['tokens_per_second'])} tokens/s"
+        rows.append(("steps", f"{done}, {format_seconds(summary['seconds'])}"))
     validation = summary.get("validation")
     if validation:
         first, best, last = (float(validation[key]) for key in ("first", "best", "last"))
@@ -224,7 +224,7 @@ def bar_text(share: float, width: int, ascii_only: bool = False) -> str:
     return full * filled + empty * (width - filled)
 
 
-def short_number(value: float) -> str:
+def format_number(value: float) -> str:
     """850, 12.3k, 4.5M, 1.2G."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= size:
@@ -232,7 +232,7 @@ def short_number(value: float) -> str:
     return f"{value:.0f}"
 
 
-def short_bytes(value: float) -> str:
+def format_bytes(value: float) -> str:
     """850 B, 512 MiB, 1.2 GiB."""
     for unit, size, digits in (("GiB", 2**30, 1), ("MiB", 2**20, 0), ("KiB", 2**10, 0)):
         if value >= size:
@@ -240,7 +240,7 @@ def short_bytes(value: float) -> str:
     return f"{value:.0f} B"
 
 
-def clock(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """0:07, 1:23, 2:03:04, 3 days, 1:00:00."""
     text = str(datetime.timedelta(seconds=round(seconds))).removeprefix("0:")
     return text[1:] if len(text) == 5 and text[0] == "0" else text

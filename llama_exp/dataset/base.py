@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llama_exp import recipe
 from llama_exp.dataset.cache import cached_folder, content_key
-from llama_exp.dataset.examples import FORMAT_VERSION, Examples
-from llama_exp.dataset.packing import PACKINGS
+from llama_exp.dataset.examples import Examples
 from llama_exp.dataset.records import Record
-from llama_exp.dataset.rows import OVERLONG, RowWriter
-from llama_exp.errors import ConfigError, InputError, Problem
+from llama_exp.dataset.rows import RowWriter
+from llama_exp.errors import InputError, Problem
+from llama_exp.limits import choose
+from llama_exp.limits.dataset import LIMITS, Overlong, Packing
+from llama_exp.limits.objective import LossOn
 
 SPLITS = ("train", "validation")
-LOSS_ON = ("completion", "all")
 
 
 class Dataset(abc.ABC):
@@ -25,25 +27,24 @@ class Dataset(abc.ABC):
 
     Args:
         sequence_length: Tokens per row, at least 2.
-        packing: concat, best_fit or none (a string or an enum member of that value; so below).
-        overlong: split, truncate, drop or error.
+        packing: A `Packing` or its name; likewise below.
+        overlong: An `Overlong`.
         validation_fraction: Share of the documents that a hash of their content puts into validation, in (0, 1).
 
     Raises:
-        ConfigError: a value is impossible.
+        ValueError: a value is impossible.
     """
 
     name: str
 
-    def __init__(self, *, sequence_length: int, packing: str, overlong: str, validation_fraction: float):
+    def __init__(
+        self, *, sequence_length: int, packing: Packing | str, overlong: Overlong | str, validation_fraction: float
+    ):
+        LIMITS.require(sequence_length=sequence_length, validation_fraction=validation_fraction)
         self.sequence_length = sequence_length
-        self.packing = chosen("dataset.packing", packing, PACKINGS)
-        self.overlong = chosen("dataset.overlong", overlong, OVERLONG)
+        self.packing = choose(Packing, packing, "dataset.packing")
+        self.overlong = choose(Overlong, overlong, "dataset.overlong")
         self.validation_fraction = validation_fraction
-        if sequence_length < 2:
-            raise rejected("dataset.sequence_length", "a row needs a token and its successor", sequence_length, ">= 2")
-        if not 0 < validation_fraction < 1:
-            raise rejected("dataset.validation_fraction", "not a share", validation_fraction, "a number in (0, 1)")
         self._fingerprint: str | None = None
 
     @abc.abstractmethod
@@ -70,30 +71,30 @@ class Dataset(abc.ABC):
         return (record.text for its_split, record in self.documents() if its_split == split)
 
     def prepare(
-        self, tokenizer: Any, *, cache_dir: str | Path, loss_on: str, minimum_train_rows: int = 1
+        self, tokenizer: Any, *, cache_dir: str | Path, loss_on: LossOn | str, minimum_train_rows: int = 1
     ) -> dict[str, Examples]:
         """Token rows of both splits, from the cache where they are there already.
 
         Args:
             tokenizer: See `llama_exp.tokenizer`.
             cache_dir: Rows go into its folder `examples`, under a key of everything that decides them.
-            loss_on: completion or all: which target tokens count.
+            loss_on: Which target tokens count.
             minimum_train_rows: Fewer rows than this cannot be trained on (the batch size).
 
         Raises:
             InputError: a split is empty or too small, a document is too long under `overlong=error`, or a token id
-                lies outside the vocabulary. StorageError: the cache cannot be written.
+                lies outside the vocabulary. StorageError: the cache cannot be written. ValueError: another `loss_on`.
         """
-        loss_on = chosen("objective.loss_on", loss_on, LOSS_ON)
+        loss_on = choose(LossOn, loss_on, "objective.loss_on")
         key = content_key(
-            format_version=FORMAT_VERSION,
+            format_version=recipe.ROWS["version"],
             dataset=self.fingerprint,
             tokenizer=tokenizer.fingerprint,
             vocabulary_size=tokenizer.vocabulary_size,
             sequence_length=self.sequence_length,
-            packing=self.packing,
-            overlong=self.overlong,
-            loss_on=loss_on,
+            packing=self.packing.value,
+            overlong=self.overlong.value,
+            loss_on=loss_on.value,
         )
 
         def build(folder: Path) -> dict[str, Any]:
@@ -106,7 +107,7 @@ class Dataset(abc.ABC):
                 raise self._too_small(split, facts[split], needed)
         return {split: Examples(folder / split, facts[split], fingerprint=f"{key}-{split}") for split in SPLITS}
 
-    def _write(self, folder: Path, tokenizer: Any, loss_on: str) -> dict[str, Any]:
+    def _write(self, folder: Path, tokenizer: Any, loss_on: LossOn) -> dict[str, Any]:
         with contextlib.ExitStack() as stack:
             writers = {
                 split: stack.enter_context(
@@ -145,16 +146,3 @@ class Dataset(abc.ABC):
         """Validation for the share `validation_fraction` of all hashes: equal content always falls on one side."""
         hashed = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big")
         return "validation" if hashed < self.validation_fraction * 2**64 else "train"
-
-
-def chosen(where: str, value: Any, allowed: Any) -> str:
-    """The plain string of a choice (a string or an enum member); ConfigError where it is none of the allowed."""
-    value = getattr(value, "value", value)
-    if value not in allowed:
-        raise rejected(where, "not one of the choices", value, ", ".join(allowed))
-    return value
-
-
-def rejected(where: str, what: str, found: Any, allowed: str) -> ConfigError:
-    """A ConfigError about one key."""
-    return ConfigError(Problem(what=what, where=where, found=repr(found), action=f"allowed: {allowed}"))

@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp.dataset.base import Dataset
-from llama_exp.dataset.cache import content_key, locked, read_json, storage_error, storage_errors, write_json
+from llama_exp.dataset.cache import cache_errors, cache_problem, content_key
 from llama_exp.dataset.records import Record
-from llama_exp.errors import InputError, Problem
+from llama_exp.errors import InputError, Problem, StorageError
+from llama_exp.files.json_file import read_record
+from llama_exp.files.lock import held
+from llama_exp.files.writing import write_json
 
 log = logging.getLogger("llama_exp")
 
@@ -55,12 +58,12 @@ class BuilderDataset(Dataset):
         self._folder = Path(cache_dir) / "tfds"
         self._config_name = self._named(self.source_key()[:24])
         facts = self._facts_path()
-        stored = read_json(facts)
+        stored = read_record(facts)
         if stored is None or not self._builder_folder().is_dir():
-            with storage_errors(self._folder):
+            with cache_errors(self._folder):
                 facts.parent.mkdir(parents=True, exist_ok=True)
-                with locked(facts.with_suffix(".lock")):
-                    stored = read_json(facts)
+                with held(facts.with_suffix(".lock")):
+                    stored = read_record(facts)
                     if stored is None or not self._builder_folder().is_dir():
                         stored = self._build(facts)
         self._fingerprint = content_key(
@@ -116,7 +119,8 @@ class BuilderDataset(Dataset):
         except Exception as error:
             if errors:  # TFDS would pass on a copy, with its own text
                 raise errors[0] from None
-            raise storage_error(self._folder, error) from error  # ArrayRecord raises RuntimeError on a full disk
+            # ArrayRecord raises RuntimeError on a full disk.
+            raise StorageError(cache_problem(self._folder, error)) from error
         stored = {**counts, "sha256": total.hexdigest()}
         write_json(facts, stored)
         log.info("dataset %s: %d documents, %d bytes", self.name, counts["documents"], counts["bytes"])

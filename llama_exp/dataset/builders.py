@@ -77,7 +77,7 @@ BUILDERS = {builder.name: builder for builder in (PythonDocsBuilder, PythonQABui
 def build(name: str, config_name: str, data_dir: str, examples: Callable[[], Iterator[dict[str, str]]]) -> Any:
     """One of our builders, prepared under `data_dir` (which is only done where it is not there yet)."""
     config = DocumentsConfig(name=config_name, examples=examples)
-    with quiet():
+    with silence():
         builder = BUILDERS[name](data_dir=data_dir, config=config, file_format="array_record")
         builder.download_and_prepare()
     return builder
@@ -85,14 +85,14 @@ def build(name: str, config_name: str, data_dir: str, examples: Callable[[], Ite
 
 def read(builder: Any, split: str) -> Iterator[dict[str, Any]]:
     """The examples of a prepared ArrayRecord builder in the order on disk, as nested dicts of bytes and arrays."""
-    with quiet():
+    with silence():
         source = builder.as_data_source(split)
     for start in range(0, len(source), _READ_AT_ONCE):
         yield from source.__getitems__(list(range(start, min(start + _READ_AT_ONCE, len(source)))))
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keeps TFDS from printing and from drawing progress bars; our own messages are the ones a run shows."""
     absl = logging.getLogger("absl")
     level = absl.level

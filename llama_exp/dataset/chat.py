@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llama_exp.dataset.records import BOS, EOS, Piece
+from llama_exp.limits.dataset import ChatTemplate
 
 ROLES = ("system", "user", "assistant")
 
 Message = tuple[str, str]  # role, content
 
 
-def render(template: str, messages: Sequence[Message]) -> tuple[Piece, ...]:
+def render(template: ChatTemplate, messages: Sequence[Message]) -> tuple[Piece, ...]:
     """The pieces of a conversation.
 
     Args:
-        template: A key of `TEMPLATES`.
+        template: Which of the models' own.
         messages: (role, content); an optional system message, then user and assistant in turn, starting with the user.
             A last turn without an answer is left out.
 
@@ -33,7 +34,7 @@ def render(template: str, messages: Sequence[Message]) -> tuple[Piece, ...]:
         raise ValueError(f"roles must be: system (if any), then user, assistant, user, ...; they are: {roles}")
     if len(turns) < 2:
         raise ValueError("the conversation has no turn of the assistant")
-    return TEMPLATES[template](messages[:-1] if len(turns) % 2 else messages)
+    return _PIECES[template](messages[:-1] if len(turns) % 2 else messages)
 
 
 def _chatml(messages: Sequence[Message]) -> tuple[Piece, ...]:
@@ -79,4 +80,4 @@ def _llama2(messages: Sequence[Message]) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-TEMPLATES = {"chatml": _chatml, "llama2": _llama2, "llama3": _llama3}
+_PIECES = {ChatTemplate.chatml: _chatml, ChatTemplate.llama2: _llama2, ChatTemplate.llama3: _llama3}

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-FORMAT_VERSION = 1  # raise it when rows, files or the meaning of a column change: it is part of the cache key
 TOKEN_IDS, SEGMENT_IDS, IS_TARGET = "token_ids.npy", "segment_ids.npy", "is_target.npy"
 
 

@@ -8,8 +8,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama_exp.dataset.cache import file_digest
 from llama_exp.errors import InputError, Problem
+from llama_exp.files.digest import file_digest
+from llama_exp.limits.dataset import EncodingErrors
 
 log = logging.getLogger("llama_exp")
 
@@ -34,22 +35,18 @@ def resolve(patterns: Sequence[str]) -> list[Path]:
                 )
             )
         found |= dict.fromkeys(files)
-    if not found:
-        raise InputError(
-            Problem(what="no files", where="dataset.files", found="[]", action="set dataset.files=[<path or pattern>]")
-        )
     return list(found)
 
 
-def digests(paths: Sequence[Path]) -> list[str]:
+def digest_files(paths: Sequence[Path]) -> list[str]:
     """SHA-256 of each file; InputError where one cannot be read."""
     try:
         return [file_digest(path) for path in paths]
     except OSError as error:
-        raise unreadable(error) from None
+        raise explain_unreadable(error) from None
 
 
-def unreadable(error: OSError) -> InputError:
+def explain_unreadable(error: OSError) -> InputError:
     """The InputError for a file that the system does not let us read."""
     return InputError(
         Problem(
@@ -61,13 +58,13 @@ def unreadable(error: OSError) -> InputError:
     )
 
 
-def decode(data: bytes, path: Path, errors: str = "strict", first_line: int = 1) -> str:
+def decode(data: bytes, path: Path, errors: EncodingErrors = EncodingErrors.strict, first_line: int = 1) -> str:
     """The text of UTF-8 bytes, without a byte order mark and with line ends made newlines.
 
     Args:
         data: The bytes.
         path: Their file, for messages.
-        errors: strict, or replace: U+FFFD takes the place of what is no UTF-8, and the count is logged.
+        errors: What happens to bytes that are not UTF-8.
         first_line: Number of the first line in `data`.
 
     Raises:
@@ -75,7 +72,7 @@ def decode(data: bytes, path: Path, errors: str = "strict", first_line: int = 1)
     """
     data = data.removeprefix(b"\xef\xbb\xbf") if first_line == 1 else data
     try:
-        text = data.decode("utf-8", errors=errors)
+        text = data.decode("utf-8", errors=errors.value)
     except UnicodeDecodeError as error:
         line = first_line + data.count(b"\n", 0, error.start)
         raise InputError(
@@ -86,7 +83,7 @@ def decode(data: bytes, path: Path, errors: str = "strict", first_line: int = 1)
                 action="convert the file to UTF-8; the text_files data set can also take encoding_errors: replace",
             )
         ) from None
-    if errors == "replace":
+    if errors is EncodingErrors.replace:
         replaced = text.count("\ufffd") - data.count("\ufffd".encode())
         if replaced:
             log.warning("%s: %d stretches of bytes that are not UTF-8 became U+FFFD", path, replaced)

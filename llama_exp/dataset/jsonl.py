@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from llama_exp import recipe
 from llama_exp.dataset import chat, files
-from llama_exp.dataset.base import chosen
 from llama_exp.dataset.builder_dataset import BuilderDataset
 from llama_exp.dataset.cache import content_key
 from llama_exp.dataset.records import Record, document, pair
 from llama_exp.errors import InputError, Problem
-
-_VERSION = 1  # raise it when the way lines become records changes
+from llama_exp.limits import choose
+from llama_exp.limits.dataset import LIMITS, ChatTemplate
 
 
 class Jsonl(BuilderDataset):
@@ -30,7 +30,7 @@ class Jsonl(BuilderDataset):
         prompt_key: As above.
         completion_key: As above.
         messages_key: As above.
-        chat_template: chatml, llama2 or llama3: how messages become text.
+        chat_template: How messages become text.
         **options: See `Dataset`.
     """
 
@@ -44,27 +44,29 @@ class Jsonl(BuilderDataset):
         prompt_key: str,
         completion_key: str,
         messages_key: str,
-        chat_template: str,
+        chat_template: ChatTemplate | str,
         **options: Any,
     ):
         super().__init__(**options)
+        keys = {"text_key": text_key, "prompt_key": prompt_key, "completion_key": completion_key}
+        LIMITS.require(files=list(files), messages_key=messages_key, **keys)
         self.files = list(files)
         self.text_key, self.prompt_key, self.completion_key = text_key, prompt_key, completion_key
         self.messages_key = messages_key
-        self.chat_template = chosen("dataset.chat_template", chat_template, chat.TEMPLATES)
+        self.chat_template = choose(ChatTemplate, chat_template, "dataset.chat_template")
 
     @property
     def record_options(self) -> dict[str, Any]:
         """Messages are stored as such; the template makes text of them."""
-        return {"chat_template": self.chat_template}
+        return {"chat_template": self.chat_template.value}
 
     def source_key(self) -> str:
         """SHA-256 of the files' bytes, names and the keys."""
         paths = files.resolve(self.files)
         return content_key(
-            version=_VERSION,
+            **recipe.JSONL,
             names=[path.name for path in paths],
-            digests=files.digests(paths),
+            digests=files.digest_files(paths),
             keys=[self.text_key, self.prompt_key, self.completion_key, self.messages_key],
         )
 
@@ -77,7 +79,7 @@ class Jsonl(BuilderDataset):
                         if line.strip() and line.strip() != b"\xef\xbb\xbf":
                             yield {"record": self._parse(line, path, number), "source": f"{path.name}:{number}"}
             except OSError as error:
-                raise files.unreadable(error) from None
+                raise files.explain_unreadable(error) from None
 
     def record(self, example: dict[str, str]) -> Record:
         """Text, pair or conversation."""

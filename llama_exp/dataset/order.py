@@ -13,7 +13,8 @@ import hashlib
 
 import numpy as np
 
-_ROUNDS = 6
+from llama_exp import recipe
+
 _MAX_POSITION = 2**63 - 1
 
 
@@ -53,7 +54,7 @@ class Order:
 
     def _permute(self, values: np.ndarray, keys: np.ndarray) -> np.ndarray:
         left, right = values >> self._half_bits, values & self._mask
-        for round_ in range(_ROUNDS):
+        for round_ in range(recipe.EXAMPLE_ORDER["rounds"]):
             round_key = _mix(keys + np.uint64(round_ + 1))
             left, right = right, left ^ (_mix(right ^ round_key) & self._mask)
         return (left << self._half_bits) | right

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PACKINGS = ("concat", "best_fit", "none")
+from llama_exp.limits.dataset import Packing
 
 _SUMMED_AT_ONCE = 1 << 24  # tokens
 
@@ -43,19 +43,19 @@ class Layout:
     num_rows: int
 
 
-def pack(lengths: np.ndarray, is_target: np.ndarray, sequence_length: int, packing: str) -> tuple[Layout, int]:
+def pack(lengths: np.ndarray, is_target: np.ndarray, sequence_length: int, packing: Packing) -> tuple[Layout, int]:
     """A layout of documents that leaves out what has no target.
 
     Args:
         lengths: Tokens of each document, int64 (M,), each at least 2.
         is_target: 1 for each token of the flat stream that counts when it is predicted, uint8 (sum of lengths,).
         sequence_length: L.
-        packing: One of `PACKINGS`.
+        packing: How documents share rows.
 
     Returns:
         The layout, and the number of pieces that were left out although they are longer than one token.
     """
-    if packing == "concat":
+    if packing is Packing.concat:
         start, length, continues = _cut_stream(lengths, sequence_length)
         row, column = start // sequence_length, start % sequence_length
     else:
@@ -67,7 +67,7 @@ def pack(lengths: np.ndarray, is_target: np.ndarray, sequence_length: int, packi
     left_out = int(((targets_of_row[row] == 0) & (length + continues > 1)).sum())
     start, length, continues, column = start[kept], length[kept], continues[kept], column[kept]
     row = np.cumsum(targets_of_row > 0)[row[kept]] - 1
-    if packing == "best_fit":
+    if packing is Packing.best_fit:
         row, column = best_fit_decreasing(length, sequence_length)
     order = np.lexsort((column, row))
     num_rows = int(row.max()) + 1 if len(row) else 0

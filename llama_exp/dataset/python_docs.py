@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llama_exp import recipe
 from llama_exp.dataset import stdlib
 from llama_exp.dataset.builder_dataset import BuilderDataset
 from llama_exp.dataset.cache import content_key
 from llama_exp.dataset.records import Record, document
-
-_VERSION = 1  # raise it when the choice or the cleaning of the documents changes
-_MIN_CHARACTERS = 40  # shorter docstrings are mostly labels ("Internal method.")
 
 
 class PythonDocs(BuilderDataset):
@@ -20,16 +18,16 @@ class PythonDocs(BuilderDataset):
 
     def source_key(self) -> str:
         """SHA-256 of the Python version and all sources."""
-        return content_key(version=_VERSION, sources=stdlib.digest())
+        return content_key(**recipe.PYTHON_DOCS, sources=stdlib.digest())
 
     def generate(self) -> Iterator[dict[str, str]]:
         """Topics first, then docstrings by module; `source` is the qualified name."""
         seen = set()
-        docstrings = ((item.name, item.docstring) for item in stdlib.documented())
-        for texts in (stdlib.topics(), docstrings):
+        docstrings = ((item.name, item.docstring) for item in stdlib.find_documented())
+        for texts in (stdlib.read_topics(), docstrings):
             for name, text in texts:
                 text = text.strip()
-                if len(text) >= _MIN_CHARACTERS and text not in seen and stdlib.is_unicode(text):
+                if len(text) >= recipe.PYTHON_DOCS["min_characters"] and text not in seen and stdlib.is_unicode(text):
                     seen.add(text)
                     yield {"text": text, "source": name}
 

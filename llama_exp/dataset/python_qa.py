@@ -6,15 +6,12 @@ import hashlib
 import re
 from collections.abc import Iterator
 
+from llama_exp import recipe
 from llama_exp.dataset import stdlib
 from llama_exp.dataset.builder_dataset import BuilderDataset
 from llama_exp.dataset.cache import content_key
 from llama_exp.dataset.records import Record, pair
 from llama_exp.dataset.stdlib import Documented
-
-_VERSION = 2  # raise it when questions, answers or the choice of objects change
-_ANSWER_CHARACTERS = (24, 600)  # shorter ones say nothing, longer ones are seldom one thought
-_MAX_SIGNATURE_CHARACTERS = 120
 
 _PURPOSE_QUESTIONS = {
     "module": (
@@ -60,12 +57,12 @@ class PythonQA(BuilderDataset):
 
     def source_key(self) -> str:
         """SHA-256 of the Python version and all sources."""
-        return content_key(version=_VERSION, sources=stdlib.digest())
+        return content_key(**recipe.PYTHON_QA, sources=stdlib.digest())
 
     def generate(self) -> Iterator[dict[str, str]]:
         """One to three pairs for each public object with a readable docstring."""
         seen = set()
-        for item in stdlib.documented():
+        for item in stdlib.find_documented():
             if any(part.startswith("_") for part in item.name.split(".")):
                 continue
             for question, answer in _pairs(item):
@@ -87,7 +84,7 @@ class PythonQA(BuilderDataset):
 
 def _pairs(item: Documented) -> Iterator[tuple[str, str]]:
     answer = _first_sentence_paragraph(item.docstring)
-    signature = item.signature if len(item.signature) <= _MAX_SIGNATURE_CHARACTERS else ""
+    signature = item.signature if len(item.signature) <= recipe.PYTHON_QA["max_signature_characters"] else ""
     if answer is None:
         return
     purpose = _chosen(_PURPOSE_QUESTIONS[item.kind], item.name)
@@ -102,7 +99,7 @@ def _first_sentence_paragraph(docstring: str) -> str | None:
     """The docstring's first paragraph on one line, as a sentence; None where it is no readable prose."""
     paragraph = re.split(r"\n\s*\n", docstring.strip())[0]
     text = " ".join(paragraph.replace("``", "`").split())
-    shortest, longest = _ANSWER_CHARACTERS
+    shortest, longest = (recipe.PYTHON_QA[f"{end}_answer_characters"] for end in ("min", "max"))
     readable = shortest <= len(text) <= longest and len(text.split()) >= 4 and not _NO_PROSE.search(paragraph)
     if not readable or text.endswith(":") or not (text[0].isupper() or text[0] == "`"):
         return None

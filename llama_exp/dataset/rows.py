@@ -17,10 +17,10 @@ from llama_exp.dataset.examples import IS_TARGET, SEGMENT_IDS, TOKEN_IDS
 from llama_exp.dataset.packing import Layout, pack
 from llama_exp.dataset.records import Piece, Record
 from llama_exp.errors import InputError, Problem
+from llama_exp.limits.dataset import Overlong, Packing
+from llama_exp.limits.objective import LossOn
 
 log = logging.getLogger("llama_exp")
-
-OVERLONG = ("split", "truncate", "drop", "error")
 
 _TOKENIZED_AT_ONCE = 512  # records
 _ROWS_AT_ONCE = 4096
@@ -38,13 +38,15 @@ class RowWriter:
         tokenizer: See `llama_exp.tokenizer`.
         sequence_length: L.
         overlong: What to do with documents of more than L tokens.
-        loss_on: completion: only the pieces that count are targets. all: every token is.
+        loss_on: Whether only the pieces that count are targets, or every token is.
     """
 
-    def __init__(self, folder: Path, *, name: str, tokenizer: Any, sequence_length: int, overlong: str, loss_on: str):
+    def __init__(
+        self, folder: Path, *, name: str, tokenizer: Any, sequence_length: int, overlong: Overlong, loss_on: LossOn
+    ):
         folder.mkdir(parents=True)
         self._folder, self._name, self._tokenizer = folder, name, tokenizer
-        self._sequence_length, self._overlong, self._all_count = sequence_length, overlong, loss_on == "all"
+        self._sequence_length, self._overlong, self._all_count = sequence_length, overlong, loss_on is LossOn.all
         self._token_type = np.min_scalar_type(max(tokenizer.vocabulary_size - 1, 0))
         self._waiting: list[Record] = []
         self._lengths: list[int] = []
@@ -66,7 +68,7 @@ class RowWriter:
         if len(self._waiting) == _TOKENIZED_AT_ONCE:
             self._tokenize()
 
-    def finish(self, packing: str) -> dict[str, int]:
+    def finish(self, packing: Packing) -> dict[str, int]:
         """Packs everything into rows and returns the counts.
 
         Returns:
@@ -139,7 +141,7 @@ class RowWriter:
 
     def _shortened(self, record: Record, token_ids: np.ndarray, is_target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.counts["overlong"] += 1
-        if self._overlong == "error":
+        if self._overlong is Overlong.error:
             raise InputError(
                 Problem(
                     what="a document is longer than a row, and dataset.overlong is error",
@@ -148,10 +150,10 @@ class RowWriter:
                     action="set dataset.overlong to split, truncate or drop, or raise dataset.sequence_length",
                 )
             )
-        if self._overlong == "drop":
+        if self._overlong is Overlong.drop:
             self.counts["overlong_dropped"] += 1
             return token_ids[:0], is_target[:0]
-        kept = self._sequence_length if self._overlong == "truncate" else len(token_ids)
+        kept = self._sequence_length if self._overlong is Overlong.truncate else len(token_ids)
         return token_ids[:kept], is_target[:kept]
 
     def _check(self, record: Record, token_ids: np.ndarray) -> None:
@@ -217,7 +219,8 @@ class RowWriter:
         if facts["overlong"]:
             log.info(
                 "dataset %s: %d documents (%.1f %%) are longer than %d tokens (overlong=%s)",
-                *(self._name, facts["overlong"], facts["overlong"] * share, self._sequence_length, self._overlong),
+                *(self._name, facts["overlong"], facts["overlong"] * share),
+                *(self._sequence_length, self._overlong.value),
             )
         for reason, meaning in (("empty", "hold no text"), ("masked", "have no target of the loss")):
             if facts[reason]:

@@ -57,7 +57,7 @@ def digest() -> str:
     return total.hexdigest()
 
 
-def topics() -> Iterator[tuple[str, str]]:
+def read_topics() -> Iterator[tuple[str, str]]:
     """(name, text) of the language reference's topics; none where the build leaves them out."""
     try:
         texts = importlib.import_module("pydoc_data.topics").topics
@@ -67,7 +67,7 @@ def topics() -> Iterator[tuple[str, str]]:
         yield f"topics.{name}", texts[name]
 
 
-def documented() -> Iterator[Documented]:
+def find_documented() -> Iterator[Documented]:
     """Everything in the built-ins and the standard library's source files that has a docstring."""
     yield from _built_ins()
     for module, path in sorted(_sources().items()):

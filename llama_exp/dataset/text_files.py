@@ -6,15 +6,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from llama_exp import recipe
 from llama_exp.dataset import files
-from llama_exp.dataset.base import chosen
 from llama_exp.dataset.builder_dataset import BuilderDataset
 from llama_exp.dataset.cache import content_key
 from llama_exp.dataset.records import Record, document
-
-_VERSION = 1  # raise it when the way files become documents changes
-_DOCUMENTS = ("file", "paragraph", "line")
-_ENCODING_ERRORS = ("strict", "replace")
+from llama_exp.limits import choose
+from llama_exp.limits.dataset import LIMITS, Document, EncodingErrors
 
 
 class TextFiles(BuilderDataset):
@@ -22,28 +20,31 @@ class TextFiles(BuilderDataset):
 
     Args:
         files: Paths or glob patterns.
-        document: file, paragraph or line.
-        encoding_errors: strict (stop, naming file and line) or replace (U+FFFD, counted).
+        document: What one document is.
+        encoding_errors: What happens to bytes that are not UTF-8.
         **options: See `Dataset`.
     """
 
     name = "text_files"
 
-    def __init__(self, *, files: Sequence[str], document: str, encoding_errors: str, **options: Any):
+    def __init__(
+        self, *, files: Sequence[str], document: Document | str, encoding_errors: EncodingErrors | str, **options: Any
+    ):
         super().__init__(**options)
+        LIMITS.require(files=list(files))
         self.files = list(files)
-        self.document = chosen("dataset.document", document, _DOCUMENTS)
-        self.encoding_errors = chosen("dataset.encoding_errors", encoding_errors, _ENCODING_ERRORS)
+        self.document = choose(Document, document, "dataset.document")
+        self.encoding_errors = choose(EncodingErrors, encoding_errors, "dataset.encoding_errors")
 
     def source_key(self) -> str:
         """SHA-256 of the files' bytes, names and the options."""
         paths = files.resolve(self.files)
         return content_key(
-            version=_VERSION,
+            **recipe.TEXT_FILES,
             names=[path.name for path in paths],
-            digests=files.digests(paths),
-            document=self.document,
-            encoding_errors=self.encoding_errors,
+            digests=files.digest_files(paths),
+            document=self.document.value,
+            encoding_errors=self.encoding_errors.value,
         )
 
     def generate(self) -> Iterator[dict[str, str]]:
@@ -52,7 +53,7 @@ class TextFiles(BuilderDataset):
             try:
                 data = path.read_bytes()
             except OSError as error:
-                raise files.unreadable(error) from None
+                raise files.explain_unreadable(error) from None
             text = files.decode(data, path, self.encoding_errors)
             for line, part in _parts(text, self.document):
                 yield {"text": part, "source": f"{path.name}:{line}"}
@@ -62,13 +63,13 @@ class TextFiles(BuilderDataset):
         return document(example["source"], example["text"])
 
 
-def _parts(text: str, kind: str) -> Iterator[tuple[int, str]]:
+def _parts(text: str, kind: Document) -> Iterator[tuple[int, str]]:
     """(number of its first line, text) of each document."""
-    if kind == "file":
+    if kind is Document.file:
         if text.strip():
             yield 1, text
         return
-    pattern = r"[^\n]+" if kind == "line" else r"[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*"
+    pattern = r"[^\n]+" if kind is Document.line else r"[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*"
     line, position = 1, 0
     for match in re.finditer(pattern, text):
         line += text.count("\n", position, match.start())

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llama_exp.dataset.base import Dataset, rejected
+from llama_exp.dataset.base import Dataset
 from llama_exp.dataset.cache import content_key
 from llama_exp.dataset.records import Record, document, pair
 from llama_exp.errors import InputError, LlamaExpError, Problem
+from llama_exp.limits.dataset import LIMITS
 
 log = logging.getLogger("llama_exp")
 
@@ -53,11 +54,8 @@ class Tfds(Dataset):
         **options: Any,
     ):
         super().__init__(**options)
-        if (prompt_key is None) != (completion_key is None):
-            allowed = "both prompt_key and completion_key, or neither"
-            raise rejected("dataset.completion_key", "half a pair of keys", completion_key, allowed)
-        if text_key is not None and prompt_key is not None:
-            raise rejected("dataset.text_key", "keys for two forms of record", text_key, "null beside prompt_key")
+        keys = {"text_key": text_key, "prompt_key": prompt_key, "completion_key": completion_key}
+        LIMITS.require(builder=builder, train_split=train_split, validation_split=validation_split, **keys)
         self.builder, self.train_split, self.validation_split = builder, train_split, validation_split
         self.text_key, self.prompt_key, self.completion_key = text_key, prompt_key, completion_key
         self.data_dir, self.download = data_dir, download
@@ -67,10 +65,10 @@ class Tfds(Dataset):
 
     def open(self, cache_dir: str | Path) -> None:
         """Finds the builder and prepares it where that is allowed and needed; `cache_dir` is not used."""
-        from llama_exp.dataset.builders import quiet
+        from llama_exp.dataset.builders import silence
 
         self._builder = self._found()
-        with quiet():
+        with silence():
             prepared = self._builder.is_prepared()
         if not prepared:
             self._prepare()
@@ -118,10 +116,10 @@ class Tfds(Dataset):
     def _found(self) -> Any:
         import tensorflow_datasets as tfds
 
-        from llama_exp.dataset.builders import quiet
+        from llama_exp.dataset.builders import silence
 
         try:
-            with quiet():
+            with silence():
                 return tfds.builder(self.builder, data_dir=self.data_dir)
         except tfds.core.DatasetNotFoundError:
             name = self.builder.split("/")[0].split(":")[0]
@@ -135,7 +133,7 @@ class Tfds(Dataset):
     def _prepare(self) -> None:
         from tensorflow_datasets.core.download import downloader
 
-        from llama_exp.dataset.builders import quiet
+        from llama_exp.dataset.builders import silence
 
         where = self.data_dir or "TFDS' default folder"
         offline = (
@@ -148,7 +146,7 @@ class Tfds(Dataset):
         retries, downloader.MAX_RETRIES = downloader.MAX_RETRIES, 0  # ten of them take minutes without a network
         log.info("dataset %s: downloading and preparing", self.name)
         try:
-            with quiet():
+            with silence():
                 import tensorflow_datasets as tfds
 
                 self._builder = tfds.builder(self.builder, data_dir=self.data_dir, file_format="array_record")

@@ -12,17 +12,17 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
-from llama_exp.errors import InputError, Problem
+from llama_exp.errors import InputError
 
 MAX_BYTES = 1 << 20  # published configurations have 1 to 60 KB
 # An empty list takes three bytes of text and 64 of memory. Larger files have more than this only to fill the memory.
 MAX_VALUES = 1 << 20
 OBJECT_VALUES = 4  # an object takes as much memory as some other values
 NAMES_SHOWN = 5
-DOWNLOAD = "download or export it again"
+MAX_RECORD_BYTES = 1 << 24  # of a run's own records, which hold what callbacks and libraries say
 _BYTE_ORDER_MARK = "\ufeff"
 # A number is taken whole, whatever it is: tried digit by digit, a long one would take the square of its length.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?|[{}\[\]]|-?Infinity|NaN|-?\d++(?:\.\d++)?+(?:[eE][-+]?\d++)?+')
@@ -44,7 +44,7 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALU
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
-            raise _rejected(path, "the file is too large for what it holds", f"{size} bytes, limit {max_bytes}")
+            raise InputError.about(path, "the file is too large for what it holds", f"{size} bytes, limit {max_bytes}")
         try:
             data = file.read(max_bytes)
         except OSError as error:
@@ -57,16 +57,43 @@ def parse_json(path: Path, data: bytes, max_values: int = MAX_VALUES) -> dict:
     num_values = data.count(b",") + data.count(b"[") + OBJECT_VALUES * data.count(b"{")
     if num_values > max_values:
         what = "the file has too many values for what it holds"
-        raise _rejected(path, what, f"about {num_values}, limit {max_values}")
+        raise InputError.about(path, what, f"about {num_values}, limit {max_values}")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         where = f"line {data[: error.start].count(10) + 1}, byte {error.start}"
-        raise _rejected(path, "the file is not UTF-8 text", f"{where}: {error.reason}") from error
+        raise InputError.about(path, "the file is not UTF-8 text", f"{where}: {error.reason}") from error
     return _parse(path, text)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def read_record(path: Path) -> dict | None:
+    """The JSON object in a file that this package wrote; None if there is none, half of one, or somebody else's."""
+    try:
+        return read_json(path, MAX_RECORD_BYTES)
+    except InputError:
+        return None
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The JSON objects in a file of one a line; a last line without its newline was cut short by a kill and is none.
+
+    Raises:
+        InputError: for a whole line that is no such object, with its number; or the file cannot be read.
+    """
+    with open_regular(path) as file:
+        lines = file.read().split(b"\n")
+    found = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            found.append(parse_json(path, line))
+        except InputError as error:
+            (problem,) = error.problems
+            action = "restore the line, or delete it"
+            raise InputError.about(path, problem.what, f"line {number}: {problem.found}", action) from error
+    return found
+
+
+def open_regular(path: Path) -> FileIO:
     """Opens a file for reading; one that is not an ordinary file (a pipe, a device, a folder) is refused at once.
 
     Raises:
@@ -77,13 +104,13 @@ def open_regular(path: Path) -> BinaryIO:
         # A pipe without a writer would make the opening wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return os.fdopen(descriptor, "rb", buffering=0)
+            return FileIO(descriptor, "rb")
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         if descriptor >= 0:
             os.close(descriptor)
         raise _unreadable(path, error) from error
     os.close(descriptor)
-    raise _rejected(path, "not an ordinary file", "a folder, a pipe or a device", "give an ordinary file")
+    raise InputError.about(path, "not an ordinary file", "a folder, a pipe or a device", "give an ordinary file")
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -101,7 +128,9 @@ def inside(folder: Path, name: str) -> Path:
     folder = Path(folder)
     path = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
-        raise _rejected(folder, "a file's name leads out of its folder", repr(name)[:80], "do not use this model")
+        raise InputError.about(
+            folder, "a file's name leads out of its folder", repr(name)[:80], "do not use this model"
+        )
     try:
         root, target = folder.resolve(), path.resolve()
     except (OSError, RuntimeError) as error:  # links in a circle
@@ -109,7 +138,7 @@ def inside(folder: Path, name: str) -> Path:
     allowed = [root, *([root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [])]
     if not any(target.is_relative_to(place) for place in allowed):
         action = "replace the link by the file itself, if you trust it"
-        raise _rejected(path, "a link leads out of the model's folder", f"to {target}", action)
+        raise InputError.about(path, "a link leads out of the model's folder", f"to {target}", action)
     return path
 
 
@@ -125,7 +154,9 @@ def names_in(folder: Path) -> str:
 
 def _parse(path: Path, text: str) -> dict:
     if text.startswith(_BYTE_ORDER_MARK):
-        raise _rejected(path, "the file starts with a byte order mark", "line 1, column 1", "save it as plain UTF-8")
+        raise InputError.about(
+            path, "the file starts with a byte order mark", "line 1, column 1", "save it as plain UTF-8"
+        )
     try:
         document = json.loads(
             text, object_pairs_hook=_unique, parse_float=_finite, parse_int=_int, parse_constant=_no_constant
@@ -134,17 +165,17 @@ def _parse(path: Path, text: str) -> dict:
             json.dumps(document, ensure_ascii=False).encode()  # pairs pass, halves do not
     except json.JSONDecodeError as error:
         found = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise _rejected(path, "the file is not valid JSON", found) from error
+        raise InputError.about(path, "the file is not valid JSON", found) from error
     except RecursionError as error:
-        raise _rejected(path, "the file is not valid JSON", "nested too deeply") from error
+        raise InputError.about(path, "the file is not valid JSON", "nested too deeply") from error
     except UnicodeEncodeError as error:
-        raise _rejected(path, "the file is not valid JSON", "half a surrogate pair") from error
+        raise InputError.about(path, "the file is not valid JSON", "half a surrogate pair") from error
     except ValueError as error:
         found = next((f"{place}: {error}" for place in _culprits(text)), str(error))
-        raise _rejected(path, "the file is not valid JSON", found) from error
+        raise InputError.about(path, "the file is not valid JSON", found) from error
     if not isinstance(document, dict):
         found = f"line 1, column 1: {type(document).__name__}"
-        raise _rejected(path, "the file does not hold a JSON object", found)
+        raise InputError.about(path, "the file does not hold a JSON object", found)
     return document
 
 
@@ -152,8 +183,10 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
     document = dict(pairs)
     if len(document) != len(pairs):
         seen: set[str] = set()
-        key = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key[:60]!r} stands twice in one object")
+            seen.add(key)
     return document
 
 
@@ -207,8 +240,6 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     found = getattr(error, "strerror", None) or str(error)
     if isinstance(error, FileNotFoundError) and path.parent.is_dir():
         found += f" (the folder holds: {names_in(path.parent)})"
-    return _rejected(path, "the file cannot be read", found, "check the path and its permissions, or download it again")
-
-
-def _rejected(path: Path, what: str, found: str, action: str = DOWNLOAD) -> InputError:
-    return InputError(Problem(what, str(path), found, action))
+    return InputError.about(
+        path, "the file cannot be read", found, "check the path and its permissions, or download it again"
+    )

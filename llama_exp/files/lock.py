@@ -1,32 +1,88 @@
-"""One process per run folder: an advisory lock that the kernel releases when its owner dies."""
+"""Advisory locks between processes, which the kernel releases when their owner dies.
+
+`lock_descriptor` is the one call of `flock` and knows file systems without locks. `held`: one process at a time in a
+block, others wait. `FolderLock`: one process per run folder, others are told who has it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
-import json
 import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from llama_exp.errors import BusyError, Problem
-from llama_exp.files.writing import FILE_MODE, dump_json, storage_errors
+from llama_exp.errors import BusyError, InputError, Problem
+from llama_exp.files.json_file import parse_json
+from llama_exp.files.json_text import dump_json
+from llama_exp.files.writing import FILE_MODE, storage_errors
 
 LOCK_NAME = ".lock"
 # How long a loser waits for the winner to write its name, which takes microseconds.
 _NAME_SECONDS = 1.0
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+_WITHOUT_LOCKS = "%s: this file system has no locks, so nothing keeps a second process out"
 _log = logging.getLogger(__name__)
+
+
+def lock_descriptor(descriptor: int, wait: bool = False) -> bool | None:
+    """Locks an open file or folder for this process alone, until it is closed.
+
+    Args:
+        descriptor: of the file or folder.
+        wait: until whoever has it releases it.
+
+    Returns:
+        True: it is ours. False: another process has it. None: this file system has no locks.
+
+    Raises:
+        OSError: anything else.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return None
+
+
+@contextlib.contextmanager
+def held(path: Path, while_waiting: str | None = None) -> Iterator[None]:
+    """A block that one process at a time is in; the others wait.
+
+    Args:
+        path: the file whose lock it is, made if needed.
+        while_waiting: is logged if this process has to wait.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE & ~0o022)
+    try:
+        locked = lock_descriptor(descriptor)
+        if locked is None:
+            _log.warning(_WITHOUT_LOCKS, path)
+        elif not locked:
+            if while_waiting is not None:
+                _log.warning(while_waiting)
+            lock_descriptor(descriptor, wait=True)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class FolderLock:
     """Exclusive ownership of a folder from construction until `release` or the death of this process.
 
-    The lock is `flock` on the file `.lock`, which holds pid, host and start time of the owner while the lock is held
-    and nothing after an orderly release. So a name in a free lock belongs to a process that died.
+    The lock is on the file `.lock`, which holds pid, host and start time of the owner while the lock is held and
+    nothing after an orderly release. So a name in a free lock belongs to a process that died.
 
     Attributes:
         dead_owner: pid, host and start time of an earlier owner that died without releasing the folder, or None.
@@ -40,13 +96,13 @@ class FolderLock:
         self.path = folder / LOCK_NAME
         with storage_errors(self.path):
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor: int | None = os.open(self.path, flags, FILE_MODE & ~0o022)
-        self.dead_owner: dict[str, str] | None = None
+            descriptor = os.open(self.path, flags, FILE_MODE & ~0o022)
         try:
-            self._take()
+            self.dead_owner = self._take(descriptor)
         except BaseException:
-            os.close(self._descriptor)
+            os.close(descriptor)
             raise
+        self._descriptor: int | None = descriptor
         _held.add(self)
 
     def release(self) -> None:
@@ -56,24 +112,23 @@ class FolderLock:
                 os.ftruncate(self._descriptor, 0)
             self._close()
 
-    def _take(self) -> None:
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise self._busy() from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            _log.warning("%s: this file system has no locks, so nothing keeps a second process out", self.path)
-        self.dead_owner = self._owner()
+    def _take(self, descriptor: int) -> dict[str, str] | None:
+        """Locks the file and writes this process' name into it; returns the name of an owner that died."""
+        locked = lock_descriptor(descriptor)
+        if locked is None:
+            _log.warning(_WITHOUT_LOCKS, self.path)
+        elif not locked:
+            raise self._busy(descriptor)
+        dead_owner = self._owner(descriptor)
         name = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         with storage_errors(self.path):
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, dump_json(name).encode(), 0)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, dump_json(name).encode(), 0)
+        return dead_owner
 
-    def _busy(self) -> BusyError:
+    def _busy(self, descriptor: int) -> BusyError:
         deadline = time.monotonic() + _NAME_SECONDS
-        while (owner := self._owner()) is None and time.monotonic() < deadline:
+        while (owner := self._owner(descriptor)) is None and time.monotonic() < deadline:
             time.sleep(0.01)
         if owner is None:
             found = "a process that has not said its name yet"
@@ -82,12 +137,12 @@ class FolderLock:
         action = "wait for it or stop it, or choose another folder with hydra.run.dir=<folder>"
         return BusyError(Problem("the run folder is in use by another process", str(self.path.parent), found, action))
 
-    def _owner(self) -> dict[str, str] | None:
+    def _owner(self, descriptor: int) -> dict[str, str] | None:
         """The name in the lock file; None while there is none or only a part of one."""
         try:
-            owner = json.loads(os.pread(self._descriptor, 4096, 0))
+            owner = parse_json(self.path, os.pread(descriptor, 4096, 0))
             return {key: str(owner[key]) for key in ("pid", "host", "started")}
-        except (ValueError, KeyError, TypeError):
+        except (InputError, KeyError):
             return None
 
     def _close(self) -> None:

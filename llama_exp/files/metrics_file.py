@@ -6,14 +6,15 @@ other figures of that moment. A number that JSON cannot express stands as the st
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
 from typing import Any
 
+from llama_exp.files.appended_file import AppendedFile
+from llama_exp.files.json_file import read_lines
+from llama_exp.files.json_text import dump_json
 from llama_exp.files.redact import printable
-from llama_exp.files.writing import AppendedFile, dump_json
 
 _NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
@@ -88,19 +89,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     A last line without its newline was cut short by a kill and is no row. A file that does not exist has none.
 
     Raises:
-        ValueError: for a whole line that is not JSON, with its number.
+        InputError: for a whole line that is no JSON object, with its number.
     """
-    rows = []
-    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
-        rows.append(
-            {key: _NUMBERS.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
-        )
-    return rows
+    return [
+        {key: _NUMBERS.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
+        for row in (read_lines(path) if path.exists() else [])
+    ]
 
 
 def perplexity(loss: float) -> float:

@@ -1,26 +1,28 @@
-"""Files that a run leaves: strict JSON, whole or not at all, without secrets, writable by their owner only."""
+"""Single files on the disk: whole or not at all, also after a power cut, without secrets, writable by their owner only.
+
+    with replaced(path) as draft: ...   any file; `write_text` and `write_json` for the records of a run
+    write_blocks                        a large file as a stream, new or continued
+    append_line                         a file that several processes add to
+
+Whole folders: whole_folder.py.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import enum
 import errno
-import json
-import logging
-import math
 import os
-import uuid
-from collections.abc import Iterator, Mapping
+import secrets
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from llama_exp.errors import Problem, StorageError
-from llama_exp.files.redact import MASK, is_secret_name, redact
+from llama_exp.files.json_text import dump_json
+from llama_exp.files.redact import redact
 
 FILE_MODE = 0o644
 FOLDER_MODE = 0o755
-_log = logging.getLogger(__name__)
 _ACTIONS = {
     errno.ENOSPC: "free some space, then run the same command with resume=auto",
     errno.EDQUOT: "free some of your quota, then run the same command with resume=auto",
@@ -35,15 +37,20 @@ _ACTIONS = {
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turns operating system errors of the block into a `StorageError` that names `path` and says what to do."""
+def storage_errors(path: Path, describe: Callable[[OSError], Problem] | None = None) -> Iterator[None]:
+    """Turns operating system errors of the block into a `StorageError` that says what to do.
+
+    Args:
+        path: what is written.
+        describe: words of a caller whose files are not a run's; by default they name `path` and `hydra.run.dir`.
+    """
     try:
         yield
     except OSError as error:
-        action = _ACTIONS.get(error.errno, "check the disk, or choose another folder with hydra.run.dir=<folder>")
-        found = f"{errno.errorcode.get(error.errno, 'error')}: {error.strerror or error}"
-        raise StorageError(Problem("cannot be written", _shown(path), found, action)) from error
-    except ValueError as error:  # a NUL character in the name
+        raise StorageError(_described(path, error) if describe is None else describe(error)) from error
+    except ValueError as error:  # of the operating system's calls, for a NUL character in the name
+        if "\0" not in str(path):
+            raise
         action = "choose another folder with hydra.run.dir=<folder>"
         raise StorageError(Problem("is no file name", _shown(path), str(error), action)) from error
 
@@ -64,39 +71,22 @@ def make_folder(path: Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, "not a folder")
 
 
-def plain(value: Any) -> Any:
-    """The value as strict JSON knows it.
-
-    NaN and the infinities, which JSON has no numbers for, become the strings "NaN", "Infinity" and "-Infinity"; NumPy
-    scalars their Python numbers; enums their value; paths and times strings. Secrets become `***`.
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A draft beside `path` that the block fills and that takes its place: readers find the old content or the new.
 
     Raises:
-        TypeError: for anything else.
+        OSError: it cannot be written; the old file is intact then, as after any exception of the block.
     """
-    if isinstance(value, enum.Enum):
-        return plain(value.value)
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return float(value)
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, str | os.PathLike):
-        return redact(str(value))
-    if isinstance(value, datetime.datetime):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {str(key): MASK if _is_secret(key, entry) else plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(entry) for entry in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        return plain(value.item())
-    raise TypeError(f"{type(value).__name__} has no place in JSON: {value!r}")
-
-
-def dump_json(value: Any, indent: int | None = None) -> str:
-    """Strict JSON in ASCII, so that no reader can take a character inside a string for the end of a line."""
-    return json.dumps(plain(value), indent=indent, allow_nan=False)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield draft
+        sync(draft)
+        os.replace(draft, path)
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+    sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -105,20 +95,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         StorageError: if it cannot be written; the old file is intact then.
     """
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with storage_errors(path):
-        try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE & ~0o022)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(redact(text).encode("utf-8", "backslashreplace"))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-            raise
-        sync_folder(path.parent)
+    with storage_errors(path), replaced(path) as draft:
+        write_blocks(draft, [redact(text).encode("utf-8", "backslashreplace")])
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -126,81 +104,100 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, dump_json(value, indent=2) + "\n")
 
 
-class AppendedFile:
-    """A text file that only grows, and that a resume cuts back to what it held at the checkpoint.
+def write_blocks(path: Path, blocks: Iterable, start: int | None = None, hasher: Any = None) -> int:
+    """Writes blocks of bytes as they come, then through to the disk.
 
-    Nothing is touched before the first `append`: without a `restore` before it the run starts from the beginning, and
-    what an earlier attempt wrote is discarded.
+    Args:
+        path: a file that does not exist; with `start` one that may.
+        blocks: bytes-like; each is written before the next is asked for.
+        start: the file's length that is kept, in bytes, before the first block; None: the file is new.
+        hasher: of `hashlib`, is fed every block; None: none.
+
+    Returns:
+        The bytes that were written.
+
+    Raises:
+        OSError: it cannot be written, or exists; what was written so far stays.
     """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._descriptor: int | None = None
-        self._restored = False
-
-    def append(self, text: str) -> None:
-        """Hands the text to the operating system, whole: it survives a kill of this process."""
-        data = redact(text).encode("utf-8", "backslashreplace")
-        with storage_errors(self.path):
-            descriptor = self._open()
-            size = os.fstat(descriptor).st_size
-            try:
-                written = 0
-                while written < len(data):
-                    written += os.write(descriptor, data[written:])
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(descriptor, size)
-                raise
-
-    def state(self) -> dict[str, int]:
-        """The length in bytes of what is safely on the disk, for a checkpoint."""
-        with storage_errors(self.path):
-            if self._descriptor is not None:
-                os.fsync(self._descriptor)
-                return {"offset": os.fstat(self._descriptor).st_size}
-            return {"offset": self.path.stat().st_size if self._restored and self.path.exists() else 0}
-
-    def restore(self, state: Mapping[str, int]) -> None:
-        """Cuts the file back to the length it had at the checkpoint."""
-        self.close()
-        self._restored = True
-        offset = state["offset"]
-        with storage_errors(self.path):
-            size = self.path.stat().st_size if self.path.exists() else 0
-            if size < offset:
-                _log.warning("%s holds %d of the %d bytes it had at the checkpoint", self.path, size, offset)
-            elif size > offset:
-                os.truncate(self.path, offset)
-
-    def close(self) -> None:
-        """Closes the file; a later `append` goes on at its end."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-            self._restored = True
-
-    def _open(self) -> int:
-        if self._descriptor is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor = os.open(self.path, flags, FILE_MODE & ~0o022)
-            if not self._restored:
-                os.ftruncate(self._descriptor, 0)
-        return self._descriptor
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if start is None else 0)
+    descriptor, size = os.open(path, flags, FILE_MODE & ~0o022), 0
+    try:
+        if start is not None:
+            os.ftruncate(descriptor, start)
+            os.lseek(descriptor, start, os.SEEK_SET)
+        for block in blocks:
+            if hasher is not None:
+                hasher.update(block)
+            size += len(block)
+            _write_whole(descriptor, block)
+            del block  # else a tensor would be kept while the next is read
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return size
 
 
-def _is_secret(key: Any, value: Any) -> bool:
-    """Whether a mapping's entry is a secret by its name. Only text can be one, so nested sections stay readable."""
-    return isinstance(value, str) and is_secret_name(str(key))
+def append_line(path: Path, value: Any) -> None:
+    """Adds a line of strict JSON to a file, which only its owner may read.
+
+    A single write, so that the lines of several processes do not mix; raises `StorageError`.
+    """
+    make_folder(path.parent)
+    with storage_errors(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, (dump_json(value) + "\n").encode())
+        finally:
+            os.close(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes a rename inside the folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def move(source: Path, target: Path) -> None:
+    """Gives a file or folder another name on the same disk, also for the time after a power cut; raises OSError."""
+    source.rename(target)
+    sync(target.parent)
+
+
+def set_aside(path: Path, reason: str) -> Path:
+    """Renames to the first free of `<name>.<reason>-1`, `-2` ..., which is returned; raises OSError."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{reason}-{number}")).exists():
+        number += 1
+    move(path, aside)
+    return aside
+
+
+def replace_link(link: Path, target: str) -> None:
+    """Makes `link` a symbolic link to `target`, atomically; raises OSError, also where there are no such links."""
+    draft = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
+    draft.symlink_to(target)
+    try:
+        os.replace(draft, link)
+    except OSError:
+        draft.unlink()
+        raise
+    sync(link.parent)
+
+
+def sync(path: Path) -> None:
+    """Brings a file's content, or a folder's names, through to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_whole(descriptor: int, data) -> None:
+    view = memoryview(data)
+    while len(view):
+        view = view[os.write(descriptor, view) :]
+
+
+def _described(path: Path, error: OSError) -> Problem:
+    code = error.errno or 0
+    action = _ACTIONS.get(code, "check the disk, or choose another folder with hydra.run.dir=<folder>")
+    found = f"{errno.errorcode.get(code, 'error')}: {error.strerror or error}"
+    return Problem("cannot be written", _shown(path), found, action)
 
 
 def _shown(path: Path) -> str:

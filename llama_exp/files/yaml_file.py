@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from llama_exp.errors import InputError, Problem
+from llama_exp.errors import InputError
 from llama_exp.files.json_file import inside, open_regular
 
 MAX_BYTES = 1 << 20
@@ -27,19 +27,19 @@ def read_yaml(folder: Path, name: str) -> dict:
         try:
             content = file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise _rejected(path, error.strerror or str(error)) from error
+            raise _unreadable(path, error.strerror or str(error)) from error
     if len(content) > MAX_BYTES:
-        raise _rejected(path, f"more than {MAX_BYTES} bytes")
+        raise _unreadable(path, f"more than {MAX_BYTES} bytes")
     try:
         loader = yaml.SafeLoader(content)
         node = loader.get_single_node()
         if b"*" in content and (num_nodes := expanded_size(node)) > MAX_NODES:
-            raise _rejected(path, f"{num_nodes} nodes once its aliases are written out, limit {MAX_NODES}")
+            raise _unreadable(path, f"{num_nodes} nodes once its aliases are written out, limit {MAX_NODES}")
         document = None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _rejected(path, " ".join(str(error).split())[:200]) from error
+        raise _unreadable(path, " ".join(str(error).split())[:200]) from error
     if not isinstance(document, dict):
-        raise _rejected(path, f"a {type(document).__name__} instead of a mapping")
+        raise _unreadable(path, f"a {type(document).__name__} instead of a mapping")
     return document
 
 
@@ -55,5 +55,5 @@ def expanded_size(node: yaml.Node | None, sizes: dict[int, int] | None = None) -
     return sizes[id(node)]
 
 
-def _rejected(path: Path, found: str) -> InputError:
-    return InputError(Problem("the file cannot be read as plain data", str(path), found, "restore the file"))
+def _unreadable(path: Path, found: str) -> InputError:
+    return InputError.about(path, "the file cannot be read as plain data", found, "restore the file")

@@ -1,27 +1,26 @@
 """Models on disk: KerasHub presets, Hugging Face checkpoints, GGUF files, adapters. Imports no framework.
 
-`open_checkpoint` reads whatever format a path has, `read_architecture` its configuration alone, `open_adapter` a LoRA
-adapter; `writing` makes a folder that appears whole or not at all.
+`open_checkpoint` reads whatever format a path has, `read_architecture` and `read_quantization` its configuration alone,
+`open_adapter` a LoRA adapter; `writing` makes a folder that appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import os
-import secrets
-import shutil
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_exp.errors import InputError, Problem, StorageError
-from llama_exp.files.draft_folder import new_draft, remove_stale
 from llama_exp.files.json_file import inside, names_in, open_regular, read_json
+from llama_exp.files.whole_folder import remove_stale, whole_folder
+from llama_exp.files.writing import storage_errors
 
 if TYPE_CHECKING:  # NumPy, which the check of a config does without; it reads files through `json_file`
+    from llama_exp.architecture import Quantization
     from llama_exp.formats.adapter import Adapter
     from llama_exp.formats.checkpoint import Checkpoint
 
@@ -48,8 +47,6 @@ MODEL_FILES = (
     "*.safetensors",
     "model.safetensors.index.json",
 )
-_RENAME_EXCHANGE = 2
-_AT_FDCWD = -100
 
 
 @contextlib.contextmanager
@@ -75,6 +72,15 @@ def read_architecture(path: str | Path) -> dict:
     return _reader(Path(path)).read_architecture(Path(path))
 
 
+def read_quantization(path: str | Path) -> Quantization | None:
+    """How the weights of the model in `path` are stored, by its configuration alone; None: in floating point.
+
+    Raises:
+        InputError: as `open_checkpoint`.
+    """
+    return _reader(Path(path)).read_quantization(Path(path))
+
+
 @contextlib.contextmanager
 def open_adapter(path: str | Path, config: Mapping) -> Iterator[Adapter]:
     """An adapter on disk, checked against the model of `config` before any tensor is read.
@@ -97,7 +103,7 @@ def open_adapter(path: str | Path, config: Mapping) -> Iterator[Adapter]:
             is_hdf5 = file.read(len(HDF5_MAGIC)) == HDF5_MAGIC
         if not is_hdf5:
             action = "give a folder of PEFT's or a .lora.h5 file of KerasHub's"
-            raise _rejected(path, "this is no adapter", "a file that is not HDF5", action)
+            raise InputError.about(path, "this is no adapter", "a file that is not HDF5", action)
         from llama_exp.formats.keras_hub import lora as keras_lora
 
         opened = keras_lora.open_adapter(path, config)
@@ -119,20 +125,16 @@ def writing(folder: str | Path) -> Iterator[Path]:
         StorageError: the folder is not replaceable, or cannot be written.
     """
     folder = Path(folder)
-    try:
-        _require_replaceable(folder)
-        remove_stale(folder, lambda draft: not _foreign(draft))
-        with new_draft(folder) as draft:
-            yield draft
-            for path in [*draft.rglob("*"), draft]:
-                _sync(path)
-            _put_in_place(draft, folder)
-            _sync(folder.parent)
-    except OSError as error:
+
+    def describe(error: OSError) -> Problem:
         action = "free space, or choose another folder"
-        raise StorageError(
-            Problem("the model could not be written", str(folder), error.strerror or str(error), action)
-        ) from error
+        return Problem("the model could not be written", str(folder), error.strerror or str(error), action)
+
+    with storage_errors(folder, describe):
+        _require_replaceable(folder)
+        remove_stale(folder.parent, re.escape(folder.name), lambda draft: not _foreign(draft))
+        with whole_folder(folder) as draft:
+            yield draft
 
 
 def _reader(path: Path):
@@ -141,18 +143,18 @@ def _reader(path: Path):
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         found = getattr(error, "strerror", None) or str(error)
-        raise _rejected(path, "there is no model", found, f"give {FORMATS}") from error
+        raise InputError.about(path, "there is no model", found, f"give {FORMATS}") from error
     if not stat.S_ISDIR(mode):
         with open_regular(path) as file:
             is_gguf = file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
         if not is_gguf and path.suffix != ".gguf":
-            raise _rejected(path, "the file is not a model", "no GGUF file", f"give {FORMATS}")
+            raise InputError.about(path, "the file is not a model", "no GGUF file", f"give {FORMATS}")
         from llama_exp.formats.gguf import checkpoint as gguf
 
         return gguf
     config = inside(path, CONFIG_FILE)
     if not os.path.lexists(config):
-        raise _rejected(path, f"the folder has no {CONFIG_FILE}", names_in(path), f"give {FORMATS}")
+        raise InputError.about(path, f"the folder has no {CONFIG_FILE}", names_in(path), f"give {FORMATS}")
     document = read_json(config)
     if "registered_name" in document:
         from llama_exp.formats.keras_hub import checkpoint as keras_hub
@@ -163,7 +165,7 @@ def _reader(path: Path):
 
         return hugging_face
     found = f"keys {', '.join(sorted(map(repr, document))[:8])}"
-    raise _rejected(config, "not the configuration of a model", found, f"give {FORMATS}")
+    raise InputError.about(config, "not the configuration of a model", found, f"give {FORMATS}")
 
 
 def _require_replaceable(folder: Path) -> None:
@@ -177,41 +179,3 @@ def _require_replaceable(folder: Path) -> None:
 def _foreign(folder: Path) -> list[str]:
     """What is in a folder beside a model."""
     return sorted(path.name for path in folder.iterdir() if not any(path.match(name) for name in MODEL_FILES))
-
-
-def _put_in_place(draft: Path, folder: Path) -> None:
-    if not folder.exists():
-        draft.rename(folder)
-    elif not _exchange(draft, folder):
-        old = folder.with_name(f"{folder.name}.old-{secrets.token_hex(4)}")
-        folder.rename(old)
-        try:
-            draft.rename(folder)
-        except OSError:
-            old.rename(folder)
-            raise
-        shutil.rmtree(old)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two folders in a single step; false where the system cannot (another kernel or file system)."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return True
-    if (code := ctypes.get_errno()) in (errno.ENOSYS, errno.EINVAL):
-        return False
-    raise OSError(code, os.strerror(code))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _rejected(path: Path, what: str, found: str, action: str) -> InputError:
-    return InputError(Problem(what, str(path), found, action))

@@ -20,14 +20,14 @@ from typing import NamedTuple
 import numpy as np
 
 from llama_exp.architecture import linear_shapes
-from llama_exp.errors import InputError, Problem
+from llama_exp.errors import InputError
 from llama_exp.files.json_file import NAMES_SHOWN
 
 SMALLEST_SQUARES = 1e-30  # keeps the norm of a column of zeros from dividing by it; its product is zero anyway
 ACTION = "use a LoRA adapter that was made for this model, as this package, PEFT or KerasHub writes it"
 
 
-def scale(rank: int, alpha: float, use_rslora: bool) -> float:
+def compute_scale(rank: int, alpha: float, use_rslora: bool) -> float:
     """What multiplies A B: alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732)."""
     return alpha / math.sqrt(rank) if use_rslora else alpha / rank
 
@@ -40,7 +40,7 @@ class Matrices(NamedTuple):
     magnitude_O: np.ndarray | None = None
 
 
-def merged(kernel_IO: np.ndarray, matrices: Matrices, scale: float) -> np.ndarray:
+def merge_kernel(kernel_IO: np.ndarray, matrices: Matrices, scale: float) -> np.ndarray:
     """W + s A B, with DoRA magnitude / ||W + s A B|| times that: a new array (I, O) float32.
 
     Args:
@@ -91,7 +91,7 @@ class Adapter:
 
     def scale_of(self, path: str) -> float:
         """What multiplies A B of one linear layer."""
-        return scale(self.ranks[path], self.alphas[path], self.use_rslora)
+        return compute_scale(self.ranks[path], self.alphas[path], self.use_rslora)
 
 
 def check_fit(path: Path, found: Mapping[str, Mapping[str, tuple[int, ...]]], expected: Mapping) -> None:
@@ -115,7 +115,9 @@ def check_fit(path: Path, found: Mapping[str, Mapping[str, tuple[int, ...]]], ex
                 swapped = ", the shape of its counterpart" if shapes[name] in expected[layer].values() else ""
                 unfit.append(f"{layer}: {name} {tuple(shapes[name])} instead of {tuple(shape)}{swapped}")
     if unfit:
-        raise rejected(path, "the adapter's matrices do not fit the model or its own rank", listed(unfit))
+        raise InputError.about(
+            path, "the adapter's matrices do not fit the model or its own rank", shorten_names(unfit), ACTION
+        )
 
 
 def require_layers(path: Path, names: Iterable[str], config: Mapping) -> None:
@@ -123,15 +125,10 @@ def require_layers(path: Path, names: Iterable[str], config: Mapping) -> None:
     shapes = linear_shapes(config)
     if unknown := [name for name in names if name not in shapes]:
         action = f"load it into the architecture it was made for; this one has {config['num_layers']} layers"
-        raise rejected(path, "the adapter names layers that the model lacks", listed(unknown), action)
+        raise InputError.about(path, "the adapter names layers that the model lacks", shorten_names(unknown), action)
 
 
-def listed(names: list[str]) -> str:
+def shorten_names(names: list[str]) -> str:
     """The first few names, for a message."""
     more = f"; and {len(names) - NAMES_SHOWN} more" if names[NAMES_SHOWN:] else ""
     return "; ".join(names[:NAMES_SHOWN]) + more
-
-
-def rejected(path: Path, what: str, found: str, action: str = ACTION) -> InputError:
-    """The error of an adapter that cannot be used."""
-    return InputError(Problem(what, str(path), found, action))

@@ -23,10 +23,10 @@ from llama_exp.architecture import (
     REVERSE_EMBEDDINGS,
     SIZES,
     Quantization,
-    check_arguments,
     count_parameters,
 )
 from llama_exp.errors import InputError, Problem
+from llama_exp.limits.model import LIMITS as MODEL_LIMITS
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def require_possible(config: Mapping, where: str) -> None:
     if large:
         raise InputError(Problem("no Llama is that large", where, "; ".join(large), action))
     try:
-        check_arguments(**config)
+        MODEL_LIMITS.require(**config)
     except ValueError as error:
         raise InputError(Problem("the architecture is impossible", where, str(error), action)) from error
     if (count := count_parameters(config)) > MAX_PARAMETERS:
@@ -142,7 +142,7 @@ def require_possible(config: Mapping, where: str) -> None:
         )
 
 
-def tied(checkpoint: Checkpoint) -> Checkpoint:
+def tie(checkpoint: Checkpoint) -> Checkpoint:
     """The same model with `tie_word_embeddings`: the output matrix is dropped if it is the embedding table.
 
     Some writers store a tied matrix twice.
@@ -159,14 +159,14 @@ def tied(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, config=checkpoint.config | {"tie_word_embeddings": True}, tensors=tensors)
 
 
-def agreed(checkpoint: Checkpoint, stated: Mapping) -> Checkpoint:
+def match_architecture(checkpoint: Checkpoint, stated: Mapping) -> Checkpoint:
     """The checkpoint as a caller wants it: tied if `stated` says so and the values allow it, the same otherwise.
 
     Raises:
-        InputError: as `require_agreement` and `tied`.
+        InputError: as `require_agreement` and `tie`.
     """
     if stated.get("tie_word_embeddings") and not checkpoint.config["tie_word_embeddings"]:
         require_agreement(checkpoint, {key: value for key, value in stated.items() if key != "tie_word_embeddings"})
-        return tied(checkpoint)
+        return tie(checkpoint)
     require_agreement(checkpoint, stated)
     return checkpoint

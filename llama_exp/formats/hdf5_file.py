@@ -62,7 +62,7 @@ def open_tensors(path: Path) -> Iterator[dict[str, Stored]]:
             file.close()
 
 
-def unfit(item: Stored, shape: tuple[int, ...], dtype: np.dtype | None = None) -> str | None:
+def describe_misfit(item: Stored, shape: tuple[int, ...], dtype: np.dtype | None = None) -> str | None:
     """Why a tensor cannot be the one of `shape`, or None; looks at its header only.
 
     Args:
@@ -84,7 +84,7 @@ def packed_too_tightly(tensors: Mapping[str, Stored]) -> str | None:
     return f"{num_bytes} bytes of files unpack to {packed}"
 
 
-def as_tensor(item: Stored, shape: tuple[int, ...]) -> Tensor:
+def make_tensor(item: Stored, shape: tuple[int, ...]) -> Tensor:
     """A checked tensor of an open file, in the shape of our variable."""
     dataset, origin = item.dataset, item.origin
     with broken_file(origin):
@@ -101,7 +101,7 @@ def as_tensor(item: Stored, shape: tuple[int, ...]) -> Tensor:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+def create_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     """An HDF5 file to be written, and a function that raises OSError if the disk has refused something so far.
 
     The library keeps what it could not write and tries again whenever an object is closed, until the process dies of
@@ -166,17 +166,17 @@ def _walk(file: Path, group: h5py.Group, prefix: str, num_visited: list[int]) ->
         where = f"{file}: {path[:80]}"
         num_visited[0] += 1
         if path.count("/") > MAX_DEPTH or num_visited[0] > MAX_OBJECTS:
-            raise _rejected(where, "the file is not laid out like weights", "too many groups, or in a circle")
+            raise InputError.about(where, "the file is not laid out like weights", "too many groups, or in a circle")
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
-            raise _rejected(where, "links out of a weight file are refused", type(link).__name__)
+            raise InputError.about(where, "links out of a weight file are refused", type(link).__name__)
         item = group[name]
         if isinstance(item, h5py.Group):
             yield from _walk(file, item, f"{path}/", num_visited)
         elif isinstance(item, h5py.Dataset):
             yield path, item
         else:
-            raise _rejected(where, "the file is not laid out like weights", type(item).__name__)
+            raise InputError.about(where, "the file is not laid out like weights", type(item).__name__)
 
 
 def _unfit(dataset: h5py.Dataset, shape: tuple[int, ...], dtype: np.dtype | None) -> str | None:
@@ -216,7 +216,7 @@ def _read_blocks(dataset: h5py.Dataset, dtype: np.dtype, out_dtype, origin: str)
         with np.errstate(over="ignore"):  # what overflows is refused below, by name
             out[first : first + rows] = block
         if not is_finite(out[first : first + rows]):
-            raise _rejected(origin, "the tensor is not finite", f"NaN or infinity as {out.dtype}")
+            raise InputError.about(origin, "the tensor is not finite", f"NaN or infinity as {out.dtype}")
     return out
 
 
@@ -226,7 +226,3 @@ def _is_bfloat16(dataset: h5py.Dataset) -> bool:
 
 def _dtype(dataset: h5py.Dataset) -> np.dtype:
     return BFLOAT16 if _is_bfloat16(dataset) else dataset.dtype
-
-
-def _rejected(where: str, what: str, found: str) -> InputError:
-    return InputError(Problem(what, where, found, "do not use this file; download or export the preset again"))

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import ml_dtypes
 import numpy as np
 
-from llama_exp.errors import InputError, Problem
+from llama_exp.errors import InputError
 
 ALIGNMENT_BYTES = 64
 BLOCK_BYTES = 1 << 20
@@ -78,7 +78,9 @@ def read_array(
     num_bytes = math.prod(shape) * dtype.itemsize
     size = os.fstat(file.fileno()).st_size
     if offset < 0 or offset + num_bytes > size:
-        raise _rejected(origin, "the file is too short", f"{size} bytes, the tensor ends at {offset + num_bytes}")
+        raise InputError.about(
+            origin, "the file is too short", f"{size} bytes, the tensor ends at {offset + num_bytes}"
+        )
     out = aligned_empty(shape[::-1] if transpose else shape, out_dtype)
     copy = _copy_turned if transpose else _copy_straight
     length = shape[0] if transpose else math.prod(shape)
@@ -140,11 +142,11 @@ def _fill(descriptor: int, offset: int, parts: list[np.ndarray], origin: str) ->
             while done < part.nbytes:
                 count = os.preadv(descriptor, [part[done:].data], offset + done)
                 if not count:
-                    raise _rejected(origin, "the file ends within the tensor", f"at byte {offset + done}")
+                    raise InputError.about(origin, "the file ends within the tensor", f"at byte {offset + done}")
                 done += count
             offset += part.nbytes
     except OSError as error:
-        raise _rejected(origin, "the file cannot be read", error.strerror or str(error)) from error
+        raise InputError.about(origin, "the file cannot be read", error.strerror or str(error)) from error
 
 
 def _cast(source: np.ndarray, target: np.ndarray) -> None:
@@ -155,8 +157,4 @@ def _cast(source: np.ndarray, target: np.ndarray) -> None:
 def _require_finite(block: np.ndarray, dtype: np.dtype, origin: str) -> None:
     if not is_finite(block):
         found = "NaN or infinity" + (f" after {dtype} became {block.dtype}" if block.dtype != dtype else "")
-        raise _rejected(origin, "the tensor is not finite", found)
-
-
-def _rejected(origin: str, what: str, found: str) -> InputError:
-    return InputError(Problem(what, origin, found, "do not use this file; download or export the model again"))
+        raise InputError.about(origin, "the tensor is not finite", found)

@@ -18,8 +18,8 @@ embeddings and output matrix may be int8 (`Quantization.embeddings`), and some o
     embeddings (V, D)                axis 1: D       axis 1         a scale per token, or per token and group
     reverse_embeddings (D, V)        axis 0: D       axis 0         likewise
 
-Norm scales stay floating-point. Reading a float checkpoint through `quantized`, or a quantized one through
-`dequantized`, converts tensor by tensor: neither ever holds the whole model.
+Norm scales stay floating-point. Reading a float checkpoint through `quantize_checkpoint`, or a quantized one through
+`dequantize_checkpoint`, converts tensor by tensor: neither ever holds the whole model.
 
 Shape letters: I inputs, O outputs, V vocabulary, D hidden_dim, G groups.
 """
@@ -177,7 +177,7 @@ def dequantize(parts: Mapping[str, np.ndarray], shape: tuple, form: Form, quanti
     return matrix
 
 
-def quantized(
+def quantize_checkpoint(
     checkpoint: Checkpoint,
     quantization: Quantization,
     importance: Mapping[str, np.ndarray] | None = None,
@@ -225,7 +225,7 @@ class _Converted:
         return read
 
 
-def dequantized(checkpoint: Checkpoint) -> Checkpoint:
+def dequantize_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
     """A quantized checkpoint as if it had been stored in float32; the activations' rounding, if any, is lost."""
     tensors, stored, quantization = {}, checkpoint.tensors, checkpoint.quantization
     if quantization is None:

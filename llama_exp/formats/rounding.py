@@ -25,14 +25,16 @@ from collections.abc import Iterator
 import ml_dtypes
 import numpy as np
 
+from llama_exp import recipe
 from llama_exp.formats.plain_arrays import aligned_empty
 
 INT8, FLOAT8 = np.dtype("int8"), np.dtype(ml_dtypes.float8_e4m3fn)
 INT8_MAX, UINT8_MAX = 127, 255
 FLOAT8_MAX = 448  # Micikevicius et al. 2022, arXiv:2209.05433: 4 bits of exponent, 3 of fraction, no infinity
 INT4_MIN, INT4_MAX = -8, 7
-EPSILON = 1e-7  # keeps the scale of a zero column finite
-SHRINKS = tuple(1.02 - 0.03 * i for i in range(8))  # of a group's range
+EPSILON = recipe.ROUNDING["epsilon"]
+_WIDEST, _SPACING = recipe.INT4_SEARCH["widest"], recipe.INT4_SEARCH["spacing"]
+SHRINKS = tuple(_WIDEST - _SPACING * i for i in range(recipe.INT4_SEARCH["num_ranges"]))  # of a group's range
 _BLOCK_BYTES = 1 << 22  # scratch memory of a conversion
 _TILE_NUMBERS = 1 << 16  # of float32, so that what is worked on stays in a core's cache
 

@@ -8,37 +8,26 @@ file without overlap or gap. Only floating-point types are known here; models of
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
-from llama_exp.errors import InputError, Problem
-from llama_exp.files.json_file import DOWNLOAD, open_regular, parse_json
+from llama_exp.errors import InputError
+from llama_exp.files.json_file import open_regular, parse_json
+from llama_exp.files.safetensors_writer import FLOAT_NAMES, LENGTH_BYTES, METADATA, write_safetensors
 from llama_exp.formats.checkpoint import Tensor
 from llama_exp.formats.plain_arrays import read_array
 
-DTYPES = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-LENGTH_BYTES = 8
+DTYPES = {name: dtype for dtype, name in FLOAT_NAMES.items()}
 # The format allows 100 MB. The largest Llama needs 0.2 MB, and JSON grows twentyfold in memory.
 MAX_HEADER_BYTES = 16 << 20
 MAX_DIMENSIONS = 8
-METADATA = "__metadata__"
 ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 NAMES_SHOWN = 5
-# Turning a matrix in tiles of this size, which the cache holds, is seven times as fast as turning whole rows.
-TILE_ROWS, TILE_COLUMNS = 256, 64
 CONVERT = "convert it to safetensors on a machine that you trust it with, or choose another"
 LOOKS_LIKE = {
     b"PK\x03\x04": (
@@ -95,7 +84,7 @@ def open_file(path: Path) -> Iterator[SafetensorsFile]:
         header = parse_json(path, header_bytes)
         metadata = header.pop(METADATA, {})
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-            raise _rejected(path, f"{METADATA} must be texts by name", repr(metadata)[:80])
+            raise InputError.about(path, f"{METADATA} must be texts by name", repr(metadata)[:80])
         data_start = LENGTH_BYTES + len(header_bytes)
         yield SafetensorsFile(_locate(path, file, header, data_start, size - data_start), metadata)
 
@@ -107,30 +96,17 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
 
     Args:
         path: of a file that does not exist.
-        tensors: by name; `shape` and `dtype` as they will be in the file. `read(None)` may return any memory layout.
+        tensors: by name, floating-point, `shape` and `dtype` as they will be in the file.
         metadata: goes into the header.
 
     Raises:
         OSError: it cannot be written, or exists.
         ValueError: a type that the format does not have here, or a tensor that reads as another than it says.
     """
-    # As the format's own library does: wide types first, so that every tensor is aligned to its type.
-    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
-    header: dict[str, dict] = {METADATA: dict(metadata)}
-    offset = 0
-    for name, tensor in ordered.items():
-        if tensor.dtype not in DTYPE_NAMES:
-            raise ValueError(f"{name} is {tensor.dtype}. Choose one of {', '.join(map(str, DTYPE_NAMES))}.")
-        end = offset + math.prod(tensor.shape) * tensor.dtype.itemsize
-        entry = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
-        header[name], offset = entry, end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "xb", buffering=0) as file:
-        _write_all(file, len(text).to_bytes(LENGTH_BYTES, "little") + text)
-        for name, tensor in ordered.items():
-            _write_tensor(file, name, tensor)
-        os.fsync(file.fileno())
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOAT_NAMES:
+            raise ValueError(f"{name} is {tensor.dtype}. Choose one of {', '.join(map(str, FLOAT_NAMES))}.")
+    write_safetensors(path, tensors, metadata)
 
 
 def _read_header(path: Path, file: BinaryIO, size: int) -> bytes:
@@ -140,14 +116,14 @@ def _read_header(path: Path, file: BinaryIO, size: int) -> bytes:
     if start[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{":
         for magic, (name, action) in LOOKS_LIKE.items():
             if start.startswith(magic):
-                raise _rejected(path, "not a safetensors file", f"looks like {name}", action)
+                raise InputError.about(path, "not a safetensors file", f"looks like {name}", action)
     if len(start) <= LENGTH_BYTES:
-        raise _rejected(path, "not a safetensors file, or truncated", f"{size} bytes")
+        raise InputError.about(path, "not a safetensors file, or truncated", f"{size} bytes")
     if not 2 <= length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES):
         found = f"a header of {length} bytes in a file of {size} bytes, limit {MAX_HEADER_BYTES}"
-        raise _rejected(path, "not a safetensors file, or truncated", found)
+        raise InputError.about(path, "not a safetensors file, or truncated", found)
     if start[LENGTH_BYTES : LENGTH_BYTES + 1] != b"{":
-        raise _rejected(path, "not a safetensors file", "the header is not a JSON object")
+        raise InputError.about(path, "not a safetensors file", "the header is not a JSON object")
     file.seek(LENGTH_BYTES)
     return _read_exactly(path, file, length)
 
@@ -158,9 +134,9 @@ def _read_exactly(path: Path, file: BinaryIO, count: int) -> bytes:
         while len(data) < count and (block := file.read(count - len(data))):
             data += block
     except OSError as error:
-        raise _rejected(path, "the file cannot be read", error.strerror or str(error)) from error
+        raise InputError.about(path, "the file cannot be read", error.strerror or str(error)) from error
     if len(data) < count:
-        raise _rejected(path, "the file became shorter while it was read", f"{len(data)} of {count} bytes")
+        raise InputError.about(path, "the file became shorter while it was read", f"{len(data)} of {count} bytes")
     return bytes(data)
 
 
@@ -169,7 +145,7 @@ def _locate(path: Path, file: BinaryIO, header: dict, data_start: int, data_byte
     if foreign:
         found = "; ".join(foreign[:NAMES_SHOWN]) + (" ..." if foreign[NAMES_SHOWN:] else "")
         action = f"choose a checkpoint that is not quantized; known types: {', '.join(DTYPES)}"
-        raise _rejected(path, f"{len(foreign)} tensors have types that are not supported", found, action)
+        raise InputError.about(path, f"{len(foreign)} tensors have types that are not supported", found, action)
     tensors, spans = {}, []
     for name, entry in header.items():
         origin = f"{path}: {_shown(name)}"
@@ -181,10 +157,10 @@ def _locate(path: Path, file: BinaryIO, header: dict, data_start: int, data_byte
     for start, end, origin in sorted(spans):
         if start != filled:
             what = "tensors overlap" if start < filled else "the file has bytes that belong to no tensor"
-            raise _rejected(origin, what, f"it starts at byte {start}, the one before ends at {filled}")
+            raise InputError.about(origin, what, f"it starts at byte {start}, the one before ends at {filled}")
         filled = end
     if filled != data_bytes:
-        raise _rejected(path, "the file has bytes after its last tensor", f"{data_bytes - filled} bytes")
+        raise InputError.about(path, "the file has bytes after its last tensor", f"{data_bytes - filled} bytes")
     return tensors
 
 
@@ -194,15 +170,15 @@ def _checked_entry(
     """Shape, first byte and end of a tensor, which are known to fit each other and the file."""
     shape, offsets = entry.get("shape", ()), entry.get("data_offsets", ())
     if set(entry) != ENTRY_KEYS or not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
-        raise _rejected(origin, "a tensor's entry is not one of the format", repr(entry)[:120])
+        raise InputError.about(origin, "a tensor's entry is not one of the format", repr(entry)[:120])
     if len(shape) > MAX_DIMENSIONS:
-        raise _rejected(origin, "a tensor has too many dimensions", f"{len(shape)}, limit {MAX_DIMENSIONS}")
+        raise InputError.about(origin, "a tensor has too many dimensions", f"{len(shape)}, limit {MAX_DIMENSIONS}")
     start, end = offsets
     if not start <= end <= data_bytes:
-        raise _rejected(origin, "the file is truncated", f"bytes {start} to {end} of {data_bytes}")
+        raise InputError.about(origin, "the file is truncated", f"bytes {start} to {end} of {data_bytes}")
     if math.prod(shape) * dtype.itemsize != end - start:
         found = f"{dtype} of shape {shape} in {end - start} bytes"
-        raise _rejected(origin, "a tensor's shape does not fit its bytes", found[:160])
+        raise InputError.about(origin, "a tensor's shape does not fit its bytes", found[:160])
     return tuple(shape), start, end
 
 
@@ -217,35 +193,3 @@ def _shown(text: str) -> str:
 
 def _is_counts(values) -> bool:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
-
-
-def _write_tensor(file: BinaryIO, name: str, tensor: Tensor) -> None:
-    values = tensor.read(None)  # gone when this function ends, before the next one is read
-    if values.shape != tensor.shape or values.dtype != tensor.dtype:
-        raise ValueError(f"{name} reads as {values.dtype}{values.shape}, not {tensor.dtype}{tensor.shape}.")
-    _write_array(file, values)
-
-
-def _write_array(file: BinaryIO, values: np.ndarray) -> None:
-    """Writes in C order; a transposed matrix block by block, so that it needs no copy of the whole."""
-    if values.ndim != 2 or values.flags.c_contiguous:
-        _write_all(file, np.ascontiguousarray(values).reshape(-1).view(np.uint8))
-        return
-    bits = values.view(f"u{values.dtype.itemsize}")  # NumPy copies bfloat16 at half the speed
-    scratch = np.empty((min(TILE_ROWS, len(bits)), bits.shape[1]), bits.dtype)
-    for first in range(0, len(bits), TILE_ROWS):
-        rows = bits[first : first + TILE_ROWS]
-        block = scratch[: len(rows)]
-        for column in range(0, rows.shape[1], TILE_COLUMNS):
-            block[:, column : column + TILE_COLUMNS] = rows[:, column : column + TILE_COLUMNS]
-        _write_all(file, block.reshape(-1).view(np.uint8))
-
-
-def _write_all(file: BinaryIO, data) -> None:
-    view = memoryview(data)
-    while len(view):
-        view = view[file.write(view) :]
-
-
-def _rejected(where, what: str, found: str, action: str = DOWNLOAD) -> InputError:
-    return InputError(Problem(what, str(where), found, action))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-def in_shards(sizes: Mapping[str, int], max_bytes: int) -> list[list[str]]:
+def split_into_shards(sizes: Mapping[str, int], max_bytes: int) -> list[list[str]]:
     """Names in order, as many into a shard as fit; what fits nowhere has a shard of its own.
 
     Args:

@@ -10,7 +10,6 @@ a run does what its config says, or does not start. Importing this module import
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,9 +17,10 @@ from pathlib import Path
 from llama_exp import lora as low_rank
 from llama_exp.architecture import linear_shapes
 from llama_exp.errors import InputError, Problem
+from llama_exp.files.digest import digest_of
 from llama_exp.files.json_file import open_regular
 from llama_exp.formats import open_adapter
-from llama_exp.formats.adapter import Adapter, listed
+from llama_exp.formats.adapter import Adapter, shorten_names
 from llama_exp.formats.peft.adapter import WEIGHTS_FILE
 from llama_exp.lora.targets import matching_paths, shortest_pattern, values_by_path
 
@@ -62,6 +62,8 @@ def open_source(lora: Mapping, config: Mapping) -> Iterator[Adapter]:
 
 def ranks(lora: Mapping, config: Mapping) -> dict[str, int]:
     """The rank of every layer that a `lora` section adapts, by path; read from the headers of its `source`, if any."""
+    if lora["rank"] == 0:
+        return {}
     if lora["source"] is None:
         paths = matching_paths(lora["targets"], list(linear_shapes(config)))
         return values_by_path(lora["rank_pattern"], paths, lora["rank"])
@@ -80,8 +82,6 @@ def count_lora_parameters(model: Mapping, lora: Mapping) -> int:
 
 def count_lora_matrices_and_magnitudes(model: Mapping, lora: Mapping) -> tuple[int, int]:
     """The same in two: numbers of A and B, and numbers of DoRA's magnitudes."""
-    if lora["rank"] == 0:
-        return 0, 0
     shapes, own = linear_shapes(model), ranks(lora, model)
     magnitudes = sum(shapes[path][1] for path in own) if lora["use_dora"] else 0
     return sum(rank * sum(shapes[path]) for path, rank in own.items()), magnitudes
@@ -95,7 +95,7 @@ def origin(source: str) -> dict[str, str]:
     """
     path = Path(source).expanduser()
     with open_regular(path / WEIGHTS_FILE if path.is_dir() else path) as file:
-        return {"source": source, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return {"source": source, "sha256": digest_of(file)}
 
 
 def require_unchanged(source: str, recorded: Mapping | None) -> None:
@@ -147,4 +147,4 @@ def _other_pattern(adapter: Adapter, key: str, values: Mapping, stated: float, l
     if differing:
         pattern = ", ".join(f"{target}: {own}" for target, own in shortest_pattern(values, stated).items())
         action = f"set lora.{key}={{{pattern}}}, or lora.source=null"
-        yield Problem(f"the adapter in {adapter.path} has others", f"lora.{key}", listed(differing), action)
+        yield Problem(f"the adapter in {adapter.path} has others", f"lora.{key}", shorten_names(differing), action)

@@ -73,6 +73,38 @@ def _name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
+def layer_problems(
+    rank: int,
+    targets: Sequence[str],
+    patterns: Mapping[str, Mapping[str, float]],
+    shapes: Mapping[str, tuple[int, int]],
+) -> Iterator[Problem]:
+    """What is wrong with adapters for a model of certain linear layers.
+
+    Every target and every pattern names a layer, and no adapter is wider than its layer.
+
+    Args:
+        rank: of the layers that no pattern means.
+        targets: of the adapters.
+        patterns: `rank_pattern` and `alpha_pattern`, each target -> value.
+        shapes: (inputs, outputs) of every linear layer by path.
+    """
+    paths = list(shapes)
+    yield from target_problems(targets, paths)
+    for key, pattern in patterns.items():
+        yield from pattern_problems(key, pattern, targets, paths)
+    ranks = values_by_path(patterns["rank_pattern"], matching_paths(targets, paths), rank)
+    widest = max(ranks, key=lambda path: ranks[path] - min(shapes[path]), default=None)
+    if widest is not None and ranks[widest] > min(shapes[widest]):
+        inputs, outputs = shapes[widest]
+        yield Problem(
+            f"exceeds the size of a target: {widest} is {inputs} x {outputs}, so a larger rank adds nothing",
+            "lora.rank" if ranks[widest] == rank else "lora.rank_pattern",
+            f"rank={ranks[widest]:g}",
+            f"give at most {min(inputs, outputs)}, or leave that layer out of lora.targets",
+        )
+
+
 def target_problems(targets: Sequence[str], paths: Sequence[str]) -> list[Problem]:
     """What is wrong with `targets` for a model whose linear layers have these `paths`; empty if nothing is."""
     names = [*GROUPS["all-linear"], *GROUPS]

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from llama_exp import backend
-from llama_exp.models.fused import attend, heads, rotated_heads, rows
+from llama_exp.models.fused import attend, heads, rotate_heads, rows
 from llama_exp.models.linear import Linear
 from llama_exp.models.rope import RopeTables
 
@@ -105,8 +105,8 @@ class SelfAttention(keras.layers.Layer):
             (M, D) in the compute dtype, and the updated cache (None without one).
         """
         num_queries = ops.shape(rope.cos_query)[2]
-        q_BNSH = rotated_heads(self.query(x_MD, seeds=seeds), rope.cos_query, rope.sin_query, self.num_query_heads)
-        k_BKTH = rotated_heads(self.key(x_MD, seeds=seeds), rope.cos_key, rope.sin_key, self.num_key_value_heads)
+        q_BNSH = rotate_heads(self.query(x_MD, seeds=seeds), rope.cos_query, rope.sin_query, self.num_query_heads)
+        k_BKTH = rotate_heads(self.key(x_MD, seeds=seeds), rope.cos_key, rope.sin_key, self.num_key_value_heads)
         v_BKTH = heads(self.value(x_MD, seeds=seeds), self.num_key_value_heads, num_queries)
         if cache is not None:
             start = (0, 0, cache_index, 0)

@@ -1,31 +1,29 @@
 """The Llama decoder (Touvron et al. 2023, arXiv:2302.13971 and 2307.09288; Llama team 2024, arXiv:2407.21783).
 
-Shape letters: B batch, S query positions, T key positions, D hidden_dim, M = B * S rows, K key/value heads,
-H head_dim, V vocabulary. In masks and tables B is 1 where all rows share them.
+Shape letters: B batch, S query positions, T key positions, D hidden_dim, M = B * S rows, V vocabulary.
+In masks and tables B is 1 where all rows share them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import keras
 from keras import ops
 
-from llama_exp import lora, quantization
-from llama_exp.architecture import CONFIG_KEYS, INITIALIZER_RANGES, Quantization, check_arguments, one_scaling_factor
+from llama_exp import backend, lora, quantization
+from llama_exp.architecture import CONFIG_KEYS, INITIALIZER_RANGES, Quantization, one_scaling_factor, to_section
 from llama_exp.backend.initial import choose_seed
+from llama_exp.limits.model import LIMITS
+from llama_exp.limits.trainer import Remat
+from llama_exp.models import incremental, layers
+from llama_exp.models.arguments import read_policy, read_quantization
 from llama_exp.models.attention import attention_bias
-from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.dropout import block_seed
-from llama_exp.models.embedding import TokenEmbedding
 from llama_exp.models.layout import layout_map
 from llama_exp.models.linear import Linear
 from llama_exp.models.norm import RMSNorm
-from llama_exp.models.policy import parsed, serialized
-from llama_exp.models.quantized.embedding import QuantizedTokenEmbedding
-from llama_exp.models.quantized.linear import QuantizedLinear
 from llama_exp.models.rope import inverse_frequencies, rope_tables
 from llama_exp.models.stack import run_block
 from llama_exp.preset import PRESETS
@@ -71,13 +69,15 @@ class LlamaBackbone(keras.Model):
         rope_scaling_factor: older name of `rope_position_scaling_factor`.
         layer_norm_epsilon: epsilon of every norm.
         dropout: probability in [0, 1), on attention outputs, in training.
-        dtype: name of a Keras dtype policy, a policy, or its serialized form; None: the global policy. A map with a
-            quantized policy for every layer (KerasHub's) makes a quantized backbone, of zeros.
+        dtype: name of a floating-point Keras dtype policy, a policy, or its serialized form; None: the global policy.
         tie_word_embeddings: logits use the embedding table transposed.
         rope_position_scaling_factor: positions are divided by it.
         rope_frequency_adjustment_factor: Llama 3.1 scaling, with the next three (all four or none).
         rope_low_freq_factor, rope_high_freq_factor: see `llama_exp.models.rope.inverse_frequencies`.
         rope_pretraining_sequence_length: tokens.
+        quantization: how linear layers and embeddings are stored, as a `Quantization` or a mapping of the options of
+            `llama_exp.architecture.make_quantization`, such as {"mode": "int4"}: they begin as zeros. None: in floating
+            point.
         initializer_range: standard deviation of the linear layers' random weights.
         embedding_initializer_range: likewise of the embeddings and the output matrix.
         seed: of random weights, adapters' too: a variable's depend on it and on the variable's path alone, on any
@@ -85,10 +85,10 @@ class LlamaBackbone(keras.Model):
         **kwargs: `name`, `trainable`.
 
     Attributes:
-        remat: what the backward pass computes again instead of keeping it: none, attention or block; see `run_block`.
+        remat: what the backward pass computes again instead of keeping it, a `Remat`; see `run_block`.
         seed: of random weights, the chosen one where none was given.
         token_embedding, transformer_layers, layer_norm: the layers.
-        quantization: how linear layers and embeddings are stored; None: in floating point.
+        quantization: the `Quantization`, or None.
         lora_arguments: rank, alpha, dropout, use_rslora and use_dora of the adapters, None without; also alpha_pattern
             (alpha by path of a linear layer) where layers differ.
         presets: the built-in presets by id.
@@ -119,6 +119,7 @@ class LlamaBackbone(keras.Model):
         rope_low_freq_factor: float | None = None,
         rope_high_freq_factor: float | None = None,
         rope_pretraining_sequence_length: int | None = None,
+        quantization: Quantization | Mapping | None = None,
         initializer_range: float = INITIALIZER_RANGES["initializer_range"],
         embedding_initializer_range: float = INITIALIZER_RANGES["embedding_initializer_range"],
         seed: int | None = None,
@@ -127,15 +128,14 @@ class LlamaBackbone(keras.Model):
         rope_position_scaling_factor = one_scaling_factor(rope_scaling_factor, rope_position_scaling_factor)
         given = locals()
         config = {key: given[key] for key in (*CONFIG_KEYS, *INITIALIZER_RANGES)}
-        check_arguments(**config)
-        policy, stored = parsed(dtype, config)
-        super().__init__(dtype=policy, **kwargs)
-        self.quantization = stored
+        LIMITS.require(**config)
+        super().__init__(dtype=read_policy(dtype), **kwargs)
+        self.quantization = read_quantization(quantization, self.compute_dtype)
         self._given_seed = seed
         self.seed = choose_seed() if seed is None else seed
         for key, value in config.items():
             setattr(self, key, value)
-        self.remat = "none"
+        self.remat = Remat.none
         self.lora_arguments = None
         self.seed_generator = keras.random.SeedGenerator() if dropout > 0 else None
         self._frequencies = inverse_frequencies(
@@ -149,30 +149,11 @@ class LlamaBackbone(keras.Model):
         self._create_layers()
 
     def _create_layers(self):
-        self.token_embedding = self._new_token_embedding()
-        self.transformer_layers = [self._new_block(i) for i in range(self.num_layers)]
+        self.token_embedding = layers.new_token_embedding(self)
+        self.transformer_layers = [layers.new_block(self, i) for i in range(self.num_layers)]
         self.layer_norm = RMSNorm(self.layer_norm_epsilon, dtype=self.dtype_policy, name="sequence_output_layernorm")
         self.layer_norm.build((None, self.hidden_dim))
         self.built = True
-
-    def _new_token_embedding(self):
-        kind = partial(TokenEmbedding, embedding_initializer_range=self.embedding_initializer_range, seed=self.seed)
-        if self.quantization:
-            kind = partial(QuantizedTokenEmbedding, quantization=self.quantization)
-        sizes = (self.vocabulary_size, self.hidden_dim, self.tie_word_embeddings)
-        layer = kind(*sizes, dtype=self.dtype_policy, name="token_embedding")
-        layer.build()
-        return layer
-
-    def _new_block(self, index):
-        linear = partial(Linear, initializer_range=self.initializer_range, seed=self.seed)
-        if self.quantization:
-            linear = partial(QuantizedLinear, quantization=self.quantization)
-        sizes = (self.intermediate_dim, self.num_query_heads, self.num_key_value_heads)
-        options = (self.layer_norm_epsilon, self.dropout, linear)
-        block = TransformerDecoder(*sizes, *options, dtype=self.dtype_policy, name=f"transformer_layer_{index}")
-        block.build((None, self.hidden_dim))
-        return block
 
     def exchange_layers(self, quantization: Quantization | None) -> Iterator[tuple]:
         """Replaces the token embedding and each block by new ones of `quantization`, with initial values, no adapters.
@@ -182,12 +163,12 @@ class LlamaBackbone(keras.Model):
         """
         self.quantization, self.lora_arguments = quantization, None
         # Keras learns of the exchange first: what it tracks it need not append, and keeps in its place.
-        old, new = self.token_embedding, self._new_token_embedding()
+        old, new = self.token_embedding, layers.new_token_embedding(self)
         self._tracker.replace_tracked_value("layers", old, new)
         self.token_embedding = new
         yield old, new
         for index in range(self.num_layers):
-            old, new = self.transformer_layers[index], self._new_block(index)
+            old, new = self.transformer_layers[index], layers.new_block(self, index)
             self._tracker.replace_tracked_value("layers", old, new)
             self.transformer_layers[index] = new
             yield old, new
@@ -203,75 +184,32 @@ class LlamaBackbone(keras.Model):
             length, length, padding_mask=inputs.get("padding_mask"), segment_ids=inputs.get("segment_ids")
         )
         seed = self.seed_generator.next() if training and self.seed_generator is not None else None
-        rope = self._rope(position_ids)
-        x_MD = self._embed(token_ids_BS)
+        rope = self.rope(position_ids)
+        x_MD = self.embed(token_ids_BS)
         for index, block in enumerate(self.transformer_layers):
             one_seed = None if seed is None else block_seed(seed, index)
             x_MD = run_block(block, x_MD, rope, bias_B1ST, one_seed, self.remat)
         return ops.reshape(self.layer_norm(x_MD), (-1, length, self.hidden_dim))
 
-    def _embed(self, token_ids_BS):
+    def embed(self, token_ids_BS):
+        """Rows (M, D) of the token embedding, in the compute dtype."""
         return ops.reshape(self.token_embedding(token_ids_BS), (-1, self.hidden_dim))
 
-    def _rope(self, position_ids):
+    def rope(self, position_ids):
+        """The tables that turn queries and keys at `position_ids`, integers (B, S); see `rope_tables`."""
         return rope_tables(position_ids, self._frequencies, self.rope_position_scaling_factor, self.compute_dtype)
 
     def new_cache(self, batch_size: int, max_length: int) -> list:
-        """Empty keys and values for `call_with_cache`.
-
-        Returns:
-            Per block a pair of tensors (B, K, max_length, H) in the compute dtype: keys with RoPE applied, values.
-        """
-        head_dim = self.hidden_dim // self.num_query_heads
-        shape = (batch_size, self.num_key_value_heads, max_length, head_dim)
-        return [
-            (ops.zeros(shape, dtype=self.compute_dtype), ops.zeros(shape, dtype=self.compute_dtype))
-            for _ in self.transformer_layers
-        ]
+        """Empty keys and values for `call_with_cache`; see `llama_exp.models.incremental.new_cache`."""
+        return incremental.new_cache(self, batch_size, max_length)
 
     def call_with_cache(self, token_ids, cache, cache_index, padding_mask=None, position_ids=None):
-        """Hidden states of new tokens, which also go into the cache.
-
-        Args:
-            token_ids: integers (B, S): a whole prompt, or the next token (S = 1).
-            cache: from `new_cache`, or returned by the previous call; T is its length.
-            cache_index: slot of the first new token, the same for all rows; an int or an integer scalar tensor.
-            padding_mask: (B, T) over the cache's slots, non-zero where a real token is or will be; None: everywhere.
-                Slots behind the new tokens are never seen, whatever it says.
-            position_ids: (B, S); default cache_index .. cache_index + S-1. Rows padded in front need no others,
-                since attention depends on distances only.
-
-        Returns:
-            Hidden states (B, S, D) in the compute dtype and the new cache.
-        """
-        length, max_length = ops.shape(token_ids)[1], ops.shape(cache[0][0])[2]
-        if position_ids is None:
-            position_ids = (ops.arange(length, dtype="int32") + cache_index)[None, :]
-        bias_B1ST = attention_bias(length, max_length, first_query=cache_index, padding_mask=padding_mask)
-        rope = self._rope(position_ids)
-        x_MD = self._embed(token_ids)
-        new_cache = []
-        for block, block_cache in zip(self.transformer_layers, cache, strict=True):
-            x_MD, block_cache = block(x_MD, rope=rope, bias_B1ST=bias_B1ST, cache=block_cache, cache_index=cache_index)
-            new_cache.append(block_cache)
-        return ops.reshape(self.layer_norm(x_MD), (-1, length, self.hidden_dim)), new_cache
+        """Hidden states of new tokens and the new cache; see `llama_exp.models.incremental.call_with_cache`."""
+        return incremental.call_with_cache(self, token_ids, cache, cache_index, padding_mask, position_ids)
 
     def linear_layers(self) -> dict[str, Linear]:
         """Every `Linear` by its path, such as `transformer_layer_0/self_attention/query`, in order of use."""
-        linears = {}
-        for block in self.transformer_layers:
-            attention = block.self_attention
-            for layer in (
-                attention.query,
-                attention.key,
-                attention.value,
-                attention.attention_output,
-                block.feedforward_gate_dense,
-                block.feedforward_intermediate_dense,
-                block.feedforward_output_dense,
-            ):
-                linears[layer.path] = layer
-        return linears
+        return {layer.path: layer for block in self.transformer_layers for layer in block.linear_layers()}
 
     def enable_lora(
         self,
@@ -301,7 +239,7 @@ class LlamaBackbone(keras.Model):
         """
         # Keras wraps this method: `config` is never None, it stands for `mode` where none was given.
         stated = {key: value for key, value in options.items() if value is not None}
-        quantization.quantize(self, mode, **quantization.options_of(config) | stated)
+        quantization.quantize(self, mode, **quantization.read_keras_config(config) | stated)
 
     @classmethod
     def from_preset(cls, preset: str, load_weights: bool = True, **kwargs) -> LlamaBackbone:
@@ -311,17 +249,18 @@ class LlamaBackbone(keras.Model):
             preset: a key of `presets`, `kaggle://...`, `hf://...`, a local folder in KerasHub's or Hugging Face's
                 format, or a `.gguf` file.
             load_weights: false: the preset's architecture with random weights.
-            **kwargs: constructor arguments. `dtype`, `dropout`, `name` and `trainable` are free; another architecture
-                than the preset's is an error, except that values which KerasHub's presets are known to state wrongly
-                (epsilon, rope scaling) may be corrected.
+            **kwargs: constructor arguments. `dtype`, `dropout`, `name` and `trainable` are free; `quantization` stores
+                a floating-point preset in a small type while it is read. Another architecture than the preset's is an
+                error, except that values which KerasHub's presets are known to state wrongly (epsilon, rope scaling)
+                may be corrected.
 
         Raises:
             InputError: the preset could not be had, is damaged, or does not fit `kwargs`.
         """
         from llama_exp import preset as presets
-        from llama_exp.models import weights
+        from llama_exp.models import build
 
-        return weights.load(cls, presets.resolve(str(preset), load_weights).path, load_weights, **kwargs)
+        return build.load(cls, presets.resolve(str(preset), load_weights).path, load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir: str | Path, max_shard_size: float | None = 10) -> None:
         """Writes a preset that KerasHub and `from_preset` read. The folder appears complete or not at all.
@@ -344,7 +283,10 @@ class LlamaBackbone(keras.Model):
         return layout_map(device_mesh, model_parallel_dim_name, data_parallel_dim_name)
 
     def get_config(self) -> dict:
-        """All constructor arguments under their newer names; `from_config` rebuilds the same architecture."""
-        keys = ("name", "trainable", *CONFIG_KEYS, *INITIALIZER_RANGES)
-        arguments = {key: getattr(self, key) for key in keys} | {"seed": self._given_seed}
-        return arguments | {"dtype": serialized(self.dtype_policy, self.quantization, arguments)}
+        """All constructor arguments under their newer names, as plain data; `from_config` rebuilds the same model.
+
+        KerasHub's constructor takes those in `CONFIG_KEYS`.
+        """
+        config = {"name": self.name, "trainable": self.trainable, "dtype": backend.serialized_policy(self.dtype_policy)}
+        config |= {key: getattr(self, key) for key in (*CONFIG_KEYS, *INITIALIZER_RANGES)} | {"seed": self._given_seed}
+        return config | {"quantization": self.quantization and to_section(self.quantization)}

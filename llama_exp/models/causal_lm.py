@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from llama_exp import preset as presets
-from llama_exp.models import weights
+from llama_exp.models import build, weights
 from llama_exp.models.backbone import LlamaBackbone
 from llama_exp.models.generation import Generator
 from llama_exp.models.sampling import sampler
@@ -62,7 +62,7 @@ class LlamaCausalLM(keras.Model):
             InputError: the preset could not be had or is not one.
         """
         path = presets.resolve(str(preset), load_weights).path
-        backbone = weights.load(LlamaBackbone, path, load_weights, dtype, **stated)
+        backbone = build.load(LlamaBackbone, path, load_weights, dtype, **stated)
         from llama_exp.tokenizer import assets
 
         has_tokenizer = not path.is_dir() or assets.has_tokenizer(path)  # a .gguf file always has one

@@ -102,6 +102,19 @@ class TransformerDecoder(keras.layers.Layer):
         hidden_MF = swiglu(gate_MF, self.feedforward_intermediate_dense(x_MD, seeds=seeds))
         return self.feedforward_output_dense(hidden_MF, seeds=seeds)
 
+    def linear_layers(self) -> list:
+        """Its `Linear` layers, in order of use."""
+        attention = self.self_attention
+        return [
+            attention.query,
+            attention.key,
+            attention.value,
+            attention.attention_output,
+            self.feedforward_gate_dense,
+            self.feedforward_intermediate_dense,
+            self.feedforward_output_dense,
+        ]
+
     def get_config(self) -> dict:
         """Constructor arguments."""
         return backend.layer_config(self) | {

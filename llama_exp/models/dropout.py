@@ -10,8 +10,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-# A block has fewer dropouts than this: two of its own and one per projection with an adapter.
-SEEDS_PER_BLOCK = 64
+from llama_exp import recipe
 
 
 def block_seed(seed, block: int):
@@ -21,7 +20,7 @@ def block_seed(seed, block: int):
         seed: integer tensor (2,), drawn once per forward pass from a `keras.random.SeedGenerator`.
         block: index of the block; different blocks get different seeds.
     """
-    return _shifted(seed, block * SEEDS_PER_BLOCK)
+    return _shift(seed, block * recipe.DROPOUT["seeds_per_block"])
 
 
 class DropoutSeeds:
@@ -37,12 +36,12 @@ class DropoutSeeds:
 
     def dropout(self, x, rate: float):
         """`x` with each element zeroed with probability `rate` and the others divided by 1 - rate."""
-        seed = _shifted(self._seed, self._next)
+        seed = _shift(self._seed, self._next)
         self._next += 1
         return keras.random.dropout(x, rate, seed=_DrawnSeed(seed))
 
 
-def _shifted(seed, number: int):
+def _shift(seed, number: int):
     # A SeedGenerator counts in the second number, so shifting the first never meets another pass's seeds.
     return seed + ops.convert_to_tensor([number, 0], dtype=seed.dtype)
 

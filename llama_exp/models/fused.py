@@ -1,7 +1,7 @@
 """The steps of a block between its matrix products, each with its gradient written out.
 
     rms_norm(x)         x / rms(x) * scale
-    rotated_heads(x)    (M, heads * H) to (B, heads, S, H), turned by RoPE
+    rotate_heads(x)     (M, heads * H) to (B, heads, S, H), turned by RoPE
     attend(q, k, v)     softmax(q k^T + bias) v
     swiglu(gate, up)    silu(gate) * up
 
@@ -100,7 +100,7 @@ def rows(y_BNSH):
     return ops.reshape(y_BSNH, (-1, y_BSNH.shape[2] * y_BSNH.shape[3]))
 
 
-def rotated_heads(x, cos_B1SH, sin_B1SH, num_heads: int):
+def rotate_heads(x, cos_B1SH, sin_B1SH, num_heads: int):
     """(M, N * H) to (B, N, S, H) with the pair (x_e, x_{e+H/2}) turned by the angle of the tables.
 
     The tables are those of `rope_tables`: a factor in them (1 / sqrt(H) for queries) is applied too. They get no
@@ -151,7 +151,7 @@ def attend(q_BNSH, k_BKTH, v_BKTH, bias_B1ST, keep_weights: bool = True):
     stacked = (-1, num_groups, num_heads // num_groups * num_queries, head_dim)  # (B, K, G * S, H)
 
     def attention_weights(q, k, bias_B1ST):
-        return _softmax_forward(ops.matmul(q, _transposed(k)), bias_B1ST)
+        return _softmax_forward(ops.matmul(q, _transpose(k)), bias_B1ST)
 
     def forward(q, k, v, bias_B1ST):
         weights = attention_weights(q, k, bias_B1ST)
@@ -160,15 +160,15 @@ def attend(q_BNSH, k_BKTH, v_BKTH, bias_B1ST, keep_weights: bool = True):
     def backward(kept, upstream):
         q, k, v, last = kept
         weights = last if keep_weights else attention_weights(*backend.after(upstream, (q, k, last)))
-        dscores = _softmax_backward(weights, ops.matmul(upstream, _transposed(v)))
-        dv = ops.matmul(_transposed(weights), upstream)
-        return ops.matmul(dscores, k), ops.matmul(_transposed(dscores), q), dv, None
+        dscores = _softmax_backward(weights, ops.matmul(upstream, _transpose(v)))
+        dv = ops.matmul(_transpose(weights), upstream)
+        return ops.matmul(dscores, k), ops.matmul(_transpose(dscores), q), dv, None
 
     y = backend.with_gradient(forward, backward)(ops.reshape(q_BNSH, stacked), k_BKTH, v_BKTH, bias_B1ST)
     return ops.reshape(y, (-1, num_heads, num_queries, head_dim))
 
 
-def _transposed(x):
+def _transpose(x):
     return ops.transpose(x, (0, 1, 3, 2))
 
 

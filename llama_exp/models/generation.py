@@ -96,7 +96,7 @@ class Generator:
             float(temperature),
             1.0 if top_p is None else float(top_p),
         )
-        run = self._token_by_token if cpu_decoder.serves(self._backbone, len(prompts)) else self._at_once
+        run = self._token_by_token if cpu_decoder.can_decode(self._backbone, len(prompts)) else self._at_once
         new_NB, length_B = run(kind, inputs)
         return [np.concatenate([prompt, new_NB[: length_B[row], row]]) for row, prompt in enumerate(prompts)]
 

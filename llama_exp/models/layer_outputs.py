@@ -26,8 +26,8 @@ def layer_outputs(model, token_ids_BS: np.ndarray) -> dict[str, np.ndarray]:
     backbone, num_positions = model.backbone, token_ids_BS.shape[1]
     token_ids_BS = ops.convert_to_tensor(token_ids_BS, dtype="int32")
     bias_B1ST = attention_bias(num_positions, num_positions)
-    rope = backbone._rope(ops.arange(num_positions, dtype="int32")[None, :])
-    x_MD = backbone._embed(token_ids_BS)
+    rope = backbone.rope(ops.arange(num_positions, dtype="int32")[None, :])
+    x_MD = backbone.embed(token_ids_BS)
     outputs = {backbone.token_embedding.path: x_MD}
     for block in backbone.transformer_layers:
         x_MD = block(x_MD, rope=rope, bias_B1ST=bias_B1ST)[0]

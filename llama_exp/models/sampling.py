@@ -15,8 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from llama_exp import recipe
+
 # Uniform numbers stay this far below 1: their product with the total weight then rounds to less than the total.
-MAX_UNIFORM = 1 - 2.0**-20
+MAX_UNIFORM = recipe.SAMPLING["max_uniform"]
 
 
 class Sampler(NamedTuple):

@@ -16,12 +16,12 @@ import keras
 from keras import ops
 
 from llama_exp import backend
+from llama_exp.limits import choose
+from llama_exp.limits.trainer import Remat
 from llama_exp.models.dropout import DropoutSeeds
 
-REMAT = ("none", "attention", "block")
 
-
-def run_block(block: keras.layers.Layer, x_MD, rope, bias_B1ST, seed, remat: str):
+def run_block(block: keras.layers.Layer, x_MD, rope, bias_B1ST, seed, remat: Remat | str):
     """`block(x_MD)`.
 
     Args:
@@ -30,9 +30,9 @@ def run_block(block: keras.layers.Layer, x_MD, rope, bias_B1ST, seed, remat: str
         rope: its tables.
         bias_B1ST: see `attention_bias`.
         seed: of this block's dropouts, integer tensor (2,); None: no dropout.
-        remat: what the backward pass computes again instead of keeping it: "none", the "attention" weights, or the
-            whole "block" but its input.
+        remat: what the backward pass computes again instead of keeping it.
     """
+    remat = choose(Remat, remat, "trainer.remat")
     trainable, frozen = block.trainable_variables, block.non_trainable_variables
 
     def run(x_MD, trainable_values, frozen_values, rope, bias_B1ST, seed):
@@ -40,21 +40,21 @@ def run_block(block: keras.layers.Layer, x_MD, rope, bias_B1ST, seed, remat: str
         values = zip([*trainable, *frozen], [*trainable_values, *frozen_values], strict=True)
         with keras.StatelessScope(state_mapping=list(values)):
             seeds = None if seed is None else DropoutSeeds(seed)
-            keep_weights = remat == "none"
+            keep_weights = remat is Remat.none
             return block(x_MD, rope=rope, bias_B1ST=bias_B1ST, seeds=seeds, keep_weights=keep_weights)[0]
 
-    key = (likeness(block), seed is None, remat)
+    key = (identify(block), seed is None, remat)
     frozen_values = [_read(variable) for variable in frozen]
 
     def once(x_MD, *trainable_values):
         return backend.repeated(key, run, x_MD, list(trainable_values), frozen_values, rope, bias_B1ST, seed)
 
     # The tables and the bias are shared by all blocks and need no gradient, so they stay closed over.
-    again = keras.remat(once) if remat == "block" else once
+    again = keras.remat(once) if remat is Remat.block else once
     return again(x_MD, *(_read(variable) for variable in trainable))
 
 
-def likeness(block: keras.layers.Layer) -> tuple:
+def identify(block: keras.layers.Layer) -> tuple:
     """Equal for blocks that compute the same from the same values."""
     variables = [(_inner(block, v.path), tuple(v.shape), v.dtype, v.trainable) for v in block.weights]
     layers = [(type(layer).__qualname__, _settings(block, layer)) for layer in [block, *block._flatten_layers(False)]]

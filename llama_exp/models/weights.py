@@ -6,7 +6,6 @@ exist twice the memory. Here a backbone is built without values, and each variab
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,61 +15,16 @@ import numpy as np
 from keras import ops
 from keras.src.backend.common import global_state
 
-from llama_exp import backend, quantization
-from llama_exp.architecture import CONFIG_KEYS, count_parameters, one_scaling_factor
-from llama_exp.errors import InputError, Problem
-from llama_exp.formats import open_checkpoint, read_architecture, writing
-from llama_exp.formats.checkpoint import Checkpoint, Tensor, agreed, require_agreement
+from llama_exp import backend
+from llama_exp.architecture import CONFIG_KEYS
+from llama_exp.formats import writing
+from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.keras_hub import checkpoint as keras_hub
-from llama_exp.models.policy import for_checkpoint, parsed
 
 _PENDING = "uninitialized_variables"  # Keras' list of variables that were made in a scope without values
 
 
-def load(backbone_class: Callable, path: Path, load_weights: bool = True, dtype=None, **stated):
-    """The backbone of a model on disk.
-
-    Args:
-        backbone_class: `LlamaBackbone` or a subclass.
-        path: a KerasHub preset, a Hugging Face checkpoint, or a .gguf file.
-        load_weights: false leaves random weights; the weight files need not exist.
-        dtype: Keras dtype policy; None: the global one. What the files say about floating-point types does not count;
-            their quantization does. KerasHub's map of quantized policies quantizes a floating-point model.
-        **stated: other arguments of the constructor. One that differs from the model's is an error, except where the
-            format is known to be wrong.
-
-    Raises:
-        InputError: no such model, damaged, or of another architecture than `stated`.
-    """
-    if "rope_scaling_factor" in stated:
-        older, newer = stated.pop("rope_scaling_factor"), stated.get("rope_position_scaling_factor")
-        stated["rope_position_scaling_factor"] = one_scaling_factor(older, newer)
-    if load_weights:
-        with open_checkpoint(path) as checkpoint:
-            checkpoint = agreed(checkpoint, stated)
-            dtype = for_checkpoint(dtype, checkpoint)
-            return filled(lambda: backbone_class(**checkpoint.config | stated, dtype=dtype), checkpoint)
-    config = read_architecture(path)
-    # Without weights nothing but the sizes can contradict the caller.
-    require_agreement(Checkpoint(path, "", config, {}, doubtful=frozenset(CONFIG_KEYS)), stated)
-    _require_memory(path, config | stated, parsed(dtype, config | stated).policy)
-    return backbone_class(**config | stated, dtype=dtype)
-
-
-def filled(factory: Callable, checkpoint: Checkpoint):
-    """The backbone that `factory` makes, with the weights of an open checkpoint, quantized if the backbone is.
-
-    Raises:
-        InputError: the backbone has another architecture than the checkpoint, or a tensor is damaged.
-    """
-    backbone = build(factory)
-    config = backbone.get_config()
-    checkpoint = agreed(checkpoint, {key: config[key] for key in CONFIG_KEYS})
-    fill(backbone, quantization.fitted(checkpoint, backbone.quantization))
-    return backbone
-
-
-def build(factory: Callable):
+def build_empty(factory: Callable):
     """What `factory` makes, with weights that have no values yet: `fill` must follow before the first use.
 
     Seeds of dropout are drawn as always.
@@ -88,7 +42,7 @@ def build(factory: Callable):
 
 
 def fill(backbone, checkpoint: Checkpoint) -> None:
-    """Gives every weight of a backbone from `build` its value, cast to the variable's type.
+    """Gives every weight of a backbone from `build_empty` its value, cast to the variable's type.
 
     Args:
         backbone: its weights are the checkpoint's tensors, by path.
@@ -102,7 +56,7 @@ def fill(backbone, checkpoint: Checkpoint) -> None:
         differing = sorted(variables.keys() ^ checkpoint.tensors.keys())
         raise ValueError(f"the backbone's weights are not the checkpoint's tensors; they differ in {differing[:5]}.")
     for path, variable in variables.items():
-        _adopt(variable, checkpoint.tensors[path].read(_numpy_dtype(variable.dtype)))
+        _adopt(variable, checkpoint.tensors[path].read(numpy_dtype(variable.dtype)))
 
 
 def tensors_of(backbone) -> dict[str, Tensor]:
@@ -150,20 +104,9 @@ def _tensor(variable) -> Tensor:
     def read(dtype: np.dtype | None = None) -> np.ndarray:
         return np.ascontiguousarray(np.asarray(ops.convert_to_numpy(variable.value), dtype))
 
-    return Tensor(tuple(variable.shape), _numpy_dtype(variable.dtype), f"variable {variable.path}", read)
+    return Tensor(tuple(variable.shape), numpy_dtype(variable.dtype), f"variable {variable.path}", read)
 
 
-def _numpy_dtype(dtype: str) -> np.dtype:
+def numpy_dtype(dtype: str) -> np.dtype:
+    """NumPy's type for the name of a variable's type, bfloat16 and float8 among them."""
     return np.dtype(getattr(ml_dtypes, dtype, dtype))
-
-
-def _require_memory(path: Path, config: dict, policy) -> None:
-    """A configuration of a few bytes must not make the machine run out of memory."""
-    if keras.distribution.distribution() is not None:  # then no device holds the whole model
-        return
-    num_bytes = count_parameters(config) * _numpy_dtype(policy.variable_dtype).itemsize
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if num_bytes > available:
-        found = f"{num_bytes / 2**30:.0f} GiB as {policy.variable_dtype}, the machine has {available / 2**30:.0f} GiB"
-        action = "choose a smaller model or a narrower dtype"
-        raise InputError(Problem("the model does not fit into memory", str(path), found, action))

@@ -6,7 +6,6 @@ First the small files, so that a model which is no Llama is refused before its w
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,17 +17,18 @@ from urllib.parse import quote
 import requests
 
 from llama_exp.errors import StorageError
+from llama_exp.files.lock import held
 from llama_exp.formats import read_architecture
-from llama_exp.preset.failures import Server, explained, require_space
+from llama_exp.preset.failures import Server, explain, require_space
 from llama_exp.preset.ledger import Ledger
 from llama_exp.preset.selection import (
     CONFIG_FILE,
     RemoteFile,
-    checked_names,
+    check_names,
     has_weights,
     is_whole,
-    small_files,
-    weight_files,
+    select_small_files,
+    select_weight_files,
     weight_table,
 )
 from llama_exp.preset.transfer import download, matches
@@ -71,7 +71,7 @@ def is_cached(store: Store, load_weights: bool) -> bool:
     return Ledger(store.ledger_path, store.folder).is_whole(load_weights)
 
 
-def absence(store: Store, load_weights: bool, trusted: bool) -> str | None:
+def describe_absence(store: Store, load_weights: bool, trusted: bool) -> str | None:
     """Why the cache does not have the revision; None: it has it.
 
     Args:
@@ -99,12 +99,12 @@ def collect(store: Store, load_weights: bool) -> None:
     work = store.ledger_path.parent
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with _alone(store.ledger_path.with_suffix(".lock")):
+        with held(store.ledger_path.with_suffix(".lock"), "another process is fetching this preset; waiting for it"):
             ledger = Ledger(store.ledger_path, store.folder)
             if ledger.is_whole(load_weights):
                 return
-            files = checked_names(store.server, store.files())
-            names = small_files(files)
+            files = check_names(store.server, store.files())
+            names = select_small_files(files)
             if CONFIG_FILE not in names:
                 raise store.server.error(
                     f"it has no {CONFIG_FILE}, so it is neither a KerasHub preset nor a transformers checkpoint",
@@ -117,9 +117,9 @@ def collect(store: Store, load_weights: bool) -> None:
             ledger.complete(names, load_weights or ledger.weights)
     except StorageError as error:  # the ledger's, whose advice is about run folders
         cause = error.__cause__
-        raise explained(store.server, cause if isinstance(cause, Exception) else error, work) from None
+        raise explain(store.server, cause if isinstance(cause, Exception) else error, work) from None
     except (OSError, ValueError) as error:  # requests' are OSErrors too
-        raise explained(store.server, error, work) from None
+        raise explain(store.server, error, work) from None
 
 
 def _weights(store: Store, ledger: Ledger, files: Mapping[str, RemoteFile]) -> list[str]:
@@ -131,7 +131,7 @@ def _weights(store: Store, ledger: Ledger, files: Mapping[str, RemoteFile]) -> l
     if table is not None:
         _bring(store, ledger, [files[table]])
         names.append(table)
-    names += weight_files(store.server, store.folder, files)
+    names += select_weight_files(store.server, store.folder, files)
     _bring(store, ledger, [files[name] for name in names])
     return names
 
@@ -177,18 +177,6 @@ def _part(store: Store, file: RemoteFile) -> Path:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Waits until no other process is fetching this revision."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.warning("another process is fetching this preset; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

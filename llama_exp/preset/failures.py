@@ -60,7 +60,7 @@ class Server:
         return InputError(Problem(f"{self.name} ({self.model}): {what}", WHERE, printable(self.source), action))
 
 
-def explained(server: Server, error: Exception, folder: Path) -> InputError:
+def explain(server: Server, error: Exception, folder: Path) -> InputError:
     """The failure in words, whatever library it comes from; `folder` is where the download was going.
 
     To be raised `from None`: a traceback would show what the message leaves out.
@@ -75,7 +75,7 @@ def explained(server: Server, error: Exception, folder: Path) -> InputError:
         )
     response = getattr(error, "response", None)
     if response is not None and response.status_code >= 400:
-        return refused(server, response.status_code, response.headers.get("X-Error-Code", ""))
+        return explain_refusal(server, response.status_code, response.headers.get("X-Error-Code", ""))
     if isinstance(error, ValueError | TypeError | KeyError):
         return server.error(
             f"the answer of {server.endpoint} is not what this version understands ({type(error).__name__})",
@@ -85,7 +85,7 @@ def explained(server: Server, error: Exception, folder: Path) -> InputError:
     return no_connection(server, _shown(error))
 
 
-def refused(server: Server, status: int, code: str = "") -> InputError:
+def explain_refusal(server: Server, status: int, code: str = "") -> InputError:
     """What an HTTP status means here; `code` is Hugging Face's X-Error-Code."""
     local = "or give a local copy: preset.source=<folder>"
     if status == 403 or code == "GatedRepo":

@@ -10,16 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import requests
 
 from llama_exp.errors import InputError, Problem
-from llama_exp.files.writing import write_text
-from llama_exp.preset.collect import absence, collect, is_cached
-from llama_exp.preset.failures import WHERE, NoConnection, Server, explained, not_cached, require_answer
+from llama_exp.files.writing import move, replace_link, write_text
+from llama_exp.preset.collect import collect, describe_absence, is_cached
+from llama_exp.preset.failures import WHERE, NoConnection, Server, explain, not_cached, require_answer
 from llama_exp.preset.resolved import Resolved
 from llama_exp.preset.selection import RemoteFile
 from llama_exp.preset.transfer import TIMEOUT, again, digest_of
@@ -122,10 +121,8 @@ class _Store:
         blob = path.resolve()
         if blob.parent != blobs.resolve():  # else it may have a mirror's name, and other snapshots link to it
             blob = self._blob(file.digest or digest_of(path, "sha256:"))
-            path.replace(blob)
-        link = pointer.with_name(f".{secrets.token_hex(8)}.tmp")
-        link.symlink_to(os.path.relpath(blobs / blob.name, pointer.parent))
-        link.replace(pointer)
+            move(path, blob)
+        replace_link(pointer, os.path.relpath(blobs / blob.name, pointer.parent))
 
     def remember(self, revision: str) -> None:
         """Notes the commit that a branch or tag has, for days without a network."""
@@ -137,7 +134,7 @@ class _Store:
 
     def absence(self, load_weights: bool) -> str | None:
         """Why the commit cannot be used offline; None: it can. A link in a snapshot means a whole file."""
-        return absence(self, load_weights, trusted=True)
+        return describe_absence(self, load_weights, trusted=True)
 
     def resolved(self) -> Resolved:
         """The snapshot as the result."""
@@ -157,9 +154,7 @@ def _parsed(source: str) -> tuple[str, str]:
 
 
 def _home(server: Server, repo: str) -> Path:
-    from huggingface_hub.file_download import repo_folder_name
-
-    return server.cache / repo_folder_name(repo_id=repo, repo_type="model")
+    return server.cache / f"models--{repo.replace('/', '--')}"
 
 
 def _listing(server: Server, repo: str, revision: str) -> tuple[str, list]:
@@ -173,7 +168,7 @@ def _listing(server: Server, repo: str, revision: str) -> tuple[str, list]:
             raise ValueError("another commit than asked for")
         return info.sha, info.siblings or []
     except (errors.HTTPError, OSError, ValueError, TypeError, KeyError) as error:
-        raise explained(server, error, server.cache) from None
+        raise explain(server, error, server.cache) from None
 
 
 def _known_commit(server: Server, repo: str, revision: str) -> str | None:

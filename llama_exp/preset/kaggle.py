@@ -15,8 +15,9 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from llama_exp.errors import InputError, Problem
-from llama_exp.preset.collect import absence, collect, is_cached
-from llama_exp.preset.failures import WHERE, NoConnection, Server, explained, not_cached, refused, require_answer
+from llama_exp.files.writing import move
+from llama_exp.preset.collect import collect, describe_absence, is_cached
+from llama_exp.preset.failures import WHERE, NoConnection, Server, explain, explain_refusal, not_cached, require_answer
 from llama_exp.preset.resolved import Resolved
 from llama_exp.preset.selection import RemoteFile
 from llama_exp.preset.transfer import TIMEOUT, again
@@ -95,12 +96,12 @@ class _Store:
         place = self.folder / file.name
         if path != place:
             place.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(place)
+            move(path, place)
         self._cache.mark_as_complete(self.model, file.name)
 
     def absence(self, load_weights: bool) -> str | None:
         """Why the version cannot be used offline; None: it can."""
-        return absence(self, load_weights, trusted=self._cache.load_from_cache(self.model) is not None)
+        return describe_absence(self, load_weights, trusted=self._cache.load_from_cache(self.model) is not None)
 
 
 class _Client:
@@ -167,7 +168,7 @@ class _Client:
             return getattr(client.models.model_api_client, name)(request)
         except requests.HTTPError as error:
             if error.response is not None and error.response.status_code < 400:  # the status stands in the body
-                raise refused(self._server, int(error.response.json()["code"])) from error
+                raise explain_refusal(self._server, int(error.response.json()["code"])) from error
             raise
         except (TypeError, KeyError, AttributeError) as error:  # kagglesdk's, when it fills its objects
             raise ValueError("not an answer of Kaggle's") from error
@@ -249,7 +250,7 @@ def _newest(server: Server, model, client: _Client, load_weights: bool):
         _log.warning("%s; version %d is the newest in the cache and is used", error.problems[0].what, versions[-1])
         return model.with_version(versions[-1])
     except (OSError, ValueError) as error:  # requests' are OSErrors too
-        raise explained(server, error, server.cache) from None
+        raise explain(server, error, server.cache) from None
 
 
 def _cached_versions(server: Server, model, load_weights: bool) -> list[int]:

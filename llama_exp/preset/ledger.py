@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from llama_exp.files.writing import dump_json, write_text
+from llama_exp.files.json_file import read_record
+from llama_exp.files.writing import write_json
 
 
 class Ledger:
@@ -20,7 +20,8 @@ class Ledger:
 
     def __init__(self, path: Path, folder: Path):
         self._path, self._folder = path, folder
-        record = _read(path)
+        # A record that cannot be understood only costs another check.
+        record = read_record(path) or {}
         self._complete = record.get("complete") is True
         self.weights = record.get("weights") is True
         files = record.get("files")
@@ -64,13 +65,4 @@ class Ledger:
 
     def _write(self) -> None:
         record = {"complete": self._complete, "weights": self.weights, "files": self._files}
-        write_text(self._path, dump_json(record, indent=1))
-
-
-def _read(path: Path) -> dict:
-    """The record; empty where there is none or it cannot be understood, which only costs another check."""
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        write_json(self._path, record)

@@ -30,14 +30,18 @@ def find(source: str) -> Path:
     if stat.S_ISDIR(mode):
         return _checked_folder(path, source)
     if not stat.S_ISREG(mode):
-        raise _rejected("a pipe, device or socket is no preset", source, f"give {KINDS}")
+        raise InputError.about("preset.source", "a pipe, device or socket is no preset", source, f"give {KINDS}")
     name = path.name.lower()
     if name.endswith(ARCHIVES):
-        raise _rejected("archives are not unpacked here", source, "unpack it yourself and give the folder")
+        raise InputError.about(
+            "preset.source", "archives are not unpacked here", source, "unpack it yourself and give the folder"
+        )
     if not name.endswith(".gguf"):
-        raise _rejected("this file is no preset", source, f"give {KINDS}; of a folder's files give the folder")
+        raise InputError.about(
+            "preset.source", "this file is no preset", source, f"give {KINDS}; of a folder's files give the folder"
+        )
     if not os.access(path, os.R_OK):
-        raise _rejected("the file may not be read by this user", source, f"chmod u+r {path}")
+        raise InputError.about("preset.source", "the file may not be read by this user", source, f"chmod u+r {path}")
     return path
 
 
@@ -59,18 +63,23 @@ def _checked_folder(folder: Path, source: str) -> Path:
     try:
         entries = sorted(entry.name for entry in os.scandir(folder))
     except OSError as error:
-        raise _rejected(f"the folder cannot be read: {error.strerror}", source, f"chmod u+rx {folder}") from None
+        raise InputError.about(
+            "preset.source", f"the folder cannot be read: {error.strerror}", source, f"chmod u+rx {folder}"
+        ) from None
     if CONFIG_FILE in entries:
         return folder
     models = [name for name in entries if name.lower().endswith(".gguf")]
     if models:
-        raise _rejected(
-            "the folder has no config.json, but GGUF files", source, f"give one of them: {folder / models[0]}"
+        raise InputError.about(
+            "preset.source",
+            "the folder has no config.json, but GGUF files",
+            source,
+            f"give one of them: {folder / models[0]}",
         )
     inner = [name for name in entries if (folder / name / CONFIG_FILE).is_file()]
     has = f"it holds {', '.join(entries[:6])}{', ...' if len(entries) > 6 else ''}" if entries else "it is empty"
     action = f"did you mean {folder / inner[0]}?" if inner else f"give {KINDS}"
-    raise _rejected(f"the folder has no {CONFIG_FILE}: {has}", source, action)
+    raise InputError.about("preset.source", f"the folder has no {CONFIG_FILE}: {has}", source, action)
 
 
 def _absent(path: Path, source: str, error: Exception) -> Problem:
@@ -87,7 +96,3 @@ def _absent(path: Path, source: str, error: Exception) -> Problem:
         source,
         f"{guess}kaggle://..., hf://..., an existing folder, a .gguf file, preset=none",
     )
-
-
-def _rejected(what: str, source: str, action: str) -> InputError:
-    return InputError(Problem(what, "preset.source", source, action))

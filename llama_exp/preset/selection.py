@@ -56,7 +56,7 @@ class RemoteFile:
     digest: str | None = None
 
 
-def checked_names(server: Server, files: Iterable[RemoteFile]) -> dict[str, RemoteFile]:
+def check_names(server: Server, files: Iterable[RemoteFile]) -> dict[str, RemoteFile]:
     """The files by name; one name that could lead out of a folder, and all are refused."""
     by_name: dict[str, RemoteFile] = {}
     for file in files:
@@ -73,7 +73,7 @@ def checked_names(server: Server, files: Iterable[RemoteFile]) -> dict[str, Remo
     return by_name
 
 
-def small_files(names: Iterable[str]) -> list[str]:
+def select_small_files(names: Iterable[str]) -> list[str]:
     """Configuration and tokenizer, as far as they are there."""
     present = set(names)
     return [name for name in SMALL_FILES if name in present]
@@ -93,7 +93,7 @@ def has_weights(folder: Path) -> bool:
     return any((folder / name).exists() for name in _weight_names(folder))
 
 
-def weight_files(server: Server, folder: Path, names: Iterable[str]) -> list[str]:
+def select_weight_files(server: Server, folder: Path, names: Iterable[str]) -> list[str]:
     """The weight files: the single one, or all that the table in `folder` lists."""
     present = set(names)
     single, table = _weight_names(folder)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llama_exp.architecture import DEFAULTS, SIZES, count_parameters, make_quantization
+from llama_exp.architecture import DEFAULTS, SIZES, Quantization, count_parameters, make_quantization
 
 FLOAT_BYTES = {"float32": 4, "bfloat16": 2}
 PRECISIONS = (*FLOAT_BYTES, "int8", "int4")
@@ -44,6 +44,11 @@ class Preset:
     def int8(self) -> bool:
         """Whether the weights are stored as int8."""
         return "_int8/" in self.handle
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How the weights are stored: Keras' int8, or in floating point (None)."""
+        return make_quantization("int8", float_activations=[], asymmetric_activations=False) if self.int8 else None
 
     @property
     def download_bytes(self) -> int:

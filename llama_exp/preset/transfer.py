@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import requests
 
+from llama_exp.files.digest import file_digest
+from llama_exp.files.writing import write_blocks
 from llama_exp.preset.failures import Server
 from llama_exp.preset.selection import RemoteFile
 
@@ -105,10 +106,7 @@ def digest_of(path: Path, like: str) -> str:
     hasher = hashlib.new({"git-sha1": "sha1"}.get(kind, kind), usedforsecurity=False)
     if kind == "git-sha1":
         hasher.update(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            hasher.update(block)
-    return f"{kind}:{hasher.hexdigest()}"
+    return f"{kind}:{file_digest(path, hasher)}"
 
 
 def _attempts(remote: RemoteFile, ask: Ask, part: Path, advance) -> tuple[str | None, int | None]:
@@ -140,15 +138,15 @@ def _stream(ask: Ask, part: Path, advance) -> tuple[str | None, int | None]:
         response.raise_for_status()
         if start and not _continues(response, start):
             start = 0
-        with part.open("r+b" if start else "wb") as file:
-            file.truncate(start)
-            file.seek(start)
-            for block in response.iter_content(BLOCK):
-                file.write(block)
-                advance(len(block))
-            file.flush()
-            os.fsync(file.fileno())
+        write_blocks(part, _arriving(response, advance), start)
         return offered_digest(response), _total(response, start)
+
+
+def _arriving(response: requests.Response, advance: Callable[[int], None]) -> Iterator[bytes]:
+    """The answer's blocks; each counts as soon as it is written, when the next is asked for."""
+    for block in response.iter_content(BLOCK):
+        yield block
+        advance(len(block))
 
 
 def _is_passing(error: Exception) -> bool:

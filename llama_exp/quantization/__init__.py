@@ -1,25 +1,21 @@
 """A base model in small types: what is chosen, how floats become integers, and back. Imports no framework."""
 
+from llama_exp.architecture.quantization import describe
 from llama_exp.quantization.backbone import (
-    OPTIONS,
-    chosen,
+    choose,
     dequantize,
-    describe,
-    fitted,
-    of_section,
-    options_of,
+    fit_checkpoint,
     quantize,
+    read_keras_config,
     require_trainable,
 )
 
 __all__ = [
-    "OPTIONS",
-    "chosen",
+    "choose",
     "dequantize",
     "describe",
-    "fitted",
-    "of_section",
-    "options_of",
+    "fit_checkpoint",
     "quantize",
+    "read_keras_config",
     "require_trainable",
 ]

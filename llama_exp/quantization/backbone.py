@@ -10,44 +10,30 @@ Importing this module imports no framework.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from llama_exp.architecture import MODES, Quantization, make_quantization, variable_shapes
+from llama_exp.architecture import (
+    AS_STORED,
+    MODES,
+    Quantization,
+    make_quantization,
+    stored_problems,
+    variable_shapes,
+)
+from llama_exp.architecture.quantization import describe
 from llama_exp.console import progress
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.checkpoint import RANDOM, Checkpoint, Tensor
 from llama_exp.formats.quantized import dequantize as dequantize_matrix
-from llama_exp.formats.quantized import form_of, of_matrix, part_shapes, quantized, require_possible
+from llama_exp.formats.quantized import form_of, of_matrix, part_shapes, quantize_checkpoint, require_possible
 from llama_exp.formats.quantized import quantize as quantize_matrix
 from llama_exp.quantization import gptq, importance
 
-OPTIONS = (
-    "mode",
-    "quantize_activations",
-    "group_size",
-    "embeddings",
-    "float_activations",
-    "asymmetric_activations",
-    "gptq",
-    "int8_layers",
-)
-_ROUNDING = ("quantize_activations", "float_activations", "asymmetric_activations")  # of inputs, not of weights
 
-
-def of_section(section: Mapping) -> Quantization | None:
-    """What a config's `quantization` section asks for (`OPTIONS`, those that it lacks are open); None: nothing.
-
-    Raises:
-        ValueError: the options contradict the mode.
-    """
-    return make_quantization(**{key: section.get(key) for key in OPTIONS})
-
-
-def options_of(config) -> dict:
+def read_keras_config(config) -> dict:
     """The options of `quantize` that a Keras `QuantizationConfig` states.
 
     Keras makes a configuration of defaults where only a mode was given, so that such a one leaves the options open. Its
@@ -79,55 +65,24 @@ def _is_standard(quantizer) -> bool:
     return type(quantizer) is AbsMaxQuantizer and quantizer.get_config() == AbsMaxQuantizer().get_config()
 
 
-def describe(quantization: Quantization | None) -> str:
-    """The quantization in words, for logs and messages."""
-    if quantization is None:
-        return "none"
-    if quantization.mode == "int8":
-        floats = f" except of {', '.join(quantization.float_activations)}" if quantization.float_activations else ""
-        kind = "asymmetric activations" if quantization.asymmetric_activations else "activations"
-        return f"int8 weights and {kind}{floats}" if quantization.quantize_activations else "int8 weights"
-    if quantization.mode == "float8":
-        return "float8 weights"
-    size = quantization.group_size
-    embeddings = "" if quantization.embeddings is None else f", {quantization.embeddings} embeddings"
-    layers = f", int8 {' and '.join(quantization.int8_layers)}" if quantization.int8_layers else ""
-    rounding = ", rounded by GPTQ" if quantization.gptq else ""
-    return f"int4 weights, a scale per {f'{size} inputs' if size else 'output'}{embeddings}{layers}{rounding}"
-
-
-def chosen(section: Mapping, stored: Quantization | None, where: Path | str) -> Quantization | None:
+def choose(section: Mapping, stored: Quantization | None, where: Path | str) -> Quantization | None:
     """The quantization of a model whose checkpoint is stored as `stored`.
 
-    A quantized checkpoint decides. The section may leave it open with `mode` none, or state the same; only which
-    activations are rounded is still a choice, because it does not change the weights.
-
     Args:
-        section: the config's `quantization` section.
+        section: a config's `quantization` section: `mode` and the options, those that it lacks have their defaults.
         stored: of the checkpoint; None: floating-point weights.
         where: the checkpoint, for messages.
 
     Raises:
         InputError: the section states another mode, group size, mode of some layers or rounding than the file has.
+        ValueError: the options contradict the mode.
     """
-    wanted = of_section(section)
-    if stored is None:
-        return wanted
-    if wanted is None:
+    if section["mode"] == AS_STORED:
         return stored
-    stated = ["mode", *(key for key in ("group_size", "embeddings", "gptq", "int8_layers") if section[key] is not None)]
-    differing = [key for key in stated if getattr(wanted, key) != getattr(stored, key)]
-    if differing:
-        problem = Problem(
-            f"the preset in {where} is quantized in another way",
-            f"quantization.{differing[0]}",
-            f"{describe(wanted)} (preset: {describe(stored)})",
-            "set quantization=none to take it as it is stored, or choose a preset with floating-point weights",
-        )
-        raise InputError(problem)
-    if all(section[key] is None for key in _ROUNDING):
-        return stored
-    return dataclasses.replace(stored, **{key: getattr(wanted, key) for key in _ROUNDING})
+    if stored is not None:
+        for problem in stored_problems(section, stored, str(where)):
+            raise InputError(problem)
+    return make_quantization(**section)
 
 
 def require_trainable(quantization: Quantization | None, rank: int) -> None:
@@ -142,20 +97,20 @@ def require_trainable(quantization: Quantization | None, rank: int) -> None:
                 "quantized weights do not train, adapters on top of them do",
                 "lora.rank",
                 f"lora.rank=0 with {describe(quantization)}",
-                "set lora.rank=8, or use floating-point weights (quantization=none and a preset without quantization)",
+                "set lora.rank=8, or choose floating-point weights (quantization=none, and a preset that has them)",
             )
         )
 
 
-def fitted(checkpoint: Checkpoint, quantization: Quantization | None) -> Checkpoint:
+def fit_checkpoint(checkpoint: Checkpoint, quantization: Quantization | None) -> Checkpoint:
     """`checkpoint` with the tensors of a model of `quantization`: as they are, or quantized while they are read."""
     if checkpoint.quantization is not None or quantization is None:
         return checkpoint
-    return quantized(checkpoint, quantization, *_seen(checkpoint, quantization))
+    return quantize_checkpoint(checkpoint, quantization, *_weigh_inputs(checkpoint, quantization))
 
 
-def _seen(checkpoint: Checkpoint, quantization: Quantization) -> tuple[Mapping, Mapping]:
-    """Importance of inputs, and kernels that are rounded already: for 4 bits and weights that were trained."""
+def _weigh_inputs(checkpoint: Checkpoint, quantization: Quantization) -> tuple[Mapping, Mapping]:
+    """How much inputs count, and kernels that are rounded already: for 4 bits and weights that were trained."""
     if quantization.mode != "int4" or checkpoint.format == RANDOM:
         return {}, {}
     if quantization.gptq:
@@ -184,7 +139,7 @@ def quantize(backbone, mode: str, **options) -> None:
     if any(linear.adapter is not None for linear in backbone.linear_layers().values()):
         raise ValueError("The backbone has adapters. Quantize first, then call enable_lora.")
 
-    counts, done = _seen(_as_checkpoint(backbone), quantization)
+    counts, done = _weigh_inputs(_as_checkpoint(backbone), quantization)
 
     def converted(old: Mapping) -> dict:
         values = {}

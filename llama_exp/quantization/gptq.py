@@ -24,17 +24,15 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from llama_exp import recipe
 from llama_exp.architecture import Quantization
 from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.formats.quantized import finite, form_of, of_matrix, stored_groups
 from llama_exp.formats.rounding import round_outputs
 from llama_exp.reference import Weights, run
 
-NUM_SEQUENCES, NUM_TOKENS = 64, 128
-TEMPERATURE = 0.8  # less of what the model would hardly write
-FIRST_SHARE = 1 / 16
-_LOGIT_STEPS = 1024  # in one unit of a logit; sums are certain to far less
-_CORRELATION_STEPS = 4096
+NUM_SEQUENCES, NUM_TOKENS = recipe.GPTQ["num_sequences"], recipe.GPTQ["num_tokens"]
+TEMPERATURE, FIRST_SHARE = recipe.GPTQ["temperature"], recipe.GPTQ["first_share"]
 _log = logging.getLogger(__name__)
 
 
@@ -95,7 +93,7 @@ def written_tokens(config: Mapping, weights: Weights, advance: Callable[[], None
         output = dict(run(config, weights, token_ids_BS[:, -1:], past))["logits"]
         # The largest of logits and Gumbel noise is a draw from their softmax.
         noisy_BV = output[:, 0] / TEMPERATURE + generator.gumbel(size=(NUM_SEQUENCES, vocabulary_size))
-        next_B1 = np.rint(noisy_BV * _LOGIT_STEPS).argmax(axis=1)[:, None]
+        next_B1 = np.rint(noisy_BV * recipe.GPTQ["logit_steps"]).argmax(axis=1)[:, None]
         token_ids_BS = np.concatenate([token_ids_BS, next_B1], axis=1)
         advance()
     return token_ids_BS
@@ -154,9 +152,11 @@ def second_moments(x_BSI: np.ndarray) -> np.ndarray:
     largest = size_I.max()
     if not (np.isfinite(largest) and largest > 0):
         return np.eye(len(size_I))
-    size_I = np.maximum(size_I, 1e-12 * largest)
+    size_I = np.maximum(size_I, recipe.GPTQ["smallest_moment"] * largest)
     moments_II /= size_I[:, None]
     moments_II /= size_I
-    moments_II = np.rint(moments_II * _CORRELATION_STEPS) / _CORRELATION_STEPS
-    rounded_I = np.exp2(np.rint(16 * np.log2(size_I / largest)) / 16).astype("float32").astype("float64")
+    steps = recipe.GPTQ["correlation_steps"]
+    moments_II = np.rint(moments_II * steps) / steps
+    steps = recipe.GPTQ["moment_steps_per_octave"]
+    rounded_I = np.exp2(np.rint(steps * np.log2(size_I / largest)) / steps).astype("float32").astype("float64")
     return moments_II * rounded_I[:, None] * rounded_I

@@ -25,10 +25,9 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from llama_exp import recipe
 from llama_exp.formats.rounding import EPSILON, INT4_MAX, INT4_MIN, SHRINKS
 
-DAMPING = 0.2  # share of H that is its diagonal alone: correlations are those of a few thousand tokens
-_FLOOR = 1e-6  # of the largest second moment: an input that was never seen counts a little
 _PANEL = 32  # columns that are factored before the rest learns of them
 _TILE = 64  # outputs, so that their errors stay in a core's cache
 _CENTRE = np.float32((INT4_MIN + INT4_MAX) / 2)
@@ -60,8 +59,8 @@ def factored(moments_II: np.ndarray, group_size: int | None) -> Factored:
     groups = [np.arange(start, min(start + size, len(largest_I))) for start in starts]
     groups.sort(key=lambda group: -largest_I[group].max())  # stable, as the other one
     order_I = np.concatenate([group[np.argsort(-largest_I[group], kind="stable")] for group in groups])
-    damped_II = moments_II * (1 - DAMPING)
-    damped_II[np.diag_indices(len(largest_I))] = np.maximum(largest_I, _FLOOR * largest_I.max())
+    damped_II = moments_II * (1 - recipe.GPTQ["damping"])
+    damped_II[np.diag_indices(len(largest_I))] = np.maximum(largest_I, recipe.GPTQ["floor"] * largest_I.max())
     backwards = order_I[::-1]
     lower_II = np.ascontiguousarray(damped_II[np.ix_(backwards, backwards)])
     _factor(lower_II)

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from llama_exp import recipe
 from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.reference import watch_blocks
 
-NUM_TOKENS = 128
-SMALLEST = 1e-6  # of the largest one: an input that was never seen counts a little
+NUM_TOKENS = recipe.IMPORTANCE["num_tokens"]
 
 
 def of_inputs(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
@@ -39,9 +39,10 @@ def of_inputs(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
 
 
 def _rounded(square_I: np.ndarray) -> np.ndarray:
-    """Quarters of a power of two, relative to the largest; ones where there is nothing to tell them apart."""
+    """Rounded shares of a power of two, relative to the largest; ones where there is nothing to tell them apart."""
     largest = square_I.max()
     if not (np.isfinite(largest) and largest > 0):
         return np.ones(square_I.shape, "float32")
-    exponent_I = np.log2(np.maximum(square_I / largest, SMALLEST))
-    return np.exp2(np.rint(4 * exponent_I) / 4).astype("float32")
+    exponent_I = np.log2(np.maximum(square_I / largest, recipe.IMPORTANCE["smallest"]))
+    steps = recipe.IMPORTANCE["steps_per_octave"]
+    return np.exp2(np.rint(steps * exponent_I) / steps).astype("float32")

@@ -16,21 +16,21 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from llama_exp import recipe
+
 _TILE = 64  # rows, inputs and outputs that a thread works on at once, in the nearest cache
-_FACTOR_BITS = 12  # of both factors of `moments`: 24 bits are a float32
-_INPUT_BITS = 17  # times 7 bits of an int8
 
 
 def product(x_MI: np.ndarray, matrix_IO: np.ndarray) -> np.ndarray:
     """The product with a matrix of int8, (M, O) float32; x is shortened to 17 significant bits."""
     output_MO = np.empty((len(x_MI), matrix_IO.shape[1]), np.float32)
-    _multiply(_shortened(x_MI, _INPUT_BITS), matrix_IO, False, output_MO)
+    _multiply(_shortened(x_MI, recipe.GPTQ["input_bits"]), matrix_IO, False, output_MO)
     return output_MO
 
 
 def moments(x_MI: np.ndarray) -> np.ndarray:
     """x^T x, (I, I) float32; x is shortened to 12 significant bits."""
-    x_MI = _shortened(x_MI, _FACTOR_BITS)
+    x_MI = _shortened(x_MI, recipe.GPTQ["factor_bits"])
     sums_II = np.zeros((x_MI.shape[1],) * 2, np.float32)
     _multiply(np.ascontiguousarray(x_MI.T), x_MI, True, sums_II)
     return np.triu(sums_II) + np.triu(sums_II, 1).T

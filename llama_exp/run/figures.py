@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llama_exp.files.metrics_file import perplexity
-from llama_exp.files.writing import storage_errors
+from llama_exp.files.writing import replaced, storage_errors
 
 Row = Mapping[str, Any]
 # Okabe & Ito (2008): told apart by colour-blind readers too.
@@ -136,13 +134,8 @@ def _draw_validation(axes: Any, rows: Sequence[Row], colour: str, prefix: str) -
 
 
 def _save(figure: Any, path: Path) -> None:
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with storage_errors(path):
-        try:
-            figure.savefig(draft, format="png")
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+    with storage_errors(path), replaced(path) as draft:
+        figure.savefig(draft, format="png")
 
 
 def _split(rows: Sequence[Row], split: str) -> list[Row]:

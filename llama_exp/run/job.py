@@ -18,11 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp import preset, quantization, runtime
-from llama_exp.config.identity import config_hash, to_dict
+from llama_exp.architecture import to_section
+from llama_exp.config.check.resolvers import in_default_place
+from llama_exp.config.identity import config_hash, flatten, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
+from llama_exp.files.latest import point_latest_to, without_latest
+from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
 from llama_exp.run import plan, provenance, resume
 from llama_exp.run.folder import RunFolder
@@ -32,7 +36,7 @@ log = logging.getLogger(__name__)
 WITH_TARGET = ("dataset", "tokenizer", "model", "optimizer", "schedule", "logger")
 # What the run itself adds to the keys of a section when it builds the section's object.
 ADDED_ARGUMENTS = {
-    "model": {"dtype", "seed"},
+    "model": {"dtype", "quantization", "seed"},
     "tokenizer": {"texts", "preset_folder", "cache_dir", "fingerprint"},
     "schedule": {"learning_rate", "num_steps"},
     "logger": {"folder", "name", "group", "config"},
@@ -42,7 +46,9 @@ ADDED_ARGUMENTS = {
 SAME_BITS = ("jax", "keras", "llama_exp", "numpy", "tensorflow")
 
 
-def run_job(config: Config, overrides: Sequence[str], folder: Path, group: str | None = None) -> float:
+def run_job(
+    config: Config, overrides: Sequence[str], folder: Path, group: str | None = None, process: Process = ALONE
+) -> float:
     """Trains as `config` says and leaves everything in `folder`.
 
     Args:
@@ -50,6 +56,7 @@ def run_job(config: Config, overrides: Sequence[str], folder: Path, group: str |
         overrides: the command line's, for the record.
         folder: the run folder; with `resume` other than `none` it may hold a run to continue.
         group: name of the sweep that the run belongs to, or None.
+        process: which of the run's processes this is; one that is not the writer leaves nothing and says nothing.
 
     Returns:
         The last validation loss, nats per token: the objective of a sweep.
@@ -57,20 +64,24 @@ def run_job(config: Config, overrides: Sequence[str], folder: Path, group: str |
     Raises:
         LlamaExpError: by kind and exit code what went wrong; the folder's `summary.json` says it too.
     """
+    folder = Path(without_latest(str(folder)))
     runtime.start(**to_dict(config.runtime))
-    logs.attach_console()
+    logs.attach_console(process)
     continues = resume.continues(config.resume, folder)
     if continues:
-        resume.check_unchanged(folder, to_dict(config))
+        resume.check_unchanged(folder, to_record(config))
         resume.check_adapter(folder, config.lora.source)
-    with RunFolder.reopen(folder) if continues else RunFolder.create(folder) as run_folder:
+    begin = RunFolder.reopen if continues else RunFolder.create
+    with begin(folder, process) as run_folder:
         log.info("run folder %s%s", folder, " (continued)" if continues else "")
-        run_folder.begin(to_dict(config), overrides, sys.argv, config_hash(config))
+        run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+        if process.is_writer and in_default_place(folder, config.name):
+            point_latest_to(folder)
         planned = plan.make_plan(config)
         if planned is not None:
             logs.log_table("plan", plan.rows(planned))
         try:
-            run = Run(config, run_folder, group)
+            run = Run(config, run_folder, group, process)
             result = run.fit()
             summary = run_folder.finish(**run.export())
         except LlamaExpError as error:
@@ -90,18 +101,18 @@ class Run:
         trainer: fits it.
     """
 
-    def __init__(self, config: Config, run_folder: RunFolder, group: str | None):
-        self._folder = run_folder
+    def __init__(self, config: Config, run_folder: RunFolder, group: str | None, process: Process):
+        self._folder, self._process = run_folder, process
         self._has_adapters = config.lora.rank > 0
         self._base_digest: str | None = None
-        self._checkpoint = resume.chosen_checkpoint(config.resume)
+        self._checkpoint = resume.choose_checkpoint(config.resume, process)
         resolved = _resolved_preset(config)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
             log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
         runtime.import_backend()
         if preset_folder is not None:
-            _check_preset(config, preset_folder)
+            _check_preset(config, preset_folder, run_folder.path)
         check_targets(
             {name: getattr(config, name) for name in WITH_TARGET}
             | {f"trainer.callbacks.{name}": node for name, node in config.trainer.callbacks.items()},
@@ -115,7 +126,7 @@ class Run:
 
             self._base_digest = lora.base_digest(self.model.backbone)
         self._record(config, examples, tokenizer, resolved)
-        self._logger = _build_logger(config, run_folder, group)
+        self._observers = _build_observers(config, run_folder, group) if process.is_writer else {}
         self.trainer = self._build_trainer(config, examples)
 
     def fit(self):
@@ -128,6 +139,8 @@ class Run:
 
     def export(self) -> dict[str, Any]:
         """Writes the adapter or the model, and returns what the summary should say beside the metrics' figures."""
+        if not self._process.is_writer:
+            return {}
         if not self._has_adapters:
             self.model.save_to_preset(self._folder.model)
             return {"model": self._folder.model.name}
@@ -140,7 +153,7 @@ class Run:
 
     def next_commands(self) -> dict[str, str]:
         """What a person may want to type next."""
-        sync = getattr(self._logger, "sync_command", None)
+        sync = getattr(self._observers.get("logger"), "sync_command", None)
         return {"sync W&B": sync} if sync else {}
 
     def _record(self, config: Config, examples, tokenizer, resolved: preset.Resolved | None) -> None:
@@ -156,7 +169,7 @@ class Run:
                 "origin": resolved and resolved.origin,
                 "revision": resolved and resolved.revision,
             },
-            quantization=quantization.describe(self.model.backbone.quantization),
+            quantization=to_section(self.model.backbone.quantization),
             lora=config.lora.source and lora_source.origin(config.lora.source),
             base_digest=self._base_digest,
         )
@@ -172,14 +185,6 @@ class Run:
             config.schedule, config.trusted_modules, "schedule", learning_rate=peak, num_steps=config.trainer.max_steps
         )
         optimizer = instantiate(config.optimizer, config.trusted_modules, "optimizer", learning_rate=schedule)
-        observers = {
-            "metrics": self._folder.metrics,
-            "samples": self._folder.samples,
-            "logger": self._logger,
-            "progress": progress.Progress(config.trainer.max_steps),
-        }
-        for name, node in config.trainer.callbacks.items():
-            observers[name] = instantiate(node, config.trusted_modules, f"trainer.callbacks.{name}")
         return Trainer(
             self.model,
             examples,
@@ -189,8 +194,10 @@ class Run:
                 keep=keep_checkpoints,
                 config_hash=config_hash(config),
                 facts=_comparable_facts(config),
+                process=self._process,
             ),
-            observers=observers,
+            observers=self._observers,
+            process=self._process,
             seed=config.seed,
             base_digest=self._base_digest,
             chunk_tokens=config.objective.chunk_tokens,
@@ -223,16 +230,17 @@ def _resolved_preset(config: Config) -> preset.Resolved | None:
     return preset.resolve(config.preset.source, offline=config.preset.offline)
 
 
-def _check_preset(config: Config, preset_folder: Path) -> None:
-    """Compares the preset with the config's shape, so that no large model is built in vain."""
+def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
+    """Compares the preset with the config, and with the run's first start, so that no large model is built in vain."""
     from llama_exp.formats import open_checkpoint
-    from llama_exp.formats.checkpoint import agreed
+    from llama_exp.formats.checkpoint import match_architecture
 
     stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
     with open_checkpoint(preset_folder) as checkpoint:
-        agreed(checkpoint, stated)
-        stored = quantization.chosen(to_dict(config.quantization), checkpoint.quantization, preset_folder)
-        quantization.require_trainable(stored, config.lora.rank)
+        match_architecture(checkpoint, stated)
+        stored = quantization.choose(to_dict(config.quantization), checkpoint.quantization, preset_folder)
+    resume.check_quantization(folder, to_section(stored))
+    quantization.require_trainable(stored, config.lora.rank)
 
 
 def _build_data(config: Config, preset_folder: Path | None):
@@ -279,7 +287,7 @@ def _build_model(config: Config, preset_folder: Path | None, tokenizer):
 
     backbone = model.build(
         lambda **added: instantiate(config.model, config.trusted_modules, "model", **added),
-        policy=config.precision.policy,
+        policy=config.precision.policy.value,
         preset_dir=preset_folder,
         quantization=to_dict(config.quantization),
         lora=to_dict(config.lora),
@@ -289,13 +297,19 @@ def _build_model(config: Config, preset_folder: Path | None, tokenizer):
     return LlamaCausalLM(backbone, tokenizer)
 
 
-def _build_logger(config: Config, run_folder: RunFolder, group: str | None):
-    return instantiate(
+def _build_observers(config: Config, run_folder: RunFolder, group: str | None) -> dict[str, Any]:
+    """Those who watch the training, the user's callbacks last."""
+    observers = {"metrics": run_folder.metrics, "samples": run_folder.samples}
+    observers["logger"] = instantiate(
         config.logger,
         config.trusted_modules,
         "logger",
         folder=run_folder.path,
         name=f"{config.name}/{run_folder.path.name}",
         group=group,
-        config=to_dict(config),
+        config=flatten(to_record(config)),
     )
+    observers["progress"] = progress.Progress(config.trainer.max_steps)
+    for name, node in config.trainer.callbacks.items():
+        observers[name] = instantiate(node, config.trusted_modules, f"trainer.callbacks.{name}")
+    return observers

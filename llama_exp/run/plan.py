@@ -27,13 +27,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from llama_exp.architecture import Quantization, count_parameters, linear_shapes
+from llama_exp.architecture import (
+    AS_STORED,
+    Quantization,
+    count_flops_per_token,
+    count_parameters,
+    linear_shapes,
+    make_quantization,
+)
 from llama_exp.config.identity import to_dict
-from llama_exp.config.schema import Config, ModelConfig, Remat
+from llama_exp.config.schema import Config, ModelConfig
 from llama_exp.formats.quantized import variable_parts
-from llama_exp.lora.source import count_lora_matrices_and_magnitudes, count_lora_parameters
-from llama_exp.preset import PRESETS
-from llama_exp.quantization import of_section as quantization_of
+from llama_exp.limits.trainer import Remat
+from llama_exp.lora.source import count_lora_matrices_and_magnitudes, count_lora_parameters, ranks
 
 FLOAT32_BYTES = 4
 VARIABLE_BYTES = {"float32": 4, "bfloat16": 2, "mixed_bfloat16": 4, "mixed_float16": 4}
@@ -69,27 +75,14 @@ def make_plan(config: Config) -> Plan | None:
         num_trainable_parameters=num_adapter or num_base,
         tokens_per_step=tokens_per_step,
         total_tokens=tokens_per_step * config.trainer.max_steps,
-        flops_per_token=flops_per_token(model, lora, sequence_length),
+        flops_per_token=count_flops_per_token(model, ranks(lora, model), sequence_length),
         memory_bytes=_memory_bytes(config, model, sequence_length, num_base, num_adapter),
     )
 
 
-def flops_per_token(model: Mapping[str, Any], lora: Mapping[str, Any], sequence_length: int) -> int:
-    """Additions and multiplications per trained token, as in Chowdhery et al. 2022 (arXiv:2204.02311, appendix B).
-
-    Each matrix costs 2 per number forward, 2 for the gradient of its input, and 2 for its own where it trains;
-    attention 12 L D S in all, the masked half included. What rematerialisation computes again does not count.
-    """
-    matrices = sum(inputs * outputs for inputs, outputs in linear_shapes(model).values())
-    matrices += model["vocabulary_size"] * model["hidden_dim"]
-    num_adapter, _ = count_lora_matrices_and_magnitudes(model, lora)  # DoRA's magnitudes cost next to nothing
-    attention = 12 * model["num_layers"] * model["hidden_dim"] * sequence_length
-    return (4 if num_adapter else 6) * matrices + 6 * num_adapter + attention
-
-
 def _memory_bytes(config: Config, model: Mapping[str, Any], sequence_length: int, num_base: int, num_adapter: int):
     """Component -> bytes; the module's docstring has the terms."""
-    policy, trainer = config.precision.policy, config.trainer
+    policy, trainer = config.precision.policy.value, config.trainer
     num_trainable = num_adapter or num_base
     gradient_bytes = FLOAT32_BYTES if num_adapter else VARIABLE_BYTES[policy]
     summed_bytes = FLOAT32_BYTES if trainer.accumulation_steps > 1 else 0
@@ -112,11 +105,9 @@ def _memory_bytes(config: Config, model: Mapping[str, Any], sequence_length: int
 
 
 def _quantization(config: Config) -> Quantization | None:
-    """How the base model will be stored, as far as the config tells: a preset's own files are not opened."""
+    """How the base model will be stored; a preset that is known after its download only counts as floating point."""
     section = to_dict(config.quantization)
-    if section["mode"] == "none" and config.preset.source in PRESETS and config.preset.source.endswith("_int8"):
-        section["mode"] = "int8"
-    return quantization_of(section)
+    return None if section["mode"] == AS_STORED else make_quantization(**section)
 
 
 def _weights_bytes(model: Mapping[str, Any], quantization: Quantization | None, float_bytes: int) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from llama_exp.errors import InputError
 from llama_exp.files.json_file import inside, read_json
 from llama_exp.tokenizer import generation_files as companions
 from llama_exp.tokenizer import gguf
 from llama_exp.tokenizer.byte_pair import BytePairTokenizer
-from llama_exp.tokenizer.generation_files import read_bytes, rejected
+from llama_exp.tokenizer.generation_files import read_bytes
 from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 from llama_exp.tokenizer.hugging_face_export import SENTENCE_PIECE, TOKENIZER
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
@@ -38,18 +39,20 @@ def load(folder: str | Path) -> Tokenizer:
     if not path.exists() and (folder / SENTENCE_PIECE).exists():
         return _load_sentence_piece_of_hugging_face(folder)
     if not path.exists():
-        raise rejected(path, "this folder has no tokenizer", "no such file", "choose another tokenizer, e.g. bpe")
+        raise InputError.about(
+            path, "this folder has no tokenizer", "no such file", "choose another tokenizer, e.g. bpe"
+        )
     config = read_json(path, MAX_BYTES, MAX_VALUES)
     if "model" in config:
         return load_hugging_face(path)
     if not isinstance(config.get("config"), dict | None):
-        raise rejected(path, "config must be an object", repr(config["config"])[:80], AGAIN)
+        raise InputError.about(path, "config must be an object", repr(config["config"])[:80], AGAIN)
     _refuse_content(path, config.get("config") or {})
     if config.get("class_name") == "LlamaTokenizer":
         return _load_sentence_piece(inside(folder, str(SENTENCE_PIECE_ASSET)), folder)
     if config.get("class_name") == "Llama3Tokenizer":
         return _load_byte_pair(folder, config)
-    raise rejected(
+    raise InputError.about(
         path,
         "this tokenizer class is not supported",
         repr(config.get("class_name")),
@@ -88,7 +91,7 @@ def load_hugging_face(path: str | Path) -> HuggingFaceTokenizer:
         return HuggingFaceTokenizer(text, tokenizer_config, generation_config, chat_template, sentence_piece_model)
     except ValueError as error:
         action = "give a tokenizer.json as the tokenizers library writes it"
-        raise rejected(path, "not a usable tokenizer", str(error), action) from None
+        raise InputError.about(path, "not a usable tokenizer", str(error), action) from None
 
 
 def _load_sentence_piece(path: Path, folder: Path | None) -> SentencePieceTokenizer:
@@ -100,7 +103,7 @@ def _load_sentence_piece(path: Path, folder: Path | None) -> SentencePieceTokeni
     try:
         return SentencePieceTokenizer(proto, chat_template, generation_config)
     except ValueError as error:
-        raise rejected(path, "not a SentencePiece model", str(error), "give a .model or .spm file") from None
+        raise InputError.about(path, "not a SentencePiece model", str(error), "give a .model or .spm file") from None
 
 
 def _load_sentence_piece_of_hugging_face(folder: Path) -> SentencePieceTokenizer:
@@ -109,7 +112,7 @@ def _load_sentence_piece_of_hugging_face(folder: Path) -> SentencePieceTokenizer
     if unknown := sorted(set(added) - set(tokenizer.pieces())):
         what = "tokens were added to the SentencePiece model, which only tokenizer.json can say"
         action = "save it with transformers' fast tokenizer, which writes tokenizer.json"
-        raise rejected(folder / ADDED_TOKENS, what, ", ".join(unknown[:5]), action)
+        raise InputError.about(folder / ADDED_TOKENS, what, ", ".join(unknown[:5]), action)
     return tokenizer
 
 
@@ -118,17 +121,17 @@ def _refuse_content(path: Path, config: dict[str, Any]) -> None:
     for key in ("vocabulary", "merges", "proto"):
         if config.get(key) is not None:
             what = f"{key} must not stand in the configuration: it lies in assets/tokenizer"
-            raise rejected(path, what, repr(config[key])[:80], "do not use this model, or remove the entry")
+            raise InputError.about(path, what, repr(config[key])[:80], "do not use this model, or remove the entry")
 
 
 def _load_byte_pair(folder: Path, config: dict[str, Any]) -> BytePairTokenizer:
     path = folder / TOKENIZER
     if (config.get("config") or {}).get("add_prefix_space"):
-        raise rejected(path, "a prefix space is not supported", "add_prefix_space: true", "use another preset")
+        raise InputError.about(path, "a prefix space is not supported", "add_prefix_space: true", "use another preset")
     vocabulary_file, merges_file = (inside(folder, str(name)) for name in BYTE_PAIR_ASSETS)
     vocabulary = read_json(vocabulary_file, MAX_BYTES, MAX_VALUES)
     if not all(type(token_id) is int and token_id < MAX_IDS for token_id in vocabulary.values()):
-        raise rejected(vocabulary_file, f"ids must be whole numbers below {MAX_IDS}", "another value", AGAIN)
+        raise InputError.about(vocabulary_file, f"ids must be whole numbers below {MAX_IDS}", "another value", AGAIN)
     chat_template = companions.read_chat_template(folder, {})
     generation_config = companions.read_config(folder, companions.GENERATION_CONFIG)
     try:
@@ -140,4 +143,4 @@ def _load_byte_pair(folder: Path, config: dict[str, Any]) -> BytePairTokenizer:
         merges = [(left, right) for left, right in (rule.split(" ") for rule in rules)]
         return BytePairTokenizer(vocabulary, merges, chat_template, generation_config)
     except ValueError as error:
-        raise rejected(vocabulary_file.parent, "not a usable BPE tokenizer", str(error), AGAIN) from None
+        raise InputError.about(vocabulary_file.parent, "not a usable BPE tokenizer", str(error), AGAIN) from None

@@ -16,6 +16,7 @@ from typing import Any
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
+from llama_exp import recipe
 from llama_exp.tokenizer import generation_files as companions
 from llama_exp.tokenizer import hugging_face_export
 from llama_exp.tokenizer.special_tokens import encode_with_special_tokens
@@ -87,7 +88,7 @@ class BytePairTokenizer:
         self.chat_template = chat_template
         self.generation_config = dict(generation_config or {})
         named = [self._special[token] for token in STOP_TOKENS if token in self._special]
-        stops = companions.ids_of(self.generation_config, "eos_token_id", self.vocabulary_size)
+        stops = companions.read_ids(self.generation_config, "eos_token_id", self.vocabulary_size)
         self.stop_ids = tuple(dict.fromkeys([*named, *stops]))
         self.fingerprint = hashlib.sha256(
             json.dumps(["byte_pair with whole words", sorted(self._vocabulary.items()), self._merges]).encode()
@@ -179,7 +180,7 @@ def train(texts: Iterable[str], vocabulary_size: int) -> BytePairTokenizer:
     trained.pre_tokenizer = _pre_tokenizer()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size - len(SPECIAL_TOKENS),
-        min_frequency=2,  # a pair seen once would only memorize its text
+        min_frequency=recipe.BYTE_PAIR_TRAINING["min_frequency"],
         initial_alphabet=list(byte_tokens()),
         show_progress=False,
     )

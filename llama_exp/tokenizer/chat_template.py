@@ -17,15 +17,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llama_exp.errors import InputError, Problem
+from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.preset import PRESETS
 
 MAX_SECONDS = 3  # of processor time; a template needs milliseconds
 MAX_MEMORY_BYTES = 1 << 30  # of address space, the interpreter's own included
 MAX_CHARACTERS = 1 << 22
 
-# The formats of dataset/chat.py, for models whose files have no template.
+# As `dataset.chat` renders them, for models whose files have no template.
 BUILT_IN = {
-    "llama2": (
+    ChatTemplate.llama2: (
         "{% set found = namespace(system='') %}"
         "{% for message in messages %}"
         "{% if message.role == 'system' %}"
@@ -36,13 +37,13 @@ BUILT_IN = {
         "{% else %}{{ ' ' + message.content | trim + ' ' + eos_token }}{% endif %}"
         "{% endfor %}"
     ),
-    "llama3": (
+    ChatTemplate.llama3: (
         "{{ bos_token }}{% for message in messages %}"
         "{{ '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' + message.content | trim + '<|eot_id|>' }}"
         "{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
     ),
-    "chatml": (
+    ChatTemplate.chatml: (
         "{{ bos_token }}{% for message in messages %}{{ '' if loop.first else '\\n' }}"
         "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' }}"
         "{% endfor %}"
@@ -51,7 +52,7 @@ BUILT_IN = {
 }
 
 
-def template_of(tokenizer, source: str) -> str:
+def find_template(tokenizer, source: str) -> str:
     """The chat template of a model: its own, or for Keras' built-in instruct presets the one of their family.
 
     Args:
@@ -66,7 +67,8 @@ def template_of(tokenizer, source: str) -> str:
     origins = {preset.handle.rpartition("/")[0]: name for name, preset in PRESETS.items()}  # without the version
     name = source if source in PRESETS else origins.get(source, "")
     if "instruct" in name:
-        return BUILT_IN["llama3" if tokenizer.special_id("<|start_header_id|>") is not None else "llama2"]
+        has_headers = tokenizer.special_id("<|start_header_id|>") is not None
+        return BUILT_IN[ChatTemplate.llama3 if has_headers else ChatTemplate.llama2]
     raise InputError(
         Problem(
             "the model has no chat template: it continues text, and was not made for conversations",
@@ -114,15 +116,15 @@ def render(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _rejected("the chat template takes too long", f"more than {4 * MAX_SECONDS} s") from None
+        raise _refusal("the chat template takes too long", f"more than {4 * MAX_SECONDS} s") from None
     if done.returncode != 0:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
         found = f"exit code {done.returncode}" + (f": {lines[-1][:200]}" if lines else "")
         limits = f"{MAX_SECONDS} s, {MAX_MEMORY_BYTES >> 20} MiB, {MAX_CHARACTERS} characters"
-        raise _rejected(f"the chat template broke off; its limits are {limits}", found)
+        raise _refusal(f"the chat template broke off; its limits are {limits}", found)
     answer = json.loads(done.stdout)
     if "text" not in answer:
-        raise _rejected(answer["what"], answer["found"])
+        raise _refusal(answer["what"], answer["found"])
     return answer["text"]
 
 
@@ -191,6 +193,6 @@ def _environment():
     return environment
 
 
-def _rejected(what: str, found: str) -> InputError:
+def _refusal(what: str, found: str) -> InputError:
     action = "check the messages; or put another chat_template.jinja into the model's folder"
-    return InputError(Problem(what, "chat template", found, action))
+    return InputError.about("chat template", what, found, action)

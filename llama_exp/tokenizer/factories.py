@@ -11,17 +11,18 @@ from pathlib import Path
 
 import tokenizers
 
+from llama_exp import recipe
 from llama_exp.dataset.cache import cached_folder, content_key
-from llama_exp.errors import ConfigError, InputError, Problem
+from llama_exp.errors import InputError, Problem
+from llama_exp.limits import ImpossibleValue, raise_first
+from llama_exp.limits.tokenizer import LIMITS, NO_PRESET, check_room
 from llama_exp.tokenizer import assets
 from llama_exp.tokenizer.assets import Tokenizer
-from llama_exp.tokenizer.byte_pair import SPECIAL_TOKENS, BytePairTokenizer, from_merges, train
+from llama_exp.tokenizer.byte_pair import BytePairTokenizer, from_merges, train
 from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
 Texts = Callable[[], Iterable[str]]
-
-_TRAINING_VERSION = 1  # raise it when training changes: it is part of the cache key
 
 
 def auto(
@@ -41,20 +42,12 @@ def bpe(
     """Byte-level BPE of at most `vocabulary_size` tokens, trained on the data set once and cached.
 
     Raises:
-        ConfigError: `vocabulary_size` has no room for the bytes and the special tokens.
+        ValueError: `vocabulary_size` has no room for the bytes and the special tokens.
     """
-    smallest = 256 + len(SPECIAL_TOKENS)
-    if vocabulary_size < smallest:
-        raise ConfigError(
-            Problem(
-                what="the vocabulary is too small for every byte and the special tokens",
-                where="tokenizer.vocabulary_size",
-                found=str(vocabulary_size),
-                action=f"set at least {smallest}, or choose tokenizer=byte",
-            )
-        )
+    LIMITS.require(vocabulary_size=vocabulary_size)
+    raise_first(check_room(vocabulary_size))
     key = content_key(
-        version=_TRAINING_VERSION,
+        **recipe.BYTE_PAIR_TRAINING,
         library=tokenizers.__version__,
         texts=fingerprint,
         vocabulary_size=vocabulary_size,
@@ -78,17 +71,10 @@ def preset(*, texts: Texts, preset_folder: str | None, cache_dir: str, fingerpri
     """The tokenizer of the preset.
 
     Raises:
-        ConfigError: the run has no preset.
+        ValueError: the run has no preset.
     """
     if preset_folder is None:
-        raise ConfigError(
-            Problem(
-                what="there is no preset to take the tokenizer from",
-                where="tokenizer",
-                found="preset, with preset.source=null",
-                action="choose tokenizer=auto or bpe, or set preset.source",
-            )
-        )
+        raise ImpossibleValue(NO_PRESET)
     return assets.load(preset_folder)
 
 

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llama_exp.errors import InputError, Problem
+from llama_exp.errors import InputError
 from llama_exp.files.json_file import inside, open_regular, read_json
 
 TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer_config.json", "generation_config.json"
@@ -42,15 +42,19 @@ def read_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str | 
         try:
             return read_bytes(path, MAX_TEMPLATE_BYTES).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise rejected(path, "the chat template is not UTF-8 text", str(error), "export the model again") from None
+            raise InputError.about(
+                path, "the chat template is not UTF-8 text", str(error), "export the model again"
+            ) from None
     try:
-        return template_of(tokenizer_config)
+        return read_template(tokenizer_config)
     except ValueError as error:
         where = folder / TOKENIZER_CONFIG
-        raise rejected(where, "the chat template cannot be used", str(error), f"write it to {CHAT_TEMPLATE}") from None
+        raise InputError.about(
+            where, "the chat template cannot be used", str(error), f"write it to {CHAT_TEMPLATE}"
+        ) from None
 
 
-def template_of(tokenizer_config: dict[str, Any]) -> str | None:
+def read_template(tokenizer_config: dict[str, Any]) -> str | None:
     """The chat template in a `tokenizer_config.json`; ValueError where it is in no known form."""
     found = tokenizer_config.get("chat_template")
     if isinstance(found, list):
@@ -68,7 +72,7 @@ def template_of(tokenizer_config: dict[str, Any]) -> str | None:
     return found
 
 
-def ids_of(generation_config: dict[str, Any], key: str, vocabulary_size: int) -> list[int]:
+def read_ids(generation_config: dict[str, Any], key: str, vocabulary_size: int) -> list[int]:
     """The token ids of an entry such as `eos_token_id`, which may be one, a list or missing.
 
     Raises:
@@ -96,13 +100,10 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         try:
             content = file.read(max_bytes + 1)
         except OSError as error:
-            raise rejected(path, "the file cannot be read", error.strerror or str(error), "check the disk") from error
+            raise InputError.about(
+                path, "the file cannot be read", error.strerror or str(error), "check the disk"
+            ) from error
     if len(content) > max_bytes:
         found = f"more than {max_bytes} bytes"
-        raise rejected(path, "the file is too large for what it holds", found, "download or export it again")
+        raise InputError.about(path, "the file is too large for what it holds", found, "download or export it again")
     return content
-
-
-def rejected(path: Path, what: str, found: str, action: str) -> InputError:
-    """The error about a file of a tokenizer."""
-    return InputError(Problem(what=what, where=str(path), found=found, action=action))

@@ -53,7 +53,7 @@ class HuggingFaceTokenizer:
         self._text, self._tokenizer_config = text, tokenizer_config
         self._sentence_piece_model = sentence_piece_model
         self.generation_config = dict(generation_config)
-        self.chat_template = companions.template_of(tokenizer_config) if chat_template is None else chat_template
+        self.chat_template = companions.read_template(tokenizer_config) if chat_template is None else chat_template
         self._encoder = _processor(text)
         self._encoder.encode_special_tokens = True  # in text they are characters; only we add special tokens
         document = json.loads(text)
@@ -138,7 +138,7 @@ class HuggingFaceTokenizer:
         if self._tokenizer_config:
             content = json.dumps(self._tokenizer_config, indent=2, ensure_ascii=False)
             (folder / TOKENIZER_CONFIG).write_text(content, encoding="utf-8")
-        known = companions.template_of(self._tokenizer_config)
+        known = companions.read_template(self._tokenizer_config)
         companions.write(folder, None if self.chat_template == known else self.chat_template, self.generation_config)
 
     def _begins(self) -> bool:
@@ -149,7 +149,7 @@ class HuggingFaceTokenizer:
         return self.bos_id is not None and self._encoder.encode("").ids[:1] == [self.bos_id]
 
     def _ids(self, key: str) -> list[int]:
-        return companions.ids_of(self.generation_config, key, self.vocabulary_size)
+        return companions.read_ids(self.generation_config, key, self.vocabulary_size)
 
     def _find(self, key: str, generation_ids: list[int], names: Sequence[str]) -> int | None:
         named = self._tokenizer_config.get(key)

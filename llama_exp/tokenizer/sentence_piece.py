@@ -48,7 +48,7 @@ class SentencePieceTokenizer:
         self.pad_id = _known(self._processor.pad_id())
         self.chat_template = chat_template
         self.generation_config = dict(generation_config or {})
-        stops = companions.ids_of(self.generation_config, "eos_token_id", self.vocabulary_size)
+        stops = companions.read_ids(self.generation_config, "eos_token_id", self.vocabulary_size)
         self.stop_ids = tuple(dict.fromkeys([*([] if self.eos_id is None else [self.eos_id]), *stops]))
         self._special = {
             self._processor.id_to_piece(id_): id_

@@ -15,13 +15,9 @@ Knows NumPy arrays and JSON, no framework.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import re
 import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,19 +25,19 @@ from typing import Any
 
 import numpy as np
 
-from llama_exp.errors import InputError, NumericalError, Problem, StorageError
-from llama_exp.files.writing import sync_folder
-from llama_exp.trainer.tensor_file import file_digest, read_tensors, write_blocks, write_tensors
+from llama_exp.errors import InputError, NumericalError, Problem
+from llama_exp.files.process import ALONE, Process
+from llama_exp.files.whole_folder import remove_folder, remove_stale, whole_folder
+from llama_exp.files.writing import set_aside, storage_errors
+from llama_exp.formats.plain_arrays import is_finite
+from llama_exp.limits.trainer import LIMITS
+from llama_exp.trainer.manifest import SCHEMA, Invalid, verified_manifest, write_manifest
+from llama_exp.trainer.tensor_file import read_tensors, write_tensors
 
-SCHEMA = 1
-FOLDER = re.compile(r"step-(\d{8,})")
-LEFTOVER = re.compile(r"step-\d{8,}\.tmp-[0-9a-f]{8}")
+NAME = r"step-(\d{8,})"
+FOLDER = re.compile(NAME)
 CORRUPT = re.compile(r"step-\d{8,}\.corrupt-\d+")
 _log = logging.getLogger(__name__)
-
-
-class _Invalid(Exception):
-    """Why a checkpoint folder cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +66,24 @@ class Checkpoints:
         keep: how many of the newest to keep, at least 1.
         config_hash: recorded in every manifest.
         facts: JSON about this process (versions, backend, threads), recorded and compared at a resume.
+        process: only the writer's saves leave anything, and only it sets damaged ones aside; all can read.
     """
 
-    def __init__(self, folder: Path, *, keep: int, config_hash: str, facts: Mapping[str, Any]):
-        if keep < 1:
-            raise ValueError(f"trainer.keep_checkpoints={keep} must be at least 1")
+    def __init__(
+        self, folder: Path, *, keep: int, config_hash: str, facts: Mapping[str, Any], process: Process = ALONE
+    ):
+        LIMITS.require(keep_checkpoints=keep)
         self.folder = Path(folder)
         self.keep = keep
         self.config_hash = config_hash
         self.facts = dict(facts)
+        self._process = process
         self._verified: set[int] = set()
 
     def save(
         self, step: int, tensors: Mapping[str, Mapping[str, np.ndarray]], state: Mapping[str, Any], base_digest: str
     ) -> Path:
-        """Writes a checkpoint and removes those beyond `keep`.
+        """Writes a checkpoint and removes those beyond `keep`; not the writer: checks the arrays alone.
 
         Args:
             step: finished optimizer steps.
@@ -100,34 +99,27 @@ class Checkpoints:
             StorageError: it could not be written; older checkpoints are intact, the draft is removed.
         """
         _refuse_non_finite(step, tensors, self.newest_step())
-        target = self.folder / f"step-{step:08d}"
-        draft = self._hidden(target)
-        try:
-            os.makedirs(self.folder, exist_ok=True)
-            self._remove_leftovers()
-            os.mkdir(draft)
-            files = {
-                f"{group}.safetensors": write_tensors(draft / f"{group}.safetensors", arrays)
-                for group, arrays in tensors.items()
-            }
-            manifest = {
-                "schema": SCHEMA,
-                "step": step,
-                "config_hash": self.config_hash,
-                "base_digest": base_digest,
-                "facts": self.facts,
-                "files": files,
-                "state": dict(state),
-            }
-            write_blocks(draft / "manifest.json", [_manifest_bytes(manifest)])
-            sync_folder(draft)
-            if target.exists():  # of an attempt that this run has gone back behind
-                os.rename(target, self._hidden(target))
-            os.rename(draft, target)
-            sync_folder(self.folder)
-        except OSError as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise StorageError(_storage_problem(target, tensors, error)) from error
+        target = self._folder_of(step)
+        if not self._process.is_writer:
+            return target
+        with storage_errors(target, lambda error: _storage_problem(target, tensors, error)):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove_stale(self.folder, NAME, alone=True)
+            with whole_folder(target) as draft:  # in the place of one of an attempt that this run has gone back behind
+                files = {
+                    f"{group}.safetensors": write_tensors(draft / f"{group}.safetensors", arrays)
+                    for group, arrays in tensors.items()
+                }
+                manifest = {
+                    "schema": SCHEMA,
+                    "step": step,
+                    "config_hash": self.config_hash,
+                    "base_digest": base_digest,
+                    "facts": self.facts,
+                    "files": files,
+                    "state": dict(state),
+                }
+                write_manifest(draft, manifest)
         self._verified.add(step)
         self._prune()
         return target
@@ -147,26 +139,33 @@ class Checkpoints:
         """
         reasons = []
         for step in sorted(self._steps(), reverse=True):
-            folder = self.folder / f"step-{step:08d}"
+            folder = self._folder_of(step)
             try:
                 checkpoint = _read(folder)
-            except _Invalid as reason:
-                aside = _set_aside(folder)
+            except Invalid as reason:
                 reasons.append(f"{folder.name}: {reason}")
-                _log.warning("checkpoint %s is damaged (%s); renamed to %s", folder, reason, aside.name)
+                self._set_aside(folder, reason)
                 continue
             if reasons:
                 _log.warning("going back to the checkpoint of step %d; later steps run again", step)
             self._verified.add(step)
             return checkpoint
         entries = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
-        damaged = [entry.name for entry in entries if CORRUPT.fullmatch(entry.name)]
+        damaged = reasons or [entry.name for entry in entries if CORRUPT.fullmatch(entry.name)]
         if damaged:
             found = "; ".join(reasons) or ", ".join(damaged)
             raise InputError(
                 Problem("no checkpoint is valid", str(self.folder), found, "start afresh with resume=none")
             )
         return None
+
+    def _set_aside(self, folder: Path, reason: Invalid) -> None:
+        if self._process.is_writer:
+            aside = set_aside(folder, "corrupt")
+            _log.warning("checkpoint %s is damaged (%s); renamed to %s", folder, reason, aside.name)
+
+    def _folder_of(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
 
     def _steps(self) -> list[int]:
         if not self.folder.is_dir():
@@ -177,12 +176,10 @@ class Checkpoints:
     def _prune(self) -> None:
         kept = 0
         for step in sorted(self._steps(), reverse=True):
-            folder = self.folder / f"step-{step:08d}"
+            folder = self._folder_of(step)
             if kept >= self.keep:
                 try:
-                    hidden = self._hidden(folder)
-                    os.rename(folder, hidden)  # at once, so that a half-removed one is never taken for a damaged one
-                    shutil.rmtree(hidden)
+                    remove_folder(folder)  # at once, so that a half-removed one is never taken for a damaged one
                 except OSError as error:
                     _log.warning("old checkpoint %s could not be removed: %s", folder, error)
             elif self._is_valid(step, folder):
@@ -191,19 +188,11 @@ class Checkpoints:
     def _is_valid(self, step: int, folder: Path) -> bool:
         if step not in self._verified:
             try:
-                _verify(folder)
-            except (_Invalid, InputError):
+                verified_manifest(folder)
+            except (Invalid, InputError):
                 return False
             self._verified.add(step)
         return True
-
-    def _hidden(self, target: Path) -> Path:
-        return target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex[:8]}")
-
-    def _remove_leftovers(self) -> None:
-        for entry in self.folder.iterdir():
-            if LEFTOVER.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
 
 
 def load(folder: Path) -> Checkpoint:
@@ -215,22 +204,22 @@ def load(folder: Path) -> Checkpoint:
     folder = Path(folder)
     try:
         return _read(folder)
-    except _Invalid as reason:
+    except Invalid as reason:
         present = sorted(entry.name for entry in folder.parent.glob("step-*") if FOLDER.fullmatch(entry.name))
         action = f"choose another: {', '.join(present)}" if present else "check the path, or use resume=none"
         raise InputError(Problem("is no valid checkpoint", str(folder), str(reason), action)) from reason
 
 
 def _read(folder: Path) -> Checkpoint:
-    manifest = _verify(folder)
+    manifest = verified_manifest(folder)
     try:
         tensors = {Path(name).stem: read_tensors(folder / name) for name in manifest["files"]}
     except Exception as error:  # the library's own type for a bad header
-        raise _Invalid(f"unreadable: {error}") from error
+        raise Invalid(f"unreadable: {error}") from error
     for group, arrays in tensors.items():
         for name, array in arrays.items():
-            if not _is_finite(array):
-                raise _Invalid(f"{group}.safetensors: {name} is not finite")
+            if not is_finite(array):
+                raise Invalid(f"{group}.safetensors: {name} is not finite")
     return Checkpoint(
         step=manifest["step"],
         tensors=tensors,
@@ -242,61 +231,10 @@ def _read(folder: Path) -> Checkpoint:
     )
 
 
-def _verify(folder: Path) -> dict[str, Any]:
-    """The manifest, if it and every file are as they were written."""
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_bytes())
-        expected = manifest.pop("sha256")
-        actual = hashlib.sha256(_canonical(manifest)).hexdigest()
-        if actual != expected:
-            raise _Invalid(f"manifest.json: sha256 {actual}, expected {expected}")
-        if manifest["schema"] > SCHEMA:
-            raise InputError(
-                Problem(
-                    "the checkpoint was written by a newer llama_exp",
-                    str(folder),
-                    f"schema {manifest['schema']}, this version reads {SCHEMA}",
-                    "upgrade llama_exp, or start afresh with resume=none",
-                )
-            )
-        for name, expected in manifest["files"].items():
-            if name != Path(name).name:
-                raise _Invalid(f"manifest.json names a file elsewhere: {name}")
-            actual = file_digest(folder / name)
-            if actual != expected:
-                raise _Invalid(f"{name}: {_shown(actual)}, expected {_shown(expected)}")
-    except FileNotFoundError as error:
-        raise _Invalid(f"{Path(error.filename).name} is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _Invalid(f"manifest.json is unreadable: {error!r}") from error
-    return manifest
-
-
-def _shown(digest: Mapping[str, Any]) -> str:
-    return f"{digest['bytes']} bytes, sha256 {digest['sha256']}"
-
-
-def _manifest_bytes(manifest: dict[str, Any]) -> memoryview:
-    manifest = json.loads(json.dumps(manifest, allow_nan=False))  # as a reader will see it: string keys, lists
-    digest = hashlib.sha256(_canonical(manifest)).hexdigest()
-    return memoryview(json.dumps(manifest | {"sha256": digest}, indent=1, allow_nan=False).encode())
-
-
-def _canonical(manifest: dict[str, Any]) -> bytes:
-    return json.dumps(manifest, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _is_finite(array: np.ndarray) -> bool:
-    if array.dtype.kind in "biu":
-        return True
-    return bool(np.isfinite(array.astype("float32") if array.dtype.itemsize < 4 else array).all())
-
-
 def _refuse_non_finite(step: int, tensors, newest: int | None) -> None:
     for group, arrays in tensors.items():
         for name, array in arrays.items():
-            if not _is_finite(array):
+            if not is_finite(array):
                 last = "none" if newest is None else f"step {newest}"
                 raise NumericalError(
                     Problem(
@@ -306,14 +244,6 @@ def _refuse_non_finite(step: int, tensors, newest: int | None) -> None:
                         "lower optimizer.learning_rate or set optimizer.global_clipnorm, then resume=auto",
                     )
                 )
-
-
-def _set_aside(folder: Path) -> Path:
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.corrupt-{number}")).exists():
-        number += 1
-    os.rename(folder, aside)
-    return aside
 
 
 def _storage_problem(target: Path, tensors, error: OSError) -> Problem:

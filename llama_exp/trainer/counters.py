@@ -23,7 +23,7 @@ class Result:
 
 
 @dataclass
-class Progress:
+class Counters:
     """How far a run is, over all its attempts; part of every checkpoint."""
 
     step: int = 0  # finished optimizer steps

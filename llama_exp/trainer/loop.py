@@ -20,27 +20,30 @@ Shape letters: A micro-batches, B batch, S positions.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from llama_exp import backend, precision
 from llama_exp.dataset.order import Order
-from llama_exp.errors import Interrupted, NumericalError, Preempted, Problem, StorageError
+from llama_exp.errors import Interrupted, Preempted, StorageError
 from llama_exp.files.metrics_file import perplexity
+from llama_exp.files.process import ALONE, Process
+from llama_exp.limits.trainer import LIMITS
 from llama_exp.lora.dora import is_derived
 from llama_exp.trainer import state
 from llama_exp.trainer.checkpoint import Checkpoint, Checkpoints
-from llama_exp.trainer.counters import Progress, Result
+from llama_exp.trainer.counters import Counters, Result
 from llama_exp.trainer.evaluate import Evaluation
+from llama_exp.trainer.finite import require_finite_validation, require_mere_overflow
 from llama_exp.trainer.metrics import Meter, flops_per_token, gemm_flops_per_second
+from llama_exp.trainer.observers import Observers
 from llama_exp.trainer.signals import StopSignals
 from llama_exp.trainer.step import StepResult, TrainStep
 
 FAILED_SAVES = 3  # in a row, until the run gives up
-SMALLEST_LOSS_SCALE = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -52,9 +55,9 @@ class Trainer:
         examples: `train` and `validation` splits (`llama_exp.dataset.Examples`).
         optimizer: a Keras optimizer, with loss scaling around it for float16.
         checkpoints: where states are saved and found.
-        observers: name -> object with on_start(facts), on_metrics(row), on_sample(step, prompt, text),
-            on_finish(status), state(), restore(state). The name is the key of its state in checkpoints.
+        observers: by name, see `Observers`; the name is the key of its state in checkpoints.
         seed: of the data order and the samples.
+        process: which of the run's processes this is; all compute the same, the writer's observers are told.
         base_digest: of the frozen weights, where it is known; None: computed for the first checkpoint.
         jit: auto, true or false.
         chunk_tokens: see `llama_exp.objective`.
@@ -68,6 +71,9 @@ class Trainer:
         sample_prompts: continued at each validation.
         sample_tokens: new tokens per sample.
         sample_temperature: 0: greedy.
+
+    Raises:
+        ValueError: an impossible number.
     """
 
     def __init__(
@@ -79,6 +85,7 @@ class Trainer:
         checkpoints: Checkpoints,
         observers: Mapping,
         seed: int,
+        process: Process = ALONE,
         base_digest: str | None = None,
         jit: str,
         chunk_tokens: int,
@@ -93,9 +100,14 @@ class Trainer:
         sample_tokens: int,
         sample_temperature: float,
     ):
+        LIMITS.require(max_steps=max_steps, batch_size=batch_size, accumulation_steps=accumulation_steps)
+        LIMITS.require(log_every_steps=log_every_steps, validate_every_steps=validate_every_steps)
+        LIMITS.require(checkpoint_every_steps=checkpoint_every_steps, validation_batches=validation_batches)
+        LIMITS.require(sample_tokens=sample_tokens, sample_temperature=sample_temperature)
         self._model, self._backbone, self._optimizer = model, model.backbone, optimizer
         self._examples, self._order = examples["train"], Order(len(examples["train"]), seed)
-        self._checkpoints, self._observers, self._seed = checkpoints, dict(observers), seed
+        self._checkpoints, self._seed, self._process = checkpoints, seed, process
+        self._observers = Observers(observers, process)
         self._max_steps, self._batch_size, self._accumulation_steps = max_steps, batch_size, accumulation_steps
         self._log_every_steps, self._validate_every_steps = log_every_steps, validate_every_steps
         self._checkpoint_every_steps = checkpoint_every_steps
@@ -103,7 +115,7 @@ class Trainer:
         self._sample_temperature = sample_temperature
         self._jit, reason = backend.resolve_jit(jit, self._backbone.compute_dtype)
         _log.info("%s XLA: %s", "with" if self._jit else "without", reason)
-        options = {"chunk_tokens": chunk_tokens, "jit": self._jit, "fuse": jit != "false"}
+        options: dict[str, Any] = {"chunk_tokens": chunk_tokens, "jit": self._jit, "fuse": jit != "false"}
         self._train_step = TrainStep(self._backbone, optimizer, **options)
         types = (self._backbone.compute_dtype, backend.device_kind(), optimizer.variables)
         for doubt in precision.doubts(*types):
@@ -111,7 +123,7 @@ class Trainer:
         self._evaluation = Evaluation(
             self._backbone, examples["validation"], batch_size=batch_size, max_batches=validation_batches, **options
         )
-        self._progress = Progress()
+        self._counters = Counters()
         self._base_digest = base_digest
         self._saved_step: int | None = None
         self._failed_saves = 0
@@ -128,10 +140,8 @@ class Trainer:
             state.check_base(self._digest(), checkpoint.base_digest, where)
         saved = checkpoint.tensors | {"seeds": state.seed_arrays(checkpoint.state["seeds"])}
         state.restore(self._variables() | {"seeds": state.seed_variables(self._backbone)}, saved, where)
-        self._progress = Progress(**checkpoint.state["progress"])
-        for name, saved in checkpoint.state["observers"].items():
-            if name in self._observers:
-                self._observers[name].restore(saved)
+        self._counters = Counters(**checkpoint.state["progress"])
+        self._observers.restore(checkpoint.state["observers"])
         for name in sorted({*checkpoint.facts, *self._checkpoints.facts}):
             then, now = checkpoint.facts.get(name), self._checkpoints.facts.get(name)
             if then != now:
@@ -152,75 +162,56 @@ class Trainer:
             self.restore(newest)
         status = "failed"
         try:
-            self._tell("on_start", self._facts())
-            with StopSignals() as signals:
+            self._observers.tell("on_start", self._facts())
+            with StopSignals(self._process) as signals:
                 self._loop(signals)
             status = "finished"
         except (Preempted, Interrupted) as error:
             status = type(error).__name__.lower()
             raise
         finally:
-            self._tell("on_finish", status)
-        return self._progress.result()
+            self._observers.tell("on_finish", status)
+        return self._counters.result()
 
     def _loop(self, signals: StopSignals) -> None:
-        progress, meter = self._progress, self._meter()
+        counters, meter = self._counters, self._meter()
         while True:
-            if progress.validated_step != progress.step and self._is_due(self._validate_every_steps, at_start=True):
+            if counters.validated_step != counters.step and self._is_due(self._validate_every_steps, at_start=True):
                 self._validate(stop=lambda: signals.received is not None)
-            is_last = progress.step >= self._max_steps
-            if signals.received is not None and not (is_last and progress.validated_step == progress.step):
+            is_last = counters.step >= self._max_steps
+            if signals.received is not None and not (is_last and counters.validated_step == counters.step):
                 self._save(required=True)
-                raise signals.error(progress.step, f"checkpoint {self._saved_step}")
+                raise signals.error(counters.step, f"checkpoint {self._saved_step}")
             if self._is_due(self._checkpoint_every_steps):
                 self._save(required=is_last)
             if is_last:
                 return
             start = time.perf_counter()
-            batch = self._batch(progress.step)
+            batch = self._batch(counters.step)
             result = self._train_step(batch)
             seconds = time.perf_counter() - start
-            self._check(result, batch)
-            progress.advance(int(batch["padding_mask"].sum()), seconds, result.applied)
+            if not result.finite:
+                require_mere_overflow(result, counters.step + 1, self._rows(counters.step), self._saved_step)
+            counters.advance(int(batch["padding_mask"].sum()), seconds, result.applied)
             meter.add(int(batch["padding_mask"].sum()), seconds)
-            if progress.step % self._log_every_steps == 0 or progress.step == self._max_steps:
+            if counters.step % self._log_every_steps == 0 or counters.step == self._max_steps:
                 self._tell_train_row(result, meter)
 
     def _is_due(self, every: int, at_start: bool = False) -> bool:
-        step = self._progress.step
+        step = self._counters.step
         if step == 0:
             return at_start
         return step % every == 0 or step >= self._max_steps
 
     def _batch(self, step: int) -> dict[str, np.ndarray]:
         """The arrays (A, B, S) of the step after `step` finished ones."""
-        num_rows = self._accumulation_steps * self._batch_size
-        rows = self._examples.batch(self._order.indices(step * num_rows, num_rows))
         shape = (self._accumulation_steps, self._batch_size, -1)
-        return {key: value.reshape(shape) for key, value in rows.items()}
+        return {key: value.reshape(shape) for key, value in self._examples.batch(self._rows(step)).items()}
 
-    def _check(self, result: StepResult, batch) -> None:
-        """Ends the run at a step that is not finite, unless loss scaling can still deal with it."""
-        if result.finite:
-            return
-        if math.isfinite(result.loss) and result.loss_scale > SMALLEST_LOSS_SCALE:
-            _log.info("step %d: overflow at loss scale %g, skipped", self._progress.step + 1, result.loss_scale)
-            return
-        step, num_rows = self._progress.step + 1, self._accumulation_steps * self._batch_size
-        indices = self._order.indices((step - 1) * num_rows, num_rows)
-        found = (
-            f"step {step}: loss {result.loss:g}, gradient norm {result.grad_norm:g}, learning rate "
-            f"{result.learning_rate:g}, loss scale {result.loss_scale:g}, rows {_shortened(indices)}; "
-            f"last good checkpoint: {_step_name(self._saved_step)}"
-        )
-        raise NumericalError(
-            Problem(
-                "loss or gradient is not finite; the step was not applied",
-                "optimizer.learning_rate",
-                found,
-                "lower optimizer.learning_rate, lengthen schedule.warmup_steps or set optimizer.global_clipnorm",
-            )
-        )
+    def _rows(self, step: int) -> np.ndarray:
+        """Indices of the examples in the step after `step` finished ones, (A * B,)."""
+        num_rows = self._accumulation_steps * self._batch_size
+        return self._order.indices(step * num_rows, num_rows)
 
     def _validate(self, stop) -> None:
         """Validation row and samples; nothing at all if `stop()` turns true before the loss is known."""
@@ -228,39 +219,31 @@ class Trainer:
         sums = self._evaluation(stop)
         if sums is None:
             return
-        progress = self._progress
-        progress.seconds += time.perf_counter() - start
-        progress.validated_step = progress.step
+        counters = self._counters
+        counters.seconds += time.perf_counter() - start
+        counters.validated_step = counters.step
         total, count = sums
         if count == 0:
-            _log.warning("the validation split has no counted tokens: no validation loss at step %d", progress.step)
+            _log.warning("the validation split has no counted tokens: no validation loss at step %d", counters.step)
         else:
             self._tell_validation_row(total / count)
         for number, prompt in enumerate(self._sample_prompts):
-            self._tell("on_sample", progress.step, prompt, self._sample(prompt, number))
+            self._observers.tell("on_sample", counters.step, prompt, self._sample(prompt, number))
 
     def _tell_validation_row(self, loss: float) -> None:
-        progress = self._progress
-        if not math.isfinite(loss):
-            raise NumericalError(
-                Problem(
-                    "the validation loss is not finite",
-                    "optimizer.learning_rate",
-                    f"step {progress.step}: {loss:g}; last good checkpoint: {_step_name(self._saved_step)}",
-                    "lower optimizer.learning_rate, or use a wider type than float16 (precision=float32)",
-                )
-            )
-        progress.validation_loss = loss
-        if progress.best_validation_loss is None or loss < progress.best_validation_loss:
-            progress.best_validation_loss, progress.best_step = loss, progress.step
-        row = {"step": progress.step, "split": "validation", "loss": loss, "perplexity": perplexity(loss)}
-        self._tell("on_metrics", row | {"tokens": progress.tokens, "seconds": progress.seconds})
+        counters = self._counters
+        require_finite_validation(loss, counters.step, self._saved_step)
+        counters.validation_loss = loss
+        if counters.best_validation_loss is None or loss < counters.best_validation_loss:
+            counters.best_validation_loss, counters.best_step = loss, counters.step
+        row = {"step": counters.step, "split": "validation", "loss": loss, "perplexity": perplexity(loss)}
+        self._observers.tell("on_metrics", row | {"tokens": counters.tokens, "seconds": counters.seconds})
 
     def _tell_train_row(self, result: StepResult, meter: Meter) -> None:
-        progress = self._progress
-        row = {"step": progress.step, "split": "train", "loss": result.loss, "learning_rate": result.learning_rate}
-        row |= {"grad_norm": result.grad_norm, "tokens": progress.tokens}
-        self._tell("on_metrics", row | meter.read() | {"seconds": progress.seconds})
+        counters = self._counters
+        row = {"step": counters.step, "split": "train", "loss": result.loss, "learning_rate": result.learning_rate}
+        row |= {"grad_norm": result.grad_norm, "tokens": counters.tokens}
+        self._observers.tell("on_metrics", row | meter.read() | {"seconds": counters.seconds})
 
     def _sample(self, prompt: str, number: int) -> str:
         """Prompt and continuation; the draws depend on seed, step and prompt number only."""
@@ -270,30 +253,30 @@ class Trainer:
             prompt,
             max_length=num_prompt + self._sample_tokens,
             temperature=self._sample_temperature,
-            seed=abs(self._seed) + 1009 * self._progress.step + number,
+            seed=abs(self._seed) + 1009 * self._counters.step + number,
         )
 
     def _save(self, required: bool) -> None:
         """A checkpoint of this step, unless there is one; a full disk is forgiven twice if not `required`."""
-        progress = self._progress
-        if self._saved_step == progress.step:
+        counters = self._counters
+        if self._saved_step == counters.step:
             return
         tensors = {group: state.arrays(variables) for group, variables in self._variables().items()}
         contents = {
-            "progress": vars(progress),
+            "progress": vars(counters),
             "seeds": state.seed_numbers(self._backbone),
-            "data": {"position": progress.step * self._accumulation_steps * self._batch_size},
-            "observers": {name: observer.state() for name, observer in self._observers.items()},
+            "data": {"position": counters.step * self._accumulation_steps * self._batch_size},
+            "observers": self._observers.state(),
         }
         try:
-            self._checkpoints.save(progress.step, tensors, contents, self._digest())
+            self._checkpoints.save(counters.step, tensors, contents, self._digest())
         except StorageError as error:
             self._failed_saves += 1
             if required or self._failed_saves >= FAILED_SAVES:
                 raise
             _log.warning("%s\n  the run goes on; the next checkpoint will try again", error)
             return
-        self._saved_step, self._failed_saves = progress.step, 0
+        self._saved_step, self._failed_saves = counters.step, 0
 
     def _variables(self) -> dict[str, dict]:
         return {
@@ -317,23 +300,10 @@ class Trainer:
     def _facts(self) -> dict:
         trainable = self._backbone.trainable_variables
         return {
-            "step": self._progress.step,
+            "step": self._counters.step,
             "max_steps": self._max_steps,
             "num_parameters": sum(int(np.prod(v.shape)) for v in self._backbone.weights if not is_derived(v)),
             "num_trainable_parameters": sum(int(np.prod(variable.shape)) for variable in trainable),
             "jit": self._jit,
             "gemm_flops_per_second": gemm_flops_per_second(self._backbone.compute_dtype, self._jit),
         }
-
-    def _tell(self, method: str, *arguments) -> None:
-        for observer in self._observers.values():
-            getattr(observer, method)(*arguments)
-
-
-def _step_name(step: int | None) -> str:
-    return "none" if step is None else f"step {step}"
-
-
-def _shortened(indices: np.ndarray) -> str:
-    shown = ", ".join(str(index) for index in indices[:8])
-    return shown if len(indices) <= 8 else f"{shown}, ... ({len(indices)})"

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 
 import numpy as np
 from keras import ops
 
 from llama_exp import backend
+from llama_exp.architecture import count_flops_per_token
 
 
 def flops_per_token(backbone, sequence_length: int) -> int:
-    """Additions and multiplications that training needs per token (Chowdhery et al. 2022, arXiv:2204.02311, app. B).
-
-        2 P forward + 2 P backward to the activations + 2 P_trainable for the matrices' own gradients + 12 L D S
-
-    P: numbers in matrices that multiply (the output kernel, tied or not, counts; looking a row up does not), L:
-    blocks, D: hidden_dim, S: sequence_length. So 6 per number in full training, 4 per frozen one with LoRA.
-    Attention counts in full, masked half included; what rematerialization computes again does not count.
-    """
-    table = backbone.token_embedding
-    looked_up = None if table.reverse_embeddings is None else table.embeddings
-    matrices = [v for v in backbone.trainable_weights if len(v.shape) == 2 and v is not looked_up]
-    trained = sum(math.prod(variable.shape) for variable in matrices)
-    multiplied = table.vocabulary_size * table.hidden_dim
-    # Sizes of layers, not of variables: integers may be packed.
-    for linear in backbone.linear_layers().values():
-        multiplied += linear.input_dim * linear.output_dim
-        if linear.adapter is not None:
-            multiplied += linear.adapter.rank * (linear.input_dim + linear.output_dim)
-    return 4 * multiplied + 2 * trained + 12 * backbone.num_layers * backbone.hidden_dim * sequence_length
+    """What `count_flops_per_token` says of a backbone as it is, with its adapters."""
+    adapters = {path: linear.adapter for path, linear in backbone.linear_layers().items()}
+    ranks = {path: adapter.rank for path, adapter in adapters.items() if adapter is not None}
+    return count_flops_per_token(backbone.get_config(), ranks, sequence_length)
 
 
 @functools.cache

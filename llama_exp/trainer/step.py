@@ -73,7 +73,8 @@ class TrainStep:
     def __call__(self, batch: dict[str, np.ndarray]) -> StepResult:
         """Runs a step on arrays (A, B, S) with the keys of `INPUT_KEYS`, `labels` and `loss_mask`."""
         values = {key: float(ops.convert_to_numpy(value)) for key, value in self._call(batch).items()}
-        return StepResult(**values | {"applied": bool(values["applied"])})
+        applied = bool(values.pop("applied"))
+        return StepResult(**values, applied=applied)
 
     def _step(self, batch):
         total = ops.maximum(ops.sum(ops.cast(batch["loss_mask"], "float32")), 1.0)

@@ -20,7 +20,7 @@ from llama_exp import cli, formats
 from llama_exp.architecture import make_quantization
 from llama_exp.commands import export
 from llama_exp.formats.checkpoint import Tensor
-from llama_exp.formats.quantized import dequantized, quantized
+from llama_exp.formats.quantized import dequantize_checkpoint, quantize_checkpoint
 from llama_exp.tokenizer import load
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
@@ -81,10 +81,10 @@ def test_quantized_weights(mode, tmp_path, capsys):
     """Kept in KerasHub's format; in the other one numbers again, if one says of which type."""
     make(tmp_path / "one")
     with formats.open_checkpoint(tmp_path / "one") as checkpoint:
-        integers = quantized(checkpoint, make_quantization(mode))
+        integers = quantize_checkpoint(checkpoint, make_quantization(mode))
         place = export.Target(tmp_path / "two", "keras_hub", None, 10, False)
         export.write(integers, TOKENIZER, place, Console(stderr=True))
-        expected = {path: tensor.read(None) for path, tensor in dequantized(integers).tensors.items()}
+        expected = {path: tensor.read(None) for path, tensor in dequantize_checkpoint(integers).tensors.items()}
     convert(tmp_path / "two", tmp_path / "three", "hf", code=2)
     error = capsys.readouterr().err
     assert "--dtype" in error and mode in error and not (tmp_path / "three").exists()

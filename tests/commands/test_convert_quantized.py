@@ -23,9 +23,9 @@ from llama_exp.commands import convert as command
 from llama_exp.commands import export, generate, models
 from llama_exp.config.check import CONF
 from llama_exp.console import progress
-from llama_exp.formats.quantized import dequantized
+from llama_exp.formats.quantized import dequantize_checkpoint
 from llama_exp.models import LlamaCausalLM
-from llama_exp.quantization import describe, fitted, of_section
+from llama_exp.quantization import describe, fit_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 GPTQ = ["--quantization", "int4", "--group-size", "16", "--gptq"]
@@ -65,9 +65,9 @@ def same(found, expected):
 
 def test_names_are_those_of_the_configuration():
     names = {path.stem for path in (CONF / "quantization").glob("*.yaml")}
-    assert set(command.QUANTIZATIONS) == names - {"float8"}
+    assert set(command.QUANTIZATIONS) == names - {"float8", "preset"}
     for name, options in command.QUANTIZATIONS.items():
-        assert make_quantization(**options) == of_section(section(name))
+        assert make_quantization(**options) == make_quantization(**section(name))
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_names_are_those_of_the_configuration():
 )
 def test_it_is_what_a_model_gets_that_is_loaded_so(name, options, changes, model, form, tmp_path, capsys):
     make(tmp_path / "one", form=form, name=model, dtype=ml_dtypes.bfloat16)
-    wanted = of_section(section(name, **changes))
+    wanted = make_quantization(**section(name, **changes))
     with formats.open_checkpoint(tmp_path / "one") as checkpoint:
-        expected = arrays_of(fitted(checkpoint, wanted))
+        expected = arrays_of(fit_checkpoint(checkpoint, wanted))
     convert(tmp_path / "one", tmp_path / "two", "--quantization", name, *options)
     output = capsys.readouterr().out
     assert describe(wanted) in output and f"preset.source={tmp_path / 'two'} lora.rank=8" in output
@@ -105,7 +105,7 @@ def test_it_is_what_a_model_gets_that_is_loaded_so(name, options, changes, model
     assert describe(wanted) in capsys.readouterr().out
     with formats.open_checkpoint(tmp_path / "three") as checkpoint:
         same(arrays_of(checkpoint), expected)
-        floats = arrays_of(dequantized(checkpoint))
+        floats = arrays_of(dequantize_checkpoint(checkpoint))
     convert(tmp_path / "three", tmp_path / "four", "--dtype", "float32", form="hf")
     with formats.open_checkpoint(tmp_path / "four") as checkpoint:
         same(arrays_of(checkpoint), {path: array.astype("float32") for path, array in floats.items()})
@@ -135,7 +135,7 @@ def test_adapters_of_one_fit_the_other(tmp_path):
     model = with_adapters(LlamaCausalLM.from_preset(tmp_path / "two", dtype="float32"))
     stated = section("int4", group_size=16, gptq=True)
     make_run(tmp_path / "run_one", tmp_path / "one", model, quantization=stated)
-    make_run(tmp_path / "run_two", tmp_path / "two", model, quantization=section("none"))
+    make_run(tmp_path / "run_two", tmp_path / "two", model, quantization=section("preset"))
     run("merge", tmp_path / "run_one", "--to", tmp_path / "merged_one")
     run("merge", tmp_path / "run_two", "--to", tmp_path / "merged_two", "--dtype", "float32")
     with (
@@ -205,7 +205,7 @@ def test_integers_are_not_rounded_again(tmp_path, capsys):
 def test_a_target_that_cannot_be_written_is_told_before_anything_is_rounded(tmp_path, capsys, monkeypatch):
     make(tmp_path / "one")
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(export, "fitted", lambda *_: pytest.fail("rounded in vain"))
+    monkeypatch.setattr(export, "fit_checkpoint", lambda *_: pytest.fail("rounded in vain"))
     convert(tmp_path / "one", tmp_path / "file" / "two", *GPTQ, code=4)
     usage = export.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(export.shutil, "disk_usage", lambda path: usage._replace(free=1000))

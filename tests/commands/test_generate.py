@@ -12,6 +12,7 @@ from llama_exp import cli, lora
 from llama_exp.commands import chat, generate, models
 from llama_exp.commands.sources import find
 from llama_exp.errors import InputError
+from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.models import LlamaCausalLM
 from llama_exp.tokenizer.chat_template import BUILT_IN
 
@@ -57,6 +58,10 @@ def test_a_runs_folder_and_a_bare_adapter_are_the_adapted_model(folder, tmp_path
     expected, plain = (one.generate([ids], max_length=4 + 6)[0].tolist() for one in (other, model))
     assert capsys.readouterr().out == chat.printable(TOKENIZER.decode(expected)) + "\n"
     assert expected != plain
+    (tmp_path / "latest").symlink_to("run")
+    run("generate", tmp_path / "latest", "--prompt", "abc", "--max-new-tokens", "6")
+    assert capsys.readouterr().out == chat.printable(TOKENIZER.decode(expected)) + "\n"
+    assert find(str(tmp_path / "latest")).adapter == tmp_path / "run" / "adapter"
     options = generate._parser().parse_args([str(folder), "--adapter", str(tmp_path / "run/adapter")])
     loaded, _ = models.load(options)
     found, wanted = (lora.adapter_variables(one.backbone) for one in (loaded, other))
@@ -69,7 +74,7 @@ def test_a_full_runs_model(folder, tmp_path):
     (tmp_path / "run/model").symlink_to(folder)
     source = find(str(tmp_path / "run"))
     assert source.path.resolve() == folder and source.adapter is None
-    assert source.chat_template == BUILT_IN["llama3"]
+    assert source.chat_template == BUILT_IN[ChatTemplate.llama3]
 
 
 @pytest.mark.parametrize(
@@ -213,6 +218,6 @@ def test_a_model_without_template_says_so(tmp_path, capsys):
 def test_a_runs_conversations_decide_the_template(folder, tmp_path):
     make_run(tmp_path / "run", folder, chat_template="llama3")
     (tmp_path / "run/adapter").mkdir()
-    assert find(str(tmp_path / "run")).chat_template == BUILT_IN["llama3"]
+    assert find(str(tmp_path / "run")).chat_template == BUILT_IN[ChatTemplate.llama3]
     with pytest.raises(InputError, match="adapters of its own"):
         find(str(tmp_path / "run"), adapter="other")

@@ -1,5 +1,6 @@
 """The front end: every mistake at once, with the nearest name, quickly, without a framework."""
 
+import os
 import subprocess
 import sys
 import time
@@ -10,11 +11,13 @@ from promptness import within
 
 from llama_exp.architecture import LINEAR_NAMES
 from llama_exp.config.check import check_arguments, config_hash, to_dict
-from llama_exp.config.check.nearest import nearest_key
+from llama_exp.config.check.nearest import find_nearest_key
 from llama_exp.config.check.resolvers import folder_name, share
-from llama_exp.config.check.typed import WrongType, all_keys, convert
-from llama_exp.config.schema import Backend, Jit, Overlong
+from llama_exp.config.check.typed import WrongType, convert, list_keys
 from llama_exp.errors import ConfigError, ExitCode
+from llama_exp.limits.dataset import Overlong
+from llama_exp.limits.precision import Policy
+from llama_exp.limits.runtime import Backend, Jit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,7 +92,7 @@ def test_nearest_key(typo, meant):
 
 
 def test_nothing_is_suggested_for_a_name_like_no_other():
-    assert nearest_key("qqqqqqqq", all_keys()) is None
+    assert find_nearest_key("qqqqqqqq", list_keys()) is None
 
 
 # --- overrides
@@ -412,9 +415,8 @@ def test_a_key_that_the_own_file_lacks(tmp_path):
     assert found["precision.policy"].what == "has no value"
     found = problems(f"--config-dir={tmp_path}", "precision=mine", "precision.policy=float32")
     assert found["precision.policy"].action == "write +precision.policy=float32"
-    assert (
-        config(f"--config-dir={tmp_path}", "precision=mine", "+precision.policy=float32").precision.policy == "float32"
-    )
+    made = config(f"--config-dir={tmp_path}", "precision=mine", "+precision.policy=float32")
+    assert made.precision.policy is Policy.float32
 
 
 def test_own_root_config(tmp_path):
@@ -600,15 +602,14 @@ sys.exit(code)
 @pytest.mark.process
 def test_the_failing_command_takes_less_than_a_second():
     arguments = ["lora.rnk=8", "model=lama2_7b", "optimizer.learning_rate=fast"]
-    seconds = []
-    while min(seconds, default=1) >= 1 and len(seconds) < 6:  # the machine may be busy with other things
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 2
-        for words in ("lora.rank", "llama2_7b", "a number"):
-            assert words in done.stderr
-    assert min(seconds) < 1
+    before = os.times()
+    done = subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+    after = os.times()
+    assert done.returncode == 2
+    for words in ("lora.rank", "llama2_7b", "a number"):
+        assert words in done.stderr
+    # The child's own time: the machine may be busy with other things.
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 1
 
 
 # --- quantization
@@ -618,21 +619,29 @@ def test_the_failing_command_takes_less_than_a_second():
     "lines, where, action",
     [
         (["quantization=int8"], "lora.rank", "set lora.rank=8, or quantization=none"),
-        (["quantization.mode=int4"], "lora.rank", "set lora.rank=8, or quantization=none"),
+        (
+            ["quantization.mode=int4", "lora.rank=4"],
+            "quantization.group_size",
+            "choose quantization=int4, which has all",
+        ),
         (["quantization=float8"], "lora.rank", "set lora.rank=8, or quantization=none"),
-        (["quantization.mode=fp4", "lora.rank=4"], "quantization.mode", "one of none, int8, int4, float8"),
+        (["quantization.mode=fp4", "lora.rank=4"], "quantization.mode", "one of none, preset, int8, int4, float8"),
         (
             ["quantization=int4", "lora.rank=4", "quantization.quantize_activations=true"],
             "quantization.quantize_activations",
-            "set quantization=int8, or quantization.quantize_activations=null",
+            "choose quantization=int8",
         ),
         (
             ["quantization=int8", "lora.rank=4", "quantization.group_size=64"],
             "quantization.group_size",
-            "set quantization=int4, or quantization.group_size=null",
+            "choose quantization=int4",
         ),
         (["quantization=int8", "lora.rank=4", "quantization.embeddings=int8"], "quantization.embeddings", "=null"),
-        (["quantization=int8", "lora.rank=4", "quantization.gptq=true"], "quantization.gptq", "set quantization=int4"),
+        (
+            ["quantization=int8", "lora.rank=4", "quantization.gptq=true"],
+            "quantization.gptq",
+            "choose quantization=int4",
+        ),
         (["quantization=int8", "lora.rank=4", "quantization.int8_layers=[]"], "quantization.int8_layers", "=null"),
         (
             ["quantization=int4", "lora.rank=4", "quantization.int8_layers=[mlp]"],
@@ -648,24 +657,24 @@ def test_the_failing_command_takes_less_than_a_second():
         (
             ["quantization=int4", "lora.rank=4", "quantization.float_activations=[query]"],
             "quantization.float_activations",
-            "set quantization=int8, or quantization.float_activations=null",
+            "choose quantization=int8",
         ),
         (
             ["quantization=int8_weight_only", "lora.rank=4", "quantization.float_activations=[query]"],
             "quantization.float_activations",
-            "set quantization=int8, or quantization.float_activations=null",
+            "choose quantization=int8",
         ),
         (
             ["quantization=int8_weight_only", "lora.rank=4", "quantization.asymmetric_activations=true"],
             "quantization.asymmetric_activations",
-            "set quantization=int8, or quantization.asymmetric_activations=null",
+            "choose quantization=int8",
         ),
         (
             ["quantization=int8", "lora.rank=4", "quantization.float_activations=[mlp]"],
             "quantization.float_activations",
             "names out of query, key",
         ),
-        (["quantization.group_size=64"], "quantization.group_size", "set quantization=int4"),
+        (["quantization.group_size=64"], "quantization.group_size", "only int4"),
         (
             ["quantization=int4", "lora.rank=4", "quantization.group_size=100"],
             "quantization.group_size",
@@ -685,14 +694,14 @@ def test_the_failing_command_takes_less_than_a_second():
         (
             ["quantization=float8", "lora.rank=4", "quantization.quantize_activations=true"],
             "quantization.quantize_activations",
-            "set quantization=int8, or quantization.quantize_activations=null",
+            "choose quantization=int8",
         ),
         (["quantization=float8", "lora.rank=4", "quantization.group_size=32"], "quantization.group_size", "int4"),
         (["quantization=float8", "lora.rank=4", "quantization.embeddings=int8"], "quantization.embeddings", "int4"),
         (
             ["quantization=float8", "lora.rank=4", "quantization.float_activations=[]"],
             "quantization.float_activations",
-            "set quantization=int8, or quantization.float_activations=null",
+            "choose quantization=int8",
         ),
     ],
 )
@@ -707,8 +716,8 @@ def test_quantization(lines, where, action):
     [
         ["quantization=int8"],
         ["quantization=int8_weight_only", "precision=mixed_bfloat16"],
-        ["quantization.mode=int8"],
-        ["quantization.mode=int4", "precision=mixed_float16"],
+        ["quantization=int4", "precision=mixed_float16"],
+        ["quantization=preset", "preset=llama2_7b_en_int8", "model=llama2_7b"],
         ["quantization=int4", "quantization.group_size=64"],
         ["quantization=int4", "quantization.group_size=0"],
         ["quantization=int4", "quantization.embeddings=int4"],

@@ -8,7 +8,7 @@ import yaml
 
 from llama_exp.architecture import count_parameters
 from llama_exp.config.check import CONF, check_arguments, to_dict
-from llama_exp.config.check.typed import sections
+from llama_exp.config.check.typed import list_sections
 from llama_exp.errors import ConfigError
 from llama_exp.lora.source import count_lora_parameters
 from llama_exp.preset import PRESETS
@@ -22,7 +22,7 @@ COUNTS = {
     "preset": 18,
     "model": 12,
     "precision": 4,
-    "quantization": 5,
+    "quantization": 6,
     "lora": 1,
     "objective": 1,
     "optimizer": 2,
@@ -60,6 +60,7 @@ NEEDED = {
     ("quantization", "int4"): ["lora.rank=4"],
     ("quantization", "float8"): ["lora.rank=4"],
     ("experiment", "llama2_7b_lora"): ["dataset.files=[a.jsonl]"],
+    **{("preset", name): ["lora.rank=4"] for name, preset in PRESETS.items() if preset.int8},
 }
 # Published: Hugging Face's and Meta's model cards; llama2.c for the 15M and 110M models.
 PARAMETERS = {
@@ -113,7 +114,7 @@ def test_every_file_composes_and_types(group, option):
 
 
 @pytest.mark.parametrize(
-    "needy", [key for key in NEEDED if key[0] != "quantization" and key != ("tokenizer", "preset")]
+    "needy", [key for key in NEEDED if key[0] not in ("quantization", "preset") and key != ("tokenizer", "preset")]
 )
 def test_required_values_are_asked_for(needy):
     with pytest.raises(ConfigError, match="has no value"):
@@ -126,12 +127,12 @@ def test_the_table_of_contents_lists_every_group_in_build_order():
     groups = [next(iter(entry)) for entry in defaults if isinstance(entry, dict)]
     own = [group for group in groups if not group.startswith("override ")]
     # The model stands last, because Hydra lets it choose among what stands before it only.
-    assert own == [*(name for name in sections() if name != "model"), "model", "experiment", "sweep"]
+    assert own == [*(name for name in list_sections() if name != "model"), "model", "experiment", "sweep"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_built_in_preset_has_a_file_of_its_name(name):
-    assert config(f"preset={name}").preset.source == name
+    assert config(f"preset={name}", *NEEDED.get(("preset", name), [])).preset.source == name
 
 
 def test_a_pre_trained_model_chooses_and_the_command_line_wins():
@@ -165,7 +166,7 @@ def test_a_pre_trained_size_selects_its_preset(model):
 
 def test_preset_choices_are_built_in_ids():
     for option in GROUPS["preset"] - {"none"}:
-        assert config(f"preset={option}").preset.source == option
+        assert config(f"preset={option}", *NEEDED.get(("preset", option), [])).preset.source == option
         assert option in PRESETS
 
 
@@ -231,7 +232,7 @@ def test_experiments_can_be_overridden():
 
 def test_no_two_files_of_a_group_are_near_copies():
     """Two files that differ in one line and share five should share a default instead."""
-    for group in sections():
+    for group in list_sections():
         contents = {path.name: _settings(path) for path in (CONF / group).glob("*.yaml")}
         for name, lines in contents.items():
             for other, other_lines in contents.items():

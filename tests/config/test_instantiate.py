@@ -8,8 +8,9 @@ import pytest
 
 from llama_exp.config.check import check_arguments
 from llama_exp.config.instantiate import check_targets, instantiate
-from llama_exp.config.schema import Packing, TextFilesConfig
+from llama_exp.config.schema import TextFilesConfig
 from llama_exp.errors import ConfigError, InputError, Problem
+from llama_exp.limits.dataset import Packing
 
 MODULE = """
     import os
@@ -121,7 +122,7 @@ def test_values_are_not_interpolated_again(monkeypatch):
         "keras.config.enable_unsafe_deserialization",
         "llama_exp.config.check.arguments.Path",
         "llama_exp.cli.sys.exit",
-        "llama_exp.run.folder.json.loads",
+        "llama_exp.files.json_file.json.loads",
         "llama_exp.files.writing.os.system",
         "os",
         "",

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from llama_exp.config.check import check_arguments, to_dict
-from llama_exp.config.check.ranges import RANGES
-from llama_exp.config.check.typed import all_keys, hints, sections
+from llama_exp.config.check.ranges import LIMITS
+from llama_exp.config.check.typed import get_hints, list_keys, list_sections
 from llama_exp.config.schema import SCHEMAS, Config
 
 NO_RANGE = {"debug", "trusted_modules"}
@@ -24,26 +24,27 @@ def test_values_live_in_yaml_only(schema):
 
 
 def test_every_number_and_text_has_a_range():
-    """A key without a row in RANGES takes any finite value; that is right only for those without bad ones."""
+    """A key without a limit takes any finite value; that is right only for those without bad ones."""
+    limited = {limits.path_of(key) for limits in LIMITS.values() for key in limits.values}
     without = set()
-    for key in all_keys():
+    for key in list_keys():
         section, _, leaf = key.rpartition(".")
-        leaf_hints = [hints(Config)[leaf]] if not section else _hints_of(section, leaf)
+        leaf_hints = [get_hints(Config)[leaf]] if not section else _hints_of(section, leaf)
         bounded = any(hint in (int, float) or hint in (int | None, float | None) for hint in leaf_hints)
-        if bounded and key not in RANGES:
+        if bounded and key not in limited:
             without.add(key)
     assert without == set()
-    assert set(RANGES) <= set(all_keys())
+    assert limited <= set(list_keys())
 
 
 def _hints_of(section, leaf):
-    declared = hints(Config)[section]
+    declared = get_hints(Config)[section]
     schemas = [declared] if dataclasses.is_dataclass(declared) else SCHEMAS.values()
-    return [hints(schema)[leaf] for schema in schemas if leaf in hints(schema)]
+    return [get_hints(schema)[leaf] for schema in schemas if leaf in get_hints(schema)]
 
 
 def test_sections_stand_in_build_order():
-    assert sections() == [
+    assert list_sections() == [
         "runtime",
         "dataset",
         "tokenizer",
@@ -63,7 +64,7 @@ def test_sections_stand_in_build_order():
 def test_a_typed_config_has_no_value_missing():
     config = check_arguments([]).config
     assert "???" not in str(to_dict(config))
-    for name in sections():
+    for name in list_sections():
         assert dataclasses.is_dataclass(getattr(config, name)), name
 
 

@@ -17,7 +17,16 @@ import pytest
 from rich.console import Console
 
 from llama_exp.console import logs, progress
-from llama_exp.console.progress import Progress, bar_text, clock, end_table, short_bytes, short_number, shorten
+from llama_exp.console.progress import (
+    Progress,
+    bar_text,
+    end_table,
+    format_bytes,
+    format_number,
+    format_seconds,
+    shorten,
+)
+from llama_exp.files.process import Process
 
 RUN = """
 import logging, sys, time
@@ -250,6 +259,16 @@ def test_a_console_is_attached_once(capsys):
     assert capsys.readouterr().err == "once\n"
 
 
+def test_the_console_of_another_than_the_writer_is_silent(capfd):
+    before = list(logs.LOGGER.handlers)
+    for _ in range(2):
+        logs.attach_console(Process(rank=1, size=2))
+    assert len(logs.LOGGER.handlers) == len(before) + 1
+    logging.getLogger("llama_exp.a").warning("never")
+    logs.detach_console()
+    assert logs.LOGGER.handlers == before and capfd.readouterr() == ("", "")
+
+
 def test_no_secret_on_the_terminal(monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "canary-4711")
     logs.attach_console()
@@ -265,12 +284,12 @@ def test_no_secret_on_the_terminal(monkeypatch, capsys):
     [(0, "0:00"), (7.4, "0:07"), (83, "1:23"), (600, "10:00"), (3600, "1:00:00"), (90061, "1 day, 1:01:01")],
 )
 def test_clock(seconds, text):
-    assert clock(seconds) == text
+    assert format_seconds(seconds) == text
 
 
 def test_short_forms():
-    assert [short_number(value) for value in (850, 12345, 4.5e6, 1.2e9)] == ["850", "12.3k", "4.5M", "1.2G"]
-    assert [short_bytes(value) for value in (850, 2**29, 1.25 * 2**30)] == ["850 B", "512 MiB", "1.2 GiB"]
+    assert [format_number(value) for value in (850, 12345, 4.5e6, 1.2e9)] == ["850", "12.3k", "4.5M", "1.2G"]
+    assert [format_bytes(value) for value in (850, 2**29, 1.25 * 2**30)] == ["850 B", "512 MiB", "1.2 GiB"]
     assert shorten("abcdefgh", 6) == "abc..." and shorten("abc", 6) == "abc"
     assert bar_text(0.5, 4) == "━━──" and bar_text(2.0, 3, ascii_only=True) == "###" and bar_text(-1, 2) == "──"
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from in_memory import InMemory, prepared
 
-from llama_exp.config.schema import Overlong, Packing
 from llama_exp.dataset.base import Dataset
 from llama_exp.dataset.records import document
-from llama_exp.errors import ConfigError, InputError
+from llama_exp.errors import InputError
+from llama_exp.limits import ImpossibleValue
+from llama_exp.limits.dataset import Overlong, Packing
 
 
 class Hashed(Dataset):
@@ -99,13 +100,13 @@ def test_enum_members_are_choices_too(tmp_path, byte_tokenizer):
     ],
 )
 def test_impossible_options_name_their_key(options, key):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ImpossibleValue) as caught:
         InMemory(["a"], **options)
-    assert caught.value.problems[0].where == key
+    assert caught.value.problem.where == key
 
 
 def test_loss_on_must_be_known(tmp_path, byte_tokenizer):
-    with pytest.raises(ConfigError, match="objective.loss_on"):
+    with pytest.raises(ValueError, match="objective.loss_on"):
         prepared(["a"] * 5, byte_tokenizer, tmp_path, "prompt")
 
 

@@ -64,8 +64,8 @@ def test_a_failed_build_leaves_nothing(tmp_path):
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path):
-    (tmp_path / "key.tmp-dead").mkdir()
-    (tmp_path / "key.tmp-dead" / "half").write_text("x")
+    (tmp_path / "key.tmp-0123dead").mkdir()
+    (tmp_path / "key.tmp-0123dead" / "half").write_text("x")
     cached_folder(tmp_path, "key", builder([]))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["key", "key.lock"]
 

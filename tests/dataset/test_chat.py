@@ -2,7 +2,8 @@
 
 import pytest
 
-from llama_exp.dataset.chat import TEMPLATES, render
+from llama_exp.dataset.chat import render
+from llama_exp.limits.dataset import ChatTemplate
 
 MESSAGES = [
     ("system", "Be brief."),
@@ -43,17 +44,17 @@ def written(pieces):
     return text + ("»" if counted else "")
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", ChatTemplate)
 def test_templates_are_what_the_models_were_trained_on(template):
-    assert written(render(template, MESSAGES)) == GOLDEN[template]
+    assert written(render(template, MESSAGES)) == GOLDEN[template.value]
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", ChatTemplate)
 def test_a_turn_without_an_answer_is_left_out(template):
     assert render(template, [*MESSAGES, ("user", "And?")]) == render(template, MESSAGES)
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", ChatTemplate)
 def test_a_system_message_is_optional(template):
     text = written(render(template, MESSAGES[1:3]))
     assert "Be brief" not in text and "SYS" not in text
@@ -73,4 +74,4 @@ def test_a_system_message_is_optional(template):
 )
 def test_turns_must_alternate(roles, message):
     with pytest.raises(ValueError, match=message):
-        render("chatml", [(role, "text") for role in roles])
+        render(ChatTemplate.chatml, [(role, "text") for role in roles])

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_exp.dataset import packing
-from llama_exp.dataset.packing import PACKINGS, best_fit_decreasing, pack
+from llama_exp.dataset.packing import best_fit_decreasing, pack
+from llama_exp.limits.dataset import Packing
 
 documents = st.lists(st.integers(2, 40), min_size=1, max_size=40)
 
@@ -15,7 +16,7 @@ def everything_counts(lengths):
     return np.array(lengths, np.int64), np.ones(sum(lengths), np.uint8)
 
 
-@pytest.mark.parametrize("kind", PACKINGS)
+@pytest.mark.parametrize("kind", Packing)
 @given(lengths=documents, sequence_length=st.integers(2, 24))
 def test_every_target_is_there_exactly_once(kind, lengths, sequence_length):
     layout, left_out = pack(*everything_counts(lengths), sequence_length, kind)
@@ -30,7 +31,7 @@ def test_every_target_is_there_exactly_once(kind, lengths, sequence_length):
     assert left_out == 0
 
 
-@pytest.mark.parametrize("kind", PACKINGS)
+@pytest.mark.parametrize("kind", Packing)
 @given(lengths=documents, sequence_length=st.integers(2, 24))
 def test_pieces_stay_inside_rows_and_documents_and_do_not_overlap(kind, lengths, sequence_length):
     layout, _ = pack(*everything_counts(lengths), sequence_length, kind)
@@ -51,7 +52,7 @@ def test_pieces_stay_inside_rows_and_documents_and_do_not_overlap(kind, lengths,
 
 @given(lengths=documents, sequence_length=st.integers(2, 24))
 def test_concat_fills_every_row_but_those_at_the_end(lengths, sequence_length):
-    layout, _ = pack(*everything_counts(lengths), sequence_length, "concat")
+    layout, _ = pack(*everything_counts(lengths), sequence_length, Packing.concat)
     filled = np.bincount(layout.row, weights=layout.length)
     assert (filled[:-1] == sequence_length).all()
 
@@ -87,24 +88,24 @@ def test_best_fit_decreasing_is_what_its_name_says(lengths, capacity):
 @given(lengths=documents, sequence_length=st.integers(2, 24), at_once=st.integers(1, 50))
 def test_the_stream_is_summed_in_parts(lengths, sequence_length, at_once):
     is_target = (np.arange(sum(lengths)) % 3 > 0).astype(np.uint8)
-    whole = packing.pack(np.array(lengths), is_target, sequence_length, "concat")
+    whole = packing.pack(np.array(lengths), is_target, sequence_length, Packing.concat)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "_SUMMED_AT_ONCE", at_once)
-        parts = packing.pack(np.array(lengths), is_target, sequence_length, "concat")
+        parts = packing.pack(np.array(lengths), is_target, sequence_length, Packing.concat)
     assert whole[1] == parts[1]
     assert all(np.array_equal(getattr(whole[0], field), getattr(parts[0], field)) for field in ("start", "row"))
 
 
 def test_the_drawing_in_the_docstring():
     lengths, is_target = everything_counts([6, 3])
-    concat, _ = pack(lengths, is_target, 4, "concat")
+    concat, _ = pack(lengths, is_target, 4, Packing.concat)
     assert concat.num_rows == 2
     assert list(zip(concat.row, concat.column, concat.start, concat.length, concat.continues, strict=True)) == [
         (0, 0, 0, 4, 1),
         (1, 0, 4, 2, 0),
         (1, 2, 6, 2, 1),
     ]
-    best_fit, _ = pack(lengths, is_target, 4, "best_fit")
+    best_fit, _ = pack(lengths, is_target, 4, Packing.best_fit)
     assert list(zip(best_fit.row, best_fit.column, best_fit.start, best_fit.length, strict=True)) == [
         (0, 0, 0, 4),
         (1, 0, 6, 3),
@@ -112,7 +113,7 @@ def test_the_drawing_in_the_docstring():
     ]
 
 
-@pytest.mark.parametrize("kind", PACKINGS)
+@pytest.mark.parametrize("kind", Packing)
 def test_what_has_no_target_is_left_out_and_counted(kind):
     lengths = np.array([12, 3])
     is_target = np.zeros(15, np.uint8)

@@ -18,8 +18,8 @@ def small(monkeypatch):
     texts = [f"{LONG}, number {number}." for number in range(40)]
     items = [Documented("function", f"m.f{number}", "()", (), text) for number, text in enumerate([*texts, texts[0]])]
     items += [Documented("function", "m.tiny", "()", (), "Tiny."), Documented("class", "m.C", "", (), LONG + "\ud83d")]
-    monkeypatch.setattr(stdlib, "documented", lambda: iter(items))
-    monkeypatch.setattr(stdlib, "topics", lambda: iter([("topics.x", "Topic\n*****\n\n" + LONG)]))
+    monkeypatch.setattr(stdlib, "find_documented", lambda: iter(items))
+    monkeypatch.setattr(stdlib, "read_topics", lambda: iter([("topics.x", "Topic\n*****\n\n" + LONG)]))
     monkeypatch.setattr(stdlib, "digest", lambda: "d1")
     return texts
 
@@ -75,7 +75,7 @@ def test_other_sources_are_another_builder_but_equal_documents_the_same_fingerpr
     assert second.fingerprint == first.fingerprint
     assert len(list((tmp_path / "tfds" / "python_docs").glob("*/1.0.0"))) == 2
     monkeypatch.setattr(stdlib, "digest", lambda: "d3")
-    monkeypatch.setattr(stdlib, "topics", lambda: iter([]))
+    monkeypatch.setattr(stdlib, "read_topics", lambda: iter([]))
     assert opened(tmp_path).fingerprint != first.fingerprint
     assert opened(tmp_path, validation_fraction=0.2).fingerprint != opened(tmp_path).fingerprint
 

@@ -70,7 +70,7 @@ def test_one_objects_pairs_fall_on_one_side_and_only_answers_count(tmp_path, mon
         Documented("function", f"m.f{n}", "(a)", (("a", ""),), f"Return the number {n} as it is.") for n in range(40)
     ]
     items += [Documented("function", "m._private", "(a)", (("a", ""),), "Return nothing that is public.")]
-    monkeypatch.setattr(stdlib, "documented", lambda: iter(items))
+    monkeypatch.setattr(stdlib, "find_documented", lambda: iter(items))
     monkeypatch.setattr(stdlib, "digest", lambda: "d")
     dataset = PythonQA(**OPTIONS)
     dataset.open(tmp_path)
@@ -87,7 +87,7 @@ def test_one_objects_pairs_fall_on_one_side_and_only_answers_count(tmp_path, mon
 
 
 def test_the_real_questions_are_many_and_distinct():
-    pairs = [pair for item in stdlib.documented() for pair in python_qa._pairs(item)]
+    pairs = [pair for item in stdlib.find_documented() for pair in python_qa._pairs(item)]
     assert len(pairs) > 5000
     assert any("`str.split" in question for question, _ in pairs)
     assert all(answer == answer.strip() and "\n" not in answer for _, answer in pairs)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from in_memory import prepared
 from small_tokenizers import sentence_piece_model
 
-from llama_exp.dataset.packing import PACKINGS
 from llama_exp.dataset.records import BOS, EOS, Piece, Record, document, pair
 from llama_exp.errors import InputError
+from llama_exp.limits.dataset import Packing
 from llama_exp.tokenizer.byte_pair import from_merges
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
@@ -43,11 +43,11 @@ def wanted_pairs(texts):
     return sorted(pair for document in ids for pair in zip(document, document[1:], strict=False))
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)  # each example writes through to the disk
 @given(texts=st.lists(st.text("abcdefgh", min_size=1, max_size=20), min_size=5, max_size=20))
 def test_packed_and_unpacked_train_on_the_same_targets(texts, tmp_path_factory):
     train_texts = [text for number, text in enumerate(texts) if number % 5 != 4]
-    for packing in PACKINGS:
+    for packing in Packing:
         examples = prepared(texts, BYTE, tmp_path_factory.mktemp("cache"), packing=packing)["train"]
         assert pairs(examples) == wanted_pairs(train_texts)
         assert examples.num_target_tokens == len(wanted_pairs(train_texts))
@@ -78,7 +78,7 @@ def test_a_plain_document_row_by_row(tmp_path, byte_tokenizer):
     }
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("packing", Packing)
 @pytest.mark.parametrize(("loss_on", "prompt_counts"), [("completion", 0), ("all", 1)])
 def test_prompt_masks_are_exact(tmp_path, byte_tokenizer, packing, loss_on, prompt_counts):
     records = [pair(f"#{n}", "ask", "sayx") for n in range(5)]
@@ -97,7 +97,7 @@ def test_prompt_masks_are_exact(tmp_path, byte_tokenizer, packing, loss_on, prom
 
 def test_long_documents_are_split_without_losing_a_target(tmp_path, byte_tokenizer):
     texts = ["abcdefghijklmnopqrstuvw", "xy", "xy", "xy", "validation"]
-    for packing in PACKINGS:
+    for packing in Packing:
         examples = prepared(texts, byte_tokenizer, tmp_path, packing=packing)["train"]
         assert pairs(examples) == wanted_pairs(texts[:4])
         assert examples.facts["overlong"] == 1
@@ -142,7 +142,7 @@ def test_documents_without_text_or_target_are_counted_and_dropped(tmp_path, byte
 
 def test_no_row_is_without_a_target(tmp_path, byte_tokenizer, caplog):
     records = [pair(f"#{n}", "p" * 30, "cc") for n in range(5)]
-    for packing in PACKINGS:
+    for packing in Packing:
         examples = prepared(records, byte_tokenizer, tmp_path, packing=packing)["train"]
         assert (examples.batch(np.arange(len(examples)))["loss_mask"].sum(axis=1) > 0).all()
         assert examples.num_target_tokens == 4 * 3

@@ -10,7 +10,7 @@ from llama_exp.dataset import stdlib
 
 @pytest.fixture(scope="module")
 def items():
-    return {item.name: item for item in stdlib.documented()}
+    return {item.name: item for item in stdlib.find_documented()}
 
 
 def function(source):
@@ -63,12 +63,12 @@ def test_source_files_and_built_ins_are_covered(items):
 
 def test_nothing_depends_on_the_process(items):
     assert not [item for item in items.values() if " at 0x" in item.signature]
-    again = [item.name for item in itertools.islice(stdlib.documented(), 50)]
+    again = [item.name for item in itertools.islice(stdlib.find_documented(), 50)]
     assert again == list(items)[:50]
 
 
 def test_topics_are_prose():
-    topics = dict(stdlib.topics())
+    topics = dict(stdlib.read_topics())
     assert "topics.assert" in topics
     assert "statement" in topics["topics.assert"]
 
@@ -78,7 +78,7 @@ def test_a_python_without_topics_gives_none(monkeypatch):
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(stdlib.importlib, "import_module", missing)
-    assert list(stdlib.topics()) == []
+    assert list(stdlib.read_topics()) == []
 
 
 def test_digest_follows_version_and_sources(monkeypatch, tmp_path):
@@ -101,7 +101,7 @@ def test_sources_that_are_no_python_are_passed_over(monkeypatch, tmp_path):
     (tmp_path / "json.py").write_text("{{ template }} is no module")
     (tmp_path / "csv.py").write_text("'the csv module'")
     monkeypatch.setattr(stdlib.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
-    assert [item.docstring for item in stdlib.documented() if item.kind == "module"] == ["the csv module"]
+    assert [item.docstring for item in stdlib.find_documented() if item.kind == "module"] == ["the csv module"]
 
 
 def test_half_a_surrogate_pair_is_no_unicode():

@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 
 from llama_exp.dataset import Tfds, builders
-from llama_exp.errors import ConfigError, InputError
+from llama_exp.errors import InputError
+from llama_exp.limits import ImpossibleValue
 
 
 class LlamaExpPairs(tfds.core.GeneratorBasedBuilder):
@@ -123,14 +124,16 @@ def test_what_is_not_there_is_named_with_what_is(data_dir, options, what, told):
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        ({"prompt_key": "a"}, "dataset.completion_key"),
+        ({"text_key": None, "prompt_key": "a"}, "dataset.completion_key"),
+        ({"text_key": None, "completion_key": "a"}, "dataset.prompt_key"),
+        ({"prompt_key": "a"}, "dataset.text_key"),
         ({"prompt_key": "a", "completion_key": "b"}, "dataset.text_key"),
     ],
 )
 def test_keys_that_do_not_go_together(tmp_path, options, key):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ImpossibleValue) as caught:
         dataset(tmp_path, **options)
-    assert caught.value.problems[0].where == key
+    assert caught.value.problem.where == key
 
 
 def test_not_prepared_and_no_download_ends_at_once_with_the_command(tmp_path):
@@ -161,7 +164,7 @@ def test_a_damaged_shard_is_named(tmp_path):
 
 
 def test_tfrecord_files_are_read_through_tensorflow_or_the_error_says_so(tmp_path, monkeypatch):
-    with builders.quiet():
+    with builders.silence():
         LlamaExpPairs(data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
     made = opened(tmp_path, validation_split="test")
     assert list(made.texts("train")) == [f"q{n}?" for n in range(20)]

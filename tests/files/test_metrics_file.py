@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from llama_exp.errors import InputError
 from llama_exp.files.metrics_file import MetricsFile, Samples, read_metrics
 
 
@@ -38,7 +39,7 @@ def test_reading_gives_real_numbers_and_leaves_out_a_line_that_was_cut_short(tmp
 def test_reading_names_a_damaged_line(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1}\n{"step"\n{"step": 3}\n')
-    with pytest.raises(ValueError, match="line 2"):
+    with pytest.raises(InputError, match="line 2"):
         read_metrics(file)
 
 

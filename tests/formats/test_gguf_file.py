@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from promptness import within
 
 from llama_exp.errors import InputError
-from llama_exp.formats.gguf import file as gguf_file
+from llama_exp.formats.gguf import cursor
 from llama_exp.formats.gguf.file import open_gguf
 
 HUGE = struct.pack("<Q", 2**60)
@@ -64,7 +64,7 @@ def test_reads_what_was_written(tmp_path, version):
 
 
 def test_every_scalar_type_is_read(tmp_path):
-    values = {kind: struct.pack(f"<{letter}", 1) for kind, letter in gguf_file._FORMATS.items()}
+    values = {kind: struct.pack(f"<{letter}", 1) for kind, letter in cursor.FORMATS.items()}
     assert set(values) == {int(kind) for kind in gguf.GGUFValueType} - {STRING, ARRAY}
     metadata = {f"k{kind}": Typed(kind, content) for kind, content in values.items()}
     with open_gguf(written(tmp_path, gguf_bytes(metadata, {}))) as file:
@@ -231,7 +231,7 @@ def test_a_value_of_another_type_is_refused(tmp_path, getter, key, expected):
 
 
 def test_a_large_vocabulary_is_read_across_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(gguf_file, "_READ_BYTES", 50)
+    monkeypatch.setattr(cursor, "_READ_BYTES", 50)
     words = [f"word {i}" * (i % 7) for i in range(500)]
     with open_gguf(written(tmp_path, gguf_bytes({"a": words, "b": words[:3]}, TENSORS))) as file:
         assert file.strings("a") == words and file.strings("b") == words[:3]

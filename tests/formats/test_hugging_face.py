@@ -223,7 +223,9 @@ def test_an_output_matrix_is_missing(tmp_path):
 
 
 def test_a_tied_model_may_store_its_table_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr("llama_exp.formats.hugging_face.checkpoint.COMPARED_BYTES", 32 * 8 * 5)  # five rows at a time
+    monkeypatch.setattr(
+        "llama_exp.formats.hugging_face.tensor_checks.COMPARED_BYTES", 32 * 8 * 5
+    )  # five rows at a time
     tensors = state()
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
     arrays, config = opened(write_folder(tmp_path, tensors, tie_word_embeddings=True))

@@ -14,7 +14,7 @@ from llama_exp.formats import open_checkpoint, read_architecture, writing
 from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.formats.keras_hub import checkpoint as keras_hub
 from llama_exp.formats.keras_hub import quantized as keras_hub_quantized
-from llama_exp.formats.quantized import quantized
+from llama_exp.formats.quantized import quantize_checkpoint
 
 MODES = {
     "int8": Quantization("int8", True),
@@ -36,7 +36,7 @@ QUERY = "layers/llama_transformer_decoder/_self_attention_layer/_query_dense/var
 def write(folder, name, mode, max_shard_bytes=None):
     config = TINY_CONFIGS[name]
     source = Checkpoint("memory", "test", config, as_tensors(random_arrays(config)))
-    arrays = {path: tensor.read(None) for path, tensor in quantized(source, mode).tensors.items()}
+    arrays = {path: tensor.read(None) for path, tensor in quantize_checkpoint(source, mode).tensors.items()}
     with writing(folder) as draft:
         keras_hub.write(draft, config, as_tensors(arrays), mode, max_shard_bytes)
     return arrays

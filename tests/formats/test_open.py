@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from llama_exp import formats
 from llama_exp.errors import InputError, StorageError
+from llama_exp.files import whole_folder
 from llama_exp.formats import open_checkpoint, read_architecture, writing
 
 # --- which format ----------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def test_a_model_is_replaced_and_nothing_else_remains(old):
 
 
 def test_without_a_way_to_swap_two_renames_do(old, monkeypatch):
-    monkeypatch.setattr(formats, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(whole_folder, "_exchange", lambda one, other: False)
     write(old, NEW)
     assert content(old) == NEW and os.listdir(old.parent) == ["model"]
     rename = type(old).rename

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
 from llama_exp.architecture import (
-    DEFAULT_FLOAT_ACTIVATIONS,
-    DEFAULT_INT8_LAYERS,
     LINEAR_NAMES,
+    OPTIONS,
     Quantization,
     count_parameters,
     make_quantization,
+    quantization_problems,
+    to_section,
     variable_shapes,
 )
 from llama_exp.formats.checkpoint import Checkpoint
@@ -23,13 +24,13 @@ from llama_exp.formats.quantized import (
     REVERSE_TABLE,
     TABLE,
     dequantize,
-    dequantized,
+    dequantize_checkpoint,
     form_of,
     of_matrix,
     pack,
     part_shapes,
     quantize,
-    quantized,
+    quantize_checkpoint,
     unpack,
     variable_parts,
 )
@@ -100,14 +101,14 @@ def test_values_that_are_not_finite_are_refused(mode, value):
 @pytest.mark.parametrize("name", ["odd_widths", "tied", "llama_3_2"])
 def test_a_checkpoint_is_quantized_while_it_is_read(name, mode):
     source, arrays = checkpoint(name)
-    view = quantized(source, mode)
+    view = quantize_checkpoint(source, mode)
     expected = variable_parts(TINY_CONFIGS[name], mode)
     assert view.quantization == mode and set(view.tensors) == set(expected)
     for path, (shape, dtype) in expected.items():
         array = view.tensors[path].read(None)
         assert array.shape == shape == view.tensors[path].shape
         assert array.dtype == (dtype or np.float32) == view.tensors[path].dtype
-    back = dequantized(view)
+    back = dequantize_checkpoint(view)
     assert back.quantization is None and set(back.tensors) == set(arrays)
     for path, array in arrays.items():
         form, found = form_of(path), back.tensors[path].read(None)
@@ -133,7 +134,7 @@ def test_each_tensor_is_read_once_and_never_before_it_is_asked_for():
         return type(tensor)(tensor.shape, tensor.dtype, tensor.origin, read)
 
     source.tensors.update({path: counted(path, tensor) for path, tensor in list(source.tensors.items())})
-    view = quantized(source, GROUPS)
+    view = quantize_checkpoint(source, GROUPS)
     assert reads == []
     for tensor in view.tensors.values():
         tensor.read(None)
@@ -167,18 +168,18 @@ def test_sizes_of_parts():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"mode": "fp4"}, "mode='fp4' is not supported. Choose one of int8, int4, float8."),
+        ({"mode": "fp4"}, "give one of int8, int4, float8, none"),
         ({"mode": "int4", "quantize_activations": True}, "only int8 has integer products"),
         ({"mode": "int8", "group_size": 64}, "only int4 has groups"),
         ({"mode": "none", "group_size": 64}, "only int4 has groups"),
         ({"mode": "float8", "group_size": 64}, "only int4 has groups"),
-        ({"mode": "int4", "group_size": -1}, "at least 1"),
-        ({"mode": "int4", "group_size": 1.5}, "at least 1"),
-        ({"mode": "int4", "int8_layers": ["mlp"]}, "int8_layers: no layer is named 'mlp'. Choose from query, key,"),
-        ({"mode": "int4", "int8_layers": ["token_embedding"]}, "no layer is named 'token_embedding'"),
-        ({"mode": "int4", "int8_layers": LINEAR_NAMES}, "int8_layers names every linear layer: use mode='int8'"),
-        ({"mode": "int8", "int8_layers": ["key"]}, "int8_layers=['key'] with mode='int8': only int4"),
-        ({"mode": "none", "int8_layers": []}, "int8_layers=[] with mode='none': only int4"),
+        ({"mode": "int4", "group_size": -1}, "at least 0"),
+        ({"mode": "int4", "group_size": 1.5}, "at least 0"),
+        ({"mode": "int4", "int8_layers": ["mlp"]}, "give names out of query, key,"),
+        ({"mode": "int4", "int8_layers": ["token_embedding"]}, "give names out of query, key,"),
+        ({"mode": "int4", "int8_layers": LINEAR_NAMES}, "not all of them (that is quantization=int8_weight_only)"),
+        ({"mode": "int8", "int8_layers": ["key"]}, 'int8_layers=["key"] with mode=int8'),
+        ({"mode": "none", "int8_layers": []}, "int8_layers=[] with mode=none"),
     ],
 )
 def test_impossible_options(options, message):
@@ -189,16 +190,40 @@ def test_impossible_options(options, message):
 
 def test_what_the_modes_mean_by_themselves():
     assert make_quantization("none") is None
-    default = Quantization("int8", True, None, None, DEFAULT_FLOAT_ACTIVATIONS, asymmetric_activations=True)
-    assert make_quantization("int8") == default and DEFAULT_FLOAT_ACTIVATIONS
+    floats = ("token_embedding", "query", "key", "value", "feedforward_output_dense")
+    assert make_quantization("int8") == Quantization("int8", True, None, None, floats, asymmetric_activations=True)
     assert make_quantization("int8", float_activations=[], asymmetric_activations=False) == INT8
     assert make_quantization("int8", False) == Quantization("int8", False)
-    int4 = Quantization("int4", False, 32, "int8", int8_layers=DEFAULT_INT8_LAYERS)
-    assert make_quantization("int4") == int4 and DEFAULT_INT8_LAYERS == ("key", "value")
+    int4 = Quantization("int4", False, 32, "int8", int8_layers=("key", "value"))
+    assert make_quantization("int4") == int4
     assert make_quantization("int4", int8_layers=["value", "key", "value"]) == int4
     assert make_quantization("float8") == FLOAT8
     assert make_quantization("int4", group_size=0, int8_layers=[]) == Quantization("int4", False, None, "int8")
     assert make_quantization("int4", group_size=5, embeddings="int4", int8_layers=()) == GROUPS
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "none"},
+        {"mode": "int8"},
+        {"mode": "int8", "quantize_activations": False},
+        {"mode": "int8", "float_activations": ["key"], "asymmetric_activations": False},
+        {"mode": "int4"},
+        {"mode": "int4", "group_size": 0, "embeddings": "int4", "int8_layers": ["value", "query"], "gptq": True},
+        {"mode": "float8"},
+    ],
+)
+def test_a_section_states_a_quantization_in_full(options):
+    made = make_quantization(**options)
+    section = to_section(made)
+    assert list(section) == ["mode", *OPTIONS] and list(quantization_problems(section)) == []
+    assert make_quantization(**section) == made
+    # Each number is needed and says something: without it, or under another mode, there is a problem.
+    for name in OPTIONS:
+        assert (section[name] is None) != bool(list(quantization_problems(section | {name: None})))
+    with pytest.raises(TypeError, match="block_size"):
+        make_quantization(**options, block_size=4)
 
 
 def test_each_layer_s_own():

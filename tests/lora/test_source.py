@@ -156,7 +156,7 @@ def test_a_run_goes_on_where_the_adapters_maker_ended(trained):
     assert [config["lora"]["source"] for config in configs] == [None, f"{trained}/first/adapter"]
     records = [json.loads((trained / name / "run.json").read_text()) for name in ("first", "second")]
     assert records[0]["base_digest"] == records[1]["base_digest"]
-    assert records[0]["lora"] is None and records[0]["quantization"] == "none"
+    assert records[0]["lora"] is None and records[0]["quantization"]["mode"] == "none"
     content = (trained / "first/adapter/adapter_model.safetensors").read_bytes()
     expected = {"source": f"{trained}/first/adapter", "sha256": hashlib.sha256(content).hexdigest()}
     assert records[1]["lora"] == expected
@@ -176,7 +176,9 @@ def assert_resumes_only_with_its_source(trained, name):
 
 def test_the_record_says_how_the_weights_are_stored(trained):
     train(trained, "quantized", "trainer.max_steps=1", "quantization=int8_weight_only")
-    assert json.loads((trained / "quantized/run.json").read_text())["quantization"] == "int8 weights"
+    recorded = json.loads((trained / "quantized/run.json").read_text())["quantization"]
+    assert recorded == yaml.safe_load((trained / "quantized/config.yaml").read_text())["quantization"]
+    assert (recorded["mode"], recorded["quantize_activations"]) == ("int8", False)
 
 
 @pytest.mark.process

@@ -9,11 +9,11 @@ import pytest
 from keras import ops
 
 from llama_exp import architecture, lora
+from llama_exp.architecture import OPTIONS
 from llama_exp.errors import ConfigError
 from llama_exp.lora import source as lora_source
 from llama_exp.models import LlamaBackbone
 from llama_exp.models import build as model
-from llama_exp.quantization import OPTIONS
 
 pytestmark = pytest.mark.neutral
 
@@ -130,13 +130,13 @@ def test_order_is_build_load_adapt(tmp_path):
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
 def test_random_quantized_weights_are_those_of_the_same_random_floats(mode):
     """Built quantized at once, never drawn into a floating-point model; every input counts the same."""
-    from llama_exp.formats.quantized import quantized
+    from llama_exp.formats.quantized import quantize_checkpoint
     from llama_exp.models.random_weights import random_checkpoint
 
     section_of_mode = FLOAT | {"mode": mode}
     ours = build(quantization=section_of_mode, lora=LORA, seed=3)
     source = random_checkpoint(factory().get_config(), 3)
-    tensors = quantized(source, architecture.make_quantization(mode)).tensors
+    tensors = quantize_checkpoint(source, architecture.make_quantization(mode)).tensors
     expected = {path: tensor.read(None) for path, tensor in tensors.items()}
     found = {v.path: ops.convert_to_numpy(v.value) for v in ours.weights if "/adapter/" not in v.path}
     assert found.keys() == expected.keys()

@@ -55,7 +55,7 @@ def test_a_step_equals_the_whole_call(stored, tied):
     backbone = make(tie_word_embeddings=tied)
     if STORED[stored]:
         backbone.quantize(**STORED[stored])
-    assert cpu_decoder.serves(backbone, 3)
+    assert cpu_decoder.can_decode(backbone, 3)
     assert_decodes(backbone)
 
 
@@ -94,13 +94,13 @@ def test_which_models_it_serves():
         pass
 
     arguments = (40, 1, 2, 8, 8, 2)
-    assert cpu_decoder.serves(LlamaBackbone(*arguments), cpu_decoder.MOST_ROWS)
-    assert not cpu_decoder.serves(LlamaBackbone(*arguments), cpu_decoder.MOST_ROWS + 1)
-    assert not cpu_decoder.serves(LlamaBackbone(*arguments, dtype="mixed_float16"), 1)
-    assert not cpu_decoder.serves(Own(*arguments), 1)  # its call may be another
+    assert cpu_decoder.can_decode(LlamaBackbone(*arguments), cpu_decoder.MOST_ROWS)
+    assert not cpu_decoder.can_decode(LlamaBackbone(*arguments), cpu_decoder.MOST_ROWS + 1)
+    assert not cpu_decoder.can_decode(LlamaBackbone(*arguments, dtype="mixed_float16"), 1)
+    assert not cpu_decoder.can_decode(Own(*arguments), 1)  # its call may be another
     packed = LlamaBackbone(*arguments)
     packed.quantize("int4", embeddings="int4")  # tables of 4 bits have no product of their own
-    assert not cpu_decoder.serves(packed, 1)
+    assert not cpu_decoder.can_decode(packed, 1)
 
 
 @pytest.mark.parametrize(

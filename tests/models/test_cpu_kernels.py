@@ -9,7 +9,7 @@ import pytest
 from llama_exp.architecture import Quantization
 from llama_exp.formats.quantized import KERNEL, SCALE, TABLE, ZERO, dequantize, quantize
 from llama_exp.models.cpu import kernels as cpu_kernels
-from llama_exp.models.cpu.kernels import Adapter, Floats, Packed, Scaled
+from llama_exp.models.cpu.kernels import Floats, Packed, Scaled
 
 INT8, FLOAT8 = Quantization("int8", True, None), Quantization("float8", False)
 RNG = np.random.default_rng(0)
@@ -24,11 +24,6 @@ def run_products(x, kernels, ys, scratch):
 @numba.njit
 def run_table(x, table, y):
     cpu_kernels.table_product(x, table, y)
-
-
-@numba.njit
-def run_adapt(x, adapters, ys):
-    cpu_kernels.adapt(x, adapters, ys)
 
 
 def products(x, kernels, outputs, threads):
@@ -125,19 +120,6 @@ def test_tables(rounds_rows, asymmetric):
     part = quantize(matrix, TABLE, how)
     run_table(x, Scaled((part[""],), (1 / part[SCALE],), np.array([rounds_rows]), asymmetric), y)
     assert_close(y, (rounded(x, asymmetric) if rounds_rows else x) @ dequantize(part, matrix.shape, TABLE, how).T)
-
-
-@pytest.mark.parametrize("present", [(True,), (False, True), (True, False, True), (False, False, False)])
-def test_adapters(present):
-    x = rows(2, 9)
-    adapters = tuple(
-        Adapter(rows(9, 2), rows(2, 4 + i), rows(1, 4 + i)[0]) if there else None for i, there in enumerate(present)
-    )
-    ys = tuple(rows(2, 4 + i) for i in range(len(present)))
-    expected = [(y + x @ a.a @ a.b) * a.factor if a else y.copy() for y, a in zip(ys, adapters, strict=True)]
-    run_adapt(x, adapters, ys)
-    for y, wanted in zip(ys, expected, strict=True):
-        assert_close(y, wanted)
 
 
 def test_what_is_not_finite_stays_so():

@@ -63,7 +63,7 @@ CASES = {
         [(M, F), (M, F)],
     ),
     "rotation": (
-        lambda dtype: lambda x: fused.rotated_heads(x, tables(dtype).cos_query, tables(dtype).sin_query, N),
+        lambda dtype: lambda x: fused.rotate_heads(x, tables(dtype).cos_query, tables(dtype).sin_query, N),
         lambda dtype: lambda x: plain_rotation(x, dtype),
         [(M, D)],
     ),

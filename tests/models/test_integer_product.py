@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from keras import ops
 
 from llama_exp import backend
-from llama_exp.models.quantized.integer_product import MOST_INPUTS, integer_product, rounded_rows
+from llama_exp.models.quantized.integer_product import MOST_INPUTS, integer_product, round_rows
 
 pytestmark = pytest.mark.neutral
 
@@ -56,7 +56,7 @@ def products():
     x=arrays.arrays("float32", st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.floats(-1e6, 1e6, width=32))
 )
 def test_rows_are_rounded_by_half_a_step_at_most(asymmetric, x):
-    integers, scale = (ops.convert_to_numpy(part) for part in rounded_rows(x, asymmetric, "float32"))
+    integers, scale = (ops.convert_to_numpy(part) for part in round_rows(x, asymmetric, "float32"))
     expected, expected_scale = numpy_rows(x, asymmetric)
     np.testing.assert_allclose(scale, expected_scale, rtol=1e-6)
     assert np.abs(integers - expected).max() <= 1  # a tie that another last bit decides
@@ -68,16 +68,16 @@ def test_rows_are_rounded_by_half_a_step_at_most(asymmetric, x):
 @pytest.mark.parametrize("asymmetric", [False, True])
 def test_rows_are_rounded_one_by_one(asymmetric):
     x = GENERATOR.normal(size=(3, 12)).astype("float32") * np.array([[1], [1000], [0]], "float32")
-    together = [ops.convert_to_numpy(part) for part in rounded_rows(x, asymmetric, "float32")]
+    together = [ops.convert_to_numpy(part) for part in round_rows(x, asymmetric, "float32")]
     for m in range(3):
-        alone = [ops.convert_to_numpy(part) for part in rounded_rows(x[m : m + 1], asymmetric, "float32")]
+        alone = [ops.convert_to_numpy(part) for part in round_rows(x[m : m + 1], asymmetric, "float32")]
         assert all(np.array_equal(a, t[m : m + 1]) for a, t in zip(alone, together, strict=True))
     assert not together[0][2].any()
 
 
 def test_numbers_of_one_sign_have_steps_half_as_long():
     x = np.abs(GENERATOR.normal(size=(5, 64))).astype("float32")
-    steps = [1 / ops.convert_to_numpy(rounded_rows(x, asymmetric, "float32")[1]) for asymmetric in (False, True)]
+    steps = [1 / ops.convert_to_numpy(round_rows(x, asymmetric, "float32")[1]) for asymmetric in (False, True)]
     np.testing.assert_allclose(steps[0] / steps[1], 255 / 127, rtol=1e-5)
 
 
@@ -88,7 +88,7 @@ def test_products_are_those_of_whole_numbers(products, asymmetric, num_rows, num
     kernel = GENERATOR.integers(-127, 128, (num_inputs, num_outputs)).astype("int8")
     scale = GENERATOR.uniform(50, 200, num_outputs).astype("float32")
     found = ops.convert_to_numpy(products[asymmetric](x, kernel, scale))
-    k, r = (ops.convert_to_numpy(part) for part in rounded_rows(x, asymmetric, "float32"))
+    k, r = (ops.convert_to_numpy(part) for part in round_rows(x, asymmetric, "float32"))
     exact = k.astype("int64") @ kernel.astype("int64")
     np.testing.assert_allclose(found, exact / (scale.astype("float64") * r), rtol=1e-6)
 

@@ -12,7 +12,7 @@ from llama_exp.architecture import Quantization
 from llama_exp.formats.quantized import KERNEL, TABLE, dequantize, pack, quantize
 from llama_exp.lora.adapter import LoraAdapter
 from llama_exp.models.linear import Linear
-from llama_exp.models.quantized.linear import QuantizedLinear, exact, product, unpacked
+from llama_exp.models.quantized.linear import QuantizedLinear, cast_exactly, product, unpack
 
 pytestmark = pytest.mark.neutral
 
@@ -56,7 +56,7 @@ def test_unpacking_is_that_of_numpy(axis, size):
     shape = [4, 4]
     shape[axis] = size
     integers = np.random.default_rng(1).integers(-8, 8, shape).astype("int8")
-    found = unpacked(ops.convert_to_tensor(pack(integers, axis)), size, axis)
+    found = unpack(ops.convert_to_tensor(pack(integers, axis)), size, axis)
     assert keras.backend.standardize_dtype(found.dtype) == "int8"
     assert np.array_equal(ops.convert_to_numpy(found), integers)
 
@@ -108,7 +108,7 @@ def test_float16_sums_of_int8_weights_do_not_overflow():
 def test_every_float8_is_exact_in_a_compute_dtype(dtype, fuse):
     numbers = np.arange(256).astype("uint8").view(ml_dtypes.float8_e4m3fn)
     numbers = numbers[np.isfinite(numbers.astype("float32"))]
-    call = backend.compiled(lambda: exact(tensor, dtype), [], [], jit=False, fuse=fuse)
+    call = backend.compiled(lambda: cast_exactly(tensor, dtype), [], [], jit=False, fuse=fuse)
     tensor = ops.convert_to_tensor(numbers)
     found = call()
     assert keras.backend.standardize_dtype(found.dtype) == dtype

@@ -7,8 +7,8 @@ import pytest
 from gradients import loss_and_gradients
 from keras import ops
 
+from llama_exp.limits.trainer import Remat
 from llama_exp.models import LlamaBackbone
-from llama_exp.models.stack import REMAT
 
 pytestmark = pytest.mark.neutral
 
@@ -51,7 +51,7 @@ def test_remat_gives_the_same_loss_and_gradients(dropout, lora_dropout, use_dora
 
 def test_remat_reads_full_precision_variables_under_a_mixed_policy():
     """Norm scales and adapters stay float32; reading them in the compute dtype would move the loss by about 1e-3."""
-    losses = {float(run(make(remat=remat, lora_dropout=0.0, dtype="mixed_bfloat16"))[0]) for remat in REMAT}
+    losses = {float(run(make(remat=remat, lora_dropout=0.0, dtype="mixed_bfloat16"))[0]) for remat in Remat}
     assert len(losses) == 1
 
 

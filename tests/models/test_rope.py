@@ -5,7 +5,7 @@ import oracles
 import pytest
 from keras import ops
 
-from llama_exp.models.fused import rotated_heads
+from llama_exp.models.fused import rotate_heads
 from llama_exp.models.rope import inverse_frequencies, rope_tables
 
 pytestmark = pytest.mark.neutral
@@ -44,8 +44,8 @@ def test_products_depend_on_distance_only():
 
     def product(query_position, key_position):
         tables = [rope_tables(np.array([[p]]), frequencies, 1.0, "float32") for p in (query_position, key_position)]
-        turned_q = rotated_heads(ops.convert_to_tensor(q), tables[0].cos_query, tables[0].sin_query, 1)
-        turned_k = rotated_heads(ops.convert_to_tensor(k), tables[1].cos_key, tables[1].sin_key, 1)
+        turned_q = rotate_heads(ops.convert_to_tensor(q), tables[0].cos_query, tables[0].sin_query, 1)
+        turned_k = rotate_heads(ops.convert_to_tensor(k), tables[1].cos_key, tables[1].sin_key, 1)
         return float(ops.sum(turned_q * turned_k))
 
     assert product(0, 0) == pytest.approx(float((q * k).sum()) / 4, abs=1e-6)  # 1 / sqrt(H)

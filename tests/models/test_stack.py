@@ -8,7 +8,7 @@ from keras import ops
 
 from llama_exp import backend
 from llama_exp.models import LlamaBackbone, decoder
-from llama_exp.models.stack import likeness
+from llama_exp.models.stack import identify
 
 pytestmark = pytest.mark.neutral
 
@@ -36,7 +36,7 @@ def test_python_runs_a_block_once_for_all_that_are_alike(monkeypatch):
     counted = lambda self, *arguments: calls.append(self) or original(self, *arguments)  # noqa: E731
     monkeypatch.setattr(decoder.TransformerDecoder, "_feedforward", counted)
     backbone = make(num_layers=6)
-    assert len({likeness(block) for block in backbone.transformer_layers}) == 1
+    assert len({identify(block) for block in backbone.transformer_layers}) == 1
     call(backbone)
     assert len(calls) == 1
 
@@ -78,14 +78,14 @@ def test_compiled_equals_block_after_block(lora):
 def test_blocks_differ_by_adapter_scale_and_trainability():
     backbone = make(num_layers=2, rank=2, alpha=4)
     one, other = backbone.transformer_layers
-    assert likeness(one) == likeness(other)
+    assert identify(one) == identify(other)
     other.self_attention.query.adapter.scale = 7.0
-    assert likeness(one) != likeness(other)
+    assert identify(one) != identify(other)
     other.self_attention.query.adapter.scale = one.self_attention.query.adapter.scale
     other.self_attention.query.adapter.lora_a.trainable = False
-    assert likeness(one) != likeness(other)
+    assert identify(one) != identify(other)
     dora = make(num_layers=2, rank=2, alpha=4, use_dora=True)
-    assert likeness(dora.transformer_layers[0]) == likeness(dora.transformer_layers[1]) != likeness(one)
+    assert identify(dora.transformer_layers[0]) == identify(dora.transformer_layers[1]) != identify(one)
 
 
 def test_quantized_blocks_equal_too():

@@ -85,7 +85,7 @@ def test_nothing_is_drawn_that_is_overwritten(preset, monkeypatch):
 def test_on_a_cpu_a_variable_is_the_memory_that_was_read(preset):
     read = {}
     with open_checkpoint(preset) as checkpoint:
-        model = weights.build(lambda: LlamaBackbone(**CONFIG))
+        model = weights.build_empty(lambda: LlamaBackbone(**CONFIG))
         for variable in model.weights:
             array = checkpoint.tensors[variable.path].read(np.dtype("float32"))
             read[variable.path] = array.ctypes.data
@@ -195,7 +195,7 @@ def test_a_damaged_tensor_stops_the_load(tmp_path):
 
 def test_fill_needs_exactly_the_tensors_of_the_model(preset):
     with open_checkpoint(preset) as checkpoint:
-        model = weights.build(lambda: LlamaBackbone(**CONFIG | {"num_layers": 1}))
+        model = weights.build_empty(lambda: LlamaBackbone(**CONFIG | {"num_layers": 1}))
         with pytest.raises(ValueError, match="transformer_layer_1"):
             weights.fill(model, checkpoint)
 

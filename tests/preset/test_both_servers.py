@@ -356,7 +356,7 @@ def test_a_disk_that_fills_up_during_the_download(server, monkeypatch, code):
     def full(descriptor):
         raise OSError(code, "no room")
 
-    monkeypatch.setattr(transfer.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     text = fails(server.source)
     assert "disk is too full" in text and "bytes free" in text
 

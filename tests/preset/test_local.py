@@ -42,6 +42,14 @@ def test_links_to_them_are_fine(tmp_path):
     assert resolve(str(tmp_path / "link")).path == tmp_path / "link"
 
 
+def test_a_link_to_a_run_folder_leads_to_its_model(tmp_path):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "config.json").write_text("{}")
+    (tmp_path / "latest").symlink_to("run")
+    assert resolve(str(tmp_path / "latest" / "model")).path == tmp_path / "latest" / "model"
+    assert "did you mean" in fails(tmp_path / "latest")
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

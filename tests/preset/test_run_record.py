@@ -7,7 +7,7 @@ import pytest
 
 from llama_exp.config.check import check_arguments, config_hash
 from llama_exp.errors import InputError
-from llama_exp.files.writing import dump_json
+from llama_exp.files.json_text import dump_json
 from llama_exp.run import job as run
 from llama_exp.run.resume import MAY_CHANGE
 

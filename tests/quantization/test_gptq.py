@@ -6,7 +6,7 @@ from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
 from llama_exp.architecture import linear_shapes, make_quantization
 from llama_exp.formats.checkpoint import Checkpoint
-from llama_exp.quantization import fitted, gptq
+from llama_exp.quantization import fit_checkpoint, gptq
 from llama_exp.reference import layer_outputs, run
 
 INT4 = make_quantization("int4", group_size=16, gptq=True)
@@ -27,7 +27,7 @@ def test_every_int4_kernel_has_its_integers(name):
     ]
     again = gptq.kernels(checkpoint(name), INT4)
     assert all(np.array_equal(part, again[path][key]) for path, parts in found.items() for key, part in parts.items())
-    tensors = fitted(checkpoint(name), INT4).tensors
+    tensors = fit_checkpoint(checkpoint(name), INT4).tensors
     for path, parts in found.items():
         for suffix, part in parts.items():
             for _ in range(2):

@@ -1,5 +1,7 @@
 """Quantized backbones as a whole: built, described, loaded, trained through adapters, merged."""
 
+import functools
+import json
 import logging
 
 import keras
@@ -26,11 +28,11 @@ from quantized_oracle import batch as example_batch
 
 from llama_exp import backend, lora, quantization
 from llama_exp.architecture import (
-    DEFAULT_FLOAT_ACTIVATIONS,
-    DEFAULT_INT8_LAYERS,
     LINEAR_NAMES,
+    OPTIONS,
     Quantization,
     make_quantization,
+    to_section,
 )
 from llama_exp.errors import ConfigError, InputError
 from llama_exp.lora import targets as lora_targets
@@ -42,7 +44,9 @@ from llama_exp.objective import next_token_loss
 
 pytestmark = pytest.mark.neutral
 
-NONE = dict.fromkeys(quantization.OPTIONS) | {"mode": "none"}
+NONE = dict.fromkeys(OPTIONS) | {"mode": "none"}
+AS_STORED = {"mode": "preset"}
+FLOAT_ACTIVATIONS = OPTIONS["float_activations"].default
 NO_LORA = {"rank": 0, "alpha": 4.0, "dropout": 0.0, "use_rslora": False, "targets": ["all-linear"], "source": None}
 NO_LORA |= {"use_dora": False, "rank_pattern": {}, "alpha_pattern": {}}
 LORA = NO_LORA | {"rank": 2}
@@ -59,7 +63,7 @@ def section(mode):
 
 def build(preset_dir=None, mode=NONE, lora_section=NO_LORA, policy="float32"):
     return model.build(
-        lambda **added: LlamaBackbone(**SIZES, **added),
+        functools.partial(LlamaBackbone, **SIZES),
         policy=policy,
         preset_dir=preset_dir,
         quantization=section(mode),
@@ -144,16 +148,16 @@ def test_scales_stay_float32_over_bfloat16_weights(tmp_path):
         (lambda b: None, {"mode": "int7"}, "int7"),
         (lambda b: None, {"mode": "int8", "group_size": 64}, "only int4 has groups"),
         (lambda b: b.quantize("int8"), {"mode": "int8"}, "quantized already: int8 weights and asymmetric activations"),
-        (lambda b: None, {"mode": "int8", "embeddings": "int4"}, "only int4 leaves a choice"),
+        (lambda b: None, {"mode": "int8", "embeddings": "int4"}, "only int4 leaves the embeddings a choice"),
         (lambda b: None, {"mode": "int4", "embeddings": "float8"}, "one of int8, int4"),
-        (lambda b: None, {"mode": "int8", "float_activations": ["mlp"]}, "no layer is named 'mlp'"),
+        (lambda b: None, {"mode": "int8", "float_activations": ["mlp"]}, "names out of query, key"),
         (lambda b: None, {"mode": "int4", "float_activations": ["query"]}, "only int8 rounds activations"),
-        (lambda b: None, {"mode": "int8", "gptq": True}, "only int4 is rounded so"),
+        (lambda b: None, {"mode": "int8", "gptq": True}, "only int4 is rounded by GPTQ"),
         (lambda b: b.enable_lora(2), {"mode": "int8"}, "Quantize first, then call enable_lora"),
         (lambda b: None, {"config": keras.quantizers.GPTQConfig(["text"], None)}, "GPTQ"),
         (lambda b: None, {"mode": "float8", "group_size": 64}, "only int4 has groups"),
-        (lambda b: None, {"mode": "int8", "int8_layers": ["key"]}, "only int4 has other layers"),
-        (lambda b: None, {"mode": "float8", "embeddings": "int8"}, "only int4 leaves a choice"),
+        (lambda b: None, {"mode": "int8", "int8_layers": ["key"]}, "only int4 may have other layers"),
+        (lambda b: None, {"mode": "float8", "embeddings": "int8"}, "only int4 leaves the embeddings a choice"),
         (lambda b: None, {"mode": "float8", "quantize_activations": True}, "only int8 has integer products"),
         (lambda b: None, {"mode": "float8", "float_activations": []}, "only int8 rounds activations"),
         (lambda b: b.quantize("float8"), {"mode": "float8"}, "quantized already: float8 weights"),
@@ -199,22 +203,107 @@ def test_float8_weights_have_no_preset(tmp_path):
     assert all(np.array_equal(array, arrays(backbone)[path]) for path, array in arrays(loaded).items())
 
 
-def test_float8_of_keras_is_another():
-    """Which trains with floats; a policy of it is none of ours, and a name of ours is none of Keras'."""
-    for dtype in ("float8_from_float32", keras.dtype_policies.QuantizedFloat8DTypePolicy("float8", "float32")):
-        with pytest.raises(ValueError, match="(?s)no Keras dtype policy.*quantization=float8"):
-            LlamaBackbone(**SIZES, dtype=dtype)
-    backbone = LlamaBackbone(**SIZES, dtype="float8_e4m3fn_from_bfloat16")
-    assert backbone.quantization == make_quantization("float8") and backbone.compute_dtype == "bfloat16"
-    assert {v.dtype for v in backbone.weights if len(v.shape) == 2} == {"float8_e4m3fn"}
+@pytest.mark.parametrize("name", MODES)
+def test_quantization_is_an_argument(name):
+    """As options or as a `Quantization`: the layers that `quantize` makes, of zeros."""
+    expected = make(dtype="mixed_bfloat16")
+    expected.quantize(**MODES[name])
+    for given in (MODES[name], expected.quantization):
+        backbone = LlamaBackbone(**SIZES, dtype="mixed_bfloat16", quantization=given)
+        assert backbone.quantization == expected.quantization and backbone.compute_dtype == "bfloat16"
+        assert [(v.path, tuple(v.shape), v.dtype) for v in backbone.weights] == [
+            (v.path, tuple(v.shape), v.dtype) for v in expected.weights
+        ]
+        assert not any(arrays(backbone)[path].any() for path in expected.linear_layers() for path in [f"{path}/kernel"])
 
 
-def test_a_map_for_some_layers_is_refused():
-    config = make(dtype="float32").get_config()
-    policies = {"token_embedding": {"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8"}}}
-    config["dtype"] = {"class_name": "DTypePolicyMap", "config": {"policy_map": policies, "default_policy": None}}
-    with pytest.raises(ValueError, match="only some of the layers are quantized"):
-        LlamaBackbone.from_config(config)
+@pytest.mark.parametrize("name", MODES)
+def test_quantization_while_a_preset_is_read(name, tmp_path):
+    """The integers of `quantize` on the loaded model."""
+    make(7).save_to_preset(tmp_path / "preset")
+    expected = make(7)
+    expected.quantize(**MODES[name])
+    for given in (MODES[name], expected.quantization):
+        loaded = LlamaBackbone.from_preset(tmp_path / "preset", quantization=given)
+        assert loaded.quantization == expected.quantization
+        assert all(np.array_equal(array, arrays(expected)[path]) for path, array in arrays(loaded).items())
+    causal_lm = LlamaCausalLM.from_preset(tmp_path / "preset", quantization=MODES[name])
+    assert causal_lm.backbone.quantization == expected.quantization
+
+
+def test_a_quantized_preset_is_not_quantized_in_another_way(tmp_path):
+    backbone = make()
+    backbone.quantize("int8")
+    backbone.save_to_preset(tmp_path / "preset")
+    with pytest.raises(InputError, match="is quantized in another way"):
+        LlamaBackbone.from_preset(tmp_path / "preset", quantization={"mode": "int4"})
+    loaded = LlamaBackbone.from_preset(tmp_path / "preset", quantization=INT8_AS_KERAS)
+    assert loaded.quantization == KERAS_INT8 and np.array_equal(
+        *(arrays(one)["transformer_layer_0/self_attention/query/kernel"] for one in (loaded, backbone))
+    )
+
+
+@pytest.mark.parametrize(
+    ("quantization", "expected"),
+    [
+        ("int8", "must be options such as"),
+        ({"mode": "int5"}, "int5"),
+        ({"mode": "int8", "group_size": 32}, "group"),
+        ({"mode": "int8", "size": 32}, "size"),
+        ({"group_size": 32}, "mode"),
+    ],
+)
+def test_impossible_quantizations_are_named(quantization, expected):
+    with pytest.raises(ValueError, match=f"quantization.*{expected}"):
+        LlamaBackbone(**SIZES, quantization=quantization)
+
+
+def test_the_keras_file_of_a_quantized_backbone(tmp_path):
+    backbone = make()
+    backbone.quantize("int4", group_size=20)
+    backbone.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.get_config() == backbone.get_config()
+    assert np.array_equal(hidden(again), hidden(backbone))
+
+
+def test_a_config_is_plain_data():
+    backbone = make()
+    backbone.quantize("int4", group_size=20)
+    config = backbone.get_config()
+    assert json.loads(json.dumps(config)) == config
+    assert make().get_config()["quantization"] is None
+
+
+@pytest.mark.parametrize("mode", [*MODES.values(), GPTQ, {"mode": "none"}])
+def test_a_section_states_a_quantization_in_full(mode):
+    quantization = make_quantization(**mode)
+    section = to_section(quantization)
+    assert make_quantization(**section) == quantization and section.keys() == set(NONE)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "int8_from_float32",
+        "float8_e4m3fn",
+        "int8",
+        {"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8", "source_name": None}},
+        {"class_name": "DTypePolicyMap", "config": {"policy_map": {}, "default_policy": None}},
+        keras.dtype_policies.QuantizedDTypePolicy("int8", "float32"),
+        keras.dtype_policies.DTypePolicyMap(),
+    ],
+    ids=range(7),
+)
+def test_policies_of_quantized_weights_are_for_files(dtype, tmp_path):
+    make(num_layers=1).save_to_preset(tmp_path / "preset")
+    for build_one in (lambda: LlamaBackbone(**SIZES, dtype=dtype), lambda: from_preset(tmp_path, dtype=dtype)):
+        with pytest.raises(ValueError, match="(?s)is no floating-point policy.*quantization={'mode': 'int8'}"):
+            build_one()
+
+
+def from_preset(folder, **arguments):
+    return LlamaBackbone.from_preset(folder / "preset", **arguments)
 
 
 @pytest.mark.parametrize("gptq", [False, True])
@@ -225,7 +314,7 @@ def test_embeddings_and_some_layers_stay_int8_under_int4(names, gptq):
     backbone.quantize("int4", group_size=20, int8_layers=names, gptq=gptq)
     other.quantize("int8")
     ours, theirs = arrays(backbone), arrays(other)
-    names = {"token_embedding", *(DEFAULT_INT8_LAYERS if names is None else names)}
+    names = {"token_embedding", *(OPTIONS["int8_layers"].default if names is None else names)}
     same = [path for path in theirs if path.split("/")[-2] in names]
     assert len(same) == 4 + 2 * 2 * (len(names) - 1) and all(np.array_equal(ours[path], theirs[path]) for path in same)
     assert not any(path.removesuffix("_zero") in same for path in ours if path.endswith("_zero"))
@@ -238,8 +327,8 @@ def test_which_inputs_are_rounded():
     backbone = make()
     backbone.quantize("int8")
     rounded = {path.rpartition("/")[2] for path, linear in backbone.linear_layers().items() if _rounds(linear)}
-    assert rounded == set(lora_targets.GROUPS["all-linear"]) - set(DEFAULT_FLOAT_ACTIVATIONS)
-    assert _rounds(backbone.token_embedding) == ("token_embedding" not in DEFAULT_FLOAT_ACTIVATIONS)
+    assert rounded == set(lora_targets.GROUPS["all-linear"]) - set(FLOAT_ACTIVATIONS)
+    assert _rounds(backbone.token_embedding) == ("token_embedding" not in FLOAT_ACTIVATIONS)
     assert set(LINEAR_NAMES) == set(lora_targets.GROUPS["all-linear"])
 
 
@@ -271,28 +360,31 @@ def test_keras_configurations_state_options(config, expected):
     "wanted, stored, expected",
     [
         ({}, None, None),
+        (AS_STORED, None, None),
         (INT8, None, OURS_INT8),
-        ({}, KERAS_INT8, KERAS_INT8),
+        (AS_STORED, KERAS_INT8, KERAS_INT8),
         (INT8 | {"quantize_activations": True}, KERAS_INT8, OURS_INT8),
         (INT8_AS_KERAS, OURS_INT8, KERAS_INT8),
-        ({}, Quantization("int4", False, 20), Quantization("int4", False, 20)),
-        (INT8, Quantization("int8", False), Quantization("int8", False)),
+        (AS_STORED, Quantization("int4", False, 20), Quantization("int4", False, 20)),
+        (AS_STORED, MIXED, MIXED),
+        (INT8, Quantization("int8", False), OURS_INT8),
         (INT8_WEIGHTS, Quantization("int8", True), Quantization("int8", False)),
-        ({"mode": "int4"}, Quantization("int4", False, 20), Quantization("int4", False, 20)),
-        (INT4, Quantization("int4", False, 20), Quantization("int4", False, 20)),
-        (INT4, Quantization("int4", False, 20, "int8"), Quantization("int4", False, 20, "int8")),
+        (INT4_AS_KERAS, Quantization("int4", False, 20), Quantization("int4", False, 20)),
+        (INT4 | {"int8_layers": []}, Quantization("int4", False, 20, "int8"), Quantization("int4", False, 20, "int8")),
         (INT4 | {"int8_layers": ["value", "key"]}, MIXED, MIXED),
         (INT4, MIXED, MIXED),
         (FLOAT8, None, Quantization("float8", False)),
     ],
 )
 def test_a_quantized_preset_decides(wanted, stored, expected):
-    assert quantization.chosen(section(wanted), stored, "preset") == expected
+    assert quantization.choose(section(wanted), stored, "preset") == expected
 
 
 @pytest.mark.parametrize(
     "wanted, stored, key",
     [
+        ({}, Quantization("int4", False, 20), "quantization.mode"),
+        ({}, KERAS_INT8, "quantization.mode"),
         (INT8, Quantization("int4", False, 20), "quantization.mode"),
         (INT4, Quantization("int8", True), "quantization.mode"),
         (FLOAT8, Quantization("int8", False), "quantization.mode"),
@@ -302,16 +394,17 @@ def test_a_quantized_preset_decides(wanted, stored, expected):
         (INT4 | {"embeddings": "int8"}, Quantization("int4", False, 20), "quantization.embeddings"),
         (GPTQ, Quantization("int4", False, 20, "int8"), "quantization.gptq"),
         (INT4 | {"int8_layers": []}, MIXED, "quantization.int8_layers"),
-        (INT4 | {"int8_layers": ["key", "value"]}, Quantization("int4", False, 20), "quantization.int8_layers"),
+        (INT4, Quantization("int4", False, 20), "quantization.embeddings"),
+        (INT4, Quantization("int4", False, 20, "int8"), "quantization.int8_layers"),
     ],
 )
 def test_a_contradiction_names_both(wanted, stored, key):
     with pytest.raises(InputError) as caught:
-        quantization.chosen(section(wanted), stored, "some/preset")
+        quantization.choose(section(wanted), stored, "some/preset")
     (problem,) = caught.value.problems
     assert problem.where == key
     assert quantization.describe(stored) in problem.found
-    assert quantization.describe(quantization.of_section(section(wanted))) in problem.found
+    assert quantization.describe(make_quantization(**section(wanted))) in problem.found
 
 
 # --- build, load, quantize, LoRA
@@ -363,13 +456,14 @@ def test_a_quantized_preset_is_taken_as_it_is(float_preset, tmp_path, caplog):
     source.quantize(**INT4)
     source.save_to_preset(tmp_path / "int4")
     with caplog.at_level(logging.INFO):
-        built = build(tmp_path / "int4", NONE, LORA)
+        built = build(tmp_path / "int4", AS_STORED, LORA)
     assert built.quantization == source.quantization
     assert "quantization: int4 weights, a scale per 20 inputs, int8 embeddings, int8 key and value" in caplog.text
-    with pytest.raises(InputError, match="quantized in another way"):
-        build(tmp_path / "int4", INT8, LORA)
+    for other in (INT8, NONE):
+        with pytest.raises(InputError, match="quantized in another way"):
+            build(tmp_path / "int4", other, LORA)
     with pytest.raises(ConfigError, match="adapters on top of them"):
-        build(tmp_path / "int4", NONE, NO_LORA)
+        build(tmp_path / "int4", AS_STORED, NO_LORA)
 
 
 def test_random_weights_can_be_quantized_too():

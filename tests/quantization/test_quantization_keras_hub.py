@@ -9,13 +9,12 @@ import oracles
 import pytest
 import quantized_oracle
 from keras import ops
-from quantized_oracle import IDS, MODES, hidden, keras_config, make
+from quantized_oracle import MODES, hidden, keras_config, make
 
 from llama_exp.architecture import make_quantization
 from llama_exp.formats.keras_hub import config as keras_hub_config
 from llama_exp.formats.quantized import KERNEL, dequantize, part_shapes, quantize
 from llama_exp.models import LlamaBackbone
-from llama_exp.models.policy import parsed
 
 # Int8 in Keras' files always rounds activations; weights only is a choice of ours that they do not record.
 UNRECORDED = "int8_weight_only"
@@ -128,7 +127,8 @@ def test_int8_under_int4_loads_there(mode, int8_layers, tmp_path):
     theirs = keras_hub.models.Backbone.from_preset(str(tmp_path / "preset"), dtype=dtype)
     rounding = 0.03 if ours.quantization.int8_layers else 0
     assert scaled_error(hidden(ours), hidden(theirs)) < max(oracles.EXACT_TOLERANCE, rounding)
-    assert parsed(theirs.dtype_policy, ours.get_config()).quantization == ours.quantization
+    document = keras.dtype_policies.serialize(theirs.dtype_policy)
+    assert keras_hub_config.read_policies(tmp_path, document, ours.get_config()) == ours.quantization
     stored = {v.path: ops.convert_to_numpy(v.value) for v in theirs.weights}
     for variable in ours.weights:
         assert np.array_equal(ops.convert_to_numpy(variable.value), stored[variable.path].reshape(variable.shape))
@@ -154,29 +154,18 @@ def test_int4_is_closer_to_the_weights_than_keras(name):
 
 
 @pytest.mark.oracle
-def test_the_config_of_a_quantized_backbone_builds_keras_hub_s():
+def test_the_config_of_a_preset_builds_keras_hub_s(tmp_path):
     import keras_hub
 
     ours = make()
     ours.quantize("int4", group_size=20)
-    config = {key: value for key, value in ours.get_config().items()}
+    ours.save_to_preset(tmp_path / "preset")
+    config = json.loads((tmp_path / "preset" / "config.json").read_text())["config"]
     theirs = keras_hub.models.LlamaBackbone.from_config(config)
     shapes = {v.path: tuple(v.shape) for v in theirs.weights if not v.path.endswith("g_idx")}
     assert shapes == {
         v.path: shape for v in ours.weights for shape in [shapes.get(v.path)] if np.prod(shape) == np.prod(v.shape)
     }
-
-
-def test_a_map_of_policies_asks_for_quantization_as_in_keras_hub(tmp_path):
-    """`from_preset(float preset, dtype=map)` quantizes while it reads; the map may be Keras' own object."""
-    make(7).save_to_preset(tmp_path / "preset")
-    expected = make(7)
-    expected.quantize("int4", group_size=20)
-    document = keras_hub_config.policy_map(expected.get_config(), expected.quantization, "float32")
-    for dtype in (document, keras.saving.deserialize_keras_object(document)):
-        loaded = LlamaBackbone.from_preset(tmp_path / "preset", dtype=dtype)
-        assert loaded.quantization == expected.quantization
-        assert np.array_equal(hidden(loaded, IDS), hidden(expected, IDS))
 
 
 def test_bfloat16_weights_are_quantized_in_float32():

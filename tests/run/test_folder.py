@@ -21,7 +21,9 @@ from llama_exp.errors import (
     StorageError,
 )
 from llama_exp.files.lock import LOCK_NAME, FolderLock
-from llama_exp.run.folder import RunFolder, find_unfinished, outcome
+from llama_exp.files.process import Process
+from llama_exp.run.folder import RunFolder, outcome
+from llama_exp.run.unfinished import find_unfinished
 
 CONFIG = {
     "name": "x",
@@ -311,3 +313,58 @@ def test_sweep_jobs_are_found_and_damaged_records_left_alone(tmp_path, caplog, t
     (damaged / "run.json").write_text(text)
     assert find_unfinished(tmp_path, "abc") == job
     assert "damaged" in caplog.text
+
+
+def test_the_link_to_the_latest_run_is_not_a_run_of_its_own(tmp_path):
+    run = make_run(tmp_path / "2026-01-01_00-00-00_0123abcd", "running", 40)
+    (tmp_path / "latest").symlink_to(run.name)
+    assert find_unfinished(tmp_path, "abc") == run
+
+
+# ------------------------------------------------------------------------------------------------- one process writes
+
+SECOND = Process(rank=1, size=2)
+
+
+def use(folder):
+    begin(folder)
+    folder.record(backend="tensorflow")
+    logging.getLogger("llama_exp.trainer").info("a line")
+    return folder.finish(adapter="adapter")
+
+
+@pytest.mark.parametrize("error", [None, NumericalError(problem()), ZeroDivisionError("oh")])
+def test_who_is_not_the_writer_leaves_nothing(tmp_path, capfd, error):
+    handlers = list(logs.LOGGER.handlers)
+    if error is None:
+        with RunFolder.create(tmp_path / "run", SECOND) as folder:
+            summary = use(folder)
+        assert summary["status"] == "finished" and summary["exit_code"] == 0
+    else:
+        with pytest.raises(type(error)), RunFolder.create(tmp_path / "run", SECOND):
+            raise error
+    assert list(tmp_path.iterdir()) == [] and capfd.readouterr() == ("", "")
+    assert logs.LOGGER.handlers == handlers
+
+
+def test_who_is_not_the_writer_shares_the_folder_with_the_writer(tmp_path):
+    with RunFolder.create(tmp_path / "run") as writer:
+        begin(writer)
+        before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+        for make in (RunFolder.create, RunFolder.reopen):  # whichever was first
+            with make(tmp_path / "run", SECOND) as folder:
+                use(folder)
+        assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == {
+            **before,
+            tmp_path / "run/train.log": (tmp_path / "run/train.log").read_bytes(),  # one process here has one logger
+        }
+
+
+def test_an_undecodable_folder_is_a_whole_record(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    with RunFolder.create(folder) as run:
+        begin(run, config={**CONFIG, "name": folder})
+    assert find_unfinished(tmp_path, "abc") is None  # finished, not damaged
+    with RunFolder.reopen(folder) as run:
+        begin(run, config={**CONFIG, "name": folder})
+    assert len(read(folder / "run.json")["starts"]) == 2

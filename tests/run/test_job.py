@@ -20,6 +20,7 @@ from whole_runs import ROOT, SMALL, rows, run, run_here, start
 
 from llama_exp.config.check import check_arguments
 from llama_exp.errors import ConfigError, InputError
+from llama_exp.files.process import Process
 from llama_exp.run.job import _require_embeddings, run_job
 
 LORA = ["lora.rank=4", "lora.dropout=0.1", "lora.targets=[attention]"]
@@ -84,6 +85,19 @@ def test_no_part_of_a_run_edits_its_config(playground, monkeypatch):
     assert loss == pytest.approx(summary(playground / "in-process")["validation"]["last"])
 
 
+def test_who_is_not_the_writer_leaves_no_file_and_says_nothing(playground, monkeypatch, capfd):
+    """The same run as above in the second of two processes, which are this one, one after the other."""
+    monkeypatch.chdir(playground)
+    monkeypatch.setenv("LLAMA_EXP_CACHE", str(playground / "cache"))
+    overrides = [*SMALL, *LORA, f"dataset.files=[{playground}/text.txt]", "trainer.max_steps=2"]
+    config = check_arguments(overrides).config
+    before = sorted(playground.iterdir())
+    capfd.readouterr()
+    loss = run_job(config, overrides, playground / "in-process-2", process=Process(rank=1, size=2))
+    assert loss == pytest.approx(summary(playground / "in-process")["validation"]["last"], rel=0, abs=0)
+    assert sorted(playground.iterdir()) == before and capfd.readouterr() == ("", "")
+
+
 def test_metrics_are_the_record(uninterrupted):
     _, folder = uninterrupted
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -136,13 +150,13 @@ def killed_and_resumed(playground, overrides, name, lines):
     root = playground / "outputs" / name
     process = start(playground, *overrides)
     deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and not list(root.glob("*/metrics.jsonl")):
+    while time.monotonic() < deadline and not list(root.glob("20*/metrics.jsonl")):
         time.sleep(0.01)
-    folder = next(root.glob("*/metrics.jsonl")).parent
+    folder = next(root.glob("20*/metrics.jsonl")).parent
     kill_after(process, folder, lines)
     assert summary(folder)["status"] == "running"
     run_here(playground, *overrides)  # without naming a folder: resume=auto finds it
-    assert [entry.name for entry in root.iterdir()] == [folder.name]
+    assert sorted(entry.name for entry in root.iterdir()) == [folder.name, "latest"]
     assert summary(folder)["status"] == "finished"
     assert len(json.loads((folder / "run.json").read_text())["starts"]) == 2
     return folder
@@ -261,9 +275,10 @@ def test_a_preset_that_cannot_be_had_is_told_at_once(playground):
 
 def test_the_run_folder_is_named_after_time_and_configuration(playground):
     run_here(playground, "trainer.max_steps=1", "name=named")
-    (folder,) = (playground / "outputs" / "named").iterdir()
+    (folder,) = (path for path in (playground / "outputs" / "named").iterdir() if not path.is_symlink())
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", folder.name)
     assert json.loads((folder / "run.json").read_text())["config_hash"].startswith(folder.name[-8:])
+    assert os.readlink(playground / "outputs" / "named" / "latest") == folder.name
 
 
 def test_a_run_s_model_is_the_preset_of_the_next(uninterrupted, playground):

@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from llama_exp.architecture import count_flops_per_token
 from llama_exp.config.check import check_arguments
 from llama_exp.config.identity import to_dict
 from llama_exp.run import plan
@@ -37,10 +38,9 @@ def test_flops_of_a_model_small_enough_to_count_by_hand():
     }
     matrices = 4 * 4 + 2 * (4 * 2) + 4 * 4 + 3 * (4 * 6) + 10 * 4
     attention = 12 * 4 * 8
-    no_lora = {"rank": 0, "targets": ["query"], "rank_pattern": {}, "use_dora": False, "source": None}
-    assert plan.flops_per_token(model, no_lora, 8) == 6 * matrices + attention
-    lora = no_lora | {"rank": 2}
-    assert plan.flops_per_token(model, lora, 8) == 4 * matrices + 6 * (2 * 4 + 2 * 4) + attention
+    assert count_flops_per_token(model, {}, 8) == 6 * matrices + attention
+    adapted = {"transformer_layer_0/self_attention/query": 2}
+    assert count_flops_per_token(model, adapted, 8) == 4 * matrices + 6 * (2 * 4 + 2 * 4) + attention
 
 
 def test_lora_on_seven_billion():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_exp.files.writing import dump_json
+from llama_exp.files.json_text import dump_json
 from llama_exp.run import provenance
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -78,9 +78,9 @@ def test_continues(run, tmp_path):
 
 def test_a_chosen_checkpoint_sets_later_ones_aside(run):
     checkpoints = run / "checkpoints"
-    assert resume.chosen_checkpoint("auto") is None
-    assert resume.chosen_checkpoint(str(run)) is None
-    assert resume.chosen_checkpoint(str(checkpoints / "step-00000002")) == checkpoints / "step-00000002"
+    assert resume.choose_checkpoint("auto") is None
+    assert resume.choose_checkpoint(str(run)) is None
+    assert resume.choose_checkpoint(str(checkpoints / "step-00000002")) == checkpoints / "step-00000002"
     assert sorted(entry.name for entry in checkpoints.iterdir()) == ["step-00000002", "step-00000004.abandoned-1"]
 
 

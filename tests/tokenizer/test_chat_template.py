@@ -7,6 +7,7 @@ import pytest
 
 from llama_exp.dataset import chat
 from llama_exp.errors import InputError
+from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.tokenizer import byte_pair, chat_template
 
 pytestmark = pytest.mark.process  # a template has a process of its own
@@ -79,7 +80,7 @@ def test_built_in_templates_are_those_of_the_data_sets(name):
     for messages in CHATS[1:]:
         messages = messages if messages[-1]["role"] == "assistant" else messages[:-1]
         pieces = chat.render(name, [(message["role"], message["content"]) for message in messages])
-        tokens = {chat.BOS: "<s>", chat.EOS: "</s>" if name == "llama2" else ""}
+        tokens = {chat.BOS: "<s>", chat.EOS: "</s>" if name is ChatTemplate.llama2 else ""}
         expected = "".join(tokens.get(piece, piece.text) for piece in pieces)
         found = chat_template.render(
             messages, chat_template.BUILT_IN[name], add_generation_prompt=False, bos_token="<s>", eos_token="</s>"
@@ -141,9 +142,9 @@ def test_the_child_sees_no_credentials(monkeypatch):
 def test_whose_template():
     plain = byte_pair.from_merges([])
     own = byte_pair.BytePairTokenizer(plain._vocabulary, [], chat_template="own")
-    assert chat_template.template_of(own, "anything") == "own"
+    assert chat_template.find_template(own, "anything") == "own"
     for source in ("llama3_instruct_8b_en", "kaggle://keras/llama3/keras/llama3.1_instruct_8b"):
-        assert chat_template.template_of(plain, source) == chat_template.BUILT_IN["llama3"]
+        assert chat_template.find_template(plain, source) == chat_template.BUILT_IN[ChatTemplate.llama3]
     for source in ("llama3_8b_en", "/home/somebody/instruct", "vicuna_1.5_7b_en"):
         with pytest.raises(InputError, match="no chat template"):
-            chat_template.template_of(plain, source)
+            chat_template.find_template(plain, source)

@@ -5,8 +5,10 @@ import json
 import pytest
 from small_tokenizers import sentence_piece_model
 
-from llama_exp.errors import ConfigError, InputError
+from llama_exp.errors import InputError
+from llama_exp.limits.tokenizer import SMALLEST_TRAINED
 from llama_exp.tokenizer import auto, bpe, byte, factories, hf_json, load, preset, sentencepiece
+from llama_exp.tokenizer.byte_pair import SPECIAL_TOKENS
 
 TEXTS = ["the cat sat on the mat"] * 10
 
@@ -29,7 +31,8 @@ def test_bpe_is_trained_once_per_texts_and_size(run_arguments, monkeypatch):
 
 
 def test_bpe_has_no_room_below_bytes_and_special_tokens(run_arguments):
-    with pytest.raises(ConfigError, match="tokenizer.vocabulary_size") as caught:
+    assert 256 + len(SPECIAL_TOKENS) == SMALLEST_TRAINED
+    with pytest.raises(ValueError, match="tokenizer.vocabulary_size") as caught:
         bpe(vocabulary_size=261, **run_arguments)
     assert "at least 262" in str(caught.value)
     assert bpe(vocabulary_size=262, **run_arguments).fingerprint == byte(**run_arguments).fingerprint
@@ -44,8 +47,8 @@ def test_auto_takes_the_presets_tokenizer_or_trains(run_arguments, tmp_path):
     assert trained.fingerprint == bpe(vocabulary_size=272, **run_arguments).fingerprint
 
 
-def test_preset_without_a_preset_is_a_config_error(run_arguments):
-    with pytest.raises(ConfigError, match="no preset"):
+def test_preset_without_a_preset_is_refused(run_arguments):
+    with pytest.raises(ValueError, match="no preset"):
         preset(**run_arguments)
 
 

@@ -1,8 +1,9 @@
 """A program for test_checkpoint.py: dies at each I/O call of a save, and checks what a reader finds then.
 
-usage: crash_at_every_call.py FOLDER kill|power KEEP
+usage: crash_at_every_call.py FOLDER kill|power KEEP STEP
     kill    what was written before the call is on the disk
     power   moreover, files that were not synced keep only half of their bytes
+    STEP    that is saved over checkpoints of 20 and 40: a new one, or 40 again, which takes the place of the old one
 
 Prints the number of crash points. Imports NumPy only, so that forking is cheap and safe.
 """
@@ -84,7 +85,7 @@ def check(folder, keep, old, new):
 
 
 def main():
-    folder, mode, keep = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    folder, mode, keep, new = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     logging.disable(logging.CRITICAL)
     for step in (20, 40):
         save(folder / "before", keep, step)
@@ -94,11 +95,11 @@ def main():
         child = os.fork()
         if child == 0:
             die_at(count, mode == "power")
-            save(attempt, keep, 60)
+            save(attempt, keep, new)
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert status in (0, STATUS), status
-        check(attempt, keep, 40, 60)
+        check(attempt, keep, 40, new)
         shutil.rmtree(attempt)
         if status == 0:
             print(count - 1)

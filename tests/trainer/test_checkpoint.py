@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from llama_exp.errors import InputError, NumericalError, StorageError
+from llama_exp.files.digest import size_and_digest
+from llama_exp.files.process import Process
 from llama_exp.trainer import Checkpoints, load
-from llama_exp.trainer.checkpoint import _canonical
-from llama_exp.trainer.tensor_file import file_digest, read_tensors, write_tensors
+from llama_exp.trainer.manifest import MANIFEST, write_manifest
+from llama_exp.trainer.tensor_file import read_tensors, write_tensors
 
 
 def tensors(step=40):
@@ -67,7 +69,7 @@ def test_tensor_file(tmp_path, dtype, shape):
     array = (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2).astype(np.dtype(dtype))
     written = write_tensors(tmp_path / "x", {"b": array, "a/name": array.T})
     read = read_tensors(tmp_path / "x")
-    assert written == file_digest(tmp_path / "x")
+    assert written == size_and_digest(tmp_path / "x")
     assert read["b"].dtype == array.dtype and read["b"].shape == shape
     np.testing.assert_array_equal(read["b"], array)
     np.testing.assert_array_equal(read["a/name"], array.T)
@@ -191,13 +193,11 @@ def test_non_finite_state_is_refused_at_save(tmp_path, value, dtype):
 
 def resealed(folder, **changes):
     """Writes a manifest that is consistent with the files as they are now."""
-    import hashlib
-
-    manifest = json.loads((folder / "manifest.json").read_text()) | changes
+    manifest = json.loads((folder / MANIFEST).read_text()) | changes
     del manifest["sha256"]
-    manifest["files"] = {name: file_digest(folder / name) for name in manifest["files"]}
-    manifest["sha256"] = hashlib.sha256(_canonical(manifest)).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    manifest["files"] = {name: size_and_digest(folder / name) for name in manifest["files"]}
+    (folder / MANIFEST).unlink()
+    write_manifest(folder, manifest)
 
 
 def test_non_finite_state_is_refused_at_load(tmp_path, caplog):
@@ -240,14 +240,56 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         checkpoints(tmp_path).save(1, tensors(1), {}, base_digest="base")
 
 
+CRASHES = [("kill", 1, 60), ("kill", 2, 60), ("power", 1, 60), ("power", 2, 60), ("power", 2, 40)]
+
+
 @pytest.mark.process
-@pytest.mark.parametrize("keep", [1, 2])
-@pytest.mark.parametrize("mode", ["kill", "power"])
-def test_crash_at_every_call_of_a_save(tmp_path, mode, keep):
+@pytest.mark.parametrize(("mode", "keep", "step"), CRASHES)
+def test_crash_at_every_call_of_a_save(tmp_path, mode, keep, step):
     program = Path(__file__).with_name("crash_at_every_call.py")
     environment = os.environ | {"PYTHONPATH": str(program.parents[2])}
     result = subprocess.run(
-        [sys.executable, program, tmp_path, mode, str(keep)], env=environment, capture_output=True, text=True
+        [sys.executable, program, tmp_path, mode, str(keep), str(step)], env=environment, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert int(result.stdout) > 20
+
+
+# --- one process writes
+
+
+def of_the_second(folder):
+    return Checkpoints(folder / "checkpoints", keep=1, config_hash="abc", facts={}, process=Process(rank=1, size=2))
+
+
+def test_who_is_not_the_writer_saves_nothing_but_checks_the_same(tmp_path):
+    assert of_the_second(tmp_path).save(60, tensors(60), {}, base_digest="base").name == "step-00000060"
+    assert list(tmp_path.iterdir()) == []
+    filled(tmp_path)
+    of_the_second(tmp_path).save(60, tensors(60), {}, base_digest="base")
+    assert names(tmp_path) == ["step-00000020", "step-00000040"]  # and removes none beyond `keep`
+    bad = {"trainable": {"a": np.array([np.nan], "float32")}}
+    with pytest.raises(NumericalError, match="step 40"):
+        of_the_second(tmp_path).save(60, bad, {}, base_digest="base")
+
+
+def test_who_is_not_the_writer_leaves_damaged_ones_where_they_are(tmp_path):
+    ours = filled(tmp_path)
+    damage(tmp_path / "checkpoints/step-00000040/optimizer.safetensors", "half")
+    assert of_the_second(tmp_path).newest().step == 20
+    assert names(tmp_path) == ["step-00000020", "step-00000040"]
+    damage(tmp_path / "checkpoints/step-00000020/optimizer.safetensors", "half")
+    with pytest.raises(InputError, match="no checkpoint is valid"):
+        of_the_second(tmp_path).newest()
+    assert names(tmp_path) == ["step-00000020", "step-00000040"]
+    with pytest.raises(InputError, match="no checkpoint is valid"):
+        ours.newest()
+    assert names(tmp_path) == ["step-00000020.corrupt-1", "step-00000040.corrupt-1"]
+
+
+def test_a_step_that_is_saved_again_takes_the_place_of_the_old_one(tmp_path):
+    ours = filled(tmp_path)
+    ours.save(40, tensors(41), {"again": True}, base_digest="base")
+    found = ours.newest()
+    assert found.step == 40 and found.state == {"again": True} and equal(found, 41)
+    assert names(tmp_path) == ["step-00000020", "step-00000040"]

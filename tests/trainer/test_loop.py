@@ -13,9 +13,11 @@ from trainer_doubles import MemoryExamples, Recorder
 
 from llama_exp import backend, schedule
 from llama_exp.errors import InputError, Interrupted, NumericalError, Preempted, StorageError
+from llama_exp.files.process import ALONE, Process
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
 from llama_exp.optimizer import adamw
 from llama_exp.trainer import Checkpoints, Trainer
+from llama_exp.trainer.signals import StopSignals
 
 pytestmark = pytest.mark.neutral
 
@@ -47,6 +49,7 @@ def trainer(
     observers=None,
     rate=0.02,
     keep=2,
+    process=ALONE,
     **options,
 ):
     keras.utils.set_random_seed(5)
@@ -80,7 +83,7 @@ def trainer(
     if loss_scale:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=loss_scale)
     examples = {"train": MemoryExamples(10, V, S, seed=0), "validation": MemoryExamples(7, V, S, seed=1)}
-    checkpoints = Checkpoints(folder, keep=keep, config_hash="c", facts={"threads": 2})
+    checkpoints = Checkpoints(folder, keep=keep, config_hash="c", facts={"threads": 2}, process=process)
     recorder = Recorder()
     observers = {"recorder": recorder} | (observers or {})
     run = Trainer(
@@ -89,6 +92,7 @@ def trainer(
         optimizer,
         checkpoints=checkpoints,
         observers=observers,
+        process=process,
         **options,
     )
     return run, backbone, optimizer, recorder
@@ -257,17 +261,6 @@ def test_overflows_of_float16_are_skipped_counted_and_remembered(tmp_path, caplo
     assert last == scale / 2**result.skipped_steps
 
 
-def test_float16_overflow_at_the_smallest_scale_stops(tmp_path):
-    from llama_exp.trainer.step import StepResult
-
-    run, *_ = trainer(tmp_path)
-    overflow = {"loss": 1.0, "grad_norm": float("inf"), "learning_rate": 0.1, "applied": False}
-    run._check(StepResult(**overflow, loss_scale=2.0), {})
-    with pytest.raises(NumericalError, match="loss scale 1") as error:
-        run._check(StepResult(**overflow, loss_scale=1.0), {})
-    assert error.value.exit_code == 5
-
-
 def test_interrupt_is_told_apart_and_state_is_saved(tmp_path):
     observers = stop_at(1, lambda: os.kill(os.getpid(), signal.SIGINT))
     run, *_, recorder = trainer(tmp_path, observers=observers)
@@ -322,3 +315,55 @@ def test_other_threads_are_warned_about(tmp_path, caplog):
     run._checkpoints.facts["threads"] = 8
     run.fit()
     assert "threads is 8" in caplog.text and "not bitwise" in caplog.text
+
+
+# --- one process writes
+
+SECOND = Process(rank=1, size=2)
+
+
+def files_in(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_who_is_not_the_writer_computes_the_same_and_leaves_nothing(tmp_path, caplog, lora):
+    options = {"lora": lora, "dropout": 0.2, "prompts": ["ab"]}
+    run, backbone, optimizer, recorder = trainer(tmp_path / "writer", **options)
+    expected = run.fit()
+    caplog.clear()
+    second, its_backbone, its_optimizer, its_recorder = trainer(tmp_path / "second", process=SECOND, **options)
+    found = second.fit()
+    assert (found.steps, found.tokens, found.validation_loss) == (6, expected.tokens, expected.validation_loss)
+    for ours, theirs in zip(numbers(its_backbone, its_optimizer), numbers(backbone, optimizer), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not (tmp_path / "second").exists()
+    assert recorder.status == "finished" and len(recorder.rows) > 0
+    assert its_recorder.rows == [] and its_recorder.samples == [] and its_recorder.status is None
+    assert not [record for record in caplog.records if record.name.startswith("llama_exp") and record.levelno > 20]
+
+
+def test_who_is_not_the_writer_goes_on_from_the_writers_checkpoints_and_changes_none(tmp_path):
+    straight, backbone, optimizer, _ = trainer(tmp_path / "straight")
+    straight.fit()
+    run, *_ = trainer(tmp_path / "cut", observers=stop_at(4, crash))
+    with pytest.raises(RuntimeError):
+        run.fit()
+    run, *_ = trainer(tmp_path / "cut", max_steps=4, checkpoint_every_steps=1)
+    run.fit()
+    (tmp_path / "cut/step-00000004/trainable.safetensors").write_bytes(b"half of it")
+    before = files_in(tmp_path / "cut")
+    second, its_backbone, its_optimizer, _ = trainer(tmp_path / "cut", process=SECOND)
+    second.fit()
+    for ours, theirs in zip(numbers(its_backbone, its_optimizer), numbers(backbone, optimizer), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert files_in(tmp_path / "cut") == before
+
+
+def test_every_process_stops_at_a_signal_and_the_writer_says_so(tmp_path, caplog):
+    for process, told in ((ALONE, 1), (SECOND, 0)):
+        caplog.clear()
+        with StopSignals(process) as signals:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert signals.received == signal.SIGUSR1
+        assert caplog.text.count("stopping after this step") == told

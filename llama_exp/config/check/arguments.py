@@ -16,13 +16,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llama_exp.config.check.composition import Composer, names_entries
 from llama_exp.config.check.job import Job, JobCheck
-from llama_exp.config.check.sweep_points import point_lines
+from llama_exp.config.check.sweep_points import list_points
 from llama_exp.config.check.typed import show
-from llama_exp.config.check.yaml_files import oversized_files
+from llama_exp.config.check.yaml_files import find_oversized_files
+from llama_exp.config.conf_folder import CONF
 from llama_exp.config.schema import Config
 from llama_exp.errors import ConfigError, Problem
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -87,7 +87,7 @@ def _option_problems(options: argparse.Namespace) -> Iterator[Problem]:
         if folder is not None and not Path(folder).is_dir():
             yield Problem("no such folder", f"--{flag.replace('_', '-')}", folder, "name an existing folder")
         elif folder is not None:
-            yield from oversized_files(Path(folder).resolve())
+            yield from find_oversized_files(Path(folder).resolve())
 
 
 def _raise_if_any(problems: list[Problem]) -> None:
@@ -118,7 +118,7 @@ def _check_sweep(composer: Composer, overrides: list[Override], job: Job) -> tup
     problems += _sweep_problems(sweeps, job)
     if problems:
         return None, [*problems, *job.problems]
-    points = point_lines(sweeps)
+    points = list_points(sweeps)
     jobs = [JobCheck(composer, [*constants, *composer.parse(lines)[0]]).run() for lines in points]
     for problem in dict.fromkeys(problem for point in jobs for problem in point.problems):
         with_it = [lines for lines, point in zip(points, jobs, strict=True) if problem in point.problems]

@@ -8,6 +8,7 @@ import linecache
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -20,13 +21,13 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from llama_exp.config.check import resolvers
-from llama_exp.config.check.nearest import suggestion
-from llama_exp.config.check.typed import mappings, show, under
+from llama_exp.config.check.nearest import suggest
+from llama_exp.config.check.typed import lies_under, list_mappings, show
 from llama_exp.errors import ConfigError, Problem
 
 VERSION_BASE = "1.3"
@@ -99,13 +100,13 @@ class Composer:
             result = repository.load_config(default.config_path) if default.config_path else None
             if result is not None and result.path.startswith("file://"):
                 path = Path(result.path.removeprefix("file://")) / f"{default.config_path}.yaml"
-                files.append((shown_path(path), self.loader._embed_result_config(result, default.package).config))
+                files.append((show_path(path), self.loader._embed_result_config(result, default.package).config))
         return files
 
 
 def names_entries(key: str) -> bool:
     """Whether an override of `key` may add entries without a `+`: `lora.rank_pattern={query: 16}`."""
-    return under(key, mappings())
+    return lies_under(key, list_mappings())
 
 
 def _opened(override: Override) -> Override:
@@ -113,7 +114,7 @@ def _opened(override: Override) -> Override:
     return dataclasses.replace(override, type=OverrideType.FORCE_ADD) if adds else override
 
 
-def group_options(repository: IConfigRepository, group: str) -> list[str]:
+def list_options(repository: IConfigRepository, group: str) -> list[str]:
     """The choices of a config group."""
     return repository.get_group_options(group, results_filter=ObjectType.CONFIG)
 
@@ -134,24 +135,30 @@ def apply(override: Override, cfg: DictConfig) -> None:
         raise ConfigError(problem) from error
 
 
-def shown_path(path: Path) -> str:
+def show_path(path: Path) -> str:
     """A path relative to the working folder where it lies inside."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def has(cfg: DictConfig, path: str) -> bool:
+def has_key(cfg: DictConfig, path: str) -> bool:
     """Whether a dotted path exists, be its value missing or an interpolation."""
+    *above, last = path.split(".")
     node = cfg
-    for part in path.split("."):
-        if isinstance(node, ListConfig):
-            node = node._get_node(int(part)) if part.isdigit() and int(part) < len(node) else None
-        elif isinstance(node, DictConfig) and not (node._is_none() or node._is_missing()):
-            node = node._get_node(part, validate_access=False)  # `in` would not see a value that is missing
-        else:
-            return False
-        if node is None:
-            return False
-    return True
+    for part in above:
+        node = _below(node, part) if _holds(node, part) else None
+    return _holds(node, last)
+
+
+def _holds(node: Any, part: str) -> bool:
+    if isinstance(node, ListConfig):
+        return part.isdigit() and int(part) < len(node)
+    return isinstance(node, DictConfig) and part in list(node)  # `in node` does not see a value that is missing
+
+
+def _below(node: DictConfig | ListConfig, part: str) -> Any:
+    """The value at a key that `node` holds; None for one that is missing or an interpolation."""
+    key = int(part) if isinstance(node, ListConfig) else part
+    return None if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key) else node[key]
 
 
 def _syntax_problem(line: str, reason: str) -> Problem:
@@ -170,10 +177,10 @@ def _composition_problem(error: Exception) -> Problem:
         missing = error.missing_cfg_file or "a config"
         action = "check --config-dir, --config-path and --config-name"
         if error.options:
-            action = suggestion(Path(missing).name, error.options, "choices")
+            action = suggest(Path(missing).name, error.options, "choices")
         return Problem("no such config file", missing, str(error).splitlines()[0], action)
     if mark is not None:
-        where = f"{shown_path(Path(mark.name))}, line {mark.line + 1}"
+        where = f"{show_path(Path(mark.name))}, line {mark.line + 1}"
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         line = linecache.getline(mark.name, mark.line + 1).strip()
         return Problem(f"is not valid YAML: {reason}", where, show(line or "the end of the file"), "correct the file")

@@ -5,29 +5,31 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, OmegaConf
 
-from llama_exp.config.check.composition import Composer, apply, group_options, has
-from llama_exp.config.check.nearest import SYNONYMS, nearest, nearest_key, suggestion
-from llama_exp.config.check.ranges import impossible_values
+from llama_exp.config.check.composition import Composer, apply, has_key, list_options
+from llama_exp.config.check.nearest import SYNONYMS, find_nearest_key, find_nearest_name, suggest
+from llama_exp.config.check.ranges import find_impossible_values
 from llama_exp.config.check.resolve import HYDRA, Resolved
-from llama_exp.config.check.rules import impossible_pairs
+from llama_exp.config.check.rules import find_impossible_pairs
 from llama_exp.config.check.typed import (
     OWN_PREFIX,
     TARGET,
     Typing,
-    all_keys,
-    scalars,
-    schema_keys,
-    section_schemas,
-    sections,
+    describe_unknown_key,
+    find_schemas,
+    lies_under,
+    list_keys,
+    list_scalars,
+    list_section_keys,
+    list_sections,
     show,
-    under,
-    unknown_key,
 )
 from llama_exp.config.schema import SCHEMAS, Config
+from llama_exp.config.stored import resolve_stored
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
 
@@ -85,16 +87,18 @@ class JobCheck:
         resolved = Resolved(cfg)
         typing_pass = Typing(self._origin)
         config = typing_pass.config(resolved.data)
-        found = [*typing_pass.problems, *impossible_values(config, self._origin)]
+        found = [*typing_pass.problems, *find_impossible_values(config, self._origin)]
         unfilled = {problem.where for problem in resolved.problems}
         found = [problem for problem in found if problem.where not in unfilled] + resolved.problems
         told = {problem.where for problem in self.problems}
         wrong = {problem.where for problem in found} | told
         self.problems += [p for p in found if p.where not in told and self._is_news(p.where, resolved, wrong)]
-        self.problems += hydra_targets(cfg, config)
-        unsound = {problem.where.partition(".")[0] for problem in self.problems}
-        unsound |= set(sections()) if EVERYTHING in self.doubtful else self.doubtful
-        self.problems += impossible_pairs(config, unsound)
+        self.problems += find_foreign_targets(cfg, config)
+        # What is wrong only because its source is wrong is not told, but no rule may read it.
+        unsound = {where.partition(".")[0] for where in wrong | {problem.where for problem in self.problems}}
+        unsound |= set(list_sections()) if EVERYTHING in self.doubtful else self.doubtful
+        config = config if unsound & {"preset", "quantization"} else resolve_stored(config)
+        self.problems += find_impossible_pairs(config, unsound)
         return Job(self.problems, config, cfg)
 
     def _is_news(self, path: str, resolved: Resolved, wrong: set[str]) -> bool:
@@ -119,9 +123,9 @@ class JobCheck:
     def _choose(self, override: Override) -> None:
         """Takes a group override over into `lines`, or the nearest possible one in its stead."""
         group, value = override.key_or_group, override.value()
-        own = group in (*sections(), EXPERIMENT, SWEEP)
+        own = group in (*list_sections(), EXPERIMENT, SWEEP)
         line = show(override.input_line)
-        if own and override.is_delete() or (group in sections() and value is None):
+        if own and override.is_delete() or (group in list_sections() and value is None):
             self._wrong_choice(group, "every run needs this part", line, f"choose one: {self._options(group)}")
         elif own and (override.is_add() or override.is_force_add()):
             self._wrong_choice(group, "is in the list of parts already", line, f"write {line.lstrip('+')}")
@@ -129,8 +133,8 @@ class JobCheck:
             names = value if isinstance(value, list) else [value]
             wrong = [name for name in names if name is not None and not self._exists(group, name)]
             for name in wrong:
-                match = nearest(str(name), group_options(self.repository, group))
-                action = suggestion(str(name), group_options(self.repository, group), "choices")
+                match = find_nearest_name(str(name), list_options(self.repository, group))
+                action = suggest(str(name), list_options(self.repository, group), "choices")
                 self._wrong_choice(group, "no such choice", line, action, stand_in=match)
             if not wrong:
                 self.lines.append(override.input_line)
@@ -145,18 +149,18 @@ class JobCheck:
         return isinstance(name, str) and self.repository.config_exists(f"{group}/{name}")
 
     def _options(self, group: str) -> str:
-        return ", ".join(group_options(self.repository, group))
+        return ", ".join(list_options(self.repository, group))
 
     def _set(self, override: Override, cfg: DictConfig) -> None:
         """Applies a value override, or says why it cannot be."""
         key, line = override.key_or_group, show(override.input_line)
         plain = not (override.is_add() or override.is_force_add())
-        if plain and not has(cfg, key):
+        if plain and not has_key(cfg, key):
             if not (self._in_doubt(key) and key.rpartition(".")[2] in self._known_keys(key.partition(".")[0])):
                 self.problems.append(self._unknown(override, cfg))
-        elif override.is_delete() and key in all_keys():
+        elif override.is_delete() and key in list_keys():
             self.problems.append(Problem("every key needs a value", key, line, f"write {key}=<value>"))
-        elif override.is_add() and has(cfg, key) and not isinstance(override.value(), (dict, list)):
+        elif override.is_add() and has_key(cfg, key) and not isinstance(override.value(), (dict, list)):
             self.problems.append(Problem("has a value already", key, line, f"write {line.lstrip('+')}"))
         else:
             try:
@@ -166,29 +170,31 @@ class JobCheck:
 
     @staticmethod
     def _known_keys(section: str) -> set[str]:
-        return schema_keys(section) if section in sections() else set()
+        return list_section_keys(section) if section in list_sections() else set()
 
     def _unknown(self, override: Override, cfg: DictConfig) -> Problem:
         """The problem of an override whose key does not exist."""
         key, line = override.key_or_group, redact_arguments([show(override.input_line)])[0]
         section, _, leaf = key.rpartition(".")
-        if section in sections() and leaf in schema_keys(section):
+        if section in list_sections() and leaf in list_section_keys(section):
             return self._absent(section, leaf, line, cfg)
         if override.is_hydra_override():
-            match = nearest_key(key, paths_of(cfg[HYDRA], HYDRA))
+            match = find_nearest_key(key, list_paths(OmegaConf.to_container(cfg[HYDRA]), HYDRA))
         elif "." not in key and key not in SYNONYMS:
-            match = nearest(key, (*sections(), EXPERIMENT, SWEEP, *scalars())) or nearest_key(key, all_keys())
+            match = find_nearest_name(key, (*list_sections(), EXPERIMENT, SWEEP, *list_scalars())) or find_nearest_key(
+                key, list_keys()
+            )
         else:
-            match = nearest_key(key, all_keys())
+            match = find_nearest_key(key, list_keys())
         action = f"did you mean {match}?" if match else "`python train.py --cfg job` shows every key."
-        if section in sections() and TARGET in cfg[section] and cfg[section][TARGET] not in SCHEMAS:
+        if section in list_sections() and TARGET in cfg[section] and cfg[section][TARGET] not in SCHEMAS:
             action += f" To pass a new argument to {cfg[section][TARGET]}, write +{line.lstrip('+~')}"
-        return unknown_key(key, line, action)
+        return describe_unknown_key(key, line, action)
 
     @staticmethod
     def _absent(section: str, leaf: str, line: str, cfg: DictConfig) -> Problem:
         """The problem of a key that the schema knows, but the chosen file does not have."""
-        schemas = section_schemas(section)
+        schemas = find_schemas(section)
         target = cfg[section].get(TARGET) if isinstance(cfg[section], DictConfig) else None
         owners = [name.rpartition(".")[2] for name, schema in schemas.items() if leaf in schema.__dataclass_fields__]
         if target in schemas and target.rpartition(".")[2] not in owners:
@@ -201,7 +207,7 @@ class JobCheck:
 
     def _override_of(self, path: str) -> Override | None:
         for override in reversed(self.values):
-            if under(path, [override.key_or_group]) or under(override.key_or_group, [path]):
+            if lies_under(path, [override.key_or_group]) or lies_under(override.key_or_group, [path]):
                 return override
         return None
 
@@ -214,33 +220,29 @@ class JobCheck:
         if override is not None:
             return redact_arguments([show(override.input_line)])[0]
         for name, content in reversed(self._files):
-            if has(content, path):
+            if has_key(content, path):
                 return f"{text}, in {name}"
         return text
 
 
-def paths_of(node: DictConfig, prefix: str) -> list[str]:
-    """Dotted paths of all keys below a config node."""
+def list_paths(node: Any, prefix: str) -> list[str]:
+    """Dotted paths of all keys below a node of plain data."""
     paths = []
-    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-        for key in node:
-            child = node._get_node(key)
-            paths += [f"{prefix}.{key}", *(paths_of(child, f"{prefix}.{key}") if isinstance(child, DictConfig) else [])]
+    if isinstance(node, dict):
+        for key, child in node.items():
+            paths += [f"{prefix}.{key}", *list_paths(child, f"{prefix}.{key}")]
     return paths
 
 
-def hydra_targets(cfg: DictConfig, config: Config) -> Iterator[Problem]:
+def find_foreign_targets(cfg: DictConfig, config: Config) -> Iterator[Problem]:
     """Objects that Hydra itself would build (launcher, sweeper, callbacks, log handlers) from foreign modules."""
     trusted = config.trusted_modules if isinstance(config.trusted_modules, list) else []
-    nodes = [(cfg[HYDRA], HYDRA)]
+    nodes: list[tuple[Any, str]] = [(OmegaConf.to_container(cfg[HYDRA]), HYDRA)]
     while nodes:
         node, path = nodes.pop()
-        if node._is_none() or node._is_missing() or node._is_interpolation():
-            continue
-        for key in node if isinstance(node, DictConfig) else range(len(node)):
-            child = node._get_node(key)
-            if isinstance(child, (DictConfig, ListConfig)):
+        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(child, (dict, list)):
                 nodes.append((child, f"{path}.{key}"))
-            elif key in (TARGET, "()", "class") and not under(str(child._value()), (*HYDRA_PREFIXES, *trusted)):
+            elif key in (TARGET, "()", "class") and not lies_under(str(child), (*HYDRA_PREFIXES, *trusted)):
                 action = "use Hydra's own classes, or add the module prefix to trusted_modules"
-                yield Problem("may not be imported from a configuration", f"{path}.{key}", str(child._value()), action)
+                yield Problem("may not be imported from a configuration", f"{path}.{key}", str(child), action)

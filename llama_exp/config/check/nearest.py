@@ -52,7 +52,7 @@ SYNONYMS = {
 CUTOFF = 0.6
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
+def find_nearest_name(name: str, names: Iterable[str]) -> str | None:
     """The most similar of `names`, or None if none is similar."""
     matches = difflib.get_close_matches(name, list(names), n=1, cutoff=CUTOFF)
     return matches[0] if matches else None
@@ -62,7 +62,7 @@ def _ratio(a: str, b: str) -> float:
     return difflib.SequenceMatcher(None, a, b).ratio()
 
 
-def nearest_key(key: str, keys: Iterable[str]) -> str | None:
+def find_nearest_key(key: str, keys: Iterable[str]) -> str | None:
     """The dotted path of `keys` that `key` most probably stands for: same section first, then same last name."""
     keys = list(keys)
     section, _, leaf = key.rpartition(".")
@@ -82,9 +82,9 @@ def nearest_key(key: str, keys: Iterable[str]) -> str | None:
     return best if best is not None and likeness(best) >= CUTOFF else None
 
 
-def suggestion(name: str, names: Iterable[str], what: str) -> str:
+def suggest(name: str, names: Iterable[str], what: str) -> str:
     """An action sentence: the nearest name if there is one, and all names if they are few."""
     names = sorted(names)
-    match = nearest(name, names)
+    match = find_nearest_name(name, names)
     known = f"{what}: {', '.join(names)}"
     return f"did you mean {match}? {known}" if match else known

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llama_exp.config.check.typed import MISSING, typed
+from llama_exp.config.check.typed import MISSING, build_config
 from llama_exp.config.schema import Config
+from llama_exp.config.stored import resolve_stored
 from llama_exp.errors import ConfigError, Problem
+from llama_exp.files.latest import without_latest
 
 HYDRA = "hydra"
+# Keys that hold places on this machine: they and their hash must mean the same tomorrow.
+PLACES = (("resume",), ("preset", "source"), ("lora", "source"), ("tokenizer", "file"), ("dataset", "files"))
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -28,6 +32,8 @@ class Resolved:
         self.references: dict[str, set[str]] = {}
         self.problems: list[Problem] = []
         self.data = {key: self._value(cfg, key, key) for key in cfg if key != HYDRA}
+        for *sections, key in PLACES:
+            _settle(self.data, sections, key)
 
     def sources(self, path: str) -> set[str]:
         """The paths that a value is taken from, directly or through others."""
@@ -40,16 +46,16 @@ class Resolved:
         return found
 
     def _value(self, parent: DictConfig | ListConfig, key: Any, path: str) -> Any:
-        node = parent._get_node(key)
-        if node._is_interpolation():
-            raw = str(node._value())
+        if OmegaConf.is_interpolation(parent, key):
+            unfilled: Any = OmegaConf.to_container(parent, resolve=False)
+            raw = str(unfilled[key])
             self.references[path] = set(_REFERENCE.findall(raw))
             try:
                 value = parent[key]
             except (OmegaConfBaseException, RecursionError, ValueError, TypeError) as error:
                 self.problems.append(_unresolved(path, raw, error))
                 return MISSING
-        elif node._is_missing():
+        elif OmegaConf.is_missing(parent, key):
             return MISSING
         else:
             value = parent[key]
@@ -58,6 +64,19 @@ class Resolved:
         if isinstance(value, ListConfig):
             return [self._value(value, index, f"{path}.{index}") for index in range(len(value))]
         return value
+
+
+def _settle(data: Any, sections: list[str], key: str) -> None:
+    """Replaces links called `latest` in a value, or in the values of a list, by what they lead to today."""
+    for section in sections:
+        data = data.get(section) if isinstance(data, dict) else None
+    if not isinstance(data, dict):  # a mistake, which is told with the others
+        return
+    value = data.get(key)
+    if isinstance(value, str):
+        data[key] = without_latest(value)
+    elif isinstance(value, list):
+        data[key] = [without_latest(entry) if isinstance(entry, str) else entry for entry in value]
 
 
 def _unresolved(path: str, raw: str, error: Exception) -> Problem:
@@ -75,4 +94,4 @@ def to_config(cfg: DictConfig) -> Config:
     resolved = Resolved(cfg)
     if resolved.problems:
         raise ConfigError(*resolved.problems)
-    return typed(resolved.data)
+    return resolve_stored(build_config(resolved.data))

@@ -12,13 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from llama_exp.config.check.resolve import to_config
 from llama_exp.config.identity import config_hash
+from llama_exp.runtime import default_cache_dir
 
 HASH_LETTERS = 8
 LONGEST_FOLDER_NAME = 60
+RUN_NAME = re.compile(rf"\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{{{HASH_LETTERS}}}")
 
 
-def share(fraction: float, steps: int) -> int:
-    """`${share:0.05,${trainer.max_steps}}`: that part of the steps, rounded down."""
+def share(fraction: float | str, steps: int | str) -> int:
+    """`${share:0.05,${trainer.max_steps}}`: that part of the steps, rounded down; of the environment they are text."""
     return int(float(fraction) * int(steps))
 
 
@@ -33,9 +35,19 @@ def folder_name(text: str) -> str:
     return f"{name[: LONGEST_FOLDER_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:HASH_LETTERS]}"
 
 
+def home_of(name: str) -> Path:
+    """Where the runs of a name lie unless the user says otherwise."""
+    return Path("outputs") / name
+
+
+def in_default_place(folder: Path, name: str) -> bool:
+    """Whether a run folder is where, and called as, `${run_dir:}` has it."""
+    return RUN_NAME.fullmatch(folder.name) is not None and folder.parent.absolute() == home_of(name).absolute()
+
+
 def register() -> None:
     """Makes the functions known to OmegaConf; harmless when called again."""
-    for resolver in (share, folder_name):
+    for resolver in (share, folder_name, default_cache_dir):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
@@ -49,7 +61,7 @@ def register_run_dir(folder_of: Callable[[str, Path, str], Path | None]) -> None
 
     def run_dir(*, _root_: DictConfig) -> str:
         config = to_config(_root_)
-        full_hash, root = config_hash(config), Path("outputs") / config.name
+        full_hash, root = config_hash(config), home_of(config.name)
         folder = folder_of(config.resume, root, full_hash)
         return str(folder or root / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{full_hash[:HASH_LETTERS]}")
 

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 MOST_POINTS = 128
 
 
-def point_lines(sweeps: Sequence[Override]) -> list[list[str]]:
+def list_points(sweeps: Sequence[Override]) -> list[list[str]]:
     """One list of `key=value` lines per point of the grid; at most about MOST_POINTS of a larger one.
 
     A range that a sweeper samples from (`interval(a,b)`) stands in with its two ends.

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from llama_exp.config.check.nearest import nearest_key, suggestion
+from llama_exp.config.check.nearest import find_nearest_key, suggest
 from llama_exp.config.schema import SCHEMAS, Config
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import is_secret_name, printable, redact
@@ -30,66 +30,66 @@ class WrongType(ValueError):
 
 
 @functools.cache
-def hints(schema: type) -> dict[str, Any]:
+def get_hints(schema: type) -> dict[str, Any]:
     """Field name -> type of a schema dataclass, inherited fields included."""
     return typing.get_type_hints(schema)
 
 
-def section_of(target: str) -> str:
+def find_section(target: str) -> str:
     """The config section that a target of ours belongs to."""
     module = target.split(".")[1]
     return "model" if module == "models" else module
 
 
-def section_schemas(section: str) -> dict[str, type]:
+def find_schemas(section: str) -> dict[str, type]:
     """Target -> dataclass of one section."""
-    return {target: schema for target, schema in SCHEMAS.items() if section_of(target) == section}
+    return {target: schema for target, schema in SCHEMAS.items() if find_section(target) == section}
 
 
-def schema_keys(section: str) -> set[str]:
+def list_section_keys(section: str) -> set[str]:
     """Every key that some schema of a section knows."""
-    declared = hints(Config)[section]
-    schemas = [declared] if dataclasses.is_dataclass(declared) else section_schemas(section).values()
-    return {key for schema in schemas for key in hints(schema)}
+    declared = get_hints(Config)[section]
+    schemas = [declared] if dataclasses.is_dataclass(declared) else find_schemas(section).values()
+    return {key for schema in schemas for key in get_hints(schema)}
 
 
-def sections() -> list[str]:
+def list_sections() -> list[str]:
     """The config's sections, in build order."""
-    return [name for name, hint in hints(Config).items() if hint is Any or dataclasses.is_dataclass(hint)]
+    return [name for name, hint in get_hints(Config).items() if hint is Any or dataclasses.is_dataclass(hint)]
 
 
-def scalars() -> list[str]:
+def list_scalars() -> list[str]:
     """The config's single values: name, seed, ..."""
-    return [name for name in hints(Config) if name not in sections()]
+    return [name for name in get_hints(Config) if name not in list_sections()]
 
 
-def under(name: str, prefixes: typing.Iterable[str]) -> bool:
+def lies_under(name: str, prefixes: typing.Iterable[str]) -> bool:
     """Whether a dotted name lies under one of the prefixes, component by component."""
     stripped = [prefix.rstrip(".") for prefix in prefixes]
     return any(prefix and (name == prefix or name.startswith(prefix + ".")) for prefix in stripped)
 
 
-def allowed_target(target: str, trusted_modules: list[str]) -> bool:
+def is_allowed_target(target: str, trusted_modules: list[str]) -> bool:
     """Whether a `_target_` may be imported at all."""
     if not all(part.isidentifier() for part in target.split(".")):
         return False
-    if under(target, trusted_modules) or under(target, [OWN_PREFIX]):
+    if lies_under(target, trusted_modules) or lies_under(target, [OWN_PREFIX]):
         return True
-    return under(target, [KERAS_PREFIX]) and target.rpartition(".")[2][:1].isupper()
+    return lies_under(target, [KERAS_PREFIX]) and target.rpartition(".")[2][:1].isupper()
 
 
-def wanted(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """A type in words."""
     if isinstance(hint, types.UnionType):
         (inner,) = [arm for arm in typing.get_args(hint) if arm is not type(None)]
-        return f"{wanted(inner)}, or null"
+        return f"{describe_type(inner)}, or null"
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return f"one of {', '.join(hint.__members__)}"
     if typing.get_origin(hint) is list:
         return "a list such as [a,b]"
     if typing.get_origin(hint) is dict:
         element = typing.get_args(hint)[1]
-        return "a mapping such as {a:1}" + ("" if element is Any else f", each value {wanted(element)}")
+        return "a mapping such as {a:1}" + ("" if element is Any else f", each value {describe_type(element)}")
     return {int: "an integer", float: "a number", bool: "true or false", str: "text"}[hint]
 
 
@@ -101,7 +101,7 @@ def _number(value: Any, kind: type) -> Any:
     if isinstance(value, str):  # environment variables are always text
         with contextlib.suppress(ValueError):
             return kind(value)
-    raise WrongType(wanted(kind))
+    raise WrongType(describe_type(kind))
 
 
 def convert(value: Any, hint: Any) -> Any:
@@ -113,7 +113,7 @@ def convert(value: Any, hint: Any) -> Any:
         try:
             return None if value is None else convert(value, inner)
         except WrongType:
-            raise WrongType(wanted(hint)) from None
+            raise WrongType(describe_type(hint)) from None
     if hint in (int, float):
         return _number(value, hint)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
@@ -134,7 +134,7 @@ def convert(value: Any, hint: Any) -> Any:
             return str(value)
     elif isinstance(value, hint):
         return value
-    raise WrongType(wanted(hint))
+    raise WrongType(describe_type(hint))
 
 
 def show(value: Any) -> str:
@@ -149,7 +149,7 @@ def show(value: Any) -> str:
     return line if len(line) <= 120 else line[:117] + "..."
 
 
-def unknown_key(path: str, found: str, action: str) -> Problem:
+def describe_unknown_key(path: str, found: str, action: str) -> Problem:
     """The problem of a key that nothing reads; the value of one that looks like a secret is not repeated."""
     if is_secret_name(path):
         found = "(not shown)"
@@ -171,14 +171,14 @@ class Typing:
         """The typed config; fields with a problem keep the value `???`."""
         values = self._values("", Config, data)
         self.trusted_modules = values.get("trusted_modules", [])
-        for name in sections():
+        for name in list_sections():
             if name in values:
-                values[name] = self._section(name, hints(Config)[name], data[name])
+                values[name] = self._section(name, get_hints(Config)[name], data[name])
         return Config(**values)
 
     def _values(self, path: str, schema: type, data: dict[str, Any]) -> dict[str, Any]:
         """The fields of `schema` that `data` has with the right type; sections are left as they are."""
-        fields = hints(schema)
+        fields = get_hints(schema)
         for key in data:
             if key not in fields:
                 self._unknown(f"{path}{key}", list(fields), data[key])
@@ -198,7 +198,7 @@ class Typing:
 
     @staticmethod
     def _meaning(hint: Any) -> str:
-        return "a part with a _target_" if hint is Any or dataclasses.is_dataclass(hint) else wanted(hint)
+        return "a part with a _target_" if hint is Any or dataclasses.is_dataclass(hint) else describe_type(hint)
 
     def _section(self, name: str, declared: Any, data: Any) -> Any:
         if not isinstance(data, dict):
@@ -210,14 +210,14 @@ class Typing:
                 self._nested_targets(f"{name}.{key}", value)
             return declared(**values)
         target = data.get(TARGET, MISSING)
-        known = section_schemas(name)
+        known = find_schemas(name)
         if isinstance(target, str) and target in known:
             values = self._values(f"{name}.", known[target], data)
             return known[target](**values)
         if target == MISSING or not isinstance(target, str):
             self._add(f"{name}.{TARGET}", "names no class", target, f"one of {', '.join(known)}, or one of yours")
-        elif under(target, [OWN_PREFIX]):
-            action = suggestion(target, known, f"targets of {name}")
+        elif lies_under(target, [OWN_PREFIX]):
+            action = suggest(target, known, f"targets of {name}")
             self._add(f"{name}.{TARGET}", f"builds no {name} of this package", target, action)
         else:
             self._nested_targets(name, data)
@@ -231,40 +231,43 @@ class Typing:
                 self._nested_targets(path, item)
         elif isinstance(node, dict):
             target = node.get(TARGET)
-            if TARGET in node and not (isinstance(target, str) and allowed_target(target, self.trusted_modules)):
+            if TARGET in node and not (isinstance(target, str) and is_allowed_target(target, self.trusted_modules)):
                 action = "use a class under llama_exp. or keras., or add its module prefix to trusted_modules"
                 self._add(f"{path}.{TARGET}", "may not be imported from a configuration", target, action)
             for key, value in node.items():
                 self._nested_targets(f"{path}.{key}", value)
 
     def _unknown(self, path: str, siblings: list[str], value: Any) -> None:
-        match = nearest_key(path, all_keys())
+        match = find_nearest_key(path, list_keys())
         action = f"did you mean {match}?" if match else f"keys here: {', '.join(siblings)}"
-        self.problems.append(unknown_key(path, self.origin(path, show(value)), action))
+        self.problems.append(describe_unknown_key(path, self.origin(path, show(value)), action))
 
     def _add(self, path: str, what: str, found: Any, action: str) -> None:
         self.problems.append(Problem(what, path, self.origin(path, show(found)), action))
 
 
 @functools.cache
-def mappings() -> tuple[str, ...]:
+def list_mappings() -> tuple[str, ...]:
     """Dotted paths of the keys whose value is a mapping of the user's own names."""
-    declared = {section: schema for section, schema in hints(Config).items() if dataclasses.is_dataclass(schema)}
+    declared = {section: schema for section, schema in get_hints(Config).items() if dataclasses.is_dataclass(schema)}
     return tuple(
         f"{section}.{key}"
         for section, schema in declared.items()
-        for key, hint in hints(schema).items()
+        for key, hint in get_hints(schema).items()
         if typing.get_origin(hint) is dict
     )
 
 
 @functools.cache
-def all_keys() -> tuple[str, ...]:
+def list_keys() -> tuple[str, ...]:
     """Dotted paths of every key of every schema."""
-    return (*scalars(), *(f"{section}.{key}" for section in sections() for key in sorted(schema_keys(section))))
+    return (
+        *list_scalars(),
+        *(f"{section}.{key}" for section in list_sections() for key in sorted(list_section_keys(section))),
+    )
 
 
-def typed(data: dict[str, Any]) -> Config:
+def build_config(data: dict[str, Any]) -> Config:
     """The `Config` of resolved plain data. Raises ConfigError with every problem."""
     typing_pass = Typing()
     config = typing_pass.config(data)

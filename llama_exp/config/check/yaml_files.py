@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from llama_exp.config.check.composition import shown_path
+from llama_exp.config.check.composition import show_path
 from llama_exp.errors import Problem
 from llama_exp.files.yaml_file import MAX_NODES, expanded_size
 
@@ -18,13 +18,13 @@ DEEPEST = 100  # PyYAML's time grows with the square of it, and Python's stack e
 _DEEP_LINE = re.compile(rb"^[ -]{%d}" % DEEPEST, re.MULTILINE)
 
 
-def oversized_files(folder: Path) -> Iterator[Problem]:
+def find_oversized_files(folder: Path) -> Iterator[Problem]:
     """A problem for each YAML file below `folder` that is too large, also by its aliases, or nested too deeply."""
     for index, path in enumerate(sorted(folder.rglob("*.yaml"))):
         if index == MOST_FILES:
             yield Problem("holds too many YAML files", str(folder), f"more than {MOST_FILES}", "name a smaller folder")
             return
-        yield from _oversized(path, shown_path(path))
+        yield from _oversized(path, show_path(path))
 
 
 def _oversized(path: Path, where: str) -> Iterator[Problem]:

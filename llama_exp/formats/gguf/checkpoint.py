@@ -73,6 +73,10 @@ def read_architecture(path: str | Path) -> dict:
         return read_config(file)
 
 
+def read_quantization(path: str | Path) -> None:
+    """None: blocks of GGUF become floating-point weights when they are read."""
+
+
 def _checked_names(file: GgufFile, config: dict) -> dict[str, tuple[str, tuple[int, ...]]]:
     """GGUF's name -> path and shape of the variable; fails unless the file has exactly these tensors."""
     names = {path: name for name, path in _WHOLE_MODEL.items()}

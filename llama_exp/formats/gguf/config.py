@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llama_exp.architecture import DEFAULTS, ROPE_ADJUSTMENT, SIZES, check_arguments
+from llama_exp.architecture import DEFAULTS, ROPE_ADJUSTMENT, SIZES
 from llama_exp.formats.gguf.file import Array, GgufFile
+from llama_exp.limits.model import LIMITS as MODEL_LIMITS
 
 TOKEN_EMBEDDINGS, OUTPUT, ROPE_FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
 _TENSORS_PER_LAYER = 9
@@ -160,7 +161,7 @@ def _check(file, config):
         found = f"{config['num_layers']} layers, {len(file.tensors)} tensors"
         file.reject("the file has too few tensors for its layers", found)
     try:
-        check_arguments(**config)
+        MODEL_LIMITS.require(**config)
     except ValueError as error:
         stated = ", ".join(f"{name}={config[name]}" for name in SIZES)
         file.reject(f"the configuration is impossible: {error}", stated)

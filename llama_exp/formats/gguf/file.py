@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,23 +19,16 @@ from typing import BinaryIO, NoReturn
 
 import numpy as np
 
-from llama_exp.errors import InputError, Problem
 from llama_exp.files.json_file import open_regular
 from llama_exp.formats.gguf.blocks import BLOCK_TYPES, OTHER_TYPES, BlockType
+from llama_exp.formats.gguf.cursor import FORMATS, LENGTH, MAX_HEAD_BYTES, SCALARS, Cursor, reject
 
 _MAGIC = b"GGUF"
 _DEFAULT_ALIGNMENT = 32
-# The largest vocabularies in use (256 thousand tokens with their merges) take some 15 MiB.
-_MAX_HEAD_BYTES = 64 * 2**20
 _MAX_ENTRIES = 65536  # keys, and tensors: 126 layers of Llama have 1138
-_MAX_NAME_BYTES = 1024
 _MAX_DIMENSIONS = 4
-_READ_BYTES = 4 * 2**20
 
 _STRING, _ARRAY = 8, 9
-_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_SCALARS = {kind: struct.Struct(f"<{letter}") for kind, letter in _FORMATS.items()}
-_LENGTH = _SCALARS[10]
 
 
 @dataclass(frozen=True)
@@ -120,8 +112,8 @@ class GgufFile:
         found, position, head = [], array.start, array.head
         try:
             for _ in range(array.count):
-                (length,) = _LENGTH.unpack_from(head, position)
-                position += _LENGTH.size + length
+                (length,) = LENGTH.unpack_from(head, position)
+                position += LENGTH.size + length
                 found.append(head[position - length : position].decode("utf-8"))
         except UnicodeDecodeError as error:
             self.reject(f"{key}: item {len(found)} is not UTF-8", str(error))
@@ -134,7 +126,7 @@ class GgufFile:
             return None
         if array.kind == _STRING:
             self.reject(f"{key} must be an array of numbers", "an array of strings")
-        return np.frombuffer(array.head, f"<{_FORMATS[array.kind]}", array.count, array.start).copy()
+        return np.frombuffer(array.head, f"<{FORMATS[array.kind]}", array.count, array.start).copy()
 
     def read_rows(self, tensor: StoredTensor, first: int, last: int) -> np.ndarray:
         """Rows `first` to `last` of a tensor (one-dimensional: its only row), decoded: (last - first, columns) float32.
@@ -151,7 +143,7 @@ class GgufFile:
 
     def reject(self, what: str, found: str, action: str = "take another file of this model") -> NoReturn:
         """Raises InputError about this file."""
-        _reject(self.path, what, found, action)
+        reject(self.path, what, found, action)
 
     def _typed(self, key, types, description):
         value = self.metadata.get(key)
@@ -170,80 +162,10 @@ def open_gguf(path: str | Path) -> Iterator[GgufFile]:
     """
     path = Path(path)
     with open_regular(path) as file:
-        yield _read_head(_Cursor(path, file))
+        yield _read_head(Cursor(path, file))
 
 
-def _reject(path, what, found, action) -> NoReturn:
-    raise InputError(Problem(what, str(path), found, action))
-
-
-class _Cursor:
-    """Reads the head of a file from front to back, never more than is asked for by some megabytes."""
-
-    def __init__(self, path: Path, file: BinaryIO):
-        self.path, self.file, self.size = path, file, os.fstat(file.fileno()).st_size
-        self.head, self.position = bytearray(), 0
-
-    def reject(self, what, found, action="download the file again") -> NoReturn:
-        _reject(self.path, what, found, action)
-
-    def require(self, length: int, what: str) -> None:
-        """Makes the next `length` bytes available."""
-        end = self.position + length
-        if end > self.size:
-            self.reject(f"{what} does not fit into the file", f"{length} bytes, {self.size - self.position} are left")
-        if end > _MAX_HEAD_BYTES:
-            self.reject(f"{what} is too long", f"{length} bytes; the head may have {_MAX_HEAD_BYTES}")
-        while len(self.head) < end:
-            chunk = os.pread(self.file.fileno(), max(_READ_BYTES, end - len(self.head)), len(self.head))
-            if not chunk:
-                self.reject("the file became shorter while it was read", f"{len(self.head)} of {self.size} bytes")
-            self.head += chunk
-
-    def scalar(self, kind: int, what: str) -> int | float | bool:
-        layout = _SCALARS[kind]
-        self.require(layout.size, what)
-        if _FORMATS[kind] == "?" and self.head[self.position] > 1:
-            self.reject(f"{what} must be true (1) or false (0)", str(self.head[self.position]))
-        (value,) = layout.unpack_from(self.head, self.position)
-        self.position += layout.size
-        return value
-
-    def count(self, what: str, limit: int, item_bytes: int) -> int:
-        """A number of things that take at least `item_bytes` each."""
-        value = int(self.scalar(10, what))
-        if value > limit or value * item_bytes > self.size - self.position:
-            self.reject(f"{what} is impossible", f"{value}; {self.size - self.position} bytes are left")
-        return value
-
-    def text(self, what: str, is_name: bool = False) -> str:
-        length = int(self.scalar(10, what))
-        if is_name and not 1 <= length <= _MAX_NAME_BYTES:
-            self.reject(f"{what} has an impossible length", f"{length} bytes; 1 to {_MAX_NAME_BYTES} are allowed")
-        self.require(length, what)
-        stored = self.head[self.position : self.position + length]
-        self.position += length
-        try:
-            return stored.decode("utf-8")
-        except UnicodeDecodeError as error:
-            self.reject(f"{what} is not UTF-8", str(error))
-
-    def skip_strings(self, count: int, what: str) -> None:
-        """Walks over strings: where one ends is known only from its length."""
-        position, unpack = self.position, _LENGTH.unpack_from
-        for _ in range(count):
-            if position + _LENGTH.size > len(self.head):
-                self.position = position
-                self.require(_LENGTH.size, what)
-            (length,) = unpack(self.head, position)
-            position += _LENGTH.size + length
-            if position > len(self.head):
-                self.position = position - length
-                self.require(length, what)
-        self.position = position
-
-
-def _read_head(cursor: _Cursor) -> GgufFile:
+def _read_head(cursor: Cursor) -> GgufFile:
     if cursor.size < 24:
         cursor.reject("not a GGUF file", f"{cursor.size} bytes", "name a .gguf file")
     cursor.require(24, "the head")
@@ -279,17 +201,17 @@ def _read_value(cursor, key):
     kind = cursor.scalar(4, f"the type of {key}")
     if kind == _STRING:
         return cursor.text(key)
-    if kind in _SCALARS:
+    if kind in SCALARS:
         return cursor.scalar(kind, key)
     if kind != _ARRAY:
         cursor.reject(f"{key} has an unknown type", str(kind))
     kind = cursor.scalar(4, f"the type of the items of {key}")
     if kind == _ARRAY:
         cursor.reject(f"{key} is an array of arrays", "depth 2", "take a file without nested arrays")
-    if kind != _STRING and kind not in _SCALARS:
+    if kind != _STRING and kind not in SCALARS:
         cursor.reject(f"the items of {key} have an unknown type", str(kind))
-    item_bytes = _LENGTH.size if kind == _STRING else _SCALARS[kind].size
-    count = cursor.count(f"the number of items of {key}", _MAX_HEAD_BYTES, item_bytes)
+    item_bytes = LENGTH.size if kind == _STRING else SCALARS[kind].size
+    count = cursor.count(f"the number of items of {key}", MAX_HEAD_BYTES, item_bytes)
     start = cursor.position
     if kind == _STRING:
         cursor.skip_strings(count, key)

@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, Quantization, variable_shapes
-from llama_exp.errors import InputError, Problem
-from llama_exp.files.json_file import DOWNLOAD, inside, read_json
+from llama_exp.errors import InputError
+from llama_exp.files.json_file import inside, read_json
 from llama_exp.formats import checkpoint
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
-from llama_exp.formats.hdf5_file import as_tensor
+from llama_exp.formats.hdf5_file import make_tensor
 from llama_exp.formats.keras_hub import quantized as keras_hub_quantized
 from llama_exp.formats.keras_hub import weights as keras_hub_weights
 from llama_exp.formats.keras_hub.config import CONFIG_FILE, DOUBTFUL, config_document, read_config
@@ -52,11 +52,20 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
         keras_hub_weights.check_stored(folder, stored, layout)
         if quantization is None:
             shapes = variable_shapes(config)
-            tensors = {item.variable: as_tensor(stored[path], shapes[item.variable]) for path, item in layout.items()}
+            tensors = {item.variable: make_tensor(stored[path], shapes[item.variable]) for path, item in layout.items()}
         else:
             tensors = keras_hub_quantized.read_tensors(stored, config, quantization)
         opened = Checkpoint(folder, "keras_hub", config, tensors, quantization, DOUBTFUL, context_length)
-        yield checkpoint.tied(opened) if says_tied and not config["tie_word_embeddings"] else opened
+        yield checkpoint.tie(opened) if says_tied and not config["tie_word_embeddings"] else opened
+
+
+def read_quantization(folder: Path) -> Quantization | None:
+    """How the preset's weights are stored; None: in floating point. No weight file is opened.
+
+    Raises:
+        InputError: the folder is not such a preset.
+    """
+    return read_config(folder).quantization
 
 
 def read_architecture(folder: Path) -> dict:
@@ -139,7 +148,7 @@ def _context_length(folder: Path) -> int | None:
     length = read_json(path).get(CONTEXT_LENGTH)
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         what = f"{CONTEXT_LENGTH} must be a whole number above 0"
-        raise InputError(Problem(what, str(path), repr(length)[:80], DOWNLOAD))
+        raise InputError.about(path, what, repr(length)[:80])
     return length
 
 

@@ -22,7 +22,7 @@ from llama_exp.architecture import (
     Quantization,
     linear_shapes,
 )
-from llama_exp.errors import InputError, Problem
+from llama_exp.errors import InputError
 from llama_exp.files.json_file import inside, read_json
 from llama_exp.formats.checkpoint import require_possible
 
@@ -40,10 +40,9 @@ OLD_NAMES = {"rope_scaling_factor": "rope_position_scaling_factor"}
 IGNORED_KEYS = frozenset({"name", "trainable", "dtype"})
 # Published presets lack the scaling of their original, or have another epsilon: KerasHub's converter dropped them.
 DOUBTFUL = frozenset({"layer_norm_epsilon", "rope_position_scaling_factor", *ROPE_ADJUSTMENT})
-# The modes of Keras' quantized policies: int8, int4 with one scale per output, int4/128 with one per 128 inputs. The
-# third is ours and in no preset; Keras' "float8" is another: it trains, and means floats beside their largest values.
-FLOAT8_MODE = "float8_e4m3fn"
-QUANTIZED_MODE = re.compile(rf"(int8|int4|{FLOAT8_MODE})(?:/(-1|[1-9][0-9]{{0,5}}))?")
+# The modes of Keras' quantized policies: int8, int4 with one scale per output, int4/128 with one per 128 inputs. Its
+# "float8" is none of weights: it trains, and means floats beside their largest values.
+QUANTIZED_MODE = re.compile(r"(int8|int4)(?:/(-1|[1-9][0-9]{0,5}))?")
 FLOAT_POLICIES = frozenset(
     prefix + name for prefix in ("", "mixed_") for name in ("float16", "bfloat16", "float32", "float64")
 )
@@ -77,10 +76,10 @@ def read_config(folder: Path) -> Stated:
     document = read_json(path)
     if not isinstance(document.get("config"), dict) or not isinstance(document.get("registered_name"), str):
         what, found = "not the configuration of a KerasHub preset", f"keys {sorted(document)[:NAMES_SHOWN]}"
-        raise _rejected(path, what, found, "give the folder of a KerasHub preset, or preset=none")
+        raise InputError.about(path, what, found, "give the folder of a KerasHub preset, or preset=none")
     if document["registered_name"] not in REGISTERED_NAMES:
         found = repr(document["registered_name"])[:80]
-        raise _rejected(path, "the preset is not a Llama", found, f"choose one of {sorted(REGISTERED_NAMES)}")
+        raise InputError.about(path, "the preset is not a Llama", found, f"choose one of {sorted(REGISTERED_NAMES)}")
     config = document["config"]
     _refuse_unknown(path, "", document, FILE_KEYS)
     known = {*SIZES, "tie_word_embeddings", *NUMBER_KEYS, *ROPE_ADJUSTMENT, *OLD_NAMES, *IGNORED_KEYS}
@@ -88,11 +87,7 @@ def read_config(folder: Path) -> Stated:
     arguments = _arguments(path, config)
     require_possible(DEFAULTS | arguments, str(path))
     defaults = {key: value for key, value in DEFAULTS.items() if key != "tie_word_embeddings"}
-    quantization = stated_quantization(path, config.get("dtype"), arguments)
-    if quantization is not None and quantization.mode == "float8":
-        what, action = "a KerasHub preset cannot hold float8 weights", "use one with floating-point weights"
-        raise _rejected(path, what, FLOAT8_MODE, f"{action} and quantization=float8")
-    return Stated(defaults | arguments, quantization)
+    return Stated(defaults | arguments, read_policies(path, config.get("dtype"), arguments))
 
 
 def config_document(config: Mapping, class_name: str, dtype: str, quantization: Quantization | None = None) -> dict:
@@ -102,12 +97,12 @@ def config_document(config: Mapping, class_name: str, dtype: str, quantization: 
         config: every constructor argument of the backbone.
         class_name: `LlamaBackbone`, or `Llama3Backbone` for KerasHub's Llama 3 classes (same architecture).
         dtype: of the floating-point weights.
-        quantization: None for floating-point weights.
+        quantization: None for floating-point weights; not float8, which the format does not have.
     """
     module = "llama3.llama3_backbone" if class_name == "Llama3Backbone" else "llama.llama_backbone"
     policy = _policy("keras", "DTypePolicy", {"name": dtype})
     if quantization is not None:
-        policy = policy_map(config, quantization)
+        policy = _policy_map(config, quantization)
     return {
         "module": f"keras_hub.src.models.{module}",
         "class_name": class_name,
@@ -116,17 +111,14 @@ def config_document(config: Mapping, class_name: str, dtype: str, quantization: 
     }
 
 
-def policy_map(config: Mapping, quantization: Quantization, float_policy: str | None = None) -> dict:
-    """The serialized dtype policies of a quantized backbone, as KerasHub writes and reads them; float8 is ours alone.
+def _policy_map(config: Mapping, quantization: Quantization) -> dict:
+    """The serialized dtype policies of a quantized backbone, as KerasHub writes and reads them.
 
-    Args:
-        config: every constructor argument of the backbone.
-        quantization: of its layers.
-        float_policy: name of the policy that the layers compute in; None: the reader's own.
+    They compute in the reader's own policy, which is what null stands for in them.
     """
     layers = (TOKEN_EMBEDDING, *linear_shapes(config))
-    policy_map = {layer: _quantized_policy(quantization.of(layer), float_policy) for layer in layers}
-    policies = {"default_policy": float_policy, "policy_map": policy_map}
+    policy_map = {layer: _quantized_policy(quantization.of(layer)) for layer in layers}
+    policies = {"default_policy": None, "policy_map": policy_map}
     document = _policy("keras.dtype_policies", "DTypePolicyMap", policies)
     if quantization.mode == "int8" and not quantization.quantize_activations:
         document[QUANTIZE_ACTIVATIONS] = False
@@ -139,13 +131,11 @@ def policy_map(config: Mapping, quantization: Quantization, float_policy: str | 
     return document
 
 
-def _quantized_policy(quantization: Quantization, float_policy: str | None) -> dict:
+def _quantized_policy(quantization: Quantization) -> dict:
     mode, class_name = quantization.mode, "QuantizedDTypePolicy"
     if mode == "int4":
         mode, class_name = f"int4/{quantization.group_size or -1}", "Int4DTypePolicy"
-    if mode == "float8":
-        mode = FLOAT8_MODE
-    return _policy("keras.dtype_policies", class_name, {"mode": mode, "source_name": float_policy})
+    return _policy("keras.dtype_policies", class_name, {"mode": mode, "source_name": None})
 
 
 def _policy(module: str, class_name: str, config: dict) -> dict:
@@ -160,12 +150,12 @@ def _arguments(path: Path, config: dict) -> dict:
         name = OLD_NAMES.get(key, key)
         if arguments.get(name, value) != value:
             found = f"{value!r} and {arguments[name]!r}"[:80]
-            raise _rejected(path, f"{key} and {name} disagree", found, "download it again")
+            raise InputError.about(path, f"{key} and {name} disagree", found, "download it again")
         _check_value(path, name, value)
         arguments[name] = value
     missing = [key for key in SIZES if key not in arguments]
     if missing:
-        raise _rejected(path, "the configuration is incomplete", f"no {', '.join(missing)}", "download it again")
+        raise InputError.about(path, "the configuration is incomplete", f"no {', '.join(missing)}", "download it again")
     return arguments
 
 
@@ -182,7 +172,7 @@ def _check_value(path: Path, key: str, value) -> None:
     else:
         valid, wanted = number and value > 0, "a number above 0"
     if not valid:
-        raise _rejected(path, f"config.{key} must be {wanted}", repr(value)[:80], "download the preset again")
+        raise InputError.about(path, f"config.{key} must be {wanted}", repr(value)[:80], "download the preset again")
 
 
 def _refuse_unknown(path: Path, prefix: str, values: dict, known) -> None:
@@ -190,10 +180,10 @@ def _refuse_unknown(path: Path, prefix: str, values: dict, known) -> None:
     if unknown:
         names = ", ".join(prefix + repr(key)[1:-1][:60] for key in unknown[:NAMES_SHOWN])
         action = "a key that is not understood may change the model; remove it only if you know that it does not"
-        raise _rejected(path, "the configuration has unknown keys", names, action)
+        raise InputError.about(path, "the configuration has unknown keys", names, action)
 
 
-def stated_quantization(path: Path, dtype, arguments: dict) -> Quantization | None:
+def read_policies(path: Path, dtype, arguments: dict) -> Quantization | None:
     """How the weights are stored, from one policy for all layers or a map of policies by layer."""
     if not isinstance(dtype, dict) or dtype.get("class_name") != "DTypePolicyMap":
         return _mode(path, "dtype", dtype)
@@ -208,7 +198,9 @@ def stated_quantization(path: Path, dtype, arguments: dict) -> Quantization | No
     foreign = [layer for layer, mode in modes.items() if layer not in layers and mode is not None]
     if foreign:
         names = ", ".join(foreign[:NAMES_SHOWN])[:300]
-        raise _rejected(path, "layers that the model does not have are quantized", names, "download the preset again")
+        raise InputError.about(
+            path, "layers that the model does not have are quantized", names, "download the preset again"
+        )
     return _with_rounding(path, dtype, _as_one(path, {layer: modes.get(layer, default) for layer in layers}))
 
 
@@ -229,7 +221,7 @@ def _as_one(path: Path, modes: dict[str, Quantization | None]) -> Quantization |
         what = "only some of the layers are quantized, or in several ways, which is not supported"
         action = "use a preset that is quantized as a whole, or not at all"
         action = f"{action} (int4 may have int8 embeddings and, the same in every block, int8 layers)"
-        raise _rejected(path, what, f"{kinds}, one of them in {other}", action)
+        raise InputError.about(path, what, f"{kinds}, one of them in {other}", action)
     return one
 
 
@@ -237,7 +229,7 @@ def _with_rounding(path: Path, dtype: dict, quantization: Quantization | None) -
     """What our own keys in a map of policies say about rounding; without them it is as Keras has it."""
     gptq = dtype.get(GPTQ, False)
     if not isinstance(gptq, bool) or (gptq and (quantization is None or quantization.mode != "int4")):
-        raise _rejected(path, "dtype.gptq must be false, or true for int4", repr(gptq)[:80], "correct it")
+        raise InputError.about(path, "dtype.gptq must be false, or true for int4", repr(gptq)[:80], "correct it")
     if gptq and quantization is not None:
         quantization = dataclasses.replace(quantization, gptq=True)
     rounds, floats = dtype.get(QUANTIZE_ACTIVATIONS, True), dtype.get(FLOAT_ACTIVATIONS, [])
@@ -247,16 +239,16 @@ def _with_rounding(path: Path, dtype: dict, quantization: Quantization | None) -
     is_int8 = quantization is not None and quantization.mode == "int8"
     if not isinstance(rounds, bool) or not (rounds or is_int8):
         what = "dtype.quantize_activations must be true, or false for int8"
-        raise _rejected(path, what, repr(rounds)[:80], "correct it")
+        raise InputError.about(path, what, repr(rounds)[:80], "correct it")
     names = (*LINEAR_NAMES, TOKEN_EMBEDDING)
     if not isinstance(floats, list) or any(name not in names for name in floats) or (floats and not rounds):
         what = "dtype.float_activations must be a list of layers' names, for int8 with rounded activations"
-        raise _rejected(path, what, repr(floats)[:80], f"correct it; names are {', '.join(names)}")
+        raise InputError.about(path, what, repr(floats)[:80], f"correct it; names are {', '.join(names)}")
     if floats and not is_int8:
-        raise _rejected(path, "dtype.float_activations is for int8 only", repr(floats)[:80], "correct it")
+        raise InputError.about(path, "dtype.float_activations is for int8 only", repr(floats)[:80], "correct it")
     if not isinstance(asymmetric, bool) or (asymmetric and not (is_int8 and rounds)):
         what = "dtype.asymmetric_activations must be false, or true for int8 with rounded activations"
-        raise _rejected(path, what, repr(asymmetric)[:80], "correct it")
+        raise InputError.about(path, what, repr(asymmetric)[:80], "correct it")
     return Quantization("int8", rounds, float_activations=tuple(floats), asymmetric_activations=asymmetric)
 
 
@@ -274,14 +266,9 @@ def _mode(path: Path, where: str, policy) -> Quantization | None:
     if match is None or (match[1] != "int4" and match[2]):
         raise _unknown_policy(path, where, policy)
     group_size = None if match[2] in (None, "-1") else int(match[2])
-    mode = "float8" if match[1] == FLOAT8_MODE else match[1]
-    return Quantization(mode, quantize_activations=mode == "int8", group_size=group_size)
+    return Quantization(match[1], quantize_activations=match[1] == "int8", group_size=group_size)
 
 
 def _unknown_policy(path: Path, where: str, policy) -> InputError:
     action = "use a preset with floating-point, int8 or int4 weights (quantization=float8 makes float8 of the first)"
-    return _rejected(path, f"{where} is no type of weights that is supported", repr(policy)[:120], action)
-
-
-def _rejected(path: Path, what: str, found: str, action: str) -> InputError:
-    return InputError(Problem(what, str(path), found, action))
+    return InputError.about(path, f"{where} is no type of weights that is supported", repr(policy)[:120], action)

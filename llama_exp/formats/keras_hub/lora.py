@@ -28,8 +28,16 @@ from pathlib import Path
 import numpy as np
 
 from llama_exp.architecture import linear_shapes
-from llama_exp.formats.adapter import Adapter, Matrices, check_fit, listed, rejected
-from llama_exp.formats.hdf5_file import Stored, as_tensor, broken_file, open_tensors, packed_too_tightly, unfit
+from llama_exp.errors import InputError
+from llama_exp.formats.adapter import Adapter, Matrices, check_fit, shorten_names
+from llama_exp.formats.hdf5_file import (
+    Stored,
+    broken_file,
+    describe_misfit,
+    make_tensor,
+    open_tensors,
+    packed_too_tightly,
+)
 
 A, B = "lora_kernel_a", "lora_kernel_b"
 RANK = "lora/vars/rank"
@@ -84,16 +92,16 @@ def _adapter(path: Path, stored: dict[str, Stored], config: Mapping) -> Adapter:
         f"{item.origin}: {reason}"
         for name, pair in matrices.items()
         for part, item in pair.items()
-        if (reason := unfit(item, shapes[name][part]))
+        if (reason := describe_misfit(item, shapes[name][part]))
     ]
     if unfitting:
-        raise rejected(path, "matrices are not stored as Keras does", listed(unfitting), ACTION)
+        raise InputError.about(path, "matrices are not stored as Keras does", shorten_names(unfitting), ACTION)
     if reason := packed_too_tightly(stored):
-        raise rejected(path, "the file unpacks to far more than it is", reason, ACTION)
+        raise InputError.about(path, "the file unpacks to far more than it is", reason, ACTION)
     ranks = {name: rank * _num_heads(name, config) for name in matrices}
 
     def read(name: str) -> Matrices:
-        a, b = (as_tensor(matrices[name][part], shapes[name][part]).read(np.dtype(np.float32)) for part in (A, B))
+        a, b = (make_tensor(matrices[name][part], shapes[name][part]).read(np.dtype(np.float32)) for part in (A, B))
         b_RO = np.kron(np.eye(_num_heads(name, config), dtype=np.float32), b)
         return Matrices(a.reshape(-1, ranks[name]), b_RO)
 
@@ -151,30 +159,32 @@ def _by_layer(path: Path, stored: Mapping[str, Stored], config: Mapping) -> dict
         else:
             matrices.setdefault(layer, {})[match[2]] = item
     if foreign:
-        raise rejected(path, "the file holds tensors that are no adapters", listed(foreign), ACTION)
+        raise InputError.about(path, "the file holds tensors that are no adapters", shorten_names(foreign), ACTION)
     if beyond:
         last = len(BEFORE_BLOCKS) + num_layers * len(BLOCK) + len(AFTER_BLOCKS) - 1
         action = f"use it with the model it was made for; this one has {num_layers} blocks, layers 0 to {last}"
-        raise rejected(
-            path, "the file numbers layers that the model lacks", listed(list(dict.fromkeys(beyond))), action
+        raise InputError.about(
+            path, "the file numbers layers that the model lacks", shorten_names(list(dict.fromkeys(beyond))), action
         )
     if other:
         action = "use it with the model it was made for; there the number means another layer"
-        raise rejected(path, "the file adapts layers that are not linear", listed(list(dict.fromkeys(other))), action)
+        raise InputError.about(
+            path, "the file adapts layers that are not linear", shorten_names(list(dict.fromkeys(other))), action
+        )
     if not matrices:
-        raise rejected(path, "the file holds no adapter", "no group lora/<layer>", ACTION)
+        raise InputError.about(path, "the file holds no adapter", "no group lora/<layer>", ACTION)
     return {name: matrices[name] for name in linears if name in matrices}
 
 
 def _rank(path: Path, item: Stored | None) -> int:
     if item is None:
-        raise rejected(path, "the file states no rank", f"no {RANK}", ACTION)
+        raise InputError.about(path, "the file states no rank", f"no {RANK}", ACTION)
     with broken_file(item.origin):
         dataset = item.dataset
-        reason = unfit(item, (), dataset.dtype) if dataset.dtype.kind in "iu" else f"type {dataset.dtype}"
+        reason = describe_misfit(item, (), dataset.dtype) if dataset.dtype.kind in "iu" else f"type {dataset.dtype}"
         if reason:
-            raise rejected(path, "the rank is not a whole number", f"{RANK}: {reason}", ACTION)
+            raise InputError.about(path, "the rank is not a whole number", f"{RANK}: {reason}", ACTION)
         rank = int(dataset[()])
     if rank < 1:
-        raise rejected(path, "the rank is less than 1", f"{RANK} = {rank}", ACTION)
+        raise InputError.about(path, "the rank is less than 1", f"{RANK} = {rank}", ACTION)
     return rank

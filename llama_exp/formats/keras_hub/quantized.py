@@ -22,7 +22,7 @@ import numpy as np
 from llama_exp.architecture import REVERSE_EMBEDDINGS, Quantization, variable_shapes
 from llama_exp.errors import InputError, Problem
 from llama_exp.formats.checkpoint import Tensor
-from llama_exp.formats.hdf5_file import Stored, as_tensor
+from llama_exp.formats.hdf5_file import Stored, make_tensor
 from llama_exp.formats.keras_hub import weights as keras_hub_weights
 from llama_exp.formats.keras_hub.weights import FileTensor
 from llama_exp.formats.quantized import REVERSE_TABLE, SCALE, ZERO, form_of, of_matrix, part_shapes
@@ -82,17 +82,17 @@ def read_tensors(stored: Mapping[str, Stored], config: Mapping, quantization: Qu
     for path, shape in variable_shapes(config).items():
         form = form_of(path)
         if form is None:
-            ours[path] = as_tensor(found[path], shape)
+            ours[path] = make_tensor(found[path], shape)
             continue
         own = of_matrix(path, quantization)
         parts = part_shapes(shape, form, own)
-        tensors = {suffix: as_tensor(found[path + suffix], part_shape) for suffix, (part_shape, _) in parts.items()}
+        tensors = {suffix: make_tensor(found[path + suffix], part_shape) for suffix, (part_shape, _) in parts.items()}
         tensors[SCALE] = _checked(tensors[SCALE], lambda scale: (scale > 0).all(), "a scale is not above 0")
         if ZERO in tensors:
             tensors[ZERO] = _as_int8(_checked(tensors[ZERO], _is_zero_point, "a zero point is no integer of 4 bits"))
         if path + GROUP_INDEX in found:
             size = shape[form.input_axis]
-            index = as_tensor(found[path + GROUP_INDEX], (size,))
+            index = make_tensor(found[path + GROUP_INDEX], (size,))
             tensors[SCALE] = _with_groups(tensors[SCALE], index, np.arange(size) // (own.group_size or size))
         ours |= {path + suffix: tensor for suffix, tensor in tensors.items()}
     return ours

@@ -27,9 +27,9 @@ from llama_exp import architecture
 from llama_exp.errors import InputError, Problem
 from llama_exp.files.json_file import inside, names_in, read_json
 from llama_exp.formats.checkpoint import Tensor
-from llama_exp.formats.hdf5_file import Stored, new_file, open_tensors, packed_too_tightly, unfit
+from llama_exp.formats.hdf5_file import Stored, create_file, describe_misfit, open_tensors, packed_too_tightly
 from llama_exp.formats.plain_arrays import BFLOAT16
-from llama_exp.formats.shards import in_shards
+from llama_exp.formats.shards import split_into_shards
 
 WEIGHTS_FILE = "model.weights.h5"
 SHARDS_FILE = "model.weights.json"
@@ -125,7 +125,7 @@ def check_stored(folder: Path, stored: Mapping[str, Stored], layout: Mapping[str
     unfitting = [
         f"{path}: {reason}"
         for path, tensor in layout.items()
-        if path in stored and (reason := unfit(stored[path], tensor.file_shape, tensor.dtype))
+        if path in stored and (reason := describe_misfit(stored[path], tensor.file_shape, tensor.dtype))
     ]
     if not unfitting and (reason := packed_too_tightly(stored)):
         unfitting.append(reason)
@@ -163,7 +163,7 @@ def write_weights(
         _write_file(folder / WEIGHTS_FILE, groups, tensors)
         return
     weight_map: dict[str, str] = {}
-    for index, names in enumerate(in_shards(sizes, max_shard_bytes)):
+    for index, names in enumerate(split_into_shards(sizes, max_shard_bytes)):
         file = f"model_{index:05}.weights.h5"
         _write_file(folder / file, {name: groups[name] for name in names}, tensors)
         weight_map |= {f"/{name}": file for name in names}
@@ -172,7 +172,7 @@ def write_weights(
 
 
 def _write_file(path: Path, groups: Mapping[str, list], tensors: Mapping[str, Tensor]) -> None:
-    with new_file(path) as (file, require_written):
+    with create_file(path) as (file, require_written):
         for name, members in groups.items():
             group = file.create_group(name)
             group.attrs["name"] = members[0][1].layer_name

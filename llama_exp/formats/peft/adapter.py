@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from llama_exp.architecture import linear_shapes
-from llama_exp.files import writing as storage
+from llama_exp.errors import InputError
 from llama_exp.files.json_file import inside, parse_json
+from llama_exp.files.writing import make_folder, replaced, storage_errors, write_json
 from llama_exp.formats import safetensors_file
-from llama_exp.formats.adapter import Adapter, Matrices, check_fit, listed, rejected, require_layers
+from llama_exp.formats.adapter import ACTION, Adapter, Matrices, check_fit, require_layers, shorten_names
 from llama_exp.formats.checkpoint import Tensor
-from llama_exp.formats.hugging_face.checkpoint import BLOCK_NAMES
+from llama_exp.formats.hugging_face.tensor_names import BLOCK_NAMES
 from llama_exp.formats.peft.config import PeftConfig, read_config
 
 CONFIG_FILE = "adapter_config.json"
@@ -82,25 +83,14 @@ def write(
                 continue
             name = f"{PREFIX}{_module(path)}.{part}"
             tensors[name] = _transposed(name, matrix)
-    storage.make_folder(folder)
-    _replace(folder / WEIGHTS_FILE, tensors, {"format": "pt", METADATA_KEY: json.dumps(base)})
-    storage.write_json(folder / CONFIG_FILE, config)
+    make_folder(folder)
+    with storage_errors(folder / WEIGHTS_FILE), replaced(folder / WEIGHTS_FILE) as draft:
+        safetensors_file.write_file(draft, tensors, {"format": "pt", METADATA_KEY: json.dumps(base)})
+    write_json(folder / CONFIG_FILE, config)
 
 
 def _transposed(name: str, matrix: np.ndarray) -> Tensor:
     return Tensor(matrix.T.shape, matrix.dtype, name, lambda dtype: matrix.T)
-
-
-def _replace(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Replaces a file: readers find the old content or the new one."""
-    draft = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with storage.storage_errors(path):
-        draft.unlink(missing_ok=True)
-        try:
-            safetensors_file.write_file(draft, tensors, metadata)
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
 
 
 def _module(path: str) -> str:
@@ -140,7 +130,7 @@ def open_adapter(folder: Path, config: Mapping) -> Iterator[Adapter]:
     path = inside(folder, WEIGHTS_FILE)
     if not os.path.lexists(path) and (folder / PICKLE_FILE).exists():
         action = f"convert it to {WEIGHTS_FILE} on a machine that you trust it with, by saving it again with PEFT"
-        raise rejected(folder, "the adapter is a Python pickle, which is never read", PICKLE_FILE, action)
+        raise InputError.about(folder, "the adapter is a Python pickle, which is never read", PICKLE_FILE, action)
     with safetensors_file.open_file(path) as file:
         pairs = _by_layer(path, file.tensors, config)
         modules = {name: _module(name) for name in linear_shapes(config)}
@@ -179,9 +169,11 @@ def _by_layer(path: Path, tensors: Mapping, config: Mapping) -> dict[str, dict]:
             found.setdefault(f"transformer_layer_{match[1]}/{OUR_NAMES[match[2]]}", {})[match[3]] = tensor
     if foreign:
         action = f"save it from PEFT around LlamaForCausalLM: {PREFIX}model.layers.0.self_attn.q_proj.lora_A.weight"
-        raise rejected(path, "the file holds tensors that are no adapter of a Llama", listed(foreign), action)
+        raise InputError.about(
+            path, "the file holds tensors that are no adapter of a Llama", shorten_names(foreign), action
+        )
     if not found:
-        raise rejected(path, "the file holds no adapter", "0 tensors")
+        raise InputError.about(path, "the file holds no adapter", "0 tensors", ACTION)
     require_layers(path, found, config)
     return {name: found[name] for name in linear_shapes(config) if name in found}
 
@@ -195,10 +187,12 @@ def _require_targeted(folder: Path, stated: PeftConfig, modules: Mapping[str, st
     missing, unexpected = [name for name in targeted if name not in stored], sorted(stored - set(targeted))
     if missing:
         what = f"{len(missing)} modules that {CONFIG_FILE} targets have no tensors"
-        raise rejected(folder, what, listed(missing), "save the adapter again, with all of its tensors")
+        raise InputError.about(folder, what, shorten_names(missing), "save the adapter again, with all of its tensors")
     if unexpected:
         what = f"{len(unexpected)} modules have tensors, but {CONFIG_FILE} does not target them"
-        raise rejected(folder, what, listed(unexpected), "save the adapter again, configuration and tensors together")
+        raise InputError.about(
+            folder, what, shorten_names(unexpected), "save the adapter again, configuration and tensors together"
+        )
 
 
 def _check_shapes(path: Path, pairs: Mapping, ranks: Mapping[str, int], use_dora: bool, config: Mapping) -> None:
@@ -221,5 +215,5 @@ def _base(path: Path, text: str | None) -> dict[str, str] | None:
         return None
     base = parse_json(path, text.encode())
     if not set(base) >= BASE_KEYS or not all(isinstance(value, str) for value in base.values()):
-        raise rejected(path, f"the metadata {METADATA_KEY} does not describe a base", text[:80])
+        raise InputError.about(path, f"the metadata {METADATA_KEY} does not describe a base", text[:80], ACTION)
     return base

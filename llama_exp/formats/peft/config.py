@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llama_exp.errors import InputError
 from llama_exp.files.json_file import read_json
-from llama_exp.formats.adapter import listed, rejected
+from llama_exp.formats.adapter import ACTION, shorten_names
 
 USED = (
     "peft_type",
@@ -136,12 +137,14 @@ def read_config(path: Path) -> PeftConfig:
     """
     document = read_json(path)
     if document.get("peft_type") != "LORA":
-        raise rejected(path, "the adapter is not LoRA", f"peft_type={_show(document.get('peft_type'))}")
+        raise InputError.about(path, "the adapter is not LoRA", f"peft_type={_show(document.get('peft_type'))}", ACTION)
     _refuse_unsupported(path, document)
     try:
         return _typed(document)
     except ValueError as error:
-        raise rejected(path, "the configuration is not one of PEFT's", str(error), "save the adapter again") from error
+        raise InputError.about(
+            path, "the configuration is not one of PEFT's", str(error), "save the adapter again"
+        ) from error
 
 
 def _refuse_unsupported(path: Path, document: dict) -> None:
@@ -158,7 +161,9 @@ def _refuse_unsupported(path: Path, document: dict) -> None:
     ]
     if unsupported:
         action = "use an adapter without it, or merge it into its model with PEFT and load that"
-        raise rejected(path, f"{len(unsupported)} keys are not supported here", listed(unsupported), action)
+        raise InputError.about(
+            path, f"{len(unsupported)} keys are not supported here", shorten_names(unsupported), action
+        )
 
 
 def _typed(document: dict) -> PeftConfig:

@@ -3,7 +3,7 @@
     x = embed(token);  x = block_i(x) for each i;  logits = norm(x) W        the model of `backbone.py`, for S = 1
 
 The same model as `attention.py` and `decoder.py`, in NumPy arrays and functions that Numba compiles. What it is for and
-what it costs in bits: `cpu_kernels.py`. The tests hold it against the model's own call for every kind of weights.
+what it costs in bits: `cpu/kernels.py`. The tests hold it against the model's own call for every kind of weights.
 
 Numerics: activations, cache and sums in float32 whatever the policy; only the weights have their stored type.
 
@@ -25,7 +25,9 @@ from llama_exp import backend
 from llama_exp.formats.quantized import SCALE, TABLE, ZERO, dequantize
 from llama_exp.formats.rounding import FLOAT8
 from llama_exp.lora.dora import DoraAdapter
-from llama_exp.models.cpu.kernels import FAST, Adapter, Floats, Packed, Scaled, adapt, products, table_product
+from llama_exp.models.cpu.adapters import Adapter
+from llama_exp.models.cpu.block import Block, Layers, Room, multiply_kernel, multiply_table, normalize, run_block
+from llama_exp.models.cpu.kernels import Floats, Packed, Scaled
 from llama_exp.models.cpu.mixed import Mixed
 from llama_exp.models.rope import rope_tables
 
@@ -36,41 +38,7 @@ _FLOATS = ("float32", "bfloat16")
 _ONE_AT_A_TIME = threading.Lock()
 
 
-class Layers(NamedTuple):
-    """Linear layers of the same input: kernels as in `cpu_kernels` or `Mixed`, and for each an `Adapter` or None."""
-
-    kernels: NamedTuple
-    adapters: tuple
-
-
-class Block(NamedTuple):
-    """The weights of a decoder block and its part of the cache, keys and values (B, K, T, H)."""
-
-    attention_norm: np.ndarray
-    query_key_value: Layers
-    attention_output: Layers
-    feedforward_norm: np.ndarray
-    gate_intermediate: Layers
-    feedforward_output: Layers
-    keys: np.ndarray
-    values: np.ndarray
-
-
-class Room(NamedTuple):
-    """Arrays that every block writes anew."""
-
-    normed: np.ndarray  # (B, D)
-    query: np.ndarray  # (B, N * H)
-    key: np.ndarray  # (B, K * H)
-    value: np.ndarray  # (B, K * H)
-    attended: np.ndarray  # (B, N * H)
-    added: np.ndarray  # (B, D)
-    gate: np.ndarray  # (B, F)
-    up: np.ndarray  # (B, F)
-    scratch: np.ndarray  # (P, B * outputs of one `products`)
-
-
-def serves(backbone, num_rows: int) -> bool:
+def can_decode(backbone, num_rows: int) -> bool:
     """Whether `CpuDecoder` computes what `backbone` does, and faster than its compiled call would."""
     from llama_exp.models.backbone import LlamaBackbone
 
@@ -96,7 +64,7 @@ class CpuDecoder:
         self._backbone = backbone
         self._first_slot_B = first_slot_B.astype(np.int64)
         self._slot = cache[0][0].shape[2]
-        caches = [tuple(_with_room(array, num_steps) for array in pair) for pair in cache]
+        caches = [tuple(_add_room(array, num_steps) for array in pair) for pair in cache]
         self._blocks = [_block(*pair) for pair in zip(backbone.transformer_layers, caches, strict=True)]
         self._norm = _float32(backend.view(backbone.layer_norm.scale))
         self._table = parts_of(backbone.token_embedding, "embeddings")
@@ -116,12 +84,12 @@ class CpuDecoder:
         logits_BV = np.empty((len(token_B), self._backbone.vocabulary_size), np.float32)
         with _ONE_AT_A_TIME:
             for block in self._blocks:
-                _run_block(x_BD, block, self._slot, self._first_slot_B, tables, epsilon, self._room)
-            _normalize(x_BD, self._norm, epsilon, self._room.normed)
+                run_block(x_BD, block, self._slot, self._first_slot_B, tables, epsilon, self._room)
+            normalize(x_BD, self._norm, epsilon, self._room.normed)
             if self._is_table:
-                _table_logits(self._room.normed, self._output, logits_BV)
+                multiply_table(self._room.normed, self._output, logits_BV)
             else:
-                _logits(self._room.normed, self._output, logits_BV, self._room.scratch)
+                multiply_kernel(self._room.normed, self._output, logits_BV, self._room.scratch)
         self._slot += 1
         return logits_BV
 
@@ -135,7 +103,7 @@ class CpuDecoder:
         return dequantize(rows, (len(token_B), embedding.hidden_dim), TABLE, embedding.quantization)
 
 
-def _with_room(cache, num_steps: int) -> np.ndarray:
+def _add_room(cache, num_steps: int) -> np.ndarray:
     """The cache (B, K, T, H) in float32 with `num_steps` more slots."""
     cache = ops.convert_to_numpy(ops.cast(cache, "float32"))
     return np.pad(cache, ((0, 0), (0, 0), (0, num_steps), (0, 0)))
@@ -147,7 +115,8 @@ def _room(backbone, num_rows: int) -> Room:
     widths = (width, width, narrow, narrow, width, width, intermediate, intermediate)
     at_once = max(width + 2 * narrow, 2 * intermediate, backbone.vocabulary_size)  # outputs of one `products`
     arrays = [np.empty((num_rows, size), np.float32) for size in widths]
-    return Room(*arrays, np.empty((numba.get_num_threads(), num_rows * at_once), np.float32))
+    scratch = np.empty((numba.get_num_threads(), num_rows * at_once), np.float32)
+    return Room._make([*arrays, scratch])
 
 
 def _block(block, cache) -> Block:
@@ -165,14 +134,15 @@ def _block(block, cache) -> Block:
 
 def _layers(*linears) -> Layers:
     adapters = tuple(map(_adapter, linears))
-    packed, others = [], []
+    packed: list[int] = []
+    others: list[int] = []
     for place, linear in enumerate(linears):
         quantization = getattr(linear, "quantization", None)
         (packed if quantization is not None and quantization.mode == "int4" else others).append(place)
     if not packed or not others:
         return Layers(_kernels(linears, "kernel", linears[0].input_dim), adapters)
     kinds = [_kernels([linears[place] for place in kind], "kernel", linears[0].input_dim) for kind in (packed, others)]
-    return Layers(Mixed(*kinds, tuple(packed), tuple(others)), adapters)
+    return Layers(Mixed._make([*kinds, tuple(packed), tuple(others)]), adapters)
 
 
 def _adapter(linear) -> Adapter | None:
@@ -192,7 +162,7 @@ def _output_matrix(embedding) -> tuple[NamedTuple, bool]:
 
 
 def _kernels(layers, name: str, num_inputs: int) -> NamedTuple:
-    """The matrices `name` of layers that are stored in the same way, as `cpu_kernels` takes them."""
+    """The matrices `name` of layers that are stored in the same way, as `cpu.kernels` takes them."""
     parts = [parts_of(layer, name) for layer in layers]
     quantization = getattr(layers[0], "quantization", None)
     matrices = tuple(part[""] for part in parts)
@@ -221,104 +191,3 @@ def parts_of(layer, name: str) -> dict[str, np.ndarray]:
 def _float32(array) -> np.ndarray:
     """Values of float32, or of bfloat16 in the form that `backend.view` gives them."""
     return array if array.dtype == np.float32 else array.view(ml_dtypes.bfloat16).astype(np.float32)
-
-
-@numba.njit(fastmath=FAST, cache=True)
-def _normalize(x, scale, epsilon, y):
-    """Writes x / sqrt(mean(x^2) + epsilon) * scale to y, (B, D)."""
-    for b in range(x.shape[0]):
-        total = np.float32(0)
-        for d in range(x.shape[1]):
-            total += x[b, d] * x[b, d]
-        inverse = np.float32(1) / np.sqrt(total / np.float32(x.shape[1]) + epsilon)
-        for d in range(x.shape[1]):
-            y[b, d] = x[b, d] * inverse * scale[d]
-
-
-@numba.njit(fastmath=FAST, cache=True)
-def _rotate(x, cos, sin):
-    """Turns the heads of x (B, N * H) in place: each x cos + (its halves exchanged) sin, tables (B, H)."""
-    head_dim = cos.shape[1]
-    half = head_dim // 2
-    for b in range(x.shape[0]):
-        for start in range(0, x.shape[1], head_dim):
-            for e in range(half):
-                low, high = x[b, start + e], x[b, start + half + e]
-                x[b, start + e] = low * cos[b, e] + high * sin[b, e]
-                x[b, start + half + e] = high * cos[b, half + e] + low * sin[b, half + e]
-
-
-@numba.njit(fastmath=FAST, cache=True)
-def _store(x, cache, slot):
-    """Puts x (B, K * H) into the cache (B, K, T, H)."""
-    for b in range(cache.shape[0]):
-        for k in range(cache.shape[1]):
-            cache[b, k, slot] = x[b, k * cache.shape[3] : (k + 1) * cache.shape[3]]
-
-
-@numba.njit(fastmath=FAST, cache=True, parallel=True)
-def _attend(query, keys, values, slot, first_slot, y):
-    """Writes softmax(q k^T) v over each row's slots first_slot .. slot to y (B, N * H); q carries 1 / sqrt(H)."""
-    num_rows, num_groups, _, head_dim = keys.shape
-    num_heads = query.shape[1] // head_dim
-    for index in numba.prange(num_rows * num_heads):
-        b, n = index // num_heads, index % num_heads
-        k, first = n // (num_heads // num_groups), first_slot[b]
-        q, out = query[b, n * head_dim : (n + 1) * head_dim], y[b, n * head_dim : (n + 1) * head_dim]
-        scores = np.empty(slot + 1 - first, np.float32)
-        for t in range(first, slot + 1):
-            score, key = np.float32(0), keys[b, k, t]
-            for h in range(head_dim):
-                score += q[h] * key[h]
-            scores[t - first] = score
-        scores = np.exp(scores - scores.max())
-        scores /= scores.sum()
-        out[:] = 0
-        for t in range(first, slot + 1):
-            weight, value = scores[t - first], values[b, k, t]
-            for h in range(head_dim):
-                out[h] += weight * value[h]
-
-
-@numba.njit(fastmath=FAST, cache=True)
-def _gate(gate, up):
-    """Turns gate into silu(gate) * up, (B, F)."""
-    for b in range(gate.shape[0]):
-        for f in range(gate.shape[1]):
-            gate[b, f] = gate[b, f] / (np.float32(1) + np.exp(-gate[b, f])) * up[b, f]
-
-
-@numba.njit(cache=True)
-def _run_block(x, block, slot, first_slot, tables, epsilon, room):
-    """Takes x (B, D) through a decoder block, in place; its keys and values go into `slot` of the cache."""
-    cos_query, sin_query, cos_key, sin_key = tables
-    _normalize(x, block.attention_norm, epsilon, room.normed)
-    _run_layers(room.normed, block.query_key_value, (room.query, room.key, room.value), room.scratch)
-    _rotate(room.query, cos_query, sin_query)
-    _rotate(room.key, cos_key, sin_key)
-    _store(room.key, block.keys, slot)
-    _store(room.value, block.values, slot)
-    _attend(room.query, block.keys, block.values, slot, first_slot, room.attended)
-    _run_layers(room.attended, block.attention_output, (room.added,), room.scratch)
-    x += room.added
-    _normalize(x, block.feedforward_norm, epsilon, room.normed)
-    _run_layers(room.normed, block.gate_intermediate, (room.gate, room.up), room.scratch)
-    _gate(room.gate, room.up)
-    _run_layers(room.gate, block.feedforward_output, (room.added,), room.scratch)
-    x += room.added
-
-
-@numba.njit(cache=True)
-def _run_layers(x, layers, ys, scratch):
-    products(x, layers.kernels, ys, scratch)
-    adapt(x, layers.adapters, ys)
-
-
-@numba.njit(cache=True)
-def _logits(x, kernel, y, scratch):
-    products(x, kernel, (y,), scratch)
-
-
-@numba.njit(cache=True)
-def _table_logits(x, table, y):
-    table_product(x, table, y)

@@ -12,7 +12,7 @@ Numerics: float32 throughout. Sums are in another order than elsewhere, for anot
 
 Importing this module compiles nothing; what is compiled is kept beside it, or in Numba's cache folder.
 
-Shape letters: M rows (one per sequence), I inputs, O outputs, R rank, V vocabulary, D hidden_dim, G groups of inputs,
+Shape letters: M rows (one per sequence), I inputs, O outputs, V vocabulary, D hidden_dim, G groups of inputs,
 P threads.
 """
 
@@ -24,7 +24,6 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from llama_exp.formats.rounding import EPSILON, INT8_MAX, UINT8_MAX
@@ -63,21 +62,13 @@ class Packed(NamedTuple):
     group_size: int  # inputs
 
 
-class Adapter(NamedTuple):
-    """What an adapter makes of y: (y + (x a) b) * factor, the scale in b."""
-
-    a: np.ndarray  # (I, R) float32
-    b: np.ndarray  # (R, O) float32
-    factor: np.ndarray  # (O,) float32: DoRA's, or ones
-
-
 @intrinsic
 def _prefetch(typing_context, array, offset):
     """Asks for the cache line `offset` bytes behind the beginning of `array`; any address is allowed."""
 
     def generate(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.gep(builder.bitcast(data, cgutils.voidptr_t), [arguments[1]])
+        address = builder.gep(builder.bitcast(data, ir.IntType(8).as_pointer()), [arguments[1]])
         word = ir.IntType(32)
         signature = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
         function = builder.module.declare_intrinsic("llvm.prefetch", (address.type,), signature)
@@ -136,7 +127,7 @@ def products(x, kernels, ys, scratch):
 
     Args:
         x: float32.
-        kernels: `Floats`, `Scaled` or `Packed`; or `cpu_mixed.Mixed`.
+        kernels: `Floats`, `Scaled` or `Packed`; or `cpu.mixed.Mixed`.
         ys: tuple of float32 arrays, overwritten.
         scratch: (P, at least the sum of all M * O) float32, P threads.
     """
@@ -149,7 +140,7 @@ def _products(x, kernels, ys, scratch):
         return _float_products
     if kernels.instance_class is Packed:
         return _packed_products
-    return _scaled_products if kernels.instance_class is Scaled else None  # None: of `cpu_mixed`
+    return _scaled_products if kernels.instance_class is Scaled else None  # None: of `cpu.mixed`
 
 
 def _packed_products(x, kernels, ys, scratch):
@@ -162,7 +153,7 @@ def _float_products(x, kernels, ys, scratch):
 
 def _scaled_products(x, kernels, ys, scratch):
     rounds_rows, plain = kernels.rounds_rows, np.ones(len(x), np.float32)
-    integers, scale = _rounded_rows(x, kernels.asymmetric) if rounds_rows.any() else (x, plain)
+    integers, scale = _round_rows(x, kernels.asymmetric) if rounds_rows.any() else (x, plain)
     _multiply(x, integers, rounds_rows, kernels.matrices, ys, scratch)
     for j in range(len(ys)):
         _rescale(ys[j], kernels.factors[j], scale if rounds_rows[j] else plain)
@@ -224,8 +215,8 @@ def _add_shares(scratch, ys):
 
 
 @numba.njit(fastmath=FAST, cache=True)
-def _rounded_rows(x, asymmetric):
-    """As `integer_product.rounded_rows`."""
+def _round_rows(x, asymmetric):
+    """As `integer_product.round_rows`."""
     integers, scale = np.empty_like(x), np.empty(x.shape[0], np.float32)
     for m in range(x.shape[0]):
         low, high = np.float32(0), np.float32(0)
@@ -271,7 +262,7 @@ def _table_product(x, table, y):
 
 
 def _scaled_table_product(x, table, y):
-    rows, scale = _rounded_rows(x, table.asymmetric) if table.rounds_rows[0] else (x, np.ones(len(x), np.float32))
+    rows, scale = _round_rows(x, table.asymmetric) if table.rounds_rows[0] else (x, np.ones(len(x), np.float32))
     _multiply_table(rows, table.matrices[0], y)
     _rescale(y, table.factors[0], scale)
 
@@ -285,54 +276,3 @@ def _multiply_table(x, table, y):
             for d in range(row.shape[0]):
                 total += times(x_m[d], row[d])
             y[m, v] = total
-
-
-def adapt(x, adapters, ys):
-    """Adapts each of `ys` (M, O) whose `adapters` is not None, for the input x (M, I); for compiled code."""
-    raise NotImplementedError
-
-
-@overload(adapt)
-def _adapt(x, adapters, ys):
-    if all(isinstance(adapter, types.NoneType) for adapter in adapters):
-        return lambda x, adapters, ys: None
-    return [_adapt_first, _adapt_two, _adapt_three][len(adapters) - 1]
-
-
-def _adapt_first(x, adapters, ys):
-    _adapt_one(x, adapters[0], ys[0])
-
-
-def _adapt_two(x, adapters, ys):
-    _adapt_one(x, adapters[0], ys[0])
-    _adapt_one(x, adapters[1], ys[1])
-
-
-def _adapt_three(x, adapters, ys):
-    _adapt_one(x, adapters[0], ys[0])
-    _adapt_one(x, adapters[1], ys[1])
-    _adapt_one(x, adapters[2], ys[2])
-
-
-def _adapt_one(x, adapter, y):
-    raise NotImplementedError  # compiled code only
-
-
-@overload(_adapt_one)
-def _adapt_one_of_type(x, adapter, y):
-    if isinstance(adapter, types.NoneType):
-        return lambda x, adapter, y: None
-    return lambda x, adapter, y: _adapt_rows(x, adapter.a, adapter.b, adapter.factor, y)
-
-
-@numba.njit(fastmath=FAST, cache=True)
-def _adapt_rows(x, a, b, factor, y):
-    for m in range(x.shape[0]):
-        low, y_m = np.zeros(a.shape[1], np.float32), y[m]
-        for i in range(a.shape[0]):
-            for r in range(a.shape[1]):
-                low[r] += x[m, i] * a[i, r]
-        for r in range(b.shape[0]):
-            for o in range(b.shape[1]):
-                y_m[o] += low[r] * b[r, o]
-        y_m *= factor

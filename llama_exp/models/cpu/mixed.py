@@ -1,4 +1,4 @@
-"""Kernels for the same rows of which some are of 4 bits and some of 8, as `cpu_kernels.products` of either kind.
+"""Kernels for the same rows of which some are of 4 bits and some of 8, as `cpu.kernels.products` of either kind.
 
 Shape letters: M rows, O outputs.
 """

@@ -12,8 +12,8 @@ from keras import ops
 from llama_exp.architecture import TOKEN_EMBEDDING, Quantization
 from llama_exp.formats.quantized import REVERSE_TABLE, SCALE, TABLE, ZERO
 from llama_exp.models.embedding import TokenEmbedding
-from llama_exp.models.quantized.integer_product import rounded_rows
-from llama_exp.models.quantized.linear import add_parts, dequantized, product, tensors_of, unpacked
+from llama_exp.models.quantized.integer_product import round_rows
+from llama_exp.models.quantized.linear import add_parts, product, tensors_of, to_floats, unpack
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
@@ -62,7 +62,7 @@ class QuantizedTokenEmbedding(TokenEmbedding):
         rows = {suffix: ops.take(part, token_ids_BS, axis=0) for suffix, part in tensors_of(self._table).items()}
         numbers, scale, group_size = rows[""], rows[SCALE], self.quantization.group_size
         if self.quantization.mode == "int4":
-            numbers = unpacked(numbers, self.hidden_dim, len(numbers.shape) - 1)
+            numbers = unpack(numbers, self.hidden_dim, len(numbers.shape) - 1)
         x_BSD = ops.cast(numbers, "float32")
         if group_size is None:
             return ops.cast(x_BSD / scale[..., None], self.compute_dtype)
@@ -84,12 +84,10 @@ class QuantizedTokenEmbedding(TokenEmbedding):
         rounding unchanged.
         """
         if self.quantization.quantize_activations:
-            integers, scale = rounded_rows(
-                ops.stop_gradient(hidden), self.quantization.asymmetric_activations, "float32"
-            )
+            integers, scale = round_rows(ops.stop_gradient(hidden), self.quantization.asymmetric_activations, "float32")
             hidden = hidden + (ops.cast(integers / scale, hidden.dtype) - ops.stop_gradient(hidden))
         parts = tensors_of(self._output_matrix)
-        matrix = dequantized(parts, self._output_shape, self._output_form, self.quantization, self.compute_dtype)
+        matrix = to_floats(parts, self._output_shape, self._output_form, self.quantization, self.compute_dtype)
         return hidden, matrix, 0 if self.tie_word_embeddings else 1, False
 
     def get_config(self) -> dict:

@@ -29,13 +29,13 @@ MOST_INPUTS = (2**31 - 1) // (UINT8_MAX * INT8_MAX)  # of the largest sum that i
 
 
 @backend.fused
-def rounded_rows(x, asymmetric: bool, dtype: str):
+def round_rows(x, asymmetric: bool, dtype: str):
     """Each row of x (..., I) as whole numbers, in `dtype`, which must hold 255, and their scale (..., 1) float32."""
-    integers, scale, _ = _rounded(x, asymmetric)
+    integers, scale, _ = _round(x, asymmetric)
     return ops.cast(integers, dtype), scale
 
 
-def _rounded(x, asymmetric: bool):
+def _round(x, asymmetric: bool):
     """The whole numbers k, the scale r and the zero point z of x, as above; float32."""
     x = ops.cast(x, "float32")
     if not asymmetric:
@@ -48,7 +48,7 @@ def _rounded(x, asymmetric: bool):
     return ops.clip(ops.round(x * scale), -zero, UINT8_MAX - zero), scale, zero
 
 
-def serves(kernel_IO) -> bool:
+def has_fast_product(kernel_IO) -> bool:
     """Whether `integer_product` can be called here, and is faster than a product of floats."""
     return kernel_IO.shape[0] <= MOST_INPUTS and backend.multiplies_integers()
 
@@ -67,17 +67,17 @@ def integer_product(x_MI, kernel_IO, scale_O, asymmetric: bool, result_dtype: st
         (M, O) in `result_dtype`.
     """
     rows_LI, scale_M1, zero = _unsigned_rows(x_MI, asymmetric)
-    return _rescaled(backend.unsigned_product(rows_LI, kernel_IO), scale_O, scale_M1, zero, result_dtype)
+    return _rescale(backend.unsigned_product(rows_LI, kernel_IO), scale_O, scale_M1, zero, result_dtype)
 
 
 @backend.fused
 def _unsigned_rows(x_MI, asymmetric):
-    integers_MI, scale_M1, zero = _rounded(x_MI, asymmetric)
+    integers_MI, scale_M1, zero = _round(x_MI, asymmetric)
     rows_MI = ops.cast(integers_MI + zero, "uint8")
     return ops.pad(rows_MI, ((0, 1), (0, 0)), constant_values=1), scale_M1, ops.cast(zero, "int32")
 
 
 @backend.fused
-def _rescaled(y_LO, scale_O, scale_M1, zero, dtype):
+def _rescale(y_LO, scale_O, scale_M1, zero, dtype):
     y_MO = ops.cast(y_LO[:-1] - zero * y_LO[-1:], "float32")
     return ops.cast(y_MO / (scale_O * scale_M1), dtype)

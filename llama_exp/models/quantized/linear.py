@@ -32,7 +32,7 @@ from llama_exp.architecture import Quantization
 from llama_exp.formats.quantized import KERNEL, SCALE, ZERO, Form, dequantize, part_shapes
 from llama_exp.formats.rounding import FLOAT8
 from llama_exp.models.linear import Linear
-from llama_exp.models.quantized.integer_product import integer_product, rounded_rows, serves
+from llama_exp.models.quantized.integer_product import has_fast_product, integer_product, round_rows
 
 
 def add_parts(layer: keras.layers.Layer, name: str, shape: tuple, form: Form, quantization: Quantization) -> dict:
@@ -60,7 +60,7 @@ def tensors_of(parts: Mapping) -> dict:
     return {suffix: ops.stop_gradient(variable.value) for suffix, variable in parts.items()}
 
 
-def unpacked(packed, size: int, axis: int):
+def unpack(packed, size: int, axis: int):
     """`llama_exp.formats.quantized.unpack` for tensors: integers in [-8, 7] as int8."""
     low = ops.right_shift(ops.left_shift(packed, 4), 4)  # arithmetic: copies the sign
     high = ops.right_shift(packed, 4)
@@ -70,31 +70,31 @@ def unpacked(packed, size: int, axis: int):
     return integers if shape[axis] == size else ops.take(integers, np.arange(size), axis=axis)
 
 
-def dequantized(parts: Mapping, shape: tuple, form: Form, quantization: Quantization, dtype: str):
+def to_floats(parts: Mapping, shape: tuple, form: Form, quantization: Quantization, dtype: str):
     """The matrix of `shape` that tensors `parts` stand for, computed in float32, in `dtype`."""
     options = (shape, *form, quantization.mode == "int4", quantization.group_size, dtype)
-    return _dequantized(parts[""], parts[SCALE], parts.get(ZERO), *options)
+    return _to_floats(parts[""], parts[SCALE], parts.get(ZERO), *options)
 
 
 @backend.fused
-def _dequantized(integers, scale, zero, shape, input_axis, packed_axis, is_packed, group_size, dtype):
+def _to_floats(integers, scale, zero, shape, input_axis, packed_axis, is_packed, group_size, dtype):
     if is_packed:
-        integers = unpacked(integers, shape[packed_axis], packed_axis)
+        integers = unpack(integers, shape[packed_axis], packed_axis)
     matrix, size = ops.cast(integers, "float32"), shape[input_axis]
     if group_size is None:
         return ops.cast(matrix / ops.expand_dims(scale, input_axis), dtype)
-    zero = grouped(ops.cast(zero, "float32"), size, input_axis, group_size)
-    return ops.cast((matrix - zero) * grouped(scale, size, input_axis, group_size), dtype)
+    zero = repeat_groups(ops.cast(zero, "float32"), size, input_axis, group_size)
+    return ops.cast((matrix - zero) * repeat_groups(scale, size, input_axis, group_size), dtype)
 
 
-def grouped(per_group, size: int, axis: int, group_size: int):
+def repeat_groups(per_group, size: int, axis: int, group_size: int):
     """Repeats what each group of inputs shares, to `size` inputs along `axis`."""
     if size % group_size == 0:  # a broadcast, which costs no memory where XLA compiles it
         return ops.repeat(per_group, group_size, axis=axis)
     return ops.take(per_group, np.arange(size) // group_size, axis=axis)
 
 
-def exact(numbers, dtype: str):
+def cast_exactly(numbers, dtype: str):
     """int8 or float8 in a compute dtype, which holds each of them."""
     return (_cast_by_xla if keras.backend.standardize_dtype(numbers.dtype) == FLOAT8.name else ops.cast)(numbers, dtype)
 
@@ -128,21 +128,21 @@ def product(x_MI, parts: Mapping, shape: tuple, form: Form, quantization: Quanti
         # Not before its rows are there: whoever runs the graph would make floats of all matrices at once.
         parts = backend.after(rows, parts)
         if by_output:
-            return exact(parts[""], dtype)
-        return dequantized(parts, shape, form, quantization, dtype)
+            return cast_exactly(parts[""], dtype)
+        return to_floats(parts, shape, form, quantization, dtype)
 
     def multiply(x_MI, parts):
-        if rounds and form.input_axis == 0 and serves(parts[""]):
+        if rounds and form.input_axis == 0 and has_fast_product(parts[""]):
             return integer_product(x_MI, parts[""], parts[SCALE], asymmetric, result_dtype), parts
-        rows_MI, scale_M1 = rounded_rows(x_MI, asymmetric, dtype) if rounds else (x_MI, None)
+        rows_MI, scale_M1 = round_rows(x_MI, asymmetric, dtype) if rounds else (x_MI, None)
         y_MO = ops.einsum(forward, rows_MI, matrix(rows_MI, parts))
         if by_output:
-            return _rescaled(y_MO, parts[SCALE], scale_M1, result_dtype), parts
+            return _rescale(y_MO, parts[SCALE], scale_M1, result_dtype), parts
         return ops.cast(y_MO, result_dtype), parts
 
     def gradient(parts, upstream_MO):
         if by_output:
-            upstream_MO = _rescaled(upstream_MO, parts[SCALE], None, dtype)
+            upstream_MO = _rescale(upstream_MO, parts[SCALE], None, dtype)
         dx_MI = ops.einsum(backward, ops.cast(upstream_MO, dtype), matrix(upstream_MO, parts))
         return dx_MI, dict.fromkeys(parts)
 
@@ -150,7 +150,7 @@ def product(x_MI, parts: Mapping, shape: tuple, form: Form, quantization: Quanti
 
 
 @backend.fused
-def _rescaled(y_MO, scale_O, scale_M1, dtype: str):
+def _rescale(y_MO, scale_O, scale_M1, dtype: str):
     """The result y / scale, computed in float32, in `dtype`: scales by output and, where there are some, by row."""
     return ops.cast(ops.cast(y_MO, "float32") / (scale_O if scale_M1 is None else scale_O * scale_M1), dtype)
 

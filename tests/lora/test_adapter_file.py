@@ -12,12 +12,12 @@ from keras import ops
 from whole_adapter import read_adapter
 
 from llama_exp import lora
+from llama_exp.architecture import OPTIONS
 from llama_exp.errors import InputError, StorageError
 from llama_exp.lora import source as lora_source
 from llama_exp.lora import targets as lora_targets
 from llama_exp.models import LlamaBackbone
 from llama_exp.models import build as model
-from llama_exp.quantization import OPTIONS
 
 pytestmark = pytest.mark.neutral
 
@@ -300,7 +300,7 @@ def test_a_failed_save_leaves_the_old_adapter(saved, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llama_exp.formats.safetensors_file.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match="adapter_model.safetensors"):
         lora.save_adapter(backbone, saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == files
@@ -321,7 +321,7 @@ def test_a_run_starts_from_keras_hubs_adapter(tmp_path):
     backbone.save_to_preset(tmp_path / "preset")
     section = {"rank": 3, "alpha": 3.0, "dropout": 0.2, "use_rslora": False, "targets": ["query", "value"]}
     section |= {"use_dora": False, "rank_pattern": {}, "alpha_pattern": {}, "source": str(tmp_path / "x.lora.h5")}
-    arguments = {"policy": "float32", "preset_dir": tmp_path / "preset", "remat": False, "seed": 1}
+    arguments = {"policy": "float32", "preset_dir": tmp_path / "preset", "remat": "none", "seed": 1}
     arguments["quantization"] = dict.fromkeys(OPTIONS) | {"mode": "none"}
 
     def factory(**added):

@@ -1,0 +1,81 @@
+"""The typed schema of a run: one dataclass per config group, one field per YAML key. Imports no framework.
+
+Fields carry type, unit and meaning. Values live once, in `conf/`: nothing here has a default. Hydra composes untyped,
+because it would stop at the first mistake; `llama_exp.config.check` types the result with these classes: `SCHEMAS` has
+that of each `_target_` of ours. One of the user's own is checked against its signature when it is built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from llama_exp.config.schema.data import (
+    DatasetConfig,
+    FileTokenizerConfig,
+    JsonlConfig,
+    ObjectiveConfig,
+    TextFilesConfig,
+    TfdsConfig,
+    TokenizerConfig,
+    TrainedTokenizerConfig,
+)
+from llama_exp.config.schema.model import LoraConfig, ModelConfig, PrecisionConfig, PresetConfig, QuantizationConfig
+from llama_exp.config.schema.training import (
+    AdamWConfig,
+    DecayScheduleConfig,
+    LoggerConfig,
+    RuntimeConfig,
+    ScheduleConfig,
+    TrainerConfig,
+    WsdScheduleConfig,
+)
+
+
+@dataclass
+class Config:
+    """A whole run, in build order."""
+
+    name: str = MISSING  # outputs/<name>/<run>
+    seed: int = MISSING  # of initial weights, order of data, dropout and sampling
+    resume: str = MISSING  # none, auto, or a run or checkpoint folder
+    debug: bool = MISSING  # show tracebacks of user errors
+    trusted_modules: list[str] = MISSING  # import prefixes that `_target_` may name besides llama_exp. and keras.
+
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    dataset: Any = MISSING
+    tokenizer: Any = MISSING
+    preset: PresetConfig = field(default_factory=PresetConfig)
+    model: Any = MISSING
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: Any = MISSING
+
+
+SCHEMAS: dict[str, type] = {
+    "llama_exp.models.LlamaBackbone": ModelConfig,
+    "llama_exp.dataset.PythonDocs": DatasetConfig,
+    "llama_exp.dataset.PythonQA": DatasetConfig,
+    "llama_exp.dataset.TextFiles": TextFilesConfig,
+    "llama_exp.dataset.Jsonl": JsonlConfig,
+    "llama_exp.dataset.Tfds": TfdsConfig,
+    "llama_exp.tokenizer.auto": TrainedTokenizerConfig,
+    "llama_exp.tokenizer.bpe": TrainedTokenizerConfig,
+    "llama_exp.tokenizer.byte": TokenizerConfig,
+    "llama_exp.tokenizer.preset": TokenizerConfig,
+    "llama_exp.tokenizer.sentencepiece": FileTokenizerConfig,
+    "llama_exp.tokenizer.hf_json": FileTokenizerConfig,
+    "llama_exp.optimizer.adamw": AdamWConfig,
+    "llama_exp.schedule.cosine": DecayScheduleConfig,
+    "llama_exp.schedule.linear": DecayScheduleConfig,
+    "llama_exp.schedule.constant": ScheduleConfig,
+    "llama_exp.schedule.wsd": WsdScheduleConfig,
+    "llama_exp.logger.WandbLogger": LoggerConfig,
+}

@@ -1,0 +1,87 @@
+"""How a model trains, where, and who watches. See `llama_exp.config.schema`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+from llama_exp.limits.logger import LoggerMode
+from llama_exp.limits.runtime import Backend, Jit
+from llama_exp.limits.trainer import Remat
+
+
+@dataclass
+class AdamWConfig:
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); decay on matrices only."""
+
+    _target_: str = MISSING
+    learning_rate: float = MISSING  # the schedule's peak
+    weight_decay: float = MISSING
+    beta_1: float = MISSING  # decay of the mean of gradients
+    beta_2: float = MISSING  # decay of the mean of squares
+    epsilon: float = MISSING  # added to the root of the mean of squares
+    global_clipnorm: float | None = MISSING  # null: no clipping
+
+
+@dataclass
+class ScheduleConfig:
+    """A learning rate that warms up linearly and then stays."""
+
+    _target_: str = MISSING
+    warmup_steps: int = MISSING  # optimizer steps
+
+
+@dataclass
+class DecayScheduleConfig(ScheduleConfig):
+    """A learning rate that decays until the last step (cosine, linear)."""
+
+    final_fraction: float = MISSING  # of the peak, at the last step
+
+
+@dataclass
+class WsdScheduleConfig(DecayScheduleConfig):
+    """Warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395)."""
+
+    decay_steps: int = MISSING  # optimizer steps, at the end
+
+
+@dataclass
+class TrainerConfig:
+    """The training loop."""
+
+    max_steps: int = MISSING  # optimizer steps
+    batch_size: int = MISSING  # sequences per micro-batch
+    accumulation_steps: int = MISSING  # micro-batches per optimizer step
+    log_every_steps: int = MISSING  # optimizer steps between two training rows
+    validate_every_steps: int = MISSING  # optimizer steps between two validations, samples included
+    validation_batches: int | None = MISSING  # at most; null: the whole validation split
+    checkpoint_every_steps: int = MISSING  # optimizer steps between two checkpoints
+    keep_checkpoints: int = MISSING  # newest checkpoints that stay on disk
+    remat: Remat = MISSING
+    sample_prompts: list[str] = MISSING  # continued at every validation; empty: no samples
+    sample_tokens: int = MISSING  # new tokens per sample
+    sample_temperature: float = MISSING  # 0: greedy
+    callbacks: dict[str, Any] = MISSING  # name -> node with a `_target_`
+
+
+@dataclass
+class LoggerConfig:
+    """W&B."""
+
+    _target_: str = MISSING
+    mode: LoggerMode = MISSING
+    project: str = MISSING  # W&B project
+    entity: str | None = MISSING  # W&B team or user; null: the account's default
+    tags: list[str] = MISSING  # labels of the run in W&B
+
+
+@dataclass
+class RuntimeConfig:
+    """Where and how fast, never what is computed; `llama_exp.config.identity` says what exactly is promised."""
+
+    backend: Backend = MISSING
+    jit: Jit = MISSING
+    threads: int = MISSING  # 0: every core this process may use
+    cache_dir: str = MISSING  # tokenized data, trained tokenizers

@@ -1,0 +1,34 @@
+"""Digests of files."""
+
+from __future__ import annotations
+
+import hashlib
+from io import BufferedReader, FileIO
+from pathlib import Path
+from typing import Any
+
+
+def digest_of(file: FileIO | BufferedReader) -> str:
+    """Hexadecimal SHA-256 of an open file's bytes, from its position on."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_digest(path: Path, hasher: Any = None) -> str:
+    """Hexadecimal digest of a file's bytes.
+
+    Args:
+        path: of the file.
+        hasher: of `hashlib`, which may have been fed a beginning that the file itself lacks; None: SHA-256.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return digest_of(file) if hasher is None else hashlib.file_digest(file, lambda: hasher).hexdigest()
+
+
+def size_and_digest(path: Path) -> dict[str, Any]:
+    """`{"bytes": size, "sha256": digest}`, as manifests have it; raises OSError."""
+    with open(path, "rb") as file:
+        digest = digest_of(file)
+        return {"bytes": file.tell(), "sha256": digest}

@@ -1,0 +1,74 @@
+"""What a Llama's constructor accepts: sizes, heads, rotary embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from llama_exp.architecture import INITIALIZER_RANGES, ROPE_ADJUSTMENT, SIZES
+from llama_exp.errors import Problem
+from llama_exp.limits import COUNT, POSITIVE, PROBABILITY, Limits, allow_null
+
+
+def find_nearest(value: int, possible: Sequence[int]) -> int:
+    """The possible number that is nearest to `value`, the smaller of two."""
+    return min(possible, key=lambda candidate: (abs(candidate - value), candidate))
+
+
+def check_heads(model: Mapping[str, Any]) -> Iterator[Problem]:
+    """Query heads divide the hidden size into even heads; key/value heads divide the query heads."""
+    hidden_dim, num_query_heads = model["hidden_dim"], model["num_query_heads"]
+    num_key_value_heads = model["num_key_value_heads"]
+    if hidden_dim % (2 * num_query_heads):
+        step = 2 * num_query_heads
+        yield Problem(
+            "is no even multiple of model.num_query_heads: rotary embedding turns pairs within a head",
+            "model.hidden_dim",
+            f"hidden_dim={hidden_dim} with num_query_heads={num_query_heads}",
+            f"the nearest hidden_dim is {max(1, round(hidden_dim / step)) * step}",
+        )
+    if num_query_heads % num_key_value_heads:
+        divisors = [n for n in range(1, num_query_heads + 1) if num_query_heads % n == 0]
+        yield Problem(
+            "does not divide model.num_query_heads: each key/value head serves the same number of query heads",
+            "model.num_key_value_heads",
+            f"num_key_value_heads={num_key_value_heads} with num_query_heads={num_query_heads}",
+            f"the nearest num_key_value_heads is {find_nearest(num_key_value_heads, divisors)}",
+        )
+
+
+def check_rope(model: Mapping[str, Any]) -> Iterator[Problem]:
+    """Llama 3.1's four rotary keys come together, the low frequency factor below the high one."""
+    values = {key: model[key] for key in ROPE_ADJUSTMENT}
+    absent = [key for key, value in values.items() if value is None]
+    if absent and len(absent) < len(values):
+        yield Problem(
+            "Llama 3.1's four rotary keys come together or not at all",
+            f"model.{absent[0]}",
+            ", ".join(f"{key}={'null' if value is None else value}" for key, value in values.items()),
+            f"set {', '.join(absent)} too, or all four to null",
+        )
+    elif not absent and not model["rope_low_freq_factor"] < model["rope_high_freq_factor"]:
+        yield Problem(
+            "is not below model.rope_high_freq_factor",
+            "model.rope_low_freq_factor",
+            f"rope_low_freq_factor={model['rope_low_freq_factor']} with "
+            f"rope_high_freq_factor={model['rope_high_freq_factor']}",
+            "Llama 3.1 uses 1 and 4",
+        )
+
+
+LIMITS = Limits(
+    "model",
+    {
+        **dict.fromkeys(SIZES, COUNT),
+        "rope_max_wavelength": POSITIVE,
+        "rope_position_scaling_factor": POSITIVE,
+        **dict.fromkeys(ROPE_ADJUSTMENT, allow_null(POSITIVE)),
+        "rope_pretraining_sequence_length": allow_null(COUNT),
+        "layer_norm_epsilon": POSITIVE,
+        **dict.fromkeys(INITIALIZER_RANGES, POSITIVE),
+        "dropout": PROBABILITY,
+    },
+    (check_heads, check_rope),
+)

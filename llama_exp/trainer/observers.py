@@ -1,0 +1,36 @@
+"""Those who watch a training: metrics file, samples, progress, logger, and the user's callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llama_exp.files.process import Process
+
+
+class Observers:
+    """Observers by name; they report to the outside, so that only the writer of a run has any.
+
+    Args:
+        observers: name -> object with on_start(facts), on_metrics(row), on_sample(step, prompt, text),
+            on_finish(status), state(), restore(state).
+        process: which of the run's processes this is.
+    """
+
+    def __init__(self, observers: Mapping[str, Any], process: Process):
+        self._observers = dict(observers) if process.is_writer else {}
+
+    def tell(self, method: str, *arguments) -> None:
+        """Calls a method of each, in order."""
+        for observer in self._observers.values():
+            getattr(observer, method)(*arguments)
+
+    def state(self) -> dict[str, Any]:
+        """Their states by name, JSON for a checkpoint."""
+        return {name: observer.state() for name, observer in self._observers.items()}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint; states of observers that are no longer there are left out."""
+        for name, state in saved.items():
+            if name in self._observers:
+                self._observers[name].restore(state)

@@ -1,0 +1,203 @@
+"""Everything that decides a result is in the record and its hash: defaults, constants, how a preset is stored."""
+
+import ast
+import dataclasses
+import functools
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+import llama_exp
+from llama_exp import recipe
+from llama_exp.architecture import OPTIONS, make_quantization, to_section
+from llama_exp.config.check import CONF, check_arguments
+from llama_exp.config.identity import NOT_SCIENCE, RECIPE, config_hash, flatten, to_dict, to_record
+from llama_exp.config.schema import Config
+
+PACKAGE = Path(llama_exp.__file__).parent
+INT4 = ("quantization=int4", "lora.rank=4")
+GPTQ = (*INT4, "quantization.gptq=true")
+# Table of `recipe` -> a command line of a run that uses its algorithm.
+USES = {
+    "PYTHON_DOCS": (),
+    "PYTHON_QA": ("dataset=python_qa",),
+    "TEXT_FILES": ("dataset=text_files", "dataset.files=[a.txt]"),
+    "JSONL": ("dataset=jsonl", "dataset.files=[a.jsonl]"),
+    "ROWS": ("dataset=tfds", "dataset.builder=tiny_shakespeare"),
+    "BYTE_PAIR_TRAINING": ("preset.source=some/folder", "tokenizer=bpe"),
+    "EXAMPLE_ORDER": (),
+    "INITIAL_VALUES": (),
+    "DROPOUT": ("lora.rank=4", "lora.dropout=0.1"),
+    "LOSS_SCALE": ("precision=mixed_float16",),
+    "SAMPLING": (),
+    "ROUNDING": ("quantization=int8", "lora.rank=4"),
+    "INT4_SEARCH": INT4,
+    "IMPORTANCE": INT4,
+    "GPTQ": GPTQ,
+}
+TABLES = {name: value for name, value in vars(recipe).items() if name.isupper()}
+# Modules whose numbers can decide a result, and the numbers at their top that do not.
+COMPUTING = (
+    *("objective", "optimizer", "schedule", "precision", "reference"),
+    *("models", "quantization", "lora", "trainer", "dataset", "tokenizer", "formats/rounding", "formats/adapter"),
+)
+DECIDES_NOTHING = {
+    # limits of what is read, asked for, waited for or shown
+    *("MAX_SECONDS", "MAX_MEMORY_BYTES", "MAX_CHARACTERS", "MAX_BYTES", "MAX_VALUES", "MAX_IDS", "MAX_CONFIG_BYTES"),
+    *("MAX_TEMPLATE_BYTES", "MAX_PIECES", "MAX_PIECE_CHARACTERS", "_MAX_POSITION", "FAILED_SAVES", "SHOWN"),
+    "MOST_INPUTS",
+    # how much at once: time and memory
+    *("COLUMNS", "SCORE_POSITIONS", "SMALLEST_BUCKET", "MOST_ROWS", "_AHEAD_BYTES", "_LINE_BYTES", "_PANEL", "_TILE"),
+    *("BLOCK_BYTES", "_SUMMED_AT_ONCE", "_TOKENIZED_AT_ONCE", "_ROWS_AT_ONCE", "_READ_AT_ONCE", "_BLOCK_BYTES"),
+    *("_TILE_NUMBERS",),
+    # what a type of numbers is, or a file's form
+    *("INT8_MAX", "UINT8_MAX", "FLOAT8_MAX", "INT4_MIN", "INT4_MAX", "_CENTRE", "SYMMETRIC_ZERO", "SCHEMA"),
+    *("_FLOAT", "_WORD", "NORMAL", "UNKNOWN", "CONTROL", "USER_DEFINED", "UNUSED", "BYTE"),
+    "MASKED",  # its exponential is 0 in every type
+    *("_TINY", "SMALLEST_SQUARES"),  # in the place of a 0 by which is divided, where the product is 0 anyway
+}
+
+
+@functools.cache
+def config(*arguments):
+    """Composed once; nobody edits it."""
+    return check_arguments(arguments).config
+
+
+def other(value):
+    """Another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return [*value, "x"] if isinstance(value, list) else value | {"x": 1} if isinstance(value, dict) else f"{value}x"
+
+
+# --- numbers that are no keys
+
+
+@pytest.mark.parametrize(("table", "name"), [(table, name) for table, content in TABLES.items() for name in content])
+def test_another_constant_is_another_experiment(table, name, monkeypatch):
+    made = config(*USES[table])
+    before = config_hash(made)
+    monkeypatch.setitem(TABLES[table], name, other(TABLES[table][name]))
+    assert config_hash(made) != before
+    assert to_record(made)[RECIPE][table.lower()][name] == TABLES[table][name]
+
+
+def test_a_constant_belongs_to_the_runs_that_use_it(monkeypatch):
+    plain = config()
+    assert set(to_record(plain)[RECIPE]) == {
+        *("python_docs", "rows", "byte_pair_training", "example_order", "initial_values", "sampling"),
+    }
+    before = config_hash(plain)
+    monkeypatch.setitem(recipe.GPTQ, "damping", 0.3)
+    assert config_hash(plain) == before
+    assert "gptq" not in to_record(config(*INT4))[RECIPE]
+
+
+def numbers_of(path):
+    """Names at the top of a module that are bound to a number, or to an expression of numbers, not of names."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if not isinstance(node, ast.Assign):
+            continue
+        names = {name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+        constants = [item.value for item in ast.walk(node.value) if isinstance(item, ast.Constant)]
+        if any(isinstance(value, (int, float)) and not isinstance(value, bool) for value in constants):
+            found |= {name for name in names if name.lstrip("_").isupper()}
+    return found
+
+
+def test_no_module_keeps_a_number_of_its_own():
+    """A new one at the top of a computing module belongs into the config, into `recipe`, or, with a reason, here."""
+    found = set()
+    for part in COMPUTING:
+        path = PACKAGE / part
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
+            found |= {(file.name, name) for name in numbers_of(file) - DECIDES_NOTHING}
+    assert found == set()
+
+
+# --- keys
+
+
+LEAVES = [
+    (field.name, key)
+    for field in dataclasses.fields(Config)
+    if field.name not in (*NOT_SCIENCE, "seed")
+    for key in to_dict(getattr(config("quantization=int4", "lora.rank=4", "schedule=wsd"), field.name))
+]
+
+
+@pytest.mark.parametrize(("section", "key"), [leaf for leaf in LEAVES if leaf != ("preset", "offline")])
+def test_another_value_is_another_experiment(section, key):
+    made = config("quantization=int4", "lora.rank=4", "schedule=wsd")
+    part = getattr(made, section)
+    changed = dataclasses.replace(part, **{key: other(to_dict(getattr(part, key)))})
+    assert config_hash(dataclasses.replace(made, **{section: changed})) != config_hash(made)
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "command"),
+    [
+        ("quantization/int4.yaml", "group_size", 64, INT4),
+        ("quantization/int4.yaml", "embeddings", "int4", INT4),
+        ("quantization/int4.yaml", "int8_layers", ["value"], INT4),
+        ("quantization/int4.yaml", "gptq", True, INT4),
+        ("quantization/int8.yaml", "float_activations", [], ("quantization=int8", "lora.rank=4")),
+        ("quantization/int8.yaml", "asymmetric_activations", False, ("quantization=int8", "lora.rank=4")),
+        ("lora/default.yaml", "alpha", 32, ("lora.rank=4",)),
+        ("optimizer/adamw.yaml", "epsilon", 1e-6, ()),
+        ("schedule/cosine.yaml", "final_fraction", 0.0, ()),
+        ("objective/next_token.yaml", "chunk_tokens", 512, ()),
+    ],
+)
+def test_hash_of_defaults(file, key, value, command, tmp_path):
+    """The same command under a release whose built-in default is another."""
+    shutil.copytree(CONF, tmp_path / "conf")
+    content = yaml.safe_load((tmp_path / "conf" / file).read_text())
+    assert key in content and content[key] != value
+    (tmp_path / "conf" / file).write_text(yaml.safe_dump(content | {key: value}))
+    theirs = config(f"--config-path={tmp_path / 'conf'}", *command)
+    assert config_hash(theirs) != config_hash(config(*command))
+    assert to_dict(theirs)[Path(file).parent.name][key] == value
+
+
+# --- quantization
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("int8", {"mode": "int8"}),
+        ("int8_weight_only", {"mode": "int8", "quantize_activations": False}),
+        ("int4", {"mode": "int4"}),
+        ("float8", {"mode": "float8"}),
+        ("none", {"mode": "none"}),
+    ],
+)
+def test_the_files_state_what_the_constructor_takes(name, options):
+    stated = to_dict(config(f"quantization={name}", "lora.rank=4").quantization)
+    assert stated == to_section(make_quantization(**options))
+    assert list(stated) == ["mode", *OPTIONS]
+
+
+def test_a_preset_mode_is_resolved():
+    assert to_dict(config().quantization) == to_section(None)
+    preset = ("model=llama2_7b", "preset=llama2_7b_en_int8", "lora.rank=4")
+    made = config(*preset)
+    as_keras = {"quantize_activations": True, "float_activations": [], "asymmetric_activations": False}
+    assert to_dict(made.quantization) == to_section(None) | {"mode": "int8"} | as_keras
+    keys = ("quantization.float_activations=[]", "quantization.asymmetric_activations=false")
+    assert config_hash(config(*preset, "quantization=int8", *keys)) == config_hash(made)
+    assert config("preset=llama2_7b_en_int8", "preset.load_weights=false").quantization.mode == "none"
+    assert config("preset.source=hf://org/m").quantization.mode == "preset"  # only a download tells
+
+
+def test_flatten():
+    tree = {"a": {"b": {"c": 1}, "none": {}}, "l": [1, {"d": 2}], "n": None}
+    assert flatten(tree) == {"a.b.c": 1, "a.none": {}, "l": [1, {"d": 2}], "n": None}
+    assert flatten({}) == {}
