@@ -23,6 +23,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
 KEPT_MIB = 30
+LONGEST = ["test_job.py", "test_loop.py", "test_cpu_decoder.py", "test_step.py", "test_gptq.py", "test_docs.py"]
+LONGEST += ["test_convert_quantized.py", "test_quantization.py", "test_check.py", "test_generation.py"]
 ORACLES = {"keras_hub", "transformers", "peft", "torch"}
 
 
@@ -48,7 +50,8 @@ def _load_torch_first():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """On JAX a neutral test is one of the repetition."""
+    """The longest files first, so that no worker waits for one at the end. On JAX a neutral test is a repetition."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     if os.environ["KERAS_BACKEND"] == "jax":
         for item in items:
             if item.get_closest_marker("neutral") and not item.get_closest_marker("slow"):
