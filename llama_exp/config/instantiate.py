@@ -69,7 +69,7 @@ def check_targets(sections: Mapping[str, Any], trusted_modules: list[str], argum
     Raises:
         ConfigError: with every problem of all sections.
     """
-    problems = []
+    problems: list[Problem] = []
     for where, section in sections.items():
         node = to_dict(section)
         if isinstance(node, dict) and TARGET in node:

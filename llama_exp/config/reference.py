@@ -7,7 +7,6 @@ Imports no framework.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import inspect
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp.config.check.arguments import CONF
-from llama_exp.config.check.typed import TARGET, find_schemas, get_hints, list_sections
+from llama_exp.config.check.typed import TARGET, find_schemas, get_hints, is_schema, list_sections
 from llama_exp.config.schema import Config
 
 _NOTE = re.compile(r"^\s*(?:- )?(\w+)\s*[:=][^#]*#\s*(.+?)\s*$")
@@ -99,7 +98,7 @@ def json_schema(part: str | None = None) -> dict[str, Any]:
 
 def _part(name: str) -> Part:
     declared = get_hints(Config)[name]
-    by_target = {} if dataclasses.is_dataclass(declared) else find_schemas(name)
+    by_target = {} if is_schema(declared) else find_schemas(name)
     schemas = list(dict.fromkeys(by_target.values())) or [declared]
     notes = _notes(sorted((CONF / name).glob("*.yaml")))
     keys = _keys(schemas, notes)
@@ -121,7 +120,8 @@ def _meanings(schema: type) -> dict[str, str]:
     """Field or member -> the comment behind it in the source; without one, the comment lines above it."""
     if schema is object or schema.__module__ in ("enum", "builtins"):
         return {}
-    found, above = {}, []
+    found: dict[str, str] = {}
+    above: list[str] = []
     for line in inspect.getsource(schema).splitlines():
         match = re.match(r"\s+(\w+)\s*(?::[^=]+)?=[^#]*(?:#\s*(.+))?$", line)
         if match:

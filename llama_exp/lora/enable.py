@@ -58,8 +58,8 @@ def enable(
     shapes = {path: (linear.input_dim, linear.output_dim) for path, linear in backbone.linear_layers().items()}
     raise_first(layer_problems(rank, targets, patterns, shapes))
     ranks = values_by_path(rank_pattern, matching_paths(targets, list(shapes)), rank)
-    alphas = values_by_path(alpha_pattern, list(ranks), alpha)
-    alphas = {path: ranks[path] if own is None else own for path, own in alphas.items()}
+    stated = values_by_path(alpha_pattern, list(ranks), alpha)
+    alphas = {path: ranks[path] if own is None else own for path, own in stated.items()}
     scales = {path: compute_scale(ranks[path], alphas[path], use_rslora) for path in ranks}
     attach(backbone, ranks, scales, dropout, use_dora)
     alpha = rank if alpha is None else alpha

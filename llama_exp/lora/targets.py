@@ -16,8 +16,11 @@ import difflib
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from llama_exp.errors import Problem
+
+Value = TypeVar("Value")  # a rank, or an alpha or None
 
 ATTENTION = ("query", "key", "value", "attention_output")
 MLP = ("feedforward_gate_dense", "feedforward_intermediate_dense", "feedforward_output_dense")
@@ -43,7 +46,7 @@ def _means(target: str, path: str) -> bool:
         return False
 
 
-def values_by_path(pattern: Mapping[str, float], paths: Sequence[str], default: float) -> dict[str, float]:
+def values_by_path(pattern: Mapping[str, Value], paths: Sequence[str], default: Value) -> dict[str, Value]:
     """The value of each of `paths`: that of the target of `pattern` which means it, else `default`.
 
     `pattern_problems` finds the patterns in which two targets disagree about a path.

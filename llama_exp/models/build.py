@@ -98,9 +98,8 @@ def build(
     factory = functools.partial(backbone_factory, dtype=precision.policy(policy), seed=seed)
     adapt = functools.partial(lora_source.start, lora=lora) if lora["rank"] > 0 else None
     with contextlib.nullcontext() if preset_dir is None else open_checkpoint(preset_dir) as checkpoint:
-        stored = small_types.choose(
-            quantization, checkpoint and checkpoint.quantization, preset_dir or "random weights"
-        )
+        as_stored = None if checkpoint is None else checkpoint.quantization
+        stored = small_types.choose(quantization, as_stored, preset_dir or "random weights")
         small_types.require_trainable(stored, lora["rank"])
         logger.info("quantization: %s", small_types.describe(stored))
         if checkpoint is None and stored is not None:  # random integers, which are never all there as floats

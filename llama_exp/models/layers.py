@@ -13,8 +13,8 @@ from llama_exp.models.quantized.linear import QuantizedLinear
 
 def new_token_embedding(backbone) -> TokenEmbedding:
     """The token embedding of a `LlamaBackbone`, which it does not have yet or exchanges."""
-    initial = {"embedding_initializer_range": backbone.embedding_initializer_range, "seed": backbone.seed}
-    kind = partial(TokenEmbedding, **initial)
+    initializer_range = backbone.embedding_initializer_range
+    kind = partial(TokenEmbedding, embedding_initializer_range=initializer_range, seed=backbone.seed)
     if backbone.quantization is not None:
         kind = partial(QuantizedTokenEmbedding, quantization=backbone.quantization)
     sizes = (backbone.vocabulary_size, backbone.hidden_dim, backbone.tie_word_embeddings)

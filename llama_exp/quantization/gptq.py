@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from llama_exp import recipe
 from llama_exp.architecture import Quantization
 from llama_exp.formats.checkpoint import Checkpoint
-from llama_exp.formats.quantized import finite, form_of, of_matrix, stored_groups
+from llama_exp.formats.quantized import KERNEL, finite, form_of, of_matrix, stored_groups
 from llama_exp.formats.rounding import round_outputs
 from llama_exp.reference import Weights, run
 
@@ -56,7 +57,8 @@ def kernels(
     """
     from llama_exp.quantization.gptq_rounding import factored, round_groups  # Numba: only for those who need it
 
-    found, seen = {}, {}
+    found: dict[str, dict[str, np.ndarray]] = {}
+    seen: dict[str, Any] = {}
     _log.info(
         "quantization.gptq: the model writes %d texts of %d tokens, then its matrices are rounded by what they read",
         NUM_SEQUENCES,
@@ -70,7 +72,7 @@ def kernels(
         if seen.get("inputs") is not x_BSI:  # query, key and value share theirs
             seen.update(inputs=x_BSI, moments=factored(second_moments(x_BSI), own.group_size))
         matrix = finite(checkpoint.tensors[path].read(np.dtype("float32")))
-        found[path] = stored_groups(*round_groups(matrix, own.group_size, seen["moments"]), form_of(path), own)
+        found[path] = stored_groups(*round_groups(matrix, own.group_size, seen["moments"]), KERNEL, own)
 
     with np.errstate(all="ignore"):  # weights that are not finite are told where they are rounded
         weights = Int8Weights(checkpoint)
@@ -88,7 +90,8 @@ def written_tokens(config: Mapping, weights: Weights, advance: Callable[[], None
     """Token ids (B, S) of which all but the first are drawn from the model's distribution; always the same."""
     generator = np.random.default_rng(0)
     vocabulary_size = config["vocabulary_size"]
-    token_ids_BS, past = generator.integers(0, vocabulary_size, (NUM_SEQUENCES, 1)), {}
+    token_ids_BS = generator.integers(0, vocabulary_size, (NUM_SEQUENCES, 1))
+    past: dict[str, Any] = {}
     while token_ids_BS.shape[1] < NUM_TOKENS:
         output = dict(run(config, weights, token_ids_BS[:, -1:], past))["logits"]
         # The largest of logits and Gumbel noise is a draw from their softmax.

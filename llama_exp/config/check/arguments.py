@@ -11,10 +11,10 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llama_exp.config.check.composition import Composer, names_entries
+from llama_exp.config.check.composition import Composer, line_of, names_entries
 from llama_exp.config.check.job import Job, JobCheck
 from llama_exp.config.check.sweep_points import list_points
 from llama_exp.config.check.typed import show
@@ -70,9 +70,11 @@ def check_arguments(arguments: Sequence[str]) -> Command:
         problems += [_ambiguous(override) for override in overrides if override.is_sweep_override()]
         _raise_if_any([*problems, *job.problems])
         return Command(_for_hydra(options, config_path), job.config)
-    config, sweep_problems = _check_sweep(composer, overrides, job)
+    if job.cfg is None:
+        raise ConfigError(*dict.fromkeys([*problems, *job.problems]))
+    config, sweep_problems = _check_sweep(composer, overrides, job.cfg, job.problems)
     _raise_if_any([*problems, *sweep_problems])
-    sweep_dir = _sweep_dir(job)
+    sweep_dir = _sweep_dir(job.cfg)
     extra = _sweep_overrides(overrides, sweep_dir)
     return Command(_for_hydra(options, config_path, extra), config, sweep_dir)
 
@@ -101,29 +103,36 @@ def _multirun_mode(job: Job) -> bool:
 
 
 def _ambiguous(override: Override) -> Problem:
-    key, _, value = override.input_line.partition("=")
+    key, _, value = line_of(override).partition("=")
     action = f"add -m to run one job per value; for a list write '{key}=[{value}]'; for text quote twice"
     return Problem("has several values, but this is a single run", key, show(override.input_line), action)
 
 
-def _check_sweep(composer: Composer, overrides: list[Override], job: Job) -> tuple[Config | None, list[Problem]]:
-    """Config of the first point and the problems of all points, each named with its point."""
-    if job.cfg is None:
-        return None, job.problems
-    params = job.cfg.hydra.sweeper.get("params") or {}
+def _check_sweep(
+    composer: Composer, overrides: list[Override], cfg: DictConfig, of_constants: list[Problem]
+) -> tuple[Config | None, list[Problem]]:
+    """Config of the first point and the problems of all points, each named with its point.
+
+    Args:
+        composer: of the command line.
+        overrides: all of them.
+        cfg: composed of those that are the same at every point.
+        of_constants: the problems of these, told where the points cannot be checked.
+    """
+    params = cfg.hydra.sweeper.get("params") or {}
     from_files, problems = composer.parse([f"{key}={value}" for key, value in params.items()])
     by_key = {override.get_key_element(): override for override in [*from_files, *overrides]}
     constants = [override for override in by_key.values() if not override.is_sweep_override()]
     sweeps = [override for override in by_key.values() if override.is_sweep_override()]
-    problems += _sweep_problems(sweeps, job)
+    problems += _sweep_problems(sweeps, cfg)
     if problems:
-        return None, [*problems, *job.problems]
+        return None, [*problems, *of_constants]
     points = list_points(sweeps)
     jobs = [JobCheck(composer, [*constants, *composer.parse(lines)[0]]).run() for lines in points]
     for problem in dict.fromkeys(problem for point in jobs for problem in point.problems):
         with_it = [lines for lines, point in zip(points, jobs, strict=True) if problem in point.problems]
         problems.append(problem if len(with_it) == len(points) else _at_point(problem, with_it))
-    problems += _process_problems(job, [point.config for point in jobs if point.config is not None])
+    problems += _process_problems(cfg, [point.config for point in jobs if point.config is not None])
     return jobs[0].config, problems
 
 
@@ -133,8 +142,8 @@ def _at_point(problem: Problem, points: list[list[str]]) -> Problem:
     return Problem(what, problem.where, problem.found, problem.action)
 
 
-def _sweep_problems(sweeps: list[Override], job: Job) -> Iterator[Problem]:
-    basic = job.cfg.hydra.sweeper.get("_target_") == BASIC_SWEEPER
+def _sweep_problems(sweeps: list[Override], cfg: DictConfig) -> Iterator[Problem]:
+    basic = cfg.hydra.sweeper.get("_target_") == BASIC_SWEEPER
     for sweep in sweeps:
         line = show(sweep.input_line)
         if sweep.is_hydra_override():
@@ -144,9 +153,9 @@ def _sweep_problems(sweeps: list[Override], job: Job) -> Iterator[Problem]:
             yield Problem("a grid needs single values, not an interval", sweep.key_or_group, line, action)
 
 
-def _process_problems(job: Job, configs: list[Config]) -> Iterator[Problem]:
+def _process_problems(cfg: DictConfig, configs: list[Config]) -> Iterator[Problem]:
     """A backend and its threads are chosen once per process."""
-    if job.cfg.hydra.launcher.get("_target_") != BASIC_LAUNCHER:
+    if cfg.hydra.launcher.get("_target_") != BASIC_LAUNCHER:
         return
     for key in ("backend", "threads"):
         values = sorted({str(getattr(config.runtime, key)) for config in configs})
@@ -156,10 +165,10 @@ def _process_problems(job: Job, configs: list[Config]) -> Iterator[Problem]:
             yield Problem(what, f"runtime.{key}", ", ".join(values), action)
 
 
-def _sweep_dir(job: Job) -> Path:
-    HydraConfig.instance().set_config(job.cfg)
+def _sweep_dir(cfg: DictConfig) -> Path:
+    HydraConfig.instance().set_config(cfg)
     try:
-        return Path(str(OmegaConf.select(job.cfg, "hydra.sweep.dir")))
+        return Path(str(OmegaConf.select(cfg, "hydra.sweep.dir")))
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(Problem(reason, "hydra.sweep.dir", "not resolvable", "give a folder")) from error

@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -58,7 +58,8 @@ class Composer:
 
     def parse(self, lines: Sequence[str]) -> tuple[list[Override], list[Problem]]:
         """The overrides that follow Hydra's grammar, and a problem for each that does not."""
-        overrides, problems = [], []
+        overrides: list[Override] = []
+        problems: list[Problem] = []
         for line in lines:
             try:
                 overrides.extend(map(_opened, self.parser.parse_overrides([line])))
@@ -68,7 +69,7 @@ class Composer:
 
     def repository(self, overrides: Sequence[Override]) -> IConfigRepository:
         """The config files in reach, those of an overridden `hydra.searchpath` included."""
-        lines = tuple(line.input_line for line in overrides if line.key_or_group == "hydra.searchpath")
+        lines = tuple(line_of(override) for override in overrides if override.key_or_group == "hydra.searchpath")
         if lines not in self._repositories:
             try:
                 found = self.loader._parse_overrides_and_create_caching_repo(self.config_name, list(lines))
@@ -91,7 +92,7 @@ class Composer:
                 raise ConfigError(_composition_problem(error)) from error
         return copy.deepcopy(self._composed[key])
 
-    def files(self, lines: Sequence[str]) -> list[tuple[str, DictConfig]]:
+    def files(self, lines: Sequence[str]) -> list[tuple[str, Container]]:
         """Name and content (under its package) of each config file in effect; later ones win."""
         repository = self.repository(self.parser.parse_overrides(list(lines)))
         listed = self.loader.compute_defaults_list(self.config_name, list(lines), run_mode=RunMode.MULTIRUN)
@@ -102,6 +103,12 @@ class Composer:
                 path = Path(result.path.removeprefix("file://")) / f"{default.config_path}.yaml"
                 files.append((show_path(path), self.loader._embed_result_config(result, default.package).config))
         return files
+
+
+def line_of(override: Override) -> str:
+    """A parsed override as it was written."""
+    assert override.input_line is not None, "every override here comes out of the parser, which keeps its line"
+    return override.input_line
 
 
 def names_entries(key: str) -> bool:
@@ -140,10 +147,10 @@ def show_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def has_key(cfg: DictConfig, path: str) -> bool:
+def has_key(cfg: Container, path: str) -> bool:
     """Whether a dotted path exists, be its value missing or an interpolation."""
     *above, last = path.split(".")
-    node = cfg
+    node: Any = cfg
     for part in above:
         node = _below(node, part) if _holds(node, part) else None
     return _holds(node, last)
@@ -157,7 +164,7 @@ def _holds(node: Any, part: str) -> bool:
 
 def _below(node: DictConfig | ListConfig, part: str) -> Any:
     """The value at a key that `node` holds; None for one that is missing or an interpolation."""
-    key = int(part) if isinstance(node, ListConfig) else part
+    key: Any = int(part) if isinstance(node, ListConfig) else part
     return None if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key) else node[key]
 
 
@@ -186,5 +193,5 @@ def _composition_problem(error: Exception) -> Problem:
         return Problem(f"is not valid YAML: {reason}", where, show(line or "the end of the file"), "correct the file")
     if isinstance(error, RecursionError):
         return Problem("is nested too deeply", "configuration", type(error).__name__, "remove the recursion")
-    lines = str(error or "").splitlines() or [str(error.__cause__ or type(error).__name__).splitlines()[0]]
+    lines = str(error).splitlines() or [str(error.__cause__ or type(error).__name__).splitlines()[0]]
     return Problem("the config files do not compose", "configuration", show(" ".join(lines)), "correct the file named")

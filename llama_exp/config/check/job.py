@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 
-from llama_exp.config.check.composition import Composer, apply, has_key, list_options
+from llama_exp.config.check.composition import Composer, apply, has_key, line_of, list_options
 from llama_exp.config.check.nearest import SYNONYMS, find_nearest_key, find_nearest_name, suggest
 from llama_exp.config.check.ranges import find_impossible_values
 from llama_exp.config.check.resolve import HYDRA, Resolved
@@ -21,6 +21,7 @@ from llama_exp.config.check.typed import (
     Typing,
     describe_unknown_key,
     find_schemas,
+    get_hints,
     lies_under,
     list_keys,
     list_scalars,
@@ -137,7 +138,7 @@ class JobCheck:
                 action = suggest(str(name), list_options(self.repository, group), "choices")
                 self._wrong_choice(group, "no such choice", line, action, stand_in=match)
             if not wrong:
-                self.lines.append(override.input_line)
+                self.lines.append(line_of(override))
 
     def _wrong_choice(self, group: str, what: str, found: str, action: str, stand_in: str | None = None) -> None:
         self.problems.append(Problem(what, group, found, action))
@@ -196,7 +197,7 @@ class JobCheck:
         """The problem of a key that the schema knows, but the chosen file does not have."""
         schemas = find_schemas(section)
         target = cfg[section].get(TARGET) if isinstance(cfg[section], DictConfig) else None
-        owners = [name.rpartition(".")[2] for name, schema in schemas.items() if leaf in schema.__dataclass_fields__]
+        owners = [name.rpartition(".")[2] for name, schema in schemas.items() if leaf in get_hints(schema)]
         if target in schemas and target.rpartition(".")[2] not in owners:
             action = f"choose another {section}; these have it: {', '.join(owners)}"
             return Problem(f"the chosen {section} has no such key", f"{section}.{leaf}", line, action)
@@ -212,7 +213,7 @@ class JobCheck:
         return None
 
     @functools.cached_property
-    def _files(self) -> list[tuple[str, DictConfig]]:
+    def _files(self) -> list[tuple[str, Container]]:
         return self.composer.files(self.lines)
 
     def _origin(self, path: str, text: str) -> str:
@@ -236,7 +237,8 @@ def list_paths(node: Any, prefix: str) -> list[str]:
 
 def find_foreign_targets(cfg: DictConfig, config: Config) -> Iterator[Problem]:
     """Objects that Hydra itself would build (launcher, sweeper, callbacks, log handlers) from foreign modules."""
-    trusted = config.trusted_modules if isinstance(config.trusted_modules, list) else []
+    stated: Any = config.trusted_modules  # ??? where it has a problem
+    trusted = stated if isinstance(stated, list) else []
     nodes: list[tuple[Any, str]] = [(OmegaConf.to_container(cfg[HYDRA]), HYDRA)]
     while nodes:
         node, path = nodes.pop()

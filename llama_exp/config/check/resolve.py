@@ -31,7 +31,7 @@ class Resolved:
     def __init__(self, cfg: DictConfig):
         self.references: dict[str, set[str]] = {}
         self.problems: list[Problem] = []
-        self.data = {key: self._value(cfg, key, key) for key in cfg if key != HYDRA}
+        self.data: dict[Any, Any] = {key: self._value(cfg, key, str(key)) for key in cfg if key != HYDRA}
         for *sections, key in PLACES:
             _settle(self.data, sections, key)
 
@@ -60,7 +60,7 @@ class Resolved:
         else:
             value = parent[key]
         if isinstance(value, DictConfig):
-            return {name: self._value(value, name, f"{path}.{name}") for name in value}
+            return {name: self._value(value, name, f"{path}.{str(name)}") for name in value}
         if isinstance(value, ListConfig):
             return [self._value(value, index, f"{path}.{index}") for index in range(len(value))]
         return value

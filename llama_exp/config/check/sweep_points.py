@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 
 # Larger grids are checked in full only along their diagonal, where each value occurs at least once.
 MOST_POINTS = 128
@@ -29,7 +29,7 @@ def list_points(sweeps: Sequence[Override]) -> list[list[str]]:
 
 
 def _values(sweep: Override) -> list[str]:
-    if sweep.is_discrete_sweep():
-        return list(sweep.sweep_string_iterator())
-    interval = sweep.value()
-    return [str(interval.start), str(interval.end)]
+    value = sweep.value()
+    if isinstance(value, IntervalSweep):
+        return [str(value.start), str(value.end)]
+    return list(sweep.sweep_string_iterator())

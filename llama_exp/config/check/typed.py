@@ -35,6 +35,11 @@ def get_hints(schema: type) -> dict[str, Any]:
     return typing.get_type_hints(schema)
 
 
+def is_schema(hint: Any) -> typing.TypeGuard[type]:
+    """Whether a field's type is a schema dataclass: the field is a section with keys."""
+    return dataclasses.is_dataclass(hint)
+
+
 def find_section(target: str) -> str:
     """The config section that a target of ours belongs to."""
     module = target.split(".")[1]
@@ -49,13 +54,13 @@ def find_schemas(section: str) -> dict[str, type]:
 def list_section_keys(section: str) -> set[str]:
     """Every key that some schema of a section knows."""
     declared = get_hints(Config)[section]
-    schemas = [declared] if dataclasses.is_dataclass(declared) else find_schemas(section).values()
+    schemas = [declared] if is_schema(declared) else find_schemas(section).values()
     return {key for schema in schemas for key in get_hints(schema)}
 
 
 def list_sections() -> list[str]:
     """The config's sections, in build order."""
-    return [name for name, hint in get_hints(Config).items() if hint is Any or dataclasses.is_dataclass(hint)]
+    return [name for name, hint in get_hints(Config).items() if hint is Any or is_schema(hint)]
 
 
 def list_scalars() -> list[str]:
@@ -187,7 +192,7 @@ class Typing:
             if key not in data or (isinstance(data[key], str) and data[key] == MISSING):
                 action = f"set {path}{key}: {self._meaning(hint)}"
                 self.problems.append(Problem("has no value", f"{path}{key}", "nothing", action))
-            elif dataclasses.is_dataclass(hint):
+            elif is_schema(hint):
                 values[key] = data[key]
             else:
                 try:
@@ -198,13 +203,13 @@ class Typing:
 
     @staticmethod
     def _meaning(hint: Any) -> str:
-        return "a part with a _target_" if hint is Any or dataclasses.is_dataclass(hint) else describe_type(hint)
+        return "a part with a _target_" if hint is Any or is_schema(hint) else describe_type(hint)
 
     def _section(self, name: str, declared: Any, data: Any) -> Any:
         if not isinstance(data, dict):
             self._add(name, "is a part with keys, not a single value", data, f"set its keys: {name}.<key>=...")
             return MISSING
-        if dataclasses.is_dataclass(declared):
+        if is_schema(declared):
             values = self._values(f"{name}.", declared, data)
             for key, value in values.items():
                 self._nested_targets(f"{name}.{key}", value)
@@ -249,7 +254,7 @@ class Typing:
 @functools.cache
 def list_mappings() -> tuple[str, ...]:
     """Dotted paths of the keys whose value is a mapping of the user's own names."""
-    declared = {section: schema for section, schema in get_hints(Config).items() if dataclasses.is_dataclass(schema)}
+    declared = {section: schema for section, schema in get_hints(Config).items() if is_schema(schema)}
     return tuple(
         f"{section}.{key}"
         for section, schema in declared.items()
