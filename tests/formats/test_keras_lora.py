@@ -101,7 +101,7 @@ def test_one_b_for_all_heads_is_a_block_diagonal_one(saved):
 
 
 def test_ranks_are_known_before_anything_is_read(saved, monkeypatch):
-    monkeypatch.setattr("llama_exp.formats.keras_hub.lora.as_tensor", None)
+    monkeypatch.setattr("llama_exp.formats.keras_hub.lora.make_tensor", None)
     with open_adapter(saved, CONFIG) as adapter:
         assert (adapter.format, adapter.rank, adapter.alpha, adapter.use_rslora) == ("keras_hub", 3, 3.0, False)
         ends = {path.rpartition("/")[2]: rank for path, rank in adapter.ranks.items()}
