@@ -9,7 +9,7 @@ FAST = tests/config tests/console tests/files $(FORMATS) tests/tokenizer tests/t
 	tests/run/test_provenance.py tests/run/test_resume.py \
 	tests/lora/test_targets.py tests/models/test_attention.py tests/models/test_rope.py
 
-.PHONY: check format lint types fast write-format test oracle jax slow pretrained
+.PHONY: check format lint types fast write-format test oracle jax slow pretrained site
 
 check: format lint types fast
 
@@ -35,3 +35,7 @@ test:
 
 oracle jax slow pretrained:
 	pytest -m $@
+
+# Needs: pip install -c constraints.txt -e ".[docs]"
+site:
+	mkdocs build --strict --quiet
