@@ -2,7 +2,7 @@
 #
 #   docker build --tag llama_exp .
 #   mkdir -p outputs
-#   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD/outputs:/work/outputs" llama_exp train
+#   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD/outputs:/runs/outputs" llama_exp train
 #
 # Runs land in the mounted folder. A volume at /cache keeps downloads and compiled kernels between two containers.
 FROM python:3.11-slim
@@ -18,9 +18,9 @@ COPY llama_exp llama_exp
 RUN pip install --no-cache-dir --no-deps .
 
 # Any user may run it: what it writes goes to the working folder and below HOME.
-RUN mkdir -p /work /cache && chmod 1777 /work /cache
+RUN mkdir -p /runs /cache && chmod 1777 /runs /cache
 ENV HOME=/cache
-WORKDIR /work
+WORKDIR /runs
 
 ENTRYPOINT ["llama-exp"]
 CMD ["--help"]
