@@ -98,6 +98,7 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_testnodedown(node, error):
     """A worker that ended in peace because it had grown is replaced; pytest-xdist replaces one that crashed."""
     if error is None:
+        node.ensure_teardown()  # its process would wait for the last test of all, and keep its memory
         replace(node, node.config.pluginmanager.getplugin("dsession"))
 
 
