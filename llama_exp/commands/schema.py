@@ -15,8 +15,8 @@ def main(arguments: list[str]) -> int:
     """Prints or writes the schema; returns the exit code."""
     parser = Parser(
         "schema",
-        "A JSON schema of the YAML files: editors complete keys, explain them and mark mistakes. Name it in the first "
-        "line of a file:  # yaml-language-server: $schema=<path of the schema>",
+        "A JSON schema of the YAML files: editors complete keys, explain them and mark mistakes.\n"
+        "Name it in the first line of a file:  # yaml-language-server: $schema=<path of the schema>",
         ["llama-exp schema --write llama_exp.schema.json", "llama-exp schema --part model --write model.schema.json"],
     )
     parser.add_argument(
