@@ -132,7 +132,12 @@ TABLE = [
     ),
     Private(
         "hydra-core",
-        {f"{GRAMMAR}.overrides_parser.OverridesParser", f"{GRAMMAR}.types.Override", f"{GRAMMAR}.types.OverrideType"},
+        {
+            f"{GRAMMAR}.overrides_parser.OverridesParser",
+            f"{GRAMMAR}.types.IntervalSweep",
+            f"{GRAMMAR}.types.Override",
+            f"{GRAMMAR}.types.OverrideType",
+        },
         {f"{CHECK}{name}.py" for name in ("arguments", "composition", "job", "sweep_points")},
         "the grammar of overrides is documented, its parser is not",
         {

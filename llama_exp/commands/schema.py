@@ -19,9 +19,8 @@ def main(arguments: list[str]) -> int:
         "Name it in the first line of a file:  # yaml-language-server: $schema=<path of the schema>",
         ["llama-exp schema --write llama_exp.schema.json", "llama-exp schema --part model --write model.schema.json"],
     )
-    parser.add_argument(
-        "--part", choices=list_sections(), help="of the files in conf/<part>/; default: of an experiment"
-    )
+    part_help = f"of the files in conf/<part>/, one of {', '.join(list_sections())}; default: of an experiment"
+    parser.add_argument("--part", metavar="PART", choices=list_sections(), help=part_help)
     parser.add_argument("--write", metavar="FILE", help="into this file instead of the terminal")
     options = parser.parse_args(arguments)
     text = json.dumps(json_schema(options.part), indent=2) + "\n"

@@ -130,7 +130,7 @@ def test_standard_deviations_are_arguments():
         np.testing.assert_array_equal(array, values(backbone)[path])
     for key in ("initializer_range", "embedding_initializer_range"):
         for value in (0, -0.1, float("nan")):
-            with pytest.raises(ValueError, match=f"^{key}={value} must be greater than 0"):
+            with pytest.raises(ValueError, match=rf"\({key}={value}\): give a number above 0"):
                 LlamaBackbone(**SIZES, **{key: value})
 
 
