@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xdist.scheduler import LoadFileScheduling
 
-MOST_MIB = 1400  # with TensorFlow and the modules of all tests a worker begins with 850
+MOST_MIB = 1600  # with TensorFlow and the modules of all tests a worker begins with 850
 
 
 def resident_mib(process="self"):

@@ -1,5 +1,6 @@
 """The W&B mirror offline: real run files read back, deaths of this process and of W&B's, credentials."""
 
+import io
 import json
 import math
 import os
@@ -187,7 +188,7 @@ def test_a_wandb_that_cannot_be_imported_is_one_warning(tmp_path, monkeypatch, c
 
 
 def no_terminal(monkeypatch):
-    monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
 
 
 def test_online_without_key_and_terminal_is_a_config_error_before_training(tmp_path, monkeypatch):
