@@ -82,7 +82,7 @@ TABLE = [
     Private(
         "hydra-core",
         {"hydra._internal.utils.get_args_parser", "hydra._internal.utils._run_hydra"},
-        {f"{CHECK}arguments.py", "train.py"},
+        {f"{CHECK}command_line.py", "train.py"},
         "hydra.main reads sys.argv alone; ours is checked, completed and then handed on",
         {
             found("hydra._internal.utils.get_args_parser"): "",
@@ -138,7 +138,7 @@ TABLE = [
             f"{GRAMMAR}.types.Override",
             f"{GRAMMAR}.types.OverrideType",
         },
-        {f"{CHECK}{name}.py" for name in ("arguments", "composition", "job", "sweep_points")},
+        {f"{CHECK}{name}.py" for name in ("command_line", "composition", "job", "sweep_points")},
         "the grammar of overrides is documented, its parser is not",
         {
             found(f"{GRAMMAR}.overrides_parser.OverridesParser.create"): "config_loader",
@@ -156,7 +156,7 @@ TABLE = [
             "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
             "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
         },
-        {f"{CHECK}arguments.py"},
+        {f"{CHECK}command_line.py"},
         "names, compared with what a config chose: whether a sweep's jobs share this process, and are a grid",
         {
             found("hydra._internal.core_plugins.basic_launcher.BasicLauncher"): "",
@@ -289,7 +289,7 @@ TABLE = [
     Private(
         "python",
         {"._actions"},
-        {"commands/arguments.py"},
+        {"commands/parser.py"},
         "argparse does not list the options of a parser, among which the nearest name is looked for",
         {lambda: found("argparse.ArgumentParser")()()._actions: list},
     ),

@@ -10,8 +10,8 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from llama_exp.commands import models, sampling
-from llama_exp.commands.arguments import Parser
+from llama_exp.commands import generation_options, models
+from llama_exp.commands.parser import Parser
 from llama_exp.console import logs
 from llama_exp.console.failures import tell_failure
 from llama_exp.errors import InputError
@@ -55,7 +55,7 @@ class Conversation:
 
     def __init__(self, model, template: str, options):
         self._model, self._template, self._options = model, template, options
-        self.tally = sampling.Tally()
+        self.tally = generation_options.Tally()
         self.reset()
 
     def reset(self) -> None:
@@ -67,7 +67,7 @@ class Conversation:
         """The assistant's next words. Only a whole turn enters the conversation; an interrupted one leaves no trace."""
         messages = [*self.messages, {"role": "user", "content": message}]
         token_ids = self._token_ids(messages)
-        new_ids = sampling.generate_text(self._model, token_ids, self._options, self.tally)
+        new_ids = generation_options.generate_text(self._model, token_ids, self._options, self.tally)
         text = self._model.tokenizer.decode(new_ids).strip()
         self.messages = [*messages, {"role": "assistant", "content": text}]
         return text
@@ -133,5 +133,5 @@ def _parser() -> Parser:
     models.add_arguments(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message")
     parser.add_argument("--message", metavar="TEXT", action="append", help="one turn, then leave; may be repeated")
-    sampling.add_arguments(parser, temperature=0.7)
+    generation_options.add_arguments(parser, temperature=0.7)
     return parser

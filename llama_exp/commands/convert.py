@@ -12,7 +12,7 @@ from llama_exp import formats, preset
 from llama_exp import tokenizer as tokenizers
 from llama_exp.architecture import EMBEDDING_MODES, LINEAR_NAMES, OPTIONS, Quantization, make_quantization
 from llama_exp.commands import export
-from llama_exp.commands.arguments import Parser, group_size, size_in_gib
+from llama_exp.commands.parser import Parser, group_size, size_in_gib
 from llama_exp.console import logs
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.formats.checkpoint import Checkpoint

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from llama_exp.commands import models, sampling
-from llama_exp.commands.arguments import Parser
+from llama_exp.commands import generation_options, models
+from llama_exp.commands.parser import Parser
 from llama_exp.console import logs
 from llama_exp.files.redact import printable
 
@@ -18,11 +18,11 @@ def main(arguments: list[str]) -> int:
     logs.attach_console()
     model, source = models.load(options)
     models.require_tokenizer(model, source)
-    tokenizer, tally = model.tokenizer, sampling.Tally()
+    tokenizer, tally = model.tokenizer, generation_options.Tally()
     token_ids = [*([] if tokenizer.begin_id is None else [tokenizer.begin_id]), *tokenizer.encode(prompt)]
     if not token_ids:
         parser.error("the prompt is empty, and this tokenizer has no token to begin with")
-    new_ids = sampling.generate_text(model, token_ids, options, tally)
+    new_ids = generation_options.generate_text(model, token_ids, options, tally)
     print(printable(tokenizer.decode([*token_ids, *new_ids])))
     print(f"{tally}, compilation included", file=sys.stderr)
     return 0
@@ -46,5 +46,5 @@ def _parser() -> Parser:
     )
     models.add_arguments(parser)
     parser.add_argument("--prompt", metavar="TEXT", help="text to continue (default: standard input)")
-    sampling.add_arguments(parser, temperature=0.0)
+    generation_options.add_arguments(parser, temperature=0.0)
     return parser

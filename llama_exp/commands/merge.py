@@ -21,7 +21,7 @@ from rich.progress import track
 from llama_exp import tokenizer as tokenizers
 from llama_exp.architecture import AS_STORED
 from llama_exp.commands import export
-from llama_exp.commands.arguments import Parser
+from llama_exp.commands.parser import Parser
 from llama_exp.commands.sources import Source, find, opened
 from llama_exp.console import logs
 from llama_exp.errors import ConfigError, InputError, Problem

@@ -7,7 +7,7 @@ import os
 
 from llama_exp import precision, quantization, runtime
 from llama_exp.architecture import AS_STORED, FLOATS, MODES
-from llama_exp.commands.arguments import Parser
+from llama_exp.commands.parser import Parser
 from llama_exp.commands.sources import Source, find, opened
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.checkpoint import Checkpoint

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llama_exp.commands.arguments import Parser
+from llama_exp.commands.parser import Parser
 from llama_exp.preset import PRESETS, Preset
 from llama_exp.preset.local import in_kaggle_cache
 from llama_exp.preset.table import PRECISIONS, weight_bytes

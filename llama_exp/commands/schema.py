@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from llama_exp.commands.arguments import Parser
+from llama_exp.commands.parser import Parser
 from llama_exp.config.check.typed import list_sections
 from llama_exp.config.reference import json_schema
 from llama_exp.files.writing import write_text

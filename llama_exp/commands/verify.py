@@ -22,8 +22,8 @@ from rich.text import Text
 from llama_exp import reference
 from llama_exp.architecture import AS_STORED
 from llama_exp.commands import merge, models
-from llama_exp.commands.arguments import Parser, positive
 from llama_exp.commands.export import DTYPES
+from llama_exp.commands.parser import Parser, positive
 from llama_exp.console import logs
 from llama_exp.formats import open_adapter
 from llama_exp.formats.quantized import dequantize_checkpoint

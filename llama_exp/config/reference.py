@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama_exp.config.check.arguments import CONF
+from llama_exp.config.check.command_line import CONF
 from llama_exp.config.check.typed import TARGET, find_schemas, get_hints, is_schema, list_sections
 from llama_exp.config.schema import Config
 

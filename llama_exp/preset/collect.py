@@ -19,7 +19,7 @@ import requests
 from llama_exp.errors import StorageError
 from llama_exp.files.lock import held
 from llama_exp.formats import read_architecture
-from llama_exp.preset.failures import Server, explain, require_space
+from llama_exp.preset.download_errors import Server, explain, require_space
 from llama_exp.preset.ledger import Ledger
 from llama_exp.preset.selection import (
     CONFIG_FILE,

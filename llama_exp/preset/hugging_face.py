@@ -18,7 +18,7 @@ import requests
 from llama_exp.errors import InputError, Problem
 from llama_exp.files.writing import move, replace_link, write_text
 from llama_exp.preset.collect import collect, describe_absence, is_cached
-from llama_exp.preset.failures import WHERE, NoConnection, Server, explain, not_cached, require_answer
+from llama_exp.preset.download_errors import WHERE, NoConnection, Server, explain, not_cached, require_answer
 from llama_exp.preset.resolved import Resolved
 from llama_exp.preset.selection import RemoteFile
 from llama_exp.preset.transfer import TIMEOUT, again, digest_of

@@ -17,7 +17,15 @@ from requests.adapters import HTTPAdapter
 from llama_exp.errors import InputError, Problem
 from llama_exp.files.writing import move
 from llama_exp.preset.collect import collect, describe_absence, is_cached
-from llama_exp.preset.failures import WHERE, NoConnection, Server, explain, explain_refusal, not_cached, require_answer
+from llama_exp.preset.download_errors import (
+    WHERE,
+    NoConnection,
+    Server,
+    explain,
+    explain_refusal,
+    not_cached,
+    require_answer,
+)
 from llama_exp.preset.resolved import Resolved
 from llama_exp.preset.selection import RemoteFile
 from llama_exp.preset.transfer import TIMEOUT, again

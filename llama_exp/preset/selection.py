@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llama_exp.errors import InputError, Problem
 from llama_exp.files.json_file import read_json
-from llama_exp.preset.failures import Server
+from llama_exp.preset.download_errors import Server
 
 CONFIG_FILE = "config.json"
 SMALL_FILES = (

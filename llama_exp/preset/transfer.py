@@ -19,7 +19,7 @@ import requests
 
 from llama_exp.files.digest import file_digest
 from llama_exp.files.writing import write_blocks
-from llama_exp.preset.failures import Server
+from llama_exp.preset.download_errors import Server
 from llama_exp.preset.selection import RemoteFile
 
 # Seconds until a connection stands, and between two packets.

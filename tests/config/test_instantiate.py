@@ -120,7 +120,7 @@ def test_values_are_not_interpolated_again(monkeypatch):
         "keras.utils.get_file",
         "keras.saving.load_model",
         "keras.config.enable_unsafe_deserialization",
-        "llama_exp.config.check.arguments.Path",
+        "llama_exp.config.check.command_line.Path",
         "llama_exp.cli.sys.exit",
         "llama_exp.files.json_file.json.loads",
         "llama_exp.files.writing.os.system",

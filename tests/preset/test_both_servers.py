@@ -14,7 +14,7 @@ from kagglehub.config import get_cache_folder
 from published_preset import KERAS_HUB, WANTED, WEIGHTS
 
 from llama_exp.errors import ExitCode, InputError
-from llama_exp.preset import collect, failures, resolve, transfer
+from llama_exp.preset import collect, download_errors, resolve, transfer
 
 SOURCES = {"hub": "hf://org/m", "kaggle": "kaggle://org/m/keras/tiny"}
 HALF = len(KERAS_HUB[WEIGHTS]) // 2
@@ -182,7 +182,7 @@ def test_offline_takes_the_cache_and_asks_nobody(server):
 
 def test_a_lost_network_falls_back_to_the_cache_and_says_so(server, caplog, monkeypatch):
     first = resolve(server.source)
-    monkeypatch.setattr(failures, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(download_errors, "ANSWER_SECONDS", 0.3)
     server.hang |= {"head"}
     with caplog.at_level(logging.WARNING):
         assert resolve(server.source) == first
@@ -245,7 +245,7 @@ def test_the_secret_is_sent_but_never_written(server, monkeypatch, capfd, tmp_pa
 
 @pytest.mark.parametrize("kind", ["head", "list"])
 def test_a_host_that_is_silent_is_given_up(server, kind, monkeypatch):
-    monkeypatch.setattr(failures, "ANSWER_SECONDS", 0.5 if kind == "head" else 5)
+    monkeypatch.setattr(download_errors, "ANSWER_SECONDS", 0.5 if kind == "head" else 5)
     monkeypatch.setattr("llama_exp.preset.hugging_face.TIMEOUT", (0.3, 0.3))
     monkeypatch.setattr("llama_exp.preset.kaggle.TIMEOUT", (0.3, 0.3))
     server.hang |= {kind}
@@ -257,7 +257,7 @@ def test_a_host_that_is_silent_is_given_up(server, kind, monkeypatch):
 def test_a_name_lookup_that_hangs_is_given_up(server, monkeypatch):
     release = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(30) and [])
-    monkeypatch.setattr(failures, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(download_errors, "ANSWER_SECONDS", 0.3)
     start = time.monotonic()
     assert "no answer within 0.3 s" in fails(server.source)
     assert time.monotonic() - start < 5

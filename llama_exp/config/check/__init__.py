@@ -9,7 +9,7 @@ Hydra composes untyped, because it would stop at the first mistake; the types of
 llama_exp/config/schema.py are applied here.
 """
 
-from llama_exp.config.check.arguments import Command, check_arguments
+from llama_exp.config.check.command_line import Command, check_arguments
 from llama_exp.config.check.resolve import to_config
 from llama_exp.config.conf_folder import CONF
 from llama_exp.config.identity import config_hash, to_dict

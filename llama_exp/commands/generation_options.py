@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from llama_exp.commands.arguments import Parser, positive
+from llama_exp.commands.parser import Parser, positive
 
 
 @dataclass
