@@ -34,8 +34,12 @@ def configuration() -> str:
         "Every part, its choices and its keys. A choice is a file in `conf/<part>/`: `model=llama_15m` takes one. A",
         "key is set by its dotted name: `optimizer.learning_rate=1e-4`. `llama-exp train --cfg job` prints the result.",
         "",
-        "In an editor with YAML support, `llama-exp schema --write llama_exp.schema.json` and this line at the top",
-        "of a file of yours complete keys, show this text and mark mistakes:",
+        "A default is that of the plain command, `python train.py`. A key without one belongs to other choices of its",
+        "part: `python train.py schedule=wsd --cfg job` shows which keys a choice has, and their values there.",
+        "",
+        "In an editor with YAML support, `llama-exp schema --write llama_exp.schema.json` and this line near the top",
+        "of a file of yours complete keys, show this text and mark mistakes. In an experiment or a sweep it stands",
+        "below `# @package _global_`, which must be the first line:",
         "",
         "```yaml",
         "# yaml-language-server: $schema=llama_exp.schema.json",
@@ -84,7 +88,7 @@ def _section(part: Part, defaults: Mapping[str, Any]) -> list[str]:
         "",
         *_choices(part.name, part.choices),
         "",
-        *_table(part.keys, defaults),
+        *_table(part.keys, defaults, f"{part.name}."),
     ]
 
 
@@ -93,10 +97,11 @@ def _choices(group: str, named: dict[str, str]) -> list[str]:
     return ["| choice | what it is |", "|---|---|", *rows]
 
 
-def _table(keys: dict[str, Key], defaults: Mapping[str, Any]) -> list[str]:
+def _table(keys: dict[str, Key], defaults: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Rows of keys; a default is that of the plain command, and a key that it does not have shows none."""
     rows = [
-        f"| `{name}` | {_cell(describe_type(key.hint))} | {_default(name, defaults)} | {_cell(meaning_of(key))} |"
+        f"| `{prefix}{name}` | {_cell(describe_type(key.hint))} "
+        f"| {_default(name, defaults)} | {_cell(meaning_of(key))} |"
         for name, key in keys.items()
     ]
     return ["| key | type | default | meaning |", "|---|---|---|---|", *rows] if rows else []

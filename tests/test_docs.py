@@ -27,7 +27,7 @@ WITH_COMMANDS = [README, *TUTORIAL, *HOW_TO]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-FILE_NAME = re.compile(r"# ([\w/]+\.(?:py|yaml))\n")
+FILE_NAME = re.compile(r"(?:# @package _global_\n)?# ([\w/]+\.(?:py|yaml))\n")  # Hydra reads @package at the top only
 
 MOST_STEPS = 50
 SHORT = ["trainer.max_steps=2"]
@@ -75,11 +75,11 @@ def commands(page):
 
 
 def files(page):
-    """The files that a page shows, by the name in their first line."""
+    """The files that a page shows, whole as a reader copies them, by the name at their top."""
     found = {}
     for text in blocks(page, "python", "yaml"):
         if match := FILE_NAME.match(text):
-            found[match[1]] = text[match.end() :]
+            found[match[1]] = text
     return found
 
 
