@@ -1,4 +1,4 @@
-"""`outputs/<name>/latest`: a symbolic link to the run of this name that was started last.
+"""`outputs/<name>/latest`: a symbolic link to the run of this name whose training began last.
 
 The name stands for another run tomorrow. So whatever is recorded or hashed holds the folder it stands for today:
 `without_latest`. The jobs of a sweep do not move it: side by side, chance would decide which of them is the newest.

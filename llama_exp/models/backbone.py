@@ -73,7 +73,8 @@ class LlamaBackbone(keras.Model):
         tie_word_embeddings: logits use the embedding table transposed.
         rope_position_scaling_factor: positions are divided by it.
         rope_frequency_adjustment_factor: Llama 3.1 scaling, with the next three (all four or none).
-        rope_low_freq_factor, rope_high_freq_factor: see `llama_exp.models.rope.inverse_frequencies`.
+        rope_low_freq_factor: see `llama_exp.models.rope.inverse_frequencies`.
+        rope_high_freq_factor: see there.
         rope_pretraining_sequence_length: tokens.
         quantization: how linear layers and embeddings are stored, as a `Quantization` or a mapping of the options of
             `llama_exp.architecture.make_quantization`, such as {"mode": "int4"}: they begin as zeros. None: in floating

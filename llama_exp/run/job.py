@@ -75,13 +75,13 @@ def run_job(
     with begin(folder, process) as run_folder:
         log.info("run folder %s%s", folder, " (continued)" if continues else "")
         run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
-        if process.is_writer and in_default_place(folder, config.name):
-            point_latest_to(folder)
         planned = plan.make_plan(config)
         if planned is not None:
             logs.log_table("plan", plan.rows(planned))
         try:
             run = Run(config, run_folder, group, process)
+            if process.is_writer and in_default_place(folder, config.name):
+                point_latest_to(folder)  # not before: a start without its data would take the place of a good run
             result = run.fit()
             summary = run_folder.finish(**run.export())
         except LlamaExpError as error:

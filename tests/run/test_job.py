@@ -86,15 +86,16 @@ def test_no_part_of_a_run_edits_its_config(playground, monkeypatch):
 
 
 def test_who_is_not_the_writer_leaves_no_file_and_says_nothing(playground, monkeypatch, capfd):
-    """The same run as above in the second of two processes, which are this one, one after the other."""
+    """The same run in two processes, which are this one, one after the other."""
     monkeypatch.chdir(playground)
     monkeypatch.setenv("LLAMA_EXP_CACHE", str(playground / "cache"))
     overrides = [*SMALL, *LORA, f"dataset.files=[{playground}/text.txt]", "trainer.max_steps=2"]
     config = check_arguments(overrides).config
+    expected = run_job(config, overrides, playground / "first-process")
     before = sorted(playground.iterdir())
     capfd.readouterr()
     loss = run_job(config, overrides, playground / "in-process-2", process=Process(rank=1, size=2))
-    assert loss == pytest.approx(summary(playground / "in-process")["validation"]["last"], rel=0, abs=0)
+    assert loss == expected
     assert sorted(playground.iterdir()) == before and capfd.readouterr() == ("", "")
 
 
@@ -279,6 +280,9 @@ def test_the_run_folder_is_named_after_time_and_configuration(playground):
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}", folder.name)
     assert json.loads((folder / "run.json").read_text())["config_hash"].startswith(folder.name[-8:])
     assert os.readlink(playground / "outputs" / "named" / "latest") == folder.name
+    missing = ["dataset=text_files", "dataset.files=[nowhere/*.txt]", "tokenizer=byte"]
+    run_here(playground, *missing, "name=named", small=False, code=3)
+    assert os.readlink(playground / "outputs" / "named" / "latest") == folder.name  # a start without data is no run
 
 
 def test_a_run_s_model_is_the_preset_of_the_next(uninterrupted, playground):
