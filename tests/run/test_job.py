@@ -19,6 +19,7 @@ import yaml
 from whole_runs import ROOT, SMALL, rows, run, run_here, start
 
 from llama_exp.config.check import check_arguments
+from llama_exp.console import logs
 from llama_exp.errors import ConfigError, InputError
 from llama_exp.files.process import Process
 from llama_exp.run.job import _require_embeddings, run_job
@@ -92,6 +93,7 @@ def test_who_is_not_the_writer_leaves_no_file_and_says_nothing(playground, monke
     overrides = [*SMALL, *LORA, f"dataset.files=[{playground}/text.txt]", "trainer.max_steps=2"]
     config = check_arguments(overrides).config
     expected = run_job(config, overrides, playground / "first-process")
+    logs.detach_console()  # what the first process would take with it
     before = sorted(playground.iterdir())
     capfd.readouterr()
     loss = run_job(config, overrides, playground / "in-process-2", process=Process(rank=1, size=2))
