@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llama_exp.architecture import INITIALIZER_RANGES, ROPE_ADJUSTMENT, SIZES
@@ -10,9 +10,10 @@ from llama_exp.errors import Problem
 from llama_exp.limits import COUNT, POSITIVE, PROBABILITY, Limits, allow_null
 
 
-def find_nearest(value: int, possible: Sequence[int]) -> int:
-    """The possible number that is nearest to `value`, the smaller of two."""
-    return min(possible, key=lambda candidate: (abs(candidate - value), candidate))
+def find_nearest_divisor(value: int, number: int) -> int:
+    """The divisor of `number` that is nearest to `value`, the smaller of two."""
+    divisors = (candidate for candidate in range(1, number + 1) if number % candidate == 0)
+    return min(divisors, key=lambda candidate: (abs(candidate - value), candidate))
 
 
 def check_heads(model: Mapping[str, Any]) -> Iterator[Problem]:
@@ -28,12 +29,11 @@ def check_heads(model: Mapping[str, Any]) -> Iterator[Problem]:
             f"the nearest hidden_dim is {max(1, round(hidden_dim / step)) * step}",
         )
     if num_query_heads % num_key_value_heads:
-        divisors = [n for n in range(1, num_query_heads + 1) if num_query_heads % n == 0]
         yield Problem(
             "does not divide model.num_query_heads: each key/value head serves the same number of query heads",
             "model.num_key_value_heads",
             f"num_key_value_heads={num_key_value_heads} with num_query_heads={num_query_heads}",
-            f"the nearest num_key_value_heads is {find_nearest(num_key_value_heads, divisors)}",
+            f"the nearest num_key_value_heads is {find_nearest_divisor(num_key_value_heads, num_query_heads)}",
         )
 
 

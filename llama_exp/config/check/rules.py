@@ -23,7 +23,7 @@ from llama_exp.config.schema import Config, ModelConfig, ScheduleConfig, WsdSche
 from llama_exp.config.stored import known_quantization
 from llama_exp.errors import Problem
 from llama_exp.limits.lora import PATTERNS
-from llama_exp.limits.model import find_nearest
+from llama_exp.limits.model import find_nearest_divisor
 from llama_exp.limits.precision import Policy
 from llama_exp.limits.schedule import check_steps
 from llama_exp.limits.tokenizer import NO_PRESET, check_room
@@ -53,12 +53,11 @@ def quantization_groups(config: Config) -> Iterator[Problem]:
     group_size, model = config.quantization.group_size, config.model
     inputs = math.gcd(model.hidden_dim, model.intermediate_dim)
     if group_size and inputs % group_size and _stored(config) is None:
-        divisors = [size for size in range(1, inputs + 1) if inputs % size == 0]
         yield Problem(
             "does not divide the inputs of every layer into equal groups",
             "quantization.group_size",
             f"group_size={group_size} with hidden_dim={model.hidden_dim}, intermediate_dim={model.intermediate_dim}",
-            f"the nearest group_size is {find_nearest(group_size, divisors)}; 0 means one group",
+            f"the nearest group_size is {find_nearest_divisor(group_size, inputs)}; 0 means one group",
         )
 
 
