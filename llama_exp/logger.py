@@ -73,7 +73,7 @@ class WandbLogger:
         config: Mapping[str, Any] | None = None,
         run_id: str | None = None,
     ):
-        LIMITS.require(project=project, entity=entity)
+        LIMITS.require(project=project, entity=entity, tags=list(tags))
         self._mode = choose(LoggerMode, mode, "logger.mode")
         check_credentials(self._mode)
         self._project = project
