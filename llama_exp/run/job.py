@@ -19,6 +19,7 @@ from typing import Any
 
 from llama_exp import preset, quantization, runtime
 from llama_exp.architecture import to_section
+from llama_exp.config.check.contracts import ADDED_ARGUMENTS, WITH_TARGET
 from llama_exp.config.check.resolvers import in_default_place
 from llama_exp.config.identity import config_hash, flatten, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
@@ -32,15 +33,6 @@ from llama_exp.run import plan, provenance, resume
 from llama_exp.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
-
-WITH_TARGET = ("dataset", "tokenizer", "model", "optimizer", "schedule", "logger")
-# What the run itself adds to the keys of a section when it builds the section's object.
-ADDED_ARGUMENTS = {
-    "model": {"dtype", "quantization", "seed"},
-    "tokenizer": {"texts", "preset_folder", "cache_dir", "fingerprint"},
-    "schedule": {"learning_rate", "num_steps"},
-    "logger": {"folder", "name", "group", "config"},
-}
 
 # Packages whose version can change the last bits of a result.
 SAME_BITS = ("jax", "keras", "llama_exp", "numpy", "tensorflow")
@@ -258,6 +250,7 @@ def _build_data(config: Config, preset_folder: Path | None):
         fingerprint=dataset.fingerprint,
     )
     _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
+    _require_prompts(config.trainer.sample_prompts, tokenizer)
     examples = dataset.prepare(
         tokenizer,
         cache_dir=cache_dir,
@@ -278,6 +271,15 @@ def _require_embeddings(config: Config, num_tokens: int, preset_folder: Path | N
         raise InputError(Problem(what, "model.vocabulary_size", f"{found} (preset: {preset_folder})", action))
     action = f"set model.vocabulary_size to at least {num_tokens}, or choose another tokenizer"
     raise ConfigError(Problem(what, "model.vocabulary_size", found, action))
+
+
+def _require_prompts(prompts: Sequence[str], tokenizer) -> None:
+    """Fails if a sample would begin with nothing: with no token of its prompt, and none that begins a text."""
+    empty = [prompt for prompt in prompts if tokenizer.begin_id is None and len(tokenizer.encode(prompt)) == 0]
+    if empty:
+        action = "give a prompt with at least one letter, or trainer.sample_prompts=[] for no samples"
+        what = "a prompt gives no token, and this tokenizer has none to begin a text with"
+        raise ConfigError(Problem(what, "trainer.sample_prompts", repr(empty[0]), action))
 
 
 def _build_model(config: Config, preset_folder: Path | None, tokenizer):

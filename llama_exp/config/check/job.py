@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import Container, DictConfig, OmegaConf
 
 from llama_exp.config.check.composition import Composer, apply, has_key, line_of, list_options
+from llama_exp.config.check.contracts import find_contract_problems
 from llama_exp.config.check.nearest import advise, ask_whether, find_nearest_key, find_nearest_name, suggest
 from llama_exp.config.check.other_tools import SYNONYMS
 from llama_exp.config.check.ranges import find_impossible_values
@@ -23,6 +24,7 @@ from llama_exp.config.check.typed import (
     describe_unknown_key,
     find_schemas,
     get_hints,
+    is_schema,
     lies_under,
     list_keys,
     list_scalars,
@@ -104,6 +106,8 @@ class JobCheck:
         unsound |= set(list_sections()) if EVERYTHING in self.doubtful else self.doubtful
         config = config if unsound & {"preset", "quantization"} else resolve_stored(config)
         self.problems += find_impossible_pairs(config, unsound)
+        if "trusted_modules" not in unsound:
+            self.problems += find_contract_problems(config, unsound)
         return Job(self.problems, config, cfg)
 
     def _displaced(self, data: dict[str, Any]) -> Iterator[Problem]:
@@ -174,7 +178,7 @@ class JobCheck:
         if plain and not has_key(cfg, key):
             if not (self._in_doubt(key) and key.rpartition(".")[2] in self._known_keys(key.partition(".")[0])):
                 self.problems.append(self._unknown(override, cfg))
-        elif override.is_delete() and key in list_keys():
+        elif override.is_delete() and key in list_keys() and is_schema(get_hints(Config).get(key.partition(".")[0])):
             self.problems.append(Problem("every key needs a value", key, line, f"write {key}=<value>"))
         elif override.is_add() and _has_value(cfg, key) and not isinstance(override.value(), (dict, list)):
             self.problems.append(Problem("has a value already", key, line, f"write {line.lstrip('+')}"))
