@@ -24,9 +24,9 @@ class Outline:
     """A class, or a function that makes an object.
 
     names: dotted names of the class and of its base classes, nearest first. methods: what they define, without what
-    stays abstract. parameters: of the constructor, base classes' included where it passes `**options` on; required: those
-    without a default. is_open: it takes any other name. is_class: a function says nothing of what it returns. is_whole:
-    every base class was found.
+    stays abstract. parameters: of the constructor, those of base classes included where it passes `**options` on.
+    required: those without a default. is_open: it takes any other name. is_class: a function says nothing of what it
+    returns. is_whole: every base class was found.
     """
 
     names: tuple[str, ...]

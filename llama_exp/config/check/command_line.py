@@ -29,8 +29,6 @@ from llama_exp.files.redact import redact_arguments
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-# Without these nothing can be composed.
-SOURCES = ("--experimental-rerun", "--config-path", "--config-dir", "--from")
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,9 @@ def check_arguments(arguments: Sequence[str]) -> Command:
     options, problems = parse_options(arguments)
     if options.shell_completion or options.hydra_help:
         return Command(list(arguments))
-    problems += _option_problems(options)
-    if any(problem.where in SOURCES for problem in problems):
-        raise ConfigError(*problems)
+    unusable = list(_option_problems(options))
+    if unusable:
+        raise ConfigError(*problems, *unusable)
     composer = _composer(options)
     overrides, wrong = composer.parse(options.overrides)
     problems += [*wrong, *_repeated(overrides)]

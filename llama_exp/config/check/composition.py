@@ -80,7 +80,7 @@ class Composer:
         return overrides, problems
 
     def spell(self, line: str) -> str:
-        """An override as Hydra may have it: where its key holds text, a value that Hydra takes for no text is quoted."""
+        """An override as Hydra may have it: a value that it takes for no text is quoted where the key holds text."""
         key = line.partition("=")[0].lstrip("+~")
         if line.replace(" ", "").lower() == f"{key}=null" and key in NULL_CHOICES:
             return NULL_CHOICES[key]

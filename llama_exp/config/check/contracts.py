@@ -52,7 +52,7 @@ NO_KERAS_CALLBACK = "is a callback of Keras' fit(), which never calls it here"
 
 
 def find_contract_problems(config: Config, unsound: set[str]) -> Iterator[Problem]:
-    """The problems of every class that is not ours, as far as its source tells; sections in `unsound` are passed over."""
+    """The problems of every class that is not ours, as far as its source tells; not of sections in `unsound`."""
     for section in WITH_TARGET:
         node = getattr(config, section)
         if isinstance(node, dict) and section not in unsound:

@@ -20,7 +20,7 @@ from llama_exp.config.schema import Config
 HYDRA_TEXTS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 GROUPS = ("experiment", "sweep")
 _OPENING, _CLOSING = "[{(", "]})"
-# Functions of Hydra's grammar whose arguments are values of the key; of all others the arguments are numbers or patterns.
+# Functions of Hydra's grammar whose arguments are values of the key; those of all others are numbers or patterns.
 _OF_VALUES = re.compile(r"\s*(choice|shuffle|sort)\(")
 _FUNCTION = re.compile(r"\s*(range|interval|glob|tag|int|float|str|bool|json_str|extend_list)\(")
 _NULL = re.compile(r"null", re.IGNORECASE)
