@@ -63,6 +63,6 @@ def mask_sweep_record(sweep_dir: Path) -> None:
 
 def _mask_overrides(hydra: Any) -> None:
     """In what was typed, secrets are known by the names before them."""
-    overrides = hydra.get("overrides") if isinstance(hydra, dict) else None
+    overrides: Any = hydra.get("overrides") if isinstance(hydra, dict) else None
     for key, lines in overrides.items() if isinstance(overrides, dict) else ():
         overrides[key] = [redact_assignments(line) if isinstance(line, str) else line for line in lines or ()]
