@@ -62,9 +62,14 @@ def check_arguments(arguments: Sequence[str]) -> Command:
     unusable = list(_option_problems(options))
     if unusable:
         raise ConfigError(*problems, *unusable)
-    composer = _composer(options)
+    source = None if options.saved is None else saved.store(Path(options.saved))
+    composer = _composer(options, source)
     overrides, wrong = composer.parse(options.overrides)
     problems += [*wrong, *_repeated(overrides)]
+    if source is not None:
+        choices = [override for override in overrides if composer.is_choice(override)]
+        problems += saved.refuse_choices([override.key_or_group for override in choices])
+        overrides = [override for override in overrides if override not in choices]
     constants = [override for override in overrides if not override.is_sweep_override()]
     try:
         job = JobCheck(composer, constants).run()
@@ -72,11 +77,15 @@ def check_arguments(arguments: Sequence[str]) -> Command:
         raise ConfigError(*problems, *error.problems) from error
     if not (options.multirun or _multirun_mode(job)):
         problems += [_ambiguous(override) for override in overrides if override.is_sweep_override()]
+        if source is not None and job.config is not None and not job.problems:
+            problems += source.problems(job.config)
         _raise_if_any([*problems, *job.problems])
         return Command(_for_hydra(options, composer), job.config)
     if job.cfg is None:
         raise ConfigError(*dict.fromkeys([*problems, *job.problems]))
     points, config, sweep_problems = _check_sweep(composer, overrides, job.cfg, job.problems)
+    if source is not None and config is not None and not sweep_problems:
+        problems += source.problems(config)
     _raise_if_any([*problems, *sweep_problems])
     if options.cfg or options.info:
         return Command(_for_hydra_to_show(options, composer, constants, points), config)
@@ -85,14 +94,13 @@ def check_arguments(arguments: Sequence[str]) -> Command:
     return Command(_for_hydra(options, composer, extra), config, sweep_dir, tuple(map(line_of, constants)))
 
 
-def _composer(options: argparse.Namespace) -> Composer:
+def _composer(options: argparse.Namespace, source: saved.Saved | None) -> Composer:
     """The composer of the options' folders and primary config."""
     config_path = Path(options.config_path).resolve() if options.config_path else CONF
     config_dir = Path(options.config_dir).resolve() if options.config_dir else None
-    name = options.config_name or "config"
-    if options.saved is not None:
-        name = saved.store(Path(options.saved))
-    return Composer(config_path, name, config_dir)
+    if source is not None:
+        return Composer(config_path, saved.NAME, config_dir, source.file)
+    return Composer(config_path, options.config_name or "config", config_dir)
 
 
 def _option_problems(options: argparse.Namespace) -> Iterator[Problem]:

@@ -52,9 +52,10 @@ class Composer:
         config_path: folder of the primary config.
         config_name: its name without `.yaml`.
         config_dir: the user's own additional folder, or None.
+        saved: the file that a primary config in Hydra's store was read from, for messages; None: it lies in a folder.
     """
 
-    def __init__(self, config_path: Path, config_name: str, config_dir: Path | None = None):
+    def __init__(self, config_path: Path, config_name: str, config_dir: Path | None = None, saved: Path | None = None):
         version.setbase(VERSION_BASE)
         setup_globals()
         resolvers.register()
@@ -62,7 +63,7 @@ class Composer:
         install()
         if config_dir is not None:
             search_path.prepend("command-line", f"file://{config_dir}", anchor=SearchPathQuery(provider="schema"))
-        self.config_path, self.config_name = config_path, config_name
+        self.config_path, self.config_name, self._saved = config_path, config_name, saved
         self.loader = ConfigLoaderImpl(config_search_path=search_path)
         self.parser = OverridesParser.create(config_loader=self.loader)
         self._repositories: dict[tuple[str, ...], IConfigRepository] = {}
@@ -104,6 +105,11 @@ class Composer:
             self._repositories[lines] = found[1]
         return self._repositories[lines]
 
+    def is_choice(self, override: Override) -> bool:
+        """Whether an override chooses the file of a part."""
+        is_group = self.repository([]).group_exists(override.key_or_group)
+        return is_group and not isinstance(override.value(), dict)
+
     def compose(self, lines: Sequence[str]) -> DictConfig:
         """A copy of the config, `hydra` node included, that group overrides lead to. Raises ConfigError."""
         key = tuple(lines)
@@ -125,7 +131,9 @@ class Composer:
         files = []
         for default in listed.defaults:
             result = repository.load_config(default.config_path) if default.config_path else None
-            if result is not None and result.path.startswith("file://"):
+            if result is not None and self._saved is not None and default.config_path == self.config_name:
+                files.append((show_path(self._saved), result.config))
+            elif result is not None and result.path.startswith("file://"):
                 path = Path(result.path.removeprefix("file://")) / f"{default.config_path}.yaml"
                 files.append((show_path(path), self.loader._embed_result_config(result, default.package).config))
         return files
