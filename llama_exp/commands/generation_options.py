@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 
 from llama_exp.commands.parser import Parser, positive
+from llama_exp.limits.model import find_overrun
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -29,6 +33,14 @@ def add_arguments(parser: Parser, temperature: float) -> None:
     add("--seed", type=int, default=0, help="of the draws (default: 0)")
 
 
+def tell_overrun(num_tokens: int, options) -> None:
+    """Says once, before anything is computed, that prompt and continuation exceed what the model was made for."""
+    doubt = find_overrun(num_tokens + options.max_new_tokens, options.context_length)
+    if doubt is not None:
+        _log.warning("a prompt of %d tokens and up to %d new ones: %s", num_tokens, options.max_new_tokens, doubt)
+        options.context_length = None
+
+
 def generate_text(model, token_ids: list[int], options, tally: Tally) -> list[int]:
     """New token ids behind a prompt, the token that ends the text left out.
 
@@ -37,6 +49,7 @@ def generate_text(model, token_ids: list[int], options, tally: Tally) -> list[in
     """
     from llama_exp.errors import ConfigError, Problem
 
+    tell_overrun(len(token_ids), options)
     started = time.monotonic()
     try:
         output = model.generate(

@@ -8,6 +8,7 @@ from typing import Any
 from llama_exp.architecture import SIZES
 from llama_exp.config.conf_folder import CONF
 from llama_exp.files.yaml_file import read_yaml
+from llama_exp.preset.table import PRESETS, context_length
 
 PRESET = "override /preset@_global_.preset"
 _FOLDER = CONF / "model"
@@ -16,9 +17,20 @@ _FOLDER = CONF / "model"
 def find_model_files(sizes: Mapping[str, Any], source: str | None) -> list[str]:
     """The choices of `model=` with these sizes; if some of them choose the preset `source` themselves, only those."""
     found = {path.stem: _read(path.stem) for path in sorted(_FOLDER.glob("*.yaml"))}
-    fitting = [name for name, (values, _) in found.items() if all(values.get(key) == sizes[key] for key in SIZES)]
+    fitting = [
+        name
+        for name, (values, chosen) in found.items()
+        if all(values.get(key) == sizes[key] for key in SIZES) and _same_generation(chosen, source)
+    ]
     own = [name for name in fitting if source is not None and found[name][1] == source]
     return own or fitting
+
+
+def _same_generation(chosen: str | None, source: str | None) -> bool:
+    """Whether two presets differ in no more than what they were tuned on; true where that is not known."""
+    if chosen not in PRESETS or source not in PRESETS:
+        return True
+    return context_length(chosen) == context_length(source)
 
 
 def _read(name: str) -> tuple[dict[str, Any], str | None]:

@@ -23,11 +23,13 @@ from llama_exp.config.check.contracts import ADDED_ARGUMENTS, WITH_TARGET
 from llama_exp.config.check.resolvers import in_default_place
 from llama_exp.config.identity import config_hash, flatten, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
+from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
+from llama_exp.limits.model import find_overrun
 from llama_exp.lora import source as lora_source
 from llama_exp.run import plan, provenance, resume
 from llama_exp.run.folder import RunFolder
@@ -225,14 +227,26 @@ def _resolved_preset(config: Config) -> preset.Resolved | None:
 def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
     """Compares the preset with the config, and with the run's first start, so that no large model is built in vain."""
     from llama_exp.formats import open_checkpoint
-    from llama_exp.formats.checkpoint import match_architecture
+    from llama_exp.formats.checkpoint import SCALING, match_architecture
 
     stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
     with open_checkpoint(preset_folder) as checkpoint:
-        match_architecture(checkpoint, stated)
+        source = config.preset.source
+        match_architecture(checkpoint, stated, say_how_to_fit(checkpoint.config, source))
+        _tell_overrun(config, checkpoint.context_length, stated[SCALING] / checkpoint.config[SCALING])
         stored = quantization.choose(to_dict(config.quantization), checkpoint.quantization, preset_folder)
     resume.check_quantization(folder, to_section(stored))
     quantization.require_trainable(stored, config.lora.rank)
+
+
+def _tell_overrun(config: Config, context_length: int | None, scaling: float) -> None:
+    """Says that rows are longer than what the preset was made for, unless the run stretches its positions."""
+    source = config.preset.source
+    length = preset.context_length(source) if context_length is None and source in preset.PRESETS else context_length
+    row = to_dict(config.dataset).get("sequence_length")
+    doubt = find_overrun(row, None if length is None else int(length * scaling)) if isinstance(row, int) else None
+    if doubt is not None:
+        log.warning("dataset.sequence_length=%d: %s", row, doubt)
 
 
 def _build_data(config: Config, preset_folder: Path | None):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llama_exp.config.check.spelling import plain_or_quoted
 from llama_exp.files.redact import is_secret_name, redact_arguments
 
 # The run-time dependencies and the second backend; a test compares the list with pyproject.toml.
@@ -131,11 +132,8 @@ def command_line(arguments: Sequence[str]) -> str:
 
 def resume_command(arguments: Sequence[str], folder: Path) -> str:
     """The command that continues the run in `folder` where its last checkpoint left it."""
-    path = str(folder)
-    if not re.fullmatch(r"[\w./+@%-]+", path):  # Hydra's grammar wants other characters quoted
-        path = '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
     kept = [argument for argument in arguments[1:] if not argument.startswith(("resume=", "hydra.run.dir="))]
-    own = [f"hydra.run.dir={path}", "resume=auto"]
+    own = [f"hydra.run.dir={plain_or_quoted(str(folder))}", "resume=auto"]
     return shlex.join([*_launcher(arguments), *redact_arguments(kept), *own])
 
 
