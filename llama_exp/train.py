@@ -7,6 +7,7 @@ Exit codes are those of `llama_exp.errors.ExitCode`; a sweep's jobs fail one by 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -53,20 +54,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line (default: the process' own) and leaves the process with its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on to us instead of printing them its own way
-    debug, failures = "debug=true" in arguments, None
+    debug, failures, constants = "debug=true" in arguments, None, ()
+    if any(argument.startswith("query=") for argument in arguments) and {"-sc", "--shell-completion"} & set(arguments):
+        _complete(arguments)
+        return
     try:
         command = check_arguments(arguments)
         if command.sweep_dir is not None:
-            failures = Failures(command.sweep_dir)
+            failures, constants = Failures(command.sweep_dir), command.constants
         with private_sweep_record(command.sweep_dir):
             run_hydra(command.arguments)
         code = ExitCode.OK
     except (Exception, KeyboardInterrupt) as error:
         code = tell_failure(explain_hydra(error), debug)
-    if failures is not None and failures.show():
+    if failures is not None and failures.show(constants):
         code = ExitCode.SWEEP
     if code:
         sys.exit(code)
+
+
+def _complete(arguments: Sequence[str]) -> None:
+    """Answers the shell; what goes wrong with a line that is not finished has no place in its prompt."""
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stderr(nowhere),
+        contextlib.suppress(Exception, SystemExit),
+    ):
+        run_hydra(check_arguments(arguments).arguments)
 
 
 def run_hydra(arguments: Sequence[str]) -> None:

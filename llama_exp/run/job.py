@@ -29,9 +29,9 @@ from llama_exp.console import logs, progress
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
-from llama_exp.limits.model import find_overrun
 from llama_exp.lora import source as lora_source
 from llama_exp.run import plan, provenance, resume
+from llama_exp.run.agreement import require_prompts, tell_overrun
 from llama_exp.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -233,20 +233,10 @@ def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
     with open_checkpoint(preset_folder) as checkpoint:
         source = config.preset.source
         match_architecture(checkpoint, stated, say_how_to_fit(checkpoint.config, source))
-        _tell_overrun(config, checkpoint.context_length, stated[SCALING] / checkpoint.config[SCALING])
+        tell_overrun(config, checkpoint.context_length, stated[SCALING] / checkpoint.config[SCALING])
         stored = quantization.choose(to_dict(config.quantization), checkpoint.quantization, preset_folder)
     resume.check_quantization(folder, to_section(stored))
     quantization.require_trainable(stored, config.lora.rank)
-
-
-def _tell_overrun(config: Config, context_length: int | None, scaling: float) -> None:
-    """Says that rows are longer than what the preset was made for, unless the run stretches its positions."""
-    source = config.preset.source
-    length = preset.context_length(source) if context_length is None and source in preset.PRESETS else context_length
-    row = to_dict(config.dataset).get("sequence_length")
-    doubt = find_overrun(row, None if length is None else int(length * scaling)) if isinstance(row, int) else None
-    if doubt is not None:
-        log.warning("dataset.sequence_length=%d: %s", row, doubt)
 
 
 def _build_data(config: Config, preset_folder: Path | None):
@@ -264,7 +254,7 @@ def _build_data(config: Config, preset_folder: Path | None):
         fingerprint=dataset.fingerprint,
     )
     _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
-    _require_prompts(config.trainer.sample_prompts, tokenizer)
+    require_prompts(config.trainer.sample_prompts, tokenizer)
     examples = dataset.prepare(
         tokenizer,
         cache_dir=cache_dir,
@@ -285,15 +275,6 @@ def _require_embeddings(config: Config, num_tokens: int, preset_folder: Path | N
         raise InputError(Problem(what, "model.vocabulary_size", f"{found} (preset: {preset_folder})", action))
     action = f"set model.vocabulary_size to at least {num_tokens}, or choose another tokenizer"
     raise ConfigError(Problem(what, "model.vocabulary_size", found, action))
-
-
-def _require_prompts(prompts: Sequence[str], tokenizer) -> None:
-    """Fails if a sample would begin with nothing: with no token of its prompt, and none that begins a text."""
-    empty = [prompt for prompt in prompts if tokenizer.begin_id is None and len(tokenizer.encode(prompt)) == 0]
-    if empty:
-        action = "give a prompt with at least one letter, or trainer.sample_prompts=[] for no samples"
-        what = "a prompt gives no token, and this tokenizer has none to begin a text with"
-        raise ConfigError(Problem(what, "trainer.sample_prompts", repr(empty[0]), action))
 
 
 def _build_model(config: Config, preset_folder: Path | None, tokenizer):

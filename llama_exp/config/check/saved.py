@@ -28,7 +28,7 @@ NAME = "saved_config"
 
 @dataclass(frozen=True)
 class Saved:
-    """A saved config that Hydra knows by `NAME`. file: where it was read. recipe: numbers of algorithms, as recorded."""
+    """A saved config that Hydra knows by `NAME`. file: where it was read. recipe: recorded numbers of algorithms."""
 
     file: Path
     recipe: dict[str, Any]
