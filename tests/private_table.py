@@ -82,12 +82,27 @@ TABLE = [
     Private(
         "hydra-core",
         {"hydra._internal.utils.get_args_parser", "hydra._internal.utils._run_hydra"},
-        {f"{CHECK}command_line.py", "train.py"},
+        {f"{CHECK}options.py", "train.py"},
         "hydra.main reads sys.argv alone; ours is checked, completed and then handed on",
         {
             found("hydra._internal.utils.get_args_parser"): "",
             found("hydra._internal.utils._run_hydra"): "args, args_parser, task_function, config_path, config_name, "
             "caller_stack_depth",
+        },
+    ),
+    Private(
+        "hydra-core",
+        {
+            "hydra._internal.core_plugins.file_config_source.FileConfigSource",
+            "hydra._internal.sources_registry.SourcesRegistry",
+            "hydra.core.plugins.Plugins",
+        },
+        {f"{CHECK}text_source.py"},
+        "Hydra reads YAML 1.1, where a text such as 2025_11_28 is a number, and registers one reader per scheme",
+        {
+            found("hydra._internal.core_plugins.file_config_source.FileConfigSource.load_config"): "self, config_path",
+            found("hydra._internal.sources_registry.SourcesRegistry.instance"): "args, kwargs",
+            found("hydra.core.plugins.Plugins.instance"): "args, kwargs",
         },
     ),
     Private(
