@@ -71,9 +71,11 @@ class Failures:
 
     Args:
         sweep_dir: the folder that holds the jobs' folders. What it records already belongs to an earlier sweep.
+        constants: overrides that are the same in all of the sweep's jobs; the table says them once.
     """
 
-    def __init__(self, sweep_dir: Path):
+    def __init__(self, sweep_dir: Path, constants: Sequence[str] = ()):
+        self._constants = redact_arguments(constants)
         self.path = sweep_dir / "failures.jsonl"
         self._num_earlier = len(self.read())
 
@@ -93,22 +95,17 @@ class Failures:
         """All recorded failures, in the order in which they happened."""
         return read_lines(self.path) if self.path.exists() else []
 
-    def show(self, constants: Sequence[str] = ()) -> int:
-        """Prints a table of the jobs that have failed since, on standard error, and returns their number.
-
-        Args:
-            constants: overrides that are the same in all of the sweep's jobs; the table says them once.
-        """
-        constants = redact_arguments(constants)
+    def show(self) -> int:
+        """Prints a table of the jobs that have failed since, on standard error, and returns their number."""
         entries = self.read()[self._num_earlier :]
         if entries:
             title = f"{len(entries)} failed; details in {self.path}"
-            same = f"\nall with {' '.join(constants)}" if constants else ""
+            same = f"\nall with {' '.join(self._constants)}" if self._constants else ""
             table = Table(title=Text(title + same), title_justify="left")
             for column in ("job", "overrides", "exit code", "error"):
                 table.add_column(column, overflow="fold")
             for entry in entries:
-                overrides = " ".join(line for line in entry["overrides"] if line not in constants)
+                overrides = " ".join(line for line in entry["overrides"] if line not in self._constants)
                 message = f"{entry['error']}: {entry['message']}"
                 table.add_row(str(entry["job"]), Text(overrides), str(entry["exit_code"]), Text(message))
             Console(stderr=True).print(table)

@@ -87,10 +87,11 @@ def _class_problems(where: str, node: Mapping[str, Any], trusted_modules: list[s
             what = f"cannot be imported: no module named {target.partition('.')[0]}"
             yield Problem(what, f"{where}.{TARGET}", target, action)
         return
-    yield from _argument_problems(outline, node, where)
     if where == "optimizer" and outline.is_class and outline.is_whole and KERAS_OPTIMIZER not in outline.names:
         action = "choose a class of keras.optimizers, or derive yours from keras.optimizers.Optimizer"
         yield Problem("is no optimizer", f"{where}.{TARGET}", target, action)
+    else:
+        yield from _argument_problems(outline, node, where)
 
 
 def _outline(target: Any, trusted_modules: list[str]) -> Outline | None:
@@ -109,7 +110,7 @@ def _argument_problems(outline: Outline, node: Mapping[str, Any], where: str) ->
     for key in node:
         if key not in names and key not in HYDRA_KEYS and not is_open:
             match = find_nearest_name(key, names)
-            action = f"did you mean {match}? " if match else f"~{where}.{key} takes it out. "
+            action = f"did you mean {match}? " if match else f"take it out (~{where}.{key}); "
             action += f"arguments: {', '.join(sorted(names - added)) or 'none'}"
             yield Problem(f"{node[TARGET]} has no such argument", f"{where}.{key}", show(node[key]), action)
     missing = sorted(outline.required - set(node) - added)

@@ -14,6 +14,9 @@ from llama_exp.config.check.typed import describe_unknown_key, list_keys
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
 
+OPTIONS = ("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info")
+OPTIONS += ("--shell-completion", "--config-path", "--config-name", "--config-dir", "--from")
+
 
 class OptionParser(argparse.ArgumentParser):
     """Hydra's own parser, with errors in the form of all others."""
@@ -38,42 +41,28 @@ def parse_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Pr
     if "--version" in arguments:
         print(f"llama-exp {llama_exp.__version__}")
         raise SystemExit(0)
-    known, foreign = _split(arguments)
-    options = OptionParser().parse_intermixed_args(known)
-    return options, [_no_such_option(words) for words in foreign]
+    options, unknown = OptionParser().parse_known_intermixed_args(list(arguments))
+    foreign = [word for word in unknown if word.startswith("-")]
+    return options, [_no_such_option(_with_value(word, arguments, options)) for word in foreign]
 
 
-def _split(arguments: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """The arguments that the parser knows, and the others: each with the value that stands behind it."""
-    names = OptionParser()._option_string_actions
-    known: list[str] = []
-    foreign: list[list[str]] = []
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        name = word.partition("=")[0]
-        if not word.startswith("-") or word == "-" or name in names or not _is_option(name):
-            known.append(word)
-            continue
-        foreign.append([word])
-        if "=" not in word and rest and not rest[0].startswith("-") and "=" not in rest[0]:
-            foreign[-1].append(rest.pop(0))
-    return known, foreign
+def _with_value(word: str, arguments: Sequence[str], options: argparse.Namespace) -> str:
+    """An option with the value that stands behind it, which is no override then."""
+    value = next(iter(arguments[list(arguments).index(word) + 1 :]), "-")
+    if "=" in word or "=" in value or value.startswith("-") or value not in options.overrides:
+        return word
+    options.overrides.remove(value)
+    return f"{word}={value}"
 
 
-def _is_option(name: str) -> bool:
-    return name.startswith("--") and name[2:3].isalpha()
-
-
-def _no_such_option(words: list[str]) -> Problem:
-    line = "=".join(words)
+def _no_such_option(line: str) -> Problem:
     name, has_value, value = line.partition("=")
     key, found = name.lstrip("-").replace("-", "_"), redact_arguments([line])[0]
     if match := advise(key, list_keys()):
         told = f" Keys are written without dashes: {match}={value}" if has_value and "." in match else ""
         problem = describe_unknown_key(key, found, ask_whether(match, key) + told)
     else:
-        option = find_nearest_name(name, OptionParser()._option_string_actions)
+        option = find_nearest_name(name, OPTIONS)
         action = f"did you mean {option}?" if option else f"keys are written without dashes: {key}=<value>"
         problem = describe_unknown_key(key, found, f"{action} See llama-exp train --help")
     return Problem("no such option", name, problem.found, problem.action)

@@ -30,8 +30,8 @@ class TextFileSource(FileConfigSource):
         """See `ConfigSource.load_config`."""
         result = super().load_config(config_path)
         package = result.header.get("package") or os.path.dirname(config_path).replace("/", ".")
-        path = Path(self.path) / self._normalize_file_name(config_path)
-        _respell(result.config, path, "" if package == GLOBAL else package)
+        name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
+        _respell(result.config, Path(self.path) / name, "" if package == GLOBAL else package)
         return result
 
 
