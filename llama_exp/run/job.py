@@ -30,6 +30,7 @@ from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
 from llama_exp.run import plan, provenance, resume
 from llama_exp.run.folder import RunFolder
+from llama_exp.tokenizer.ends import stop_where_taught
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +258,7 @@ def _build_data(config: Config, preset_folder: Path | None):
         cache_dir=cache_dir,
         fingerprint=dataset.fingerprint,
     )
+    stop_where_taught(tokenizer, to_dict(config.dataset).get("chat_template"))
     _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
     examples = dataset.prepare(
         tokenizer,

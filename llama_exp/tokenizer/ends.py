@@ -15,7 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llama_exp.limits.dataset import ChatTemplate
+
 KEYS = ("bos_token", "eos_token", "pad_token")
+# What ends the assistant's turn, where it is another token than the one that ends a text.
+TURN_ENDS = {ChatTemplate.chatml: "<|im_end|>", ChatTemplate.llama3: "<|eot_id|>"}
 
 
 @dataclass(frozen=True)
@@ -106,16 +110,19 @@ def read_ids(generation_config: Mapping[str, Any], key: str, vocabulary_size: in
     return [id_ for id_ in ids if id_ >= 0]
 
 
-def stop_also_at(tokenizer, ids: Sequence[int | None]) -> None:
-    """Adds stop tokens, which go along when the tokenizer is saved.
+def stop_where_taught(tokenizer, chat_template: ChatTemplate | None) -> None:
+    """Adds the ends of texts and turns that a run teaches to the stop tokens, which go along when it is saved.
 
-    A model that learns another end of a text or a turn than its files name would not stop there.
+    A base model's files name the end of a text only: what was trained on conversations would never stop.
 
     Args:
-        tokenizer: one of this package.
-        ids: None entries are left out.
+        tokenizer: of this package; one of the user's own says itself where it stops.
+        chat_template: how conversations are written; None: there are none, or as the model's own files say.
     """
-    new = [id_ for id_ in dict.fromkeys(ids) if id_ is not None and id_ not in tokenizer.stop_ids]
+    if not hasattr(tokenizer, "generation_config"):
+        return
+    turn_end = None if chat_template not in TURN_ENDS else tokenizer.special_id(TURN_ENDS[chat_template])
+    new = [id_ for id_ in (tokenizer.eos_id, turn_end) if id_ is not None and id_ not in tokenizer.stop_ids]
     if new:
-        tokenizer.stop_ids = (*tokenizer.stop_ids, *new)
+        tokenizer.stop_ids = (*tokenizer.stop_ids, *dict.fromkeys(new))
         tokenizer.generation_config = {**tokenizer.generation_config, "eos_token_id": list(tokenizer.stop_ids)}
