@@ -16,7 +16,7 @@ from sentencepiece import sentencepiece_model_pb2
 from llama_exp.tokenizer import generation_files as companions
 from llama_exp.tokenizer import hugging_face_export
 from llama_exp.tokenizer.ends import KEYS, choose_ends
-from llama_exp.tokenizer.sentence_piece_config import apply_config
+from llama_exp.tokenizer.sentence_piece_config import apply_config, make_control
 from llama_exp.tokenizer.special_tokens import decode_visibly, encode_with_special_tokens
 
 MAX_PIECES = 1 << 20  # the largest published vocabularies have 256,000
@@ -50,29 +50,25 @@ class SentencePieceTokenizer:
         tokenizer_config: dict[str, Any] | None = None,
     ):
         self._config = {key: value for key, value in (tokenizer_config or {}).items() if key in _KEPT}
-        try:
-            proto = apply_config(proto, tokenizer_config or {})
-            model = sentencepiece_model_pb2.ModelProto.FromString(proto)
-        except ValueError:
-            raise
-        except Exception as error:  # protobuf's own base class is not part of its interface
-            raise ValueError(f"proto: not a SentencePiece model ({error})") from None
-        _check(model)
-        self._processor = _processor(proto)
-        model.normalizer_spec.add_dummy_prefix = False
-        self._continuation = _processor(model.SerializeToString())
-        self._proto = proto
-        self.vocabulary_size = self._processor.vocab_size()
-        self.holes = ()
         self.chat_template = chat_template
         self.generation_config = dict(generation_config or {})
+        model = apply_config(_parsed(proto), tokenizer_config or {})
+        _check(model)
+        self._processor = _processor(model)
+        self.vocabulary_size, self.holes = self._processor.vocab_size(), ()
+        self._set_ends()
+        if make_control(model, (self.bos_id, self.eos_id, self.pad_id, *self.stop_ids)):
+            self._processor = _processor(model)
+        unchanged = _parsed(proto).SerializeToString() == model.SerializeToString()
+        self._proto = proto if unchanged else model.SerializeToString()
+        model.normalizer_spec.add_dummy_prefix = False
+        self._continuation = _processor(model)
         self._special = {
             self._processor.id_to_piece(id_): id_
             for id_ in range(self.vocabulary_size)
             if self._processor.is_control(id_)
         }
-        self._set_ends()
-        self.fingerprint = hashlib.sha256(b"sentence_piece" + proto + self._difference()).hexdigest()
+        self.fingerprint = hashlib.sha256(b"sentence_piece" + self._proto + self._difference()).hexdigest()
 
     def _set_ends(self) -> None:
         self._own = {key: _known(id_) for key, id_ in zip(KEYS, self._ids_of_model(), strict=True)}
@@ -191,9 +187,16 @@ class SentencePieceTokenizer:
         return {self._processor.id_to_piece(id_): id_ for id_ in range(self.vocabulary_size)}
 
 
-def _processor(proto: bytes) -> sentencepiece.SentencePieceProcessor:
+def _parsed(proto: bytes):
     try:
-        return sentencepiece.SentencePieceProcessor(model_proto=proto)
+        return sentencepiece_model_pb2.ModelProto.FromString(proto)
+    except Exception as error:  # protobuf's own base class is not part of its interface
+        raise ValueError(f"proto: not a SentencePiece model ({error})") from None
+
+
+def _processor(model) -> sentencepiece.SentencePieceProcessor:
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
     except Exception as error:  # the library raises RuntimeError, OSError and others
         raise ValueError(f"proto: not a SentencePiece model ({error})") from None
 

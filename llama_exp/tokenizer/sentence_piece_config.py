@@ -14,6 +14,8 @@ from sentencepiece import sentencepiece_model_pb2
 
 from llama_exp.tokenizer.added_tokens import AddedToken, read_added_tokens
 
+_KINDS = sentencepiece_model_pb2.ModelProto.SentencePiece
+_ORDINARY = (_KINDS.NORMAL, _KINDS.USER_DEFINED, _KINDS.UNUSED)
 _USED = frozenset(
     {
         "add_bos_token",
@@ -79,27 +81,44 @@ _REFUSED: dict[str, tuple] = {
 }
 
 
-def apply_config(proto: bytes, tokenizer_config: Mapping[str, Any]) -> bytes:
-    """A SentencePiece model that does what the config beside it says; the same bytes where it does already.
+def apply_config(model, tokenizer_config: Mapping[str, Any]):
+    """A SentencePiece model, changed to do what the config beside it says.
 
     Special tokens become control pieces, which no text turns into; other added tokens are found in a text. New ones
     are appended.
 
     Args:
-        proto: a serialized model.
+        model: a `ModelProto`, which is changed.
         tokenizer_config: content of `tokenizer_config.json`, in the form of `generation_files.read_tokenizer_config`.
+
+    Returns:
+        The same model.
 
     Raises:
         ValueError: the config says what a SentencePiece model cannot do, or something that is not known.
     """
     _require_known(tokenizer_config)
-    model = sentencepiece_model_pb2.ModelProto.FromString(proto)
     _add(model, read_added_tokens(tokenizer_config))
     if tokenizer_config.get("add_prefix_space") is not None:
         model.normalizer_spec.add_dummy_prefix = tokenizer_config["add_prefix_space"]
-    changed = model.SerializeToString()
-    unchanged = sentencepiece_model_pb2.ModelProto.FromString(proto).SerializeToString()
-    return proto if changed == unchanged else changed
+    return model
+
+
+def make_control(model, ids: Iterable[int | None]) -> bool:
+    """Makes control pieces of those that begin, end or pad a text, so that no text turns into them.
+
+    Args:
+        model: a `ModelProto`, which is changed.
+        ids: None entries are left out. A piece of one character stays: it may be all that stands for itself in a text.
+
+    Returns:
+        Whether anything changed.
+    """
+    pieces = [model.pieces[id_] for id_ in ids if id_ is not None]
+    found = [piece for piece in pieces if piece.type in _ORDINARY and len(piece.piece) > 1]
+    for piece in found:
+        piece.type = _KINDS.CONTROL
+    return bool(found)
 
 
 def _require_known(config: Mapping[str, Any]) -> None:
@@ -115,7 +134,6 @@ def _require_known(config: Mapping[str, Any]) -> None:
 
 
 def _add(model, added: Iterable[AddedToken]) -> None:
-    kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
     ids = {piece.piece: id_ for id_, piece in enumerate(model.pieces)}
     for token in added:
         if token.flags:
@@ -124,9 +142,9 @@ def _add(model, added: Iterable[AddedToken]) -> None:
         if token.id not in (None, id_):
             what = f"added_tokens_decoder says that {token.content!r} is {token.id}, tokenizer.model makes it {id_}"
             raise ValueError(f"tokenizer_config.json: {what}")
-        kind = kinds.CONTROL if token.special else kinds.USER_DEFINED
+        kind = _KINDS.CONTROL if token.special else _KINDS.USER_DEFINED
         if id_ == len(model.pieces):
             model.pieces.add(piece=token.content, score=0.0, type=kind)
             model.trainer_spec.vocab_size = len(model.pieces)
-        elif model.pieces[id_].type in (kinds.NORMAL, kinds.USER_DEFINED, kinds.UNUSED):
+        elif model.pieces[id_].type in _ORDINARY:
             model.pieces[id_].type = kind
