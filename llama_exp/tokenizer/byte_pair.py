@@ -115,9 +115,7 @@ class BytePairTokenizer:
 
     def _config_to_save(self) -> dict[str, Any]:
         """The ends of a text where they are others than Llama 3's."""
-        names = {id_: token for token, id_ in self._special.items()}
-        ids = dict(zip(KEYS, (self.bos_id, self.eos_id, self.pad_id), strict=True))
-        return {key: None if id_ is None else names[id_] for key, id_ in ids.items() if id_ != self._own[key]}
+        return {key: name for key, name in self.ends_by_name().items() if self._special.get(name) != self._own[key]}
 
     def _ordinary(self) -> dict[str, int]:
         return {token: id_ for token, id_ in self._vocabulary.items() if token not in self._special}
@@ -126,6 +124,12 @@ class BytePairTokenizer:
         made = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=self._merges, ignore_merges=ignore_merges))
         made.pre_tokenizer = _pre_tokenizer()
         return made
+
+    def ends_by_name(self) -> dict[str, str | None]:
+        """`bos_token`, `eos_token`, `pad_token`, each None where there is none."""
+        names = {id_: token for token, id_ in self._special.items()}
+        ids = dict(zip(KEYS, (self.bos_id, self.eos_id, self.pad_id), strict=True))
+        return {key: names.get(id_) for key, id_ in ids.items()}
 
     def encode(self, text: str, continuation: bool = False) -> list[int]:
         """Token ids of a text; special tokens written in it are ordinary text."""
@@ -203,8 +207,7 @@ class BytePairTokenizer:
     def save_hugging_face(self, folder: str | Path) -> None:
         """Writes the files from which transformers makes the same tokenizer."""
         whole = self._made(self._vocabulary, ignore_merges=True)
-        begin = None if self.begin_id is None else self.decode([self.begin_id], skip_special_tokens=False)
-        document = hugging_face_export.byte_pair_document(whole, self._special, begin)
+        document = hugging_face_export.byte_pair_document(whole, self._special, self.ends_by_name()["bos_token"])
         hugging_face_export.write(Path(folder), self, document)
 
 

@@ -173,7 +173,7 @@ class HuggingFaceTokenizer:
         document = json.loads(self._text)
         reasons = []
         generation_config = companions.with_stops(self)
-        ends = self._ends_by_name()
+        ends = self.ends_by_name()
         for other in (
             keras_hub_form.byte_pair(document, self.chat_template, generation_config, ends),
             keras_hub_form.sentence_piece(
@@ -194,7 +194,8 @@ class HuggingFaceTokenizer:
         )
         self.save_hugging_face(folder)
 
-    def _ends_by_name(self) -> dict[str, str | None]:
+    def ends_by_name(self) -> dict[str, str | None]:
+        """`bos_token`, `eos_token`, `pad_token`, each None where there is none."""
         ids = dict(zip(KEYS, (self.bos_id, self.eos_id, self.pad_id), strict=True))
         return {key: None if id_ is None else self._whole.id_to_token(id_) for key, id_ in ids.items()}
 
@@ -207,5 +208,5 @@ class HuggingFaceTokenizer:
             (folder / SENTENCE_PIECE).write_bytes(self._sentence_piece_model)
         known = companions.read_template(self._tokenizer_config)
         template = None if self.chat_template == known else self.chat_template
-        names = {key: name for key, name in self._ends_by_name().items() if name is not None}
+        names = {key: name for key, name in self.ends_by_name().items() if name is not None}
         companions.write(folder, template, companions.with_stops(self), self._tokenizer_config or names)

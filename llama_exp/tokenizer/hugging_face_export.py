@@ -32,7 +32,7 @@ def write(folder: Path, tokenizer, document: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TOKENIZER).write_text(document, encoding="utf-8")
     ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
-    names = {key: tokenizer.decode([id_], skip_special_tokens=False) for key, id_ in ids.items() if id_ is not None}
+    names = {key: name for key, name in tokenizer.ends_by_name().items() if name is not None}
     config: dict[str, Any] = {
         **names,
         "add_bos_token": tokenizer.begin_id is not None,  # for who reads the tokenizer.model beside it

@@ -85,14 +85,15 @@ class SentencePieceTokenizer:
         return json.dumps(config, sort_keys=True).encode() if config else b""
 
     def _config_to_save(self) -> dict[str, Any]:
-        ids = dict(zip(KEYS, (self.bos_id, self.eos_id, self.pad_id), strict=True))
-        names = {
-            key: None if id_ is None else self._processor.id_to_piece(id_)
-            for key, id_ in ids.items()
-            if id_ != self._own[key]
-        }
+        own = {key: None if id_ is None else self._processor.id_to_piece(id_) for key, id_ in self._own.items()}
+        names = {key: name for key, name in self.ends_by_name().items() if name != own[key]}
         flags = {"add_bos_token": self.begin_id is not None, "legacy": self._config.get("legacy") is not False}
         return names | {key: value for key, value in flags.items() if not value and self.bos_id is not None}
+
+    def ends_by_name(self) -> dict[str, str | None]:
+        """`bos_token`, `eos_token`, `pad_token`, each None where there is none."""
+        ids = dict(zip(KEYS, (self.bos_id, self.eos_id, self.pad_id), strict=True))
+        return {key: None if id_ is None else self._processor.id_to_piece(id_) for key, id_ in ids.items()}
 
     def encode(self, text: str, continuation: bool = False) -> list[int]:
         """Token ids of a text; special tokens written in it are ordinary text."""

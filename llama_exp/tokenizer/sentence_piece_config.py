@@ -123,10 +123,10 @@ def make_control(model, ids: Iterable[int | None]) -> bool:
 
 def _require_known(config: Mapping[str, Any]) -> None:
     for key, value in config.items():
-        if key.endswith("_token") and isinstance(value, str | dict | None):
-            continue
         if key in ("add_bos_token", "add_prefix_space", "legacy") and not isinstance(value, bool | None):
             raise ValueError(f"tokenizer_config.json: {key} {str(value)[:80]!r} must be true or false")
+        if key.endswith("_token") and isinstance(value, str | dict | None):
+            continue
         if key in _REFUSED and value not in _REFUSED[key]:
             raise ValueError(f"tokenizer_config.json: {key} {str(value)[:80]!r} is not supported")
         if key not in _USED | _IRRELEVANT | set(_REFUSED):
