@@ -55,6 +55,7 @@ DECIDES_NOTHING = {
     # what a type of numbers is, or a file's form
     *("INT8_MAX", "UINT8_MAX", "FLOAT8_MAX", "INT4_MIN", "INT4_MAX", "_CENTRE", "SYMMETRIC_ZERO", "SCHEMA"),
     *("_FLOAT", "_WORD", "NORMAL", "UNKNOWN", "CONTROL", "USER_DEFINED", "UNUSED", "BYTE"),
+    "_SENTENCE_PIECE_IDS",
     "MASKED",  # its exponential is 0 in every type
     *("_TINY", "SMALLEST_SQUARES"),  # in the place of a 0 by which is divided, where the product is 0 anyway
 }
