@@ -26,9 +26,7 @@ class Hashed(Dataset):
         self._fingerprint = "f"
 
     def documents(self):
-        for text in self.all_texts:
-            record = document("", text)
-            yield self._split_of(record.group), record
+        return self.split(lambda: (document("", text) for text in self.all_texts))
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.3])
