@@ -29,6 +29,7 @@ ROWS = {"version": 1}  # of rows, files and the meaning of a column
 BYTE_PAIR_TRAINING = {
     "version": 1,  # of the training itself
     "min_frequency": 2,  # a pair seen once would only memorize its text
+    "max_word_characters": 256,  # a longer word counts as several: the trainer's time grows with a word's square
 }
 EXAMPLE_ORDER = {"version": 1, "rounds": 6}  # of the Feistel network
 

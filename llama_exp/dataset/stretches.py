@@ -1,33 +1,49 @@
 """Where a long text may be cut so that nothing changes.
 
 What a tokenizer needs in memory, and how many processors it uses, must not depend on how a text is divided into
-documents. So a long text is encoded in stretches. The cut stands where a letter or digit is followed by white space: no
-word of the split patterns in use (GPT-2's, Llama 3's, SentencePiece's) goes on there, and none of them looks back.
-Where the tokenizer is known, the cut is tried: the surroundings must give the same tokens as both sides alone.
+documents. So a long text is encoded in stretches. The cut stands where a letter or digit is followed by white space, or
+in a script without blanks by a mark: no word of the split patterns in use (GPT-2's, Llama 3's) goes on there, and none
+of them looks back. Where the tokenizer is known, the cut is tried: the surroundings must give the same tokens as both
+sides alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 STRETCH_CHARACTERS = 1 << 15  # short enough to keep all processors busy
 _SEARCHED = 1 << 12  # characters before the longest stretch in which a cut is looked for
 _MAX_TRIES = 64
 _SURROUNDINGS = 128  # characters on each side
-_WORD_END = re.compile(r"[^\W_](?=[ \n\t])")
+_WORD_ENDS = re.compile(r"[^\W_](?=[ \n\t])"), re.compile(r"[^\W_](?=[\W_])")
 
 
 def word_ends(text: str, limit: int) -> list[int]:
-    """Positions up to `limit` where a letter or digit is followed by white space, the last one first."""
+    """Positions up to `limit` where a letter or digit is followed by white space, else by a mark; the last one first."""
     first = max(0, limit - _SEARCHED)
-    return [match.end() for match in _WORD_END.finditer(text, first, limit + 1) if match.end() <= limit][::-1]
+    for pattern in _WORD_ENDS:
+        found = [match.end() for match in pattern.finditer(text, first, limit + 1) if match.end() <= limit]
+        if found:
+            return found[::-1]
+    return []
 
 
 def cut_blindly(text: str, limit: int) -> int:
     """Where to cut for tokenizers that are not known yet: at the last end of a word, else at `limit`."""
     return next(iter(word_ends(text, limit)), limit)
+
+
+def divide_blindly(texts: Iterable[str], size: int = STRETCH_CHARACTERS) -> Iterator[str]:
+    """The same texts in stretches of at most `size` characters, cut at ends of words."""
+    for text in texts:
+        start = 0
+        while len(text) - start > size:
+            end = cut_blindly(text, start + size)
+            yield text[start:end]
+            start = end
+        yield text[start:]
 
 
 def divide(text: str, tokenizer: Any, size: int = STRETCH_CHARACTERS) -> Iterator[str]:

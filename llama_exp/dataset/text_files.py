@@ -53,6 +53,7 @@ class TextFiles(BuilderDataset):
         paths = files.resolve(self.files)
         return content_key(
             **recipe.TEXT_FILES,
+            fields=self.fields,
             names=[path.name for path in paths],
             digests=files.digest_files(paths),
             document=self.document.value,

@@ -17,6 +17,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from llama_exp import recipe
+from llama_exp.dataset.stretches import divide_blindly
 from llama_exp.tokenizer import generation_files as companions
 from llama_exp.tokenizer import hugging_face_export
 from llama_exp.tokenizer.special_tokens import encode_with_special_tokens
@@ -177,14 +178,14 @@ def byte_tokens() -> tuple[str, ...]:
 def train(texts: Iterable[str], vocabulary_size: int) -> BytePairTokenizer:
     """A BPE tokenizer of at most `vocabulary_size` tokens: bytes, then merges by frequency, then special tokens."""
     trained = tokenizers.Tokenizer(models.BPE())
-    trained.pre_tokenizer = _pre_tokenizer()
+    trained.pre_tokenizer = _pre_tokenizer(recipe.BYTE_PAIR_TRAINING["max_word_characters"])
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size - len(SPECIAL_TOKENS),
         min_frequency=recipe.BYTE_PAIR_TRAINING["min_frequency"],
         initial_alphabet=list(byte_tokens()),
         show_progress=False,
     )
-    trained.train_from_iterator(texts, trainer)
+    trained.train_from_iterator(divide_blindly(texts), trainer)  # it takes 256 of them at once
     return from_merges([tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]])
 
 
@@ -198,10 +199,14 @@ def from_merges(merges: Sequence[tuple[str, str]]) -> BytePairTokenizer:
     return BytePairTokenizer(vocabulary, merges)
 
 
-def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
+def _pre_tokenizer(max_word_characters: int | None = None) -> pre_tokenizers.PreTokenizer:
+    """Text -> words in bytes; each of a word's two or three parts ends after a number of characters, if one is given."""
+    pattern = SPLIT_PATTERN
+    if max_word_characters is not None:
+        pattern = pattern.replace("+", f"{{1,{max_word_characters}}}").replace("*", f"{{0,{max_word_characters}}}")
     return pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
