@@ -17,6 +17,7 @@ from llama_exp.dataset.examples import IS_TARGET, SEGMENT_IDS, TOKEN_IDS
 from llama_exp.dataset.packing import Layout, pack
 from llama_exp.dataset.records import Piece, Record
 from llama_exp.errors import InputError, Problem
+from llama_exp.files.row_file import writing_rows
 from llama_exp.limits.dataset import Overlong, Packing
 from llama_exp.limits.objective import LossOn
 
@@ -173,40 +174,44 @@ class RowWriter:
         shape = (layout.num_rows, self._sequence_length + 1)
         segment = np.arange(len(layout.row)) - np.searchsorted(layout.row, layout.row) + 1
         segment_type = np.promote_types(np.min_scalar_type(int(segment.max())), np.uint16)
-        pad_id = self._tokenizer.pad_id or 0
         files = {TOKEN_IDS: self._token_type, SEGMENT_IDS: segment_type, IS_TARGET: np.dtype(np.uint8)}
-        rows = {
-            name: np.lib.format.open_memmap(self._folder / name, "w+", dtype, shape) for name, dtype in files.items()
-        }
-        target_tokens = 0
-        for first in range(0, layout.num_rows, _ROWS_AT_ONCE):
-            last = min(first + _ROWS_AT_ONCE, layout.num_rows)
-            pieces = slice(*np.searchsorted(layout.row, [first, last]))
-            count = layout.length[pieces] + layout.continues[pieces]
-            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-            source = np.repeat(layout.start[pieces], count) + within
-            place = (layout.row[pieces] - first) * shape[1] + layout.column[pieces]
-            place = np.repeat(place, count) + within
-            size = (last - first) * shape[1]
-            block = {
-                TOKEN_IDS: np.full(size, pad_id, self._token_type),
-                SEGMENT_IDS: np.zeros(size, segment_type),
-                IS_TARGET: np.zeros(size, np.uint8),
+        with contextlib.ExitStack() as stack:
+            append = {
+                name: stack.enter_context(writing_rows(self._folder / name, np.dtype(dtype), shape))
+                for name, dtype in files.items()
             }
-            block[TOKEN_IDS][place] = tokens[source]
-            block[SEGMENT_IDS][place] = np.repeat(segment[pieces], count)
-            block[IS_TARGET][place] = targets[source] * (within > 0)  # a piece's first token is no target in its row
-            for name, values in block.items():
-                rows[name][first:last] = values.reshape(last - first, shape[1])
-            target_tokens += int(block[IS_TARGET].sum())
-        for values in rows.values():
-            values.flush()
+            target_tokens = self._fill(append, layout, tokens, targets, segment.astype(segment_type))
         return {
             "rows": layout.num_rows,
             "segments": len(layout.row),
             "tokens": int(layout.length.sum()),
             "target_tokens": target_tokens,
         }
+
+    def _fill(self, append, layout: Layout, tokens: np.ndarray, targets: np.ndarray, segment: np.ndarray) -> int:
+        """Appends every row to its files, some at a time, and returns the number of targets."""
+        columns, pad_id, target_tokens = self._sequence_length + 1, self._tokenizer.pad_id or 0, 0
+        for first in range(0, layout.num_rows, _ROWS_AT_ONCE):
+            last = min(first + _ROWS_AT_ONCE, layout.num_rows)
+            pieces = slice(*np.searchsorted(layout.row, [first, last]))
+            count = layout.length[pieces] + layout.continues[pieces]
+            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+            source = np.repeat(layout.start[pieces], count) + within
+            place = (layout.row[pieces] - first) * columns + layout.column[pieces]
+            place = np.repeat(place, count) + within
+            size = (last - first) * columns
+            block = {
+                TOKEN_IDS: np.full(size, pad_id, self._token_type),
+                SEGMENT_IDS: np.zeros(size, segment.dtype),
+                IS_TARGET: np.zeros(size, np.uint8),
+            }
+            block[TOKEN_IDS][place] = tokens[source]
+            block[SEGMENT_IDS][place] = np.repeat(segment[pieces], count)
+            block[IS_TARGET][place] = targets[source] * (within > 0)  # a piece's first token is no target in its row
+            for name, values in block.items():
+                append[name](values.reshape(last - first, columns))
+            target_tokens += int(block[IS_TARGET].sum())
+        return target_tokens
 
     def _report(self, facts: dict[str, int]) -> None:
         filled = facts["tokens"] / max(1, facts["rows"] * self._sequence_length)

@@ -17,7 +17,6 @@ from llama_exp.files.process import ALONE, Process
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
 from llama_exp.optimizer import adamw
 from llama_exp.trainer import Checkpoints, Trainer
-from llama_exp.trainer.signals import StopSignals
 
 pytestmark = pytest.mark.neutral
 
