@@ -1,19 +1,15 @@
-"""Token rows on disk: a layout of pieces becomes the files of `Examples`, a block of rows at a time.
-
-They are written as streams, not through mapped memory: a full disk is then an error that can be told, and the process
-needs memory for a block only.
-"""
+"""Token rows on disk: a layout of pieces becomes the files of `Examples`, a block of rows at a time."""
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from llama_exp.dataset.examples import IS_TARGET, SEGMENT_IDS, TOKEN_IDS
 from llama_exp.dataset.packing import Layout
+from llama_exp.files.row_file import writing_rows
 
 _TOKENS_AT_ONCE = 1 << 19
 
@@ -36,34 +32,26 @@ def write_rows(
     """
     segment = np.arange(len(layout.row)) - np.searchsorted(layout.row, layout.row) + 1
     segment_type = np.promote_types(np.min_scalar_type(int(segment.max())), np.uint16)
-    width = sequence_length + 1
     types = {TOKEN_IDS: tokens.dtype, SEGMENT_IDS: segment_type, IS_TARGET: np.dtype(np.uint8)}
+    shape = (layout.num_rows, sequence_length + 1)
+    rows_at_once = max(1, _TOKENS_AT_ONCE // shape[1])
     target_tokens = 0
     with contextlib.ExitStack() as stack:
-        files = {name: stack.enter_context(open(folder / name, "wb")) for name in types}
-        for name, dtype in types.items():
-            _write_header(files[name], dtype, (layout.num_rows, width))
-        rows_at_once = max(1, _TOKENS_AT_ONCE // width)
+        append = {name: stack.enter_context(writing_rows(folder / name, dtype, shape)) for name, dtype in types.items()}
         for first in range(0, layout.num_rows, rows_at_once):
             last = min(first + rows_at_once, layout.num_rows)
             pieces = slice(*np.searchsorted(layout.row, [first, last]))
             count = layout.length[pieces] + layout.continues[pieces]
             within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
             source = np.repeat(layout.start[pieces], count) + within
-            place = (layout.row[pieces] - first) * width + layout.column[pieces]
+            place = (layout.row[pieces] - first) * shape[1] + layout.column[pieces]
             place = np.repeat(place, count) + within
-            size = (last - first) * width
-            block = {name: np.zeros(size, dtype) for name, dtype in types.items()}
+            block = {name: np.zeros((last - first) * shape[1], dtype) for name, dtype in types.items()}
             block[TOKEN_IDS][:] = pad_id
             block[TOKEN_IDS][place] = tokens[source]
             block[SEGMENT_IDS][place] = np.repeat(segment[pieces], count)
             block[IS_TARGET][place] = targets[source] * (within > 0)  # a piece's first token is no target in its row
             for name, values in block.items():
-                files[name].write(values.data)
+                append[name](values.reshape(last - first, shape[1]))
             target_tokens += int(block[IS_TARGET].sum())
     return target_tokens
-
-
-def _write_header(file: Any, dtype: np.dtype, shape: tuple[int, int]) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from llama_exp import signals
 from llama_exp.console import logs
 from llama_exp.errors import ConfigError, ExitCode, Interrupted, LlamaExpError, Preempted, Problem
 from llama_exp.files.json_file import read_record
@@ -163,6 +164,7 @@ class RunFolder:
             The summary: status, exit_code, reason, started, finished, seconds, figures of the metrics, results; of
             these the first three where this process is not the writer.
         """
+        signals.only_note()  # a signal that comes now must not leave the summary at `running`
         status, exit_code = outcome(error)
         summary = {"status": status, "exit_code": int(exit_code), "reason": _reason(error)}
         if not self._is_writer:
@@ -215,6 +217,7 @@ class RunFolder:
         return self
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        signals.only_note()
         try:
             if error is None:
                 self.finish()
@@ -239,6 +242,8 @@ class RunFolder:
 
 def outcome(error: BaseException | None) -> tuple[str, ExitCode]:
     """Status and exit code of a run that ended with this exception, or with none."""
+    if isinstance(error, signals.Stopped):
+        error = error.told("")
     if error is None:
         return "finished", ExitCode.OK
     if isinstance(error, Preempted):

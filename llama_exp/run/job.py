@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llama_exp import preset, quantization, runtime
+from llama_exp import preset, quantization, runtime, signals
 from llama_exp.architecture import to_section
 from llama_exp.config.check.resolvers import in_default_place
 from llama_exp.config.identity import config_hash, flatten, to_dict, to_record
@@ -65,6 +65,11 @@ def run_job(
         LlamaExpError: by kind and exit code what went wrong; the folder's `summary.json` says it too.
     """
     folder = Path(without_latest(str(folder)))
+    with signals.raised_at_once():
+        return _run(config, overrides, folder, group, process)
+
+
+def _run(config: Config, overrides: Sequence[str], folder: Path, group: str | None, process: Process) -> float:
     runtime.start(**to_dict(config.runtime))
     logs.attach_console(process)
     continues = resume.continues(config.resume, folder)
@@ -74,16 +79,20 @@ def run_job(
     begin = RunFolder.reopen if continues else RunFolder.create
     with begin(folder, process) as run_folder:
         log.info("run folder %s%s", folder, " (continued)" if continues else "")
-        run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
-        planned = plan.make_plan(config)
-        if planned is not None:
-            logs.log_table("plan", plan.rows(planned))
         try:
-            run = Run(config, run_folder, group, process)
-            if process.is_writer and in_default_place(folder, config.name):
-                point_latest_to(folder)  # not before: a start without its data would take the place of a good run
-            result = run.fit()
-            summary = run_folder.finish(**run.export())
+            with signals.told(f"{folder}, outside of its training steps"):
+                run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+                planned = plan.make_plan(config)
+                if planned is not None:
+                    logs.log_table("plan", plan.rows(planned))
+                run = Run(config, run_folder, group, process)
+                if process.is_writer and in_default_place(folder, config.name):
+                    point_latest_to(folder)  # not before: a start without its data would take the place of a good run
+                result = run.fit()
+                signals.check()
+                results = run.export()
+                signals.decide()
+            summary = run_folder.finish(**results)
         except LlamaExpError as error:
             summary = run_folder.finish(error)
             if error.exit_code in (ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
