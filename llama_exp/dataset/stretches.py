@@ -21,7 +21,7 @@ _WORD_ENDS = re.compile(r"[^\W_](?=[ \n\t])"), re.compile(r"[^\W_](?=[\W_])")
 
 
 def word_ends(text: str, limit: int) -> list[int]:
-    """Positions up to `limit` where a letter or digit is followed by white space, else by a mark; the last one first."""
+    """Positions up to `limit` where a letter or digit stands before white space, else before a mark; the last first."""
     first = max(0, limit - _SEARCHED)
     for pattern in _WORD_ENDS:
         found = [match.end() for match in pattern.finditer(text, first, limit + 1) if match.end() <= limit]

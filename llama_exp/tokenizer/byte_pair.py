@@ -200,7 +200,7 @@ def from_merges(merges: Sequence[tuple[str, str]]) -> BytePairTokenizer:
 
 
 def _pre_tokenizer(max_word_characters: int | None = None) -> pre_tokenizers.PreTokenizer:
-    """Text -> words in bytes; each of a word's two or three parts ends after a number of characters, if one is given."""
+    """Text -> words in bytes; letters, marks and blanks of a word end after a number of characters, if one is given."""
     pattern = SPLIT_PATTERN
     if max_word_characters is not None:
         pattern = pattern.replace("+", f"{{1,{max_word_characters}}}").replace("*", f"{{0,{max_word_characters}}}")
