@@ -25,6 +25,15 @@ PYTHON_QA = {
 }
 TEXT_FILES = {"version": 1}  # of the way files become documents
 JSONL = {"version": 1}  # of the way lines become records, the built-in chat templates included
+LONG_TEXTS = {
+    "version": 1,  # of the way long texts are cut for tokenizers, and few documents for validation
+    "part_characters": 1 << 20,  # of a document, stored together
+    "stretch_characters": 1 << 15,  # encoded together; short enough to keep all processors busy
+    "searched_characters": 1 << 12,  # before the end of a stretch, for the end of a word
+    "tried_cuts": 64,  # if no end of a word is found
+    "compared_characters": 128,  # on each side of a cut
+    "line_end_characters": 2000,  # behind the end of the training share, for the end of a line
+}
 ROWS = {"version": 1}  # of rows, files and the meaning of a column
 BYTE_PAIR_TRAINING = {
     "version": 1,  # of the training itself

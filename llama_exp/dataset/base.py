@@ -143,7 +143,7 @@ class Dataset(abc.ABC):
             made.append(key)
             return self._write(folder, tokenizer, loss_on)
 
-        name = content_key(rows=key, facts=_FACTS_VERSION)
+        name = content_key(rows=key, facts=_FACTS_VERSION, long_texts=recipe.LONG_TEXTS)
         folder, facts = cached_folder(Path(cache_dir) / "examples", name[:32], write)
         for split in SPLITS:
             place = f"{self.name}, split {split}"

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llama_exp import recipe
 from llama_exp.console.amount_bar import amount_bar
 from llama_exp.dataset.base import Dataset
 from llama_exp.dataset.cache import cache_errors, cache_problem
@@ -83,7 +84,7 @@ class BuilderDataset(Dataset):
         self._stored = stored
         content: dict[str, Any] = {"documents": stored["sha256"], **self.record_options}
         if is_by_position(stored["documents"], self.validation_fraction):
-            content["split"] = "by position"
+            content["split"] = recipe.LONG_TEXTS
         self.identify(**content)
 
     def documents(self) -> Iterator[tuple[str, Record]]:

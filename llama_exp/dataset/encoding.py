@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llama_exp.dataset.records import Piece, Record
-from llama_exp.dataset.stretches import STRETCH_CHARACTERS, divide
+from llama_exp.dataset.stretches import STRETCH, divide
 
 # (text or token id, whether it counts, whether it follows other text)
 Part = tuple[str | int, int, bool]
@@ -48,7 +48,7 @@ def _in_stretches(parts: list[Part], tokenizer: Any) -> list[Part]:
     """The same parts, a long text as several."""
     short: list[Part] = []
     for part, counts, later in parts:
-        if isinstance(part, str) and len(part) > STRETCH_CHARACTERS:
+        if isinstance(part, str) and len(part) > STRETCH:
             stretches = divide(part, tokenizer)
             short += [(text, counts, later or number > 0) for number, text in enumerate(stretches)]
         else:

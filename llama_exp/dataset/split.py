@@ -12,12 +12,12 @@ import hashlib
 from array import array
 from collections.abc import Callable, Iterator
 
+from llama_exp import recipe
 from llama_exp.dataset.records import Record, document
 
 Records = Callable[[], Iterator[Record]]
 TRAIN, VALIDATION = "train", "validation"
 _ENOUGH = 30  # documents expected on the smaller side: hashes leave it empty once in 10^13 data sets
-_LINE_SEARCHED = 2000  # characters behind the share's end in which a line's or a word's end is looked for
 
 
 class Split:
@@ -103,7 +103,7 @@ def is_by_position(num_documents: int, fraction: float) -> bool:
 def _near_end(text: str, position: int) -> int:
     """A line's end behind the position, else a blank, else the position itself."""
     for mark in ("\n", " "):
-        found = text.find(mark, position, position + _LINE_SEARCHED)
+        found = text.find(mark, position, position + recipe.LONG_TEXTS["line_end_characters"])
         if 0 <= found < len(text) - 1:
             return found + 1
     return position

@@ -13,16 +13,15 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-STRETCH_CHARACTERS = 1 << 15  # short enough to keep all processors busy
-_SEARCHED = 1 << 12  # characters before the longest stretch in which a cut is looked for
-_MAX_TRIES = 64
-_SURROUNDINGS = 128  # characters on each side
+from llama_exp import recipe
+
+STRETCH = recipe.LONG_TEXTS["stretch_characters"]
 _WORD_ENDS = re.compile(r"[^\W_](?=[ \n\t])"), re.compile(r"[^\W_](?=[\W_])")
 
 
 def word_ends(text: str, limit: int) -> list[int]:
     """Positions up to `limit` where a letter or digit stands before white space, else before a mark; the last first."""
-    first = max(0, limit - _SEARCHED)
+    first = max(0, limit - recipe.LONG_TEXTS["searched_characters"])
     for pattern in _WORD_ENDS:
         found = [match.end() for match in pattern.finditer(text, first, limit + 1) if match.end() <= limit]
         if found:
@@ -35,7 +34,7 @@ def cut_blindly(text: str, limit: int) -> int:
     return next(iter(word_ends(text, limit)), limit)
 
 
-def divide_blindly(texts: Iterable[str], size: int = STRETCH_CHARACTERS) -> Iterator[str]:
+def divide_blindly(texts: Iterable[str], size: int = STRETCH) -> Iterator[str]:
     """The same texts in stretches of at most `size` characters, cut at ends of words."""
     for text in texts:
         start = 0
@@ -46,7 +45,7 @@ def divide_blindly(texts: Iterable[str], size: int = STRETCH_CHARACTERS) -> Iter
         yield text[start:]
 
 
-def divide(text: str, tokenizer: Any, size: int = STRETCH_CHARACTERS) -> Iterator[str]:
+def divide(text: str, tokenizer: Any, size: int = STRETCH) -> Iterator[str]:
     """The text in stretches of at most `size` characters that give the tokens of the whole text, one after the other.
 
     All but the first are continuations. Only in a word of thousands of equal letters no such cut may be found; it is
@@ -62,12 +61,13 @@ def divide(text: str, tokenizer: Any, size: int = STRETCH_CHARACTERS) -> Iterato
 
 def _find_cut(text: str, limit: int, tokenizer: Any) -> int:
     candidates = word_ends(text, limit)[:4]
-    candidates += range(limit, limit - _MAX_TRIES, -1)
+    candidates += range(limit, limit - recipe.LONG_TEXTS["tried_cuts"], -1)
     return next((end for end in candidates if _changes_nothing(text, end, tokenizer)), limit)
 
 
 def _changes_nothing(text: str, end: int, tokenizer: Any) -> bool:
-    first, last = end - _SURROUNDINGS, end + _SURROUNDINGS
+    reach = recipe.LONG_TEXTS["compared_characters"]
+    first, last = end - reach, end + reach
     texts = [text[first:last], text[first:end], text[end:last]]
     whole, left, right = tokenizer.encode_batch(texts, continuation=True)
     return list(whole) == [*left, *right]

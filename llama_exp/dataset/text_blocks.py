@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from llama_exp import recipe
 from llama_exp.dataset import files
 from llama_exp.dataset.stretches import cut_blindly
 from llama_exp.errors import InputError, Problem
@@ -19,7 +20,7 @@ from llama_exp.limits.dataset import Document, EncodingErrors
 
 log = logging.getLogger("llama_exp")
 
-PART_CHARACTERS = 1 << 20
+PART_CHARACTERS = recipe.LONG_TEXTS["part_characters"]
 _BLOCK_BYTES = 1 << 20
 _REPLACEMENT = "\ufffd"
 _MAX_REPLACED_SHARE = 0.3  # of the characters: what is above was never text in UTF-8

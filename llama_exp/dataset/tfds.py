@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llama_exp import recipe
 from llama_exp.dataset.base import Dataset
 from llama_exp.dataset.cache import content_key
 from llama_exp.dataset.records import Record, document, pair
@@ -87,7 +88,7 @@ class Tfds(Dataset):
         self._num_documents = splits[self.train_split][0]
         by_position = not self.validation_split and is_by_position(self._num_documents, self.validation_fraction)
         self._fingerprint = content_key(
-            **({"split": "by position"} if by_position else {}),
+            **({"split": recipe.LONG_TEXTS} if by_position else {}),
             name=info.full_name,
             splits=splits,
             shards={name: [split.num_bytes, split.shard_lengths] for name, split in sorted(info.splits.items())},
