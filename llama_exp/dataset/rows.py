@@ -21,7 +21,7 @@ from llama_exp.limits.dataset import Overlong, Packing
 from llama_exp.limits.objective import LossOn
 
 _RECORDS_AT_ONCE = 512
-_CHARACTERS_AT_ONCE = 1 << 20
+_CHARACTERS_AT_ONCE = 1 << 18
 _TOKENS_FILE, _TARGETS_FILE = "tokens.flat", "targets.flat"
 
 

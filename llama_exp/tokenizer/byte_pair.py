@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from llama_exp.dataset.stretches import divide_blindly
 from llama_exp.tokenizer import generation_files as companions
 from llama_exp.tokenizer import hugging_face_export
 from llama_exp.tokenizer.special_tokens import encode_with_special_tokens
+
+log = logging.getLogger("llama_exp")
 
 # Llama 3's (and tiktoken's cl100k_base) split of text into words: no merge crosses these borders.
 SPLIT_PATTERN = (
@@ -185,8 +188,26 @@ def train(texts: Iterable[str], vocabulary_size: int) -> BytePairTokenizer:
         initial_alphabet=list(byte_tokens()),
         show_progress=False,
     )
-    trained.train_from_iterator(divide_blindly(texts), trainer)  # it takes 256 of them at once
+    trained.train_from_iterator(_bounded(texts), trainer)
     return from_merges([tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]])
+
+
+def _bounded(texts: Iterable[str]) -> Iterator[str]:
+    """The training texts in stretches, of which the trainer takes 256 at once, without long words beyond a number."""
+    limits = recipe.BYTE_PAIR_TRAINING
+    long_word = re.compile(rf" ?[^\W_]{{{limits['long_word_characters']},}}")
+    seen = left_out = 0
+    for text in divide_blindly(texts):
+        found = sum(map(len, long_word.findall(text)))
+        if seen < limits["long_words_characters"]:
+            yield text
+        else:
+            yield long_word.sub("", text) if found else text
+            left_out += found
+        seen += found
+    if left_out:
+        message = "the tokenizer is trained without the last %d of %d characters in words of %d letters and more"
+        log.info(message, left_out, seen, limits["long_word_characters"])
 
 
 def from_merges(merges: Sequence[tuple[str, str]]) -> BytePairTokenizer:
