@@ -141,6 +141,8 @@ def test_a_sweep_survives_its_failing_jobs(tmp_path):
 
 @pytest.mark.process
 def test_hydras_record_of_a_sweep_holds_no_secret(tmp_path):
+    source = "class Tell:\n    def __init__(self, api_key, url): ...\n    def on_metrics(self, row): ...\n"
+    (tmp_path / "mine.py").write_text(source)
     callback = "+trainer.callbacks.mine={_target_: mine.Tell, api_key: canary-4711, url: 's3://me:canary2@host/x'}"
     done = run(tmp_path, "-m", "lora.rank=8,9", callback, "trusted_modules=[mine]")
     (record,) = tmp_path.glob("outputs/default/sweeps/*/multirun.yaml")
