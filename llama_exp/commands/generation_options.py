@@ -26,6 +26,7 @@ class Tally:
 def add_arguments(parser: Parser, temperature: float) -> None:
     """Length and choice of new tokens."""
     add = parser.add_argument
+    parser.set_defaults(context_length=None)  # no option: the model says it
     add("--max-new-tokens", type=positive, default=256, metavar="N", help="at most so many (default: 256)")
     add("--temperature", type=float, default=temperature, help=f"0: the likeliest token (default: {temperature})")
     add("--top-k", type=positive, metavar="K", help="draw among the K likeliest tokens only")

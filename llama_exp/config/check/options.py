@@ -43,6 +43,7 @@ def parse_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[Pr
         raise SystemExit(0)
     options, unknown = OptionParser().parse_known_intermixed_args(list(arguments))
     foreign = [word for word in unknown if word.startswith("-")]
+    options.overrides += [word for word in unknown if not word.startswith("-")]
     return options, [_no_such_option(_with_value(word, arguments, options)) for word in foreign]
 
 

@@ -69,7 +69,8 @@ def quote(text: str) -> str:
 
 def plain_or_quoted(text: str) -> str:
     """Text as a value of Hydra's grammar, without quotes where it needs none."""
-    return text if re.fullmatch(r"[A-Za-z/._-][\w/.@-]*", text, re.ASCII) else quote(text)
+    is_path = re.fullmatch(r"[A-Za-z/._][\w/.@-]*", text, re.ASCII) and "/" in text
+    return text if is_path else quote(text)
 
 
 def spell_texts(line: str, needs_quotes: Callable[[str], bool]) -> str:
@@ -84,7 +85,8 @@ def spell_texts(line: str, needs_quotes: Callable[[str], bool]) -> str:
     try:
         return f"{left}={_spell(value, key, needs_quotes)}"
     except Unbalanced:
-        if not is_text(key) or value.lstrip()[:1] in "'\"":
+        first = value.lstrip()[:1]
+        if first in "'\"" or not (is_text(key) or (key in list_texts() and first != "[")):
             return line
         return f"{left}={quote(value.strip())}"
 
@@ -111,6 +113,8 @@ def _spell_element(element: str, path: str, needs_quotes: Callable[[str], bool])
     if stripped.startswith("[") and stripped.endswith("]") and list_texts().get(path):
         items = (_spell_item(item, needs_quotes) for item in _split(stripped[1:-1]))
         return f"[{','.join(items)}]"
+    if path in list_texts() and not stripped.startswith(("[", "{")):  # a single text in the place of a list of them
+        return _spell_word(element, needs_quotes)
     return _spell_mapping(stripped, path, needs_quotes) if is_mapping else element
 
 
