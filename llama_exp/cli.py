@@ -70,7 +70,9 @@ def _hide_command_from_completion() -> None:
 def _run(command: str, arguments: list[str]) -> int:
     """The exit code of a command; what it raises is told in one place."""
     from llama_exp.console.failures import tell_failure
+    from llama_exp.files.writing import restrict_umask
 
+    restrict_umask()
     try:
         if command not in COMMANDS:
             raise _unknown(command)

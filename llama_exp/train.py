@@ -23,6 +23,7 @@ from llama_exp.config.check.composition import VERSION_BASE
 from llama_exp.config.check.resolvers import register_run_dir
 from llama_exp.console.failures import Failures, explain_hydra, tell_failure
 from llama_exp.errors import ExitCode, Interrupted, Preempted
+from llama_exp.files.writing import restrict_umask
 from llama_exp.run import resume
 
 register_run_dir(resume.folder_of)  # here, because processes of a launcher import no more than `job`
@@ -49,6 +50,7 @@ def job(cfg: DictConfig) -> float | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line (default: the process' own) and leaves the process with its exit code."""
+    restrict_umask()  # before Hydra makes folders
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on to us instead of printing them its own way
     debug, failures = "debug=true" in arguments, None
