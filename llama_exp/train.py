@@ -23,6 +23,7 @@ from llama_exp.config.check.composition import VERSION_BASE
 from llama_exp.config.check.resolvers import register_run_dir
 from llama_exp.console.failures import Failures, explain_hydra, tell_failure
 from llama_exp.errors import ExitCode, Interrupted, Preempted
+from llama_exp.files.sweep_record import mask_sweep_record, private_sweep_record
 from llama_exp.files.writing import restrict_umask
 from llama_exp.run import resume
 
@@ -34,6 +35,7 @@ def job(cfg: DictConfig) -> float | None:
     node = HydraConfig.get()
     overrides, in_sweep = list(node.overrides.task), node.mode == RunMode.MULTIRUN
     if in_sweep:
+        mask_sweep_record(Path(node.sweep.dir))
         print(f"\njob {node.job.num}: {node.job.override_dirname or 'no overrides'}", file=sys.stderr)
     try:
         from llama_exp.run.job import run_job
@@ -53,13 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     restrict_umask()  # before Hydra makes folders
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on to us instead of printing them its own way
-    debug, failures = "debug=true" in arguments, None
+    debug, failures, code = "debug=true" in arguments, None, ExitCode.OK
     try:
         command = check_arguments(arguments)
         if command.sweep_dir is not None:
             failures = Failures(command.sweep_dir)
-        run_hydra(command.arguments)
-        code = ExitCode.OK
+        with private_sweep_record(command.sweep_dir):
+            run_hydra(command.arguments)
     except (Exception, KeyboardInterrupt) as error:
         code = tell_failure(explain_hydra(error), debug)
     if failures is not None and failures.show():
@@ -69,15 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_hydra(arguments: Sequence[str]) -> None:
-    """What `@hydra.main` does, with arguments of our own.
-
-    `sys.argv` stays as the user typed it, for the run's record; and `job` stays an ordinary function, which launchers
-    can send to other processes by its name.
-    """
+    """What `@hydra.main` does, but `sys.argv` stays as typed, and `job` a function that launchers can send by name."""
     version.setbase(VERSION_BASE)
     parser = get_args_parser()
-    options = parser.parse_args(arguments)
-    _run_hydra(options, parser, task_function=job, config_path=str(CONF), config_name="config")
+    _run_hydra(parser.parse_args(arguments), parser, task_function=job, config_path=str(CONF), config_name="config")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,9 @@ def _run(config: Config, overrides: Sequence[str], folder: Path, group: str | No
         log.info("run folder %s%s", folder, " (continued)" if continues else "")
         try:
             with signals.told(f"{folder}, outside of its training steps"):
-                run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+                with signals.noted(None):  # a folder that has a summary has a record too, and can go on
+                    run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+                signals.check()
                 planned = plan.make_plan(config)
                 if planned is not None:
                     logs.log_table("plan", plan.rows(planned))

@@ -62,7 +62,14 @@ _GIT_SETTINGS = {
     "diff.orderFile": os.devnull,
 }
 _GIT = ("git", *(part for name, value in _GIT_SETTINGS.items() for part in ("-c", f"{name}={value}")))
-_PATCH = ("--binary", "--full-index", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/")
+_PATCH: tuple[str, ...] = (
+    "--binary",
+    "--full-index",
+    "--no-color",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--src-prefix=a/",
+)
 _PATCH += ("--dst-prefix=b/", "--unified=3", "--inter-hunk-context=0", "--no-renames", "--submodule=short")
 # A hook or an alias sets variables that point to its own repository; these do not.
 _GIT_VARIABLES = re.compile(r"GIT_(?:CONFIG_.*|CEILING_DIRECTORIES|DISCOVERY_ACROSS_FILESYSTEM|EXEC_PATH)")
