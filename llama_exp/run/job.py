@@ -30,6 +30,7 @@ from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
 from llama_exp.run import plan, provenance, resume
 from llama_exp.run.folder import RunFolder
+from llama_exp.run.room import require_room
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ def _run(config: Config, overrides: Sequence[str], folder: Path, group: str | No
                 planned = plan.make_plan(config)
                 if planned is not None:
                     logs.log_table("plan", plan.rows(planned))
+                    if process.is_writer:
+                        require_room(folder, planned.disk_bytes)
                 run = Run(config, run_folder, group, process)
                 if process.is_writer and in_default_place(folder, config.name):
                     point_latest_to(folder)  # not before: a start without its data would take the place of a good run
