@@ -111,7 +111,7 @@ def test_the_room_on_the_disk_is_estimated_from_below(uninterrupted, playground)
     for size, part in ((estimate["checkpoints"] / 3, folder / "checkpoints" / "step-00000010"),
                        (estimate[result.name], result)):  # fmt: skip
         written = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
-        assert 0 < size <= written < size + 60_000
+        assert 0 < size <= written < size + 100_000
 
 
 def test_metrics_are_the_record(uninterrupted):
