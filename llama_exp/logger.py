@@ -38,7 +38,18 @@ FINISH_TIMEOUT_SECONDS = 30.0
 FLUSH_SECONDS = 1.0
 # What a run is, says its config: these variables of W&B's do not count, unlike those for who sends where
 # (WANDB_API_KEY, WANDB_BASE_URL, WANDB_ENTITY ...). A sweep's id would give the run another project and id.
-_VARIABLES = ("DISABLED", "JOB_TYPE", "MODE", "NAME", "NOTES", "PROJECT", "RESUME", "RUN_GROUP", "RUN_ID", "SWEEP_ID")
+_VARIABLES: tuple[str, ...] = (
+    "DISABLED",
+    "JOB_TYPE",
+    "MODE",
+    "NAME",
+    "NOTES",
+    "PROJECT",
+    "RESUME",
+    "RUN_GROUP",
+    "RUN_ID",
+    "SWEEP_ID",
+)
 _VARIABLES += ("TAGS",)
 _EXIT_CODES = {"finished": ExitCode.OK, "preempted": ExitCode.PREEMPTED, "interrupted": ExitCode.INTERRUPTED}
 _SUPERSEDED = "superseded-"

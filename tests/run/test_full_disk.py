@@ -125,8 +125,8 @@ def test_the_run_folder(playground, straight, tmp_path, place):
 @pytest.mark.parametrize("free", [0, 4096, 12_288, 200_000])
 def test_before_the_run(playground, straight, tmp_path, free):
     """No room for the lock, for the record, for the config; room for these, but not for the checkpoints."""
-    with small_disk(tmp_path / "disk", MIB) as disk:
-        (disk / "filler").write_bytes(bytes(MIB - free))
+    with small_disk(tmp_path / "disk", 4 * MIB) as disk:
+        (disk / "filler").write_bytes(bytes(4 * MIB - free))
         output = go(playground, disk / "run", code=4)
         assert "Traceback" not in output and ("ENOSPC" in output or "no room for what the run will write" in output)
         os.unlink(disk / "filler")
