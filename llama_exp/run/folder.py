@@ -39,7 +39,7 @@ from llama_exp.files.writing import (
     write_json,
     write_text,
 )
-from llama_exp.run import figures, provenance
+from llama_exp.run import discard, figures, provenance
 from llama_exp.run.unfinished import RECORD_FILE, read_run_record
 
 _ARTEFACTS = (RECORD_FILE, "config.yaml", "overrides.yaml", "metrics.jsonl", "samples.md", "summary.json", "loss.png")
@@ -74,6 +74,7 @@ class RunFolder:
         self._finished = False
         self._lock: FolderLock | None = None
         self._log_file: logs.LogFile | None = None
+        self._is_new = self._is_fruitless = False
 
     @classmethod
     def create(cls, path: Path, process: Process = ALONE) -> RunFolder:
@@ -89,6 +90,7 @@ class RunFolder:
             StorageError: it cannot be written.
         """
         folder = cls(path, process)
+        folder._is_new = process.is_writer and discard.is_empty(path)
         folder._own()
         present = [name for name in _ARTEFACTS if (path / name).exists()] if process.is_writer else []
         if present:
@@ -194,12 +196,22 @@ class RunFolder:
         write_json(self.path / "summary.json", summary)
         return read_record(self.path / "summary.json") or {}
 
+    def discard_if_fruitless(self, error: LlamaExpError) -> None:
+        """Has `close` remove a new folder that holds no step yet: what ended the run is told on the terminal.
+
+        What a signal ended stays, for its summary says so; and so does a folder that held anything before.
+        """
+        stopped = isinstance(error, Preempted | Interrupted)
+        self._is_fruitless = self._is_new and not stopped and not discard.holds_steps(self.path)
+
     def close(self) -> None:
         """Closes the log and releases the folder."""
         if self._log_file is not None:
             logs.detach(self._log_file)
         if self._lock is not None:
             self._lock.release()
+        if self._is_fruitless:
+            discard.remove(self.path)
 
     def _own(self) -> None:
         """Makes the folder and locks it for this process."""

@@ -4,9 +4,9 @@
     preset -> backbone -> adapters ------------+-> trainer.fit() -> adapter/ or model/, summary
     learning rate schedule -> optimizer -------'
 
-What can fail for want of an input fails first: the preset is looked for before Keras is imported, and compared with
-the config before anything is built. From here on every part sees its own section's values only; nobody edits the
-config.
+What can fail for want of an input fails first: data files and the preset are looked for before Keras is imported, and
+the preset is compared with the config before anything is built. A run that fails before its first step leaves no
+folder. From here on every part sees its own section's values only; nobody edits the config.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from llama_exp.config.identity import config_hash, flatten, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
+from llama_exp.console.data_line import data_line
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
-from llama_exp.run import plan, provenance, resume
+from llama_exp.run import data_use, plan, provenance, resume
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.room import require_room
+from llama_exp.tokenizer.ends import stop_where_taught
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +102,7 @@ def _run(config: Config, overrides: Sequence[str], folder: Path, group: str | No
             summary = run_folder.finish(**results)
         except LlamaExpError as error:
             summary = run_folder.finish(error)
+            run_folder.discard_if_fruitless(error)
             if error.exit_code in (ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
                 progress.end_table(summary, folder, {"resume": provenance.resume_command(sys.argv, folder)})
             raise
@@ -120,10 +123,14 @@ class Run:
         self._has_adapters = config.lora.rank > 0
         self._base_digest: str | None = None
         self._checkpoint = resume.choose_checkpoint(config.resume, process)
+        dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
+        dataset.look()
         resolved = _resolved_preset(config)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
             log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
+        cache_dir = str(Path(config.runtime.cache_dir).expanduser())
+        dataset.open(cache_dir)
         runtime.import_backend()
         if preset_folder is not None:
             _check_preset(config, preset_folder, run_folder.path)
@@ -133,7 +140,9 @@ class Run:
             config.trusted_modules,
             ADDED_ARGUMENTS,
         )
-        tokenizer, examples = _build_data(config, preset_folder)
+        tokenizer, examples = _build_data(config, dataset, cache_dir, preset_folder)
+        self._data = data_use.measure(config, examples["train"])
+        log.info("data: %s", data_line(self._data))
         self.model = _build_model(config, preset_folder, tokenizer)
         if self._has_adapters:
             from llama_exp import lora
@@ -155,6 +164,9 @@ class Run:
         """Writes the adapter or the model, and returns what the summary should say beside the metrics' figures."""
         if not self._process.is_writer:
             return {}
+        return {"data": self._data, **self._export()}
+
+    def _export(self) -> dict[str, Any]:
         if not self._has_adapters:
             self.model.save_to_preset(self._folder.model)
             return {"model": self._folder.model.name}
@@ -257,11 +269,8 @@ def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
     quantization.require_trainable(stored, config.lora.rank)
 
 
-def _build_data(config: Config, preset_folder: Path | None):
+def _build_data(config: Config, dataset: Any, cache_dir: str, preset_folder: Path | None):
     """The tokenizer and the token rows of both splits."""
-    cache_dir = str(Path(config.runtime.cache_dir).expanduser())
-    dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
-    dataset.open(cache_dir)
     tokenizer = instantiate(
         config.tokenizer,
         config.trusted_modules,
@@ -271,6 +280,7 @@ def _build_data(config: Config, preset_folder: Path | None):
         cache_dir=cache_dir,
         fingerprint=dataset.fingerprint,
     )
+    stop_where_taught(tokenizer, to_dict(config.dataset).get("chat_template"))
     _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
     examples = dataset.prepare(
         tokenizer,

@@ -88,7 +88,7 @@ def test_the_cache(playground, straight, tmp_path, size, tokenizer):
     with small_disk(tmp_path / "disk", size) as disk:
         output = go(playground, tmp_path / "run", f"tokenizer={tokenizer}", f"runtime.cache_dir={disk}", code=4)
         assert "the cache cannot be written" in output and "Traceback" not in output
-        assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
+        assert not (tmp_path / "run").exists()  # nothing was trained
         assert not [path for path in disk.rglob("*.npy")]
     go(playground, tmp_path / "run", f"tokenizer={tokenizer}")
     if tokenizer == "byte":
