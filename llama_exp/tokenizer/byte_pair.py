@@ -115,7 +115,9 @@ class BytePairTokenizer:
 
     def _config_to_save(self) -> dict[str, Any]:
         """The ends of a text where they are others than Llama 3's."""
-        return {key: name for key, name in self.ends_by_name().items() if self._special.get(name) != self._own[key]}
+        names = {id_: token for token, id_ in self._special.items()}
+        own = {key: None if id_ is None else names[id_] for key, id_ in self._own.items()}
+        return {key: name for key, name in self.ends_by_name().items() if name != own[key]}
 
     def _ordinary(self) -> dict[str, int]:
         return {token: id_ for token, id_ in self._vocabulary.items() if token not in self._special}
@@ -129,7 +131,7 @@ class BytePairTokenizer:
         """`bos_token`, `eos_token`, `pad_token`, each None where there is none."""
         names = {id_: token for token, id_ in self._special.items()}
         ids = dict(zip(KEYS, (self.bos_id, self.eos_id, self.pad_id), strict=True))
-        return {key: names.get(id_) for key, id_ in ids.items()}
+        return {key: None if id_ is None else names[id_] for key, id_ in ids.items()}
 
     def encode(self, text: str, continuation: bool = False) -> list[int]:
         """Token ids of a text; special tokens written in it are ordinary text."""

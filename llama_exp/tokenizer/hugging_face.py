@@ -106,8 +106,9 @@ class HuggingFaceTokenizer:
         self.bos_id, self.eos_id, self.pad_id, self.stop_ids = ends.bos, ends.eos, ends.pad, ends.stop
         self.begin_id = self._front()
         for id_ in (*ends.ids().values(), *ends.stop, self.begin_id):
-            if id_ is not None:
-                self._special.setdefault(self._whole.id_to_token(id_), id_)
+            name = None if id_ is None else self._whole.id_to_token(id_)
+            if id_ is not None and name is not None:
+                self._special.setdefault(name, id_)
 
     def _front(self) -> int | None:
         """The token that the post-processor puts in front of a text; None: it puts none there."""

@@ -86,6 +86,7 @@ def without_special_tokens(document: Mapping[str, Any], names: Iterable[str]) ->
     if not special & pieces and all(token["special"] for token in added if token["content"] in special):
         return document
     hidden = {name: f"{uuid.uuid4().hex}{uuid.uuid4().hex}" for name in special & pieces}
+    changed: dict[str, Any]
     if isinstance(vocabulary, list):
         changed = {"vocab": [[hidden.get(piece, piece), score] for piece, score in vocabulary]}
     else:
