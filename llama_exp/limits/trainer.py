@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from llama_exp.limits import COUNT, Limits, allow_from, allow_null
+from llama_exp.limits import COUNT, TEXTS, Limits, allow_from, allow_null
 
 
 class Remat(enum.Enum):
@@ -26,6 +26,7 @@ LIMITS = Limits(
         "validation_batches": allow_null(COUNT),
         "checkpoint_every_steps": COUNT,
         "keep_checkpoints": COUNT,
+        "sample_prompts": TEXTS,
         "sample_tokens": COUNT,
         "sample_temperature": allow_from(0),
     },

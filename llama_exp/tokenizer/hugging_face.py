@@ -66,11 +66,11 @@ class HuggingFaceTokenizer:
         sentence_piece_model: bytes | None = None,
     ):
         added = read_added_tokens(tokenizer_config)
-        self._text, self._tokenizer_config = with_added_tokens(text, added), tokenizer_config
+        self._text, self._whole = with_added_tokens(text, added)
+        self._tokenizer_config = tokenizer_config
         self._sentence_piece_model = sentence_piece_model
         self.generation_config = dict(generation_config)
         self.chat_template = companions.read_template(tokenizer_config) if chat_template is None else chat_template
-        self._whole = processor(self._text)
         vocabulary = self._whole.get_vocab(with_added_tokens=True)
         self.vocabulary_size = max(vocabulary.values()) + 1
         self.holes = tuple(sorted(set(range(self.vocabulary_size)) - set(vocabulary.values())))
