@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from llama_exp import recipe
+from llama_exp.dataset.stretches import divide_blindly
 from llama_exp.tokenizer import generation_files as companions
 from llama_exp.tokenizer import hugging_face_export
 from llama_exp.tokenizer.ends import KEYS, choose_ends
 from llama_exp.tokenizer.special_tokens import decode_visibly, encode_with_special_tokens
+
+log = logging.getLogger("llama_exp")
 
 # Llama 3's (and tiktoken's cl100k_base) split of text into words: no merge crosses these borders.
 SPLIT_PATTERN = (
@@ -224,15 +228,33 @@ def byte_tokens() -> tuple[str, ...]:
 def train(texts: Iterable[str], vocabulary_size: int) -> BytePairTokenizer:
     """A BPE tokenizer of at most `vocabulary_size` tokens: bytes, then merges by frequency, then special tokens."""
     trained = tokenizers.Tokenizer(models.BPE())
-    trained.pre_tokenizer = _pre_tokenizer()
+    trained.pre_tokenizer = _pre_tokenizer(recipe.BYTE_PAIR_TRAINING["max_word_characters"])
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size - len(SPECIAL_TOKENS),
         min_frequency=recipe.BYTE_PAIR_TRAINING["min_frequency"],
         initial_alphabet=list(byte_tokens()),
         show_progress=False,
     )
-    trained.train_from_iterator(texts, trainer)
+    trained.train_from_iterator(_bounded(texts), trainer)
     return from_merges([tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]])
+
+
+def _bounded(texts: Iterable[str]) -> Iterator[str]:
+    """The training texts in stretches, of which the trainer takes 256 at once, without long words beyond a number."""
+    limits = recipe.BYTE_PAIR_TRAINING
+    long_word = re.compile(rf" ?[^\W_]{{{limits['long_word_characters']},}}")
+    seen = left_out = 0
+    for text in divide_blindly(texts):
+        found = sum(map(len, long_word.findall(text)))
+        if seen < limits["long_words_characters"]:
+            yield text
+        else:
+            yield long_word.sub("", text) if found else text
+            left_out += found
+        seen += found
+    if left_out:
+        message = "the tokenizer is trained without the last %d of %d characters in words of %d letters and more"
+        log.info(message, left_out, seen, limits["long_word_characters"])
 
 
 def from_merges(merges: Sequence[tuple[str, str]]) -> BytePairTokenizer:
@@ -245,10 +267,14 @@ def from_merges(merges: Sequence[tuple[str, str]]) -> BytePairTokenizer:
     return BytePairTokenizer(vocabulary, merges)
 
 
-def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
+def _pre_tokenizer(max_word_characters: int | None = None) -> pre_tokenizers.PreTokenizer:
+    """Text -> words in bytes; letters, marks and blanks of a word end after a number of characters, if one is given."""
+    pattern = SPLIT_PATTERN
+    if max_word_characters is not None:
+        pattern = pattern.replace("+", f"{{1,{max_word_characters}}}").replace("*", f"{{0,{max_word_characters}}}")
     return pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
