@@ -6,6 +6,7 @@ from llama_exp.architecture.llama import (
     EMBEDDINGS,
     FINAL_NORM,
     INITIALIZER_RANGES,
+    INPUT_KEYS,
     LINEAR_NAMES,
     REVERSE_EMBEDDINGS,
     ROPE_ADJUSTMENT,

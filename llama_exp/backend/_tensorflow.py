@@ -143,6 +143,11 @@ def seed_generators(seed):
     keras.utils.set_random_seed(seed)
 
 
+def export_options(input_signature):
+    del input_signature  # sizes that a graph does not know are whatever comes
+    return {}
+
+
 def view(variable):
     tensor = tf.convert_to_tensor(variable.value)
     if tensor.dtype == tf.bfloat16:

@@ -64,7 +64,7 @@ def unpack(packed, size: int, axis: int):
     """`llama_exp.formats.quantized.unpack` for tensors: integers in [-8, 7] as int8."""
     low = ops.right_shift(ops.left_shift(packed, 4), 4)  # arithmetic: copies the sign
     high = ops.right_shift(packed, 4)
-    shape = list(packed.shape)
+    shape = list(ops.shape(packed))
     shape[axis] *= 2
     integers = ops.reshape(ops.stack([low, high], axis=axis + 1), shape)
     return integers if shape[axis] == size else ops.take(integers, np.arange(size), axis=axis)
