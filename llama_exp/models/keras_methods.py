@@ -52,6 +52,20 @@ def require_inputs(inputs) -> None:
         raise ValueError(f"inputs has no 'token_ids', only {sorted(inputs)}.")
 
 
+def refuse_quantization(layer) -> None:
+    """What a layer of a backbone answers to Keras' `quantize` of a model around it, which goes through all layers.
+
+    Layers are exchanged for quantized ones, see `llama_exp.quantization.quantize`; none becomes one.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        f"layer {layer.path!r} cannot be quantized alone. Quantize the backbone that it belongs to, "
+        "model.get_layer('llama_backbone').quantize('int8'), and compile the model around it again."
+    )
+
+
 class _Traced:
     """Which variables Keras' functions were traced with; Keras would track a list of them."""
 

@@ -23,6 +23,7 @@ from llama_exp.architecture import INPUT_KEYS
 from llama_exp.objective import next_token_loss
 from llama_exp.optimizer import sum_of_squares
 
+
 @dataclass(frozen=True)
 class StepResult:
     """What one step did.
