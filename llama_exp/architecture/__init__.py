@@ -40,6 +40,7 @@ __all__ = [
     "FINAL_NORM",
     "FLOATS",
     "INITIALIZER_RANGES",
+    "INPUT_KEYS",
     "LINEAR_NAMES",
     "MODES",
     "OPTIONS",

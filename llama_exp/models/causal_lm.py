@@ -124,9 +124,7 @@ class LlamaCausalLM(DictModel):
         is_text = isinstance(prompts, str) or all(isinstance(prompt, str) for prompt in prompts)
         is_single = isinstance(prompts, str) or (not is_text and np.ndim(prompts[0]) == 0)
         rows = [prompts] if is_single else list(prompts)
-        token_ids = (
-            [self._encode(text, special_tokens) for text in rows] if is_text else [_token_array(row) for row in rows]
-        )
+        token_ids = [self._encode(row, special_tokens) if is_text else _token_array(row) for row in rows]
         self._check_prompts(token_ids, max_length)
         if not isinstance(seed, numbers.Integral) or seed < 0:
             raise ValueError(f"seed={seed!r} must be a whole number of at least 0.")

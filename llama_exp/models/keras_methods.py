@@ -110,6 +110,16 @@ class DictModel(keras.Model):
         """`output` as a list."""
         return [self.output]
 
+    def save(self, filepath, *arguments, **options):
+        """Keras' own, into a `.keras` file, adapters and integers included; see `keras.Model.save`.
+
+        Raises:
+            ValueError: the older .h5 format, which cannot be loaded again and would lose a tokenizer.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(f"filepath={str(filepath)!r}: a whole model goes into a .keras file. Give it that suffix.")
+        return super().save(filepath, *arguments, **options)
+
     def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
         """Writes the call, adapters and integers included, for serving; see `keras.Model.export`.
 
