@@ -11,11 +11,11 @@ from keras import ops
 from llama_exp import backend
 from llama_exp.architecture import INITIALIZER_RANGES
 from llama_exp.backend.initial import Initializer, draw_normal
-from llama_exp.models.keras_methods import refuse_quantization
+from llama_exp.models.keras_methods import InnerLayer
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
-class TokenEmbedding(keras.layers.Layer):
+class TokenEmbedding(InnerLayer):
     """Rows of a table (V, D) for token ids, and logits from hidden states.
 
     Args:
@@ -89,10 +89,6 @@ class TokenEmbedding(keras.layers.Layer):
         """
         matrix = self.embeddings if self.tie_word_embeddings else self.reverse_embeddings
         return hidden, matrix.value, 0 if self.tie_word_embeddings else 1, matrix.trainable
-
-    def quantize(self, mode=None, config=None, **options) -> None:
-        """Refuses, see `refuse_quantization`."""
-        refuse_quantization(self)
 
     def get_config(self) -> dict:
         """Constructor arguments."""

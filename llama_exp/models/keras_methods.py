@@ -52,18 +52,21 @@ def require_inputs(inputs) -> None:
         raise ValueError(f"inputs has no 'token_ids', only {sorted(inputs)}.")
 
 
-def refuse_quantization(layer) -> None:
-    """What a layer of a backbone answers to Keras' `quantize` of a model around it, which goes through all layers.
+class InnerLayer(keras.layers.Layer):
+    """A layer that changes its form only together with its backbone."""
 
-    Layers are exchanged for quantized ones, see `llama_exp.quantization.quantize`; none becomes one.
+    def quantize(self, mode=None, config=None, **options) -> None:
+        """Refuses what Keras' `quantize` of a model around the backbone asks of every layer in it.
 
-    Raises:
-        ValueError: always.
-    """
-    raise ValueError(
-        f"layer {layer.path!r} cannot be quantized alone. Quantize the backbone that it belongs to, "
-        "model.get_layer('llama_backbone').quantize('int8'), and compile the model around it again."
-    )
+        Layers are exchanged for quantized ones, see `llama_exp.quantization.quantize`; none becomes one.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"layer {self.path!r} cannot be quantized alone. Quantize the backbone that it belongs to, "
+            "model.get_layer('llama_backbone').quantize('int8'), and compile the model around it again."
+        )
 
 
 class _Traced:

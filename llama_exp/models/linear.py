@@ -12,11 +12,11 @@ from keras import ops
 from llama_exp import backend
 from llama_exp.architecture import INITIALIZER_RANGES
 from llama_exp.backend.initial import Initializer, draw_normal
-from llama_exp.models.keras_methods import refuse_quantization
+from llama_exp.models.keras_methods import InnerLayer
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
-class Linear(keras.layers.Layer):
+class Linear(InnerLayer):
     """y = x W, or what an adapter makes of x and this product where one is attached.
 
     The kernel is the plain 2-D matrix (I, O); attention heads are a reshape of the result. Rows are flattened
@@ -84,10 +84,6 @@ class Linear(keras.layers.Layer):
     def float_kernel(self) -> np.ndarray:
         """The numbers that the kernel stands for, (I, O) float32, on the host: the same on every backend."""
         return np.asarray(ops.convert_to_numpy(self.kernel.value), np.float32)
-
-    def quantize(self, mode=None, config=None, **options) -> None:
-        """Refuses, see `refuse_quantization`."""
-        refuse_quantization(self)
 
     def get_config(self) -> dict:
         """Constructor arguments."""
