@@ -76,8 +76,12 @@ def _completes_no_override() -> bool:
 def _run(command: str, arguments: list[str]) -> int:
     """The exit code of a command; what it raises is told in one place."""
     from llama_exp.console.failures import tell_failure
+    from llama_exp.files.home import require_home
+    from llama_exp.files.writing import restrict_umask
 
+    restrict_umask()
     try:
+        require_home()
         if command not in COMMANDS:
             raise _unknown(command)
         return importlib.import_module(COMMANDS[command][0]).main(arguments) or 0

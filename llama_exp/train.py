@@ -22,6 +22,7 @@ from llama_exp.config.hydra_main import asks_for_completion, complete, run_hydra
 from llama_exp.console.failures import Failures, explain_hydra, tell_failure
 from llama_exp.errors import ExitCode, Interrupted, Preempted
 from llama_exp.files.sweep_record import mask_sweep_record, private_sweep_record
+from llama_exp.files.writing import restrict_umask
 from llama_exp.run import resume
 
 register_run_dir(resume.folder_of)  # here, because processes of a launcher import no more than `job`
@@ -49,9 +50,10 @@ def job(cfg: DictConfig) -> float | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line (default: the process' own) and leaves the process with its exit code."""
+    restrict_umask()  # before Hydra makes folders
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on to us instead of printing them its own way
-    debug, failures = "debug=true" in arguments, None
+    debug, failures, code = "debug=true" in arguments, None, ExitCode.OK
     if asks_for_completion(arguments):
         complete(arguments, job)
         return
@@ -61,7 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             failures = Failures(command.sweep_dir, command.constants)
         with private_sweep_record(command.sweep_dir):
             run_hydra(command.arguments, job)
-        code = ExitCode.OK
     except (Exception, KeyboardInterrupt) as error:
         code = tell_failure(explain_hydra(error), debug)
     if failures is not None and failures.show():

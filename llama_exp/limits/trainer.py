@@ -6,7 +6,7 @@ import enum
 from collections.abc import Collection, Iterator
 
 from llama_exp.errors import Problem
-from llama_exp.limits import COUNT, Limits, allow_from, allow_null
+from llama_exp.limits import COUNT, TEXTS, Limits, allow_from, allow_null
 
 # What an observer may be told. A callback has those that it uses.
 OBSERVER_METHODS = ("on_start", "on_metrics", "on_sample", "on_finish")
@@ -33,6 +33,7 @@ LIMITS = Limits(
         "validation_batches": allow_null(COUNT),
         "checkpoint_every_steps": COUNT,
         "keep_checkpoints": COUNT,
+        "sample_prompts": TEXTS,
         "sample_tokens": COUNT,
         "sample_temperature": allow_from(0),
     },

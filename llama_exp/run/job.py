@@ -34,6 +34,7 @@ from llama_exp.lora import source as lora_source
 from llama_exp.run import data_use, plan, provenance, resume
 from llama_exp.run.agreement import require_prompts, tell_overrun
 from llama_exp.run.folder import RunFolder
+from llama_exp.run.room import require_room
 from llama_exp.tokenizer.ends import stop_where_taught
 
 log = logging.getLogger(__name__)
@@ -77,10 +78,14 @@ def _run(config: Config, overrides: Sequence[str], folder: Path, group: str | No
         log.info("run folder %s%s", folder, " (continued)" if continues else "")
         try:
             with signals.told(f"{folder}, outside of its training steps"):
-                run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+                with signals.noted(None):  # a folder that has a summary has a record too, and can go on
+                    run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+                signals.check()
                 planned = plan.make_plan(config)
                 if planned is not None:
                     logs.log_table("plan", plan.rows(planned))
+                    if process.is_writer:
+                        require_room(folder, planned.disk_bytes)
                 run = Run(config, run_folder, group, process)
                 if process.is_writer and in_default_place(folder, config.name):
                     point_latest_to(folder)  # not before: a start without its data would take the place of a good run
