@@ -287,7 +287,8 @@ def test_tab_completion(line, expected):
 def test_completion_says_nothing_but_words(line, words, monkeypatch, capfd):
     monkeypatch.setenv("COMP_LINE", line)
     monkeypatch.setattr(sys, "argv", ["llama-exp", "-sc", "query=bash"])
-    cli.main(["-sc", "query=bash"])
+    with contextlib.suppress(SystemExit):
+        cli.main(["-sc", "query=bash"])
     output = capfd.readouterr()
     assert sorted(output.out.split()) == sorted(words) and output.err == ""
 
