@@ -37,9 +37,9 @@ def resolve(patterns: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        path = os.path.expanduser(pattern)
+        expanded = os.path.expanduser(pattern)
         # A file that is called so comes first: "[2025] notes.txt" as a pattern would name other files.
-        names = [path] if os.path.isfile(path) else sorted(glob.glob(path, recursive=True))
+        names = [expanded] if os.path.isfile(expanded) else sorted(glob.glob(expanded, recursive=True))
         files = [Path(name) for name in names if os.path.isfile(name)]
         if not files:
             raise InputError(

@@ -15,7 +15,7 @@ from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
 
 OPTIONS = ("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info")
-OPTIONS += ("--shell-completion", "--config-path", "--config-name", "--config-dir", "--from")
+_SOURCES = ("--shell-completion", "--config-path", "--config-name", "--config-dir", "--from")
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -63,7 +63,7 @@ def _no_such_option(line: str) -> Problem:
         told = f" Keys are written without dashes: {match}={value}" if has_value and "." in match else ""
         problem = describe_unknown_key(key, found, ask_whether(match, key) + told)
     else:
-        option = find_nearest_name(name, OPTIONS)
+        option = find_nearest_name(name, (*OPTIONS, *_SOURCES))
         action = f"did you mean {option}?" if option else f"keys are written without dashes: {key}=<value>"
         problem = describe_unknown_key(key, found, f"{action} See llama-exp train --help")
     return Problem("no such option", name, problem.found, problem.action)
