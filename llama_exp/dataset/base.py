@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp import recipe
+from llama_exp.dataset.answers import watch_answers
 from llama_exp.dataset.cache import cached_folder, content_key
 from llama_exp.dataset.examples import Examples
 from llama_exp.dataset.records import Record
@@ -66,6 +67,13 @@ class Dataset(abc.ABC):
             raise ValueError(f"{self.name}: call open(cache_dir) before anything else")
         return self._fingerprint
 
+    def use_tokenizer(self, tokenizer: Any) -> None:  # noqa: B027 - most sources need nothing of it
+        """Told before documents become rows; a source whose text depends on the tokenizer's model takes it from here.
+
+        Raises:
+            InputError: the tokenizer lacks what the source needs.
+        """
+
     def texts(self, split: str) -> Iterator[str]:
         """The plain texts of one split, to train a tokenizer on."""
         return (record.text for its_split, record in self.documents() if its_split == split)
@@ -82,10 +90,12 @@ class Dataset(abc.ABC):
             minimum_train_rows: Fewer rows than this cannot be trained on (the batch size).
 
         Raises:
-            InputError: a split is empty or too small, a document is too long under `overlong=error`, or a token id
-                lies outside the vocabulary. StorageError: the cache cannot be written. ValueError: another `loss_on`.
+            InputError: a split is empty or too small, every answer is empty, a document is too long under
+                `overlong=error`, or a token id lies outside the vocabulary. StorageError: the cache cannot be written.
+                ValueError: another `loss_on`.
         """
         loss_on = choose(LossOn, loss_on, "objective.loss_on")
+        self.use_tokenizer(tokenizer)
         key = content_key(
             format_version=recipe.ROWS["version"],
             dataset=self.fingerprint,
@@ -122,7 +132,7 @@ class Dataset(abc.ABC):
                 )
                 for split in SPLITS
             }
-            for split, record in self.documents():
+            for split, record in watch_answers(self.documents(), self.name, loss_on):
                 writers[split].add(record)
             facts = {split: writer.finish(self.packing) for split, writer in writers.items()}
         for split, counts in facts.items():

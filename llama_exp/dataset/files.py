@@ -18,10 +18,12 @@ log = logging.getLogger("llama_exp")
 def resolve(patterns: Sequence[str]) -> list[Path]:
     """The files that paths or glob patterns (** goes into folders) name, sorted within each pattern, each once.
 
+    A file is one file under however many names and links.
+
     Raises:
         InputError: a pattern that names no file.
     """
-    found: dict[Path, None] = {}
+    found: dict[tuple[int, int], Path] = {}
     for pattern in patterns:
         names = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
         files = [Path(name) for name in names if os.path.isfile(name)]
@@ -34,8 +36,15 @@ def resolve(patterns: Sequence[str]) -> list[Path]:
                     action=f"give files or a pattern such as 'texts/**/*.txt'; relative paths start at {Path.cwd()}",
                 )
             )
-        found |= dict.fromkeys(files)
-    return list(found)
+        for path in files:
+            found.setdefault(_identity(path), path)
+    return list(found.values())
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Device and number, the same for all names of a file."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def digest_files(paths: Sequence[Path]) -> list[str]:

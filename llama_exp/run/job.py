@@ -11,6 +11,7 @@ config.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -27,9 +28,11 @@ from llama_exp.console import logs, progress
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
+from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.lora import source as lora_source
 from llama_exp.run import plan, provenance, resume
 from llama_exp.run.folder import RunFolder
+from llama_exp.tokenizer import chat_template
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +165,11 @@ class Run:
             **_machine(config),
             seed=config.seed,
             dataset={split: {"fingerprint": rows.fingerprint, **rows.facts} for split, rows in examples.items()},
-            tokenizer={"fingerprint": tokenizer.fingerprint, "vocabulary_size": tokenizer.vocabulary_size},
+            tokenizer={
+                "fingerprint": tokenizer.fingerprint,
+                "vocabulary_size": tokenizer.vocabulary_size,
+                "chat_template": _text_digest(getattr(tokenizer, "chat_template", None)),
+            },
             preset={
                 "source": config.preset.source,
                 "path": resolved and str(resolved.path),
@@ -217,6 +224,11 @@ def _machine(config: Config) -> dict[str, Any]:
     }
 
 
+def _text_digest(text: str | None) -> str | None:
+    """Hexadecimal SHA-256 of a text as the file that holds it."""
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+
 def _comparable_facts(config: Config) -> dict[str, Any]:
     """What must be the same for a resumed run to be the same bits; a checkpoint records it."""
     versions = {name: version for name, version in provenance.package_versions().items() if name in SAME_BITS}
@@ -258,6 +270,8 @@ def _build_data(config: Config, preset_folder: Path | None):
         fingerprint=dataset.fingerprint,
     )
     _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
+    if to_dict(config.dataset).get("chat_template") == ChatTemplate.model.value:
+        tokenizer.chat_template = chat_template.find_template(tokenizer, str(config.preset.source))
     examples = dataset.prepare(
         tokenizer,
         cache_dir=cache_dir,

@@ -8,6 +8,7 @@ a tokenizer back from a preset folder. A tokenizer is any object with
     encode_with_special_tokens(text) -> list[int]           their names stand for them: for a rendered chat only
     decode(token_ids, skip_special_tokens=True) -> str
     special_id(token) -> int | None                         the id of a special token such as <|eot_id|>
+    special_tokens                                          names of all of them
     vocabulary_size, bos_id, eos_id, pad_id                 int; the last three may be None
     begin_id                                                bos_id if the model expects it in front of a text, else None
     stop_ids                                                the ids that end a text or a turn

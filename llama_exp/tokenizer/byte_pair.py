@@ -115,6 +115,11 @@ class BytePairTokenizer:
             raise ValueError(f"token_ids: {error.args[0]} is not in the vocabulary of {self.vocabulary_size}") from None
         return b"".join(parts).decode("utf-8", errors="replace")
 
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Names of the special tokens."""
+        return tuple(self._special)
+
     def special_id(self, token: str) -> int | None:
         """The id of a special token, or None where the vocabulary has none of that name."""
         return self._special.get(token)

@@ -100,6 +100,11 @@ class HuggingFaceTokenizer:
                 raise ValueError(f"token_ids: {id_} is not in the vocabulary of {self.vocabulary_size}")
         return self._encoder.decode(ids, skip_special_tokens=skip_special_tokens)
 
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Names of the special tokens."""
+        return tuple(self._special)
+
     def special_id(self, token: str) -> int | None:
         """The id of a special token, or None where the file has none of that name."""
         return self._special.get(token)

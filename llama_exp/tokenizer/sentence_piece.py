@@ -92,6 +92,11 @@ class SentencePieceTokenizer:
                 run.append(id_)
         return text + self._processor.decode(run)
 
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Names of the special tokens."""
+        return tuple(self._special)
+
     def special_id(self, token: str) -> int | None:
         """The id of a control token such as </s>, or None where the model has none of that name."""
         return self._special.get(token)
