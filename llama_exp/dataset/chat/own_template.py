@@ -72,14 +72,11 @@ class OwnTemplate:
                 "spans": True,
             }
         )
-        return [
-            tuple(
-                self._pieces(
-                    answer["text"], self._learned(answer, conversation, source), answer["by_prefix"], separator
-                )
-            )
-            for conversation, source, answer in zip(conversations, sources, answers, strict=True)
-        ]
+        rendered = []
+        for conversation, source, answer in zip(conversations, sources, answers, strict=True):
+            learned = self._learned(answer, conversation, source)
+            rendered.append(tuple(self._pieces(answer["text"], learned, answer["by_prefix"], separator)))
+        return rendered
 
     def _learned(self, answer: Mapping[str, Any], conversation: Mapping[str, Any], source: str) -> list[Sequence[int]]:
         """The spans of the text that count."""
