@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import importlib.util
 import logging
-import tempfile
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from llama_exp.errors import InputError, LlamaExpError, Problem
 from llama_exp.limits.dataset import LIMITS
 
 log = logging.getLogger("llama_exp")
+
+_NOWHERE = f"{os.devnull}/none"  # a folder that cannot be there
 
 
 class Tfds(Dataset):
@@ -137,9 +139,9 @@ class Tfds(Dataset):
 
         from llama_exp.dataset.builders import silence
 
-        with contextlib.suppress(Exception), silence(), tempfile.TemporaryDirectory() as empty:
-            builder = tfds.builder(self.builder, data_dir=empty)
-            place = Path(self.data_dir or tfds.core.constants.DATA_DIR) / builder.data_path.relative_to(empty)
+        with contextlib.suppress(Exception), silence():
+            builder = tfds.builder(self.builder, data_dir=_NOWHERE)
+            place = Path(self.data_dir or tfds.core.constants.DATA_DIR) / builder.data_path.relative_to(_NOWHERE)
             action = f"delete {place} and prepare the set again"
             return self._error("dataset_info.json of the prepared set is damaged", _line(error), action)
         action = "check configuration and version (name[/config][:version])"

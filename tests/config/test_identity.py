@@ -25,6 +25,10 @@ USES = {
     "PYTHON_QA": ("dataset=python_qa",),
     "TEXT_FILES": ("dataset=text_files", "dataset.files=[a.txt]"),
     "JSONL": ("dataset=jsonl", "dataset.files=[a.jsonl]"),
+    "MODEL_CHATS": (
+        *("dataset=jsonl", "dataset.files=[a.jsonl]", "dataset.chat_template=model"),
+        "preset.source=some/folder",
+    ),
     "ROWS": ("dataset=tfds", "dataset.builder=tiny_shakespeare"),
     "BYTE_PAIR_TRAINING": ("preset.source=some/folder", "tokenizer=bpe"),
     "EXAMPLE_ORDER": (),
@@ -47,11 +51,12 @@ DECIDES_NOTHING = {
     # limits of what is read, asked for, waited for or shown
     *("MAX_SECONDS", "MAX_MEMORY_BYTES", "MAX_CHARACTERS", "MAX_BYTES", "MAX_VALUES", "MAX_IDS", "MAX_CONFIG_BYTES"),
     *("MAX_TEMPLATE_BYTES", "MAX_PIECES", "MAX_PIECE_CHARACTERS", "_MAX_POSITION", "FAILED_SAVES", "SHOWN"),
-    "MOST_INPUTS",
+    *("MOST_INPUTS", "MAX_SECONDS_EACH", "_LONGEST_SHOWN", "_SHOWN"),
     # how much at once: time and memory
     *("COLUMNS", "SCORE_POSITIONS", "SMALLEST_BUCKET", "MOST_ROWS", "_AHEAD_BYTES", "_LINE_BYTES", "_PANEL", "_TILE"),
     *("BLOCK_BYTES", "_SUMMED_AT_ONCE", "_TOKENIZED_AT_ONCE", "_ROWS_AT_ONCE", "_READ_AT_ONCE", "_BLOCK_BYTES"),
-    *("_TILE_NUMBERS",),
+    *("_TILE_NUMBERS", "_RENDERED_AT_ONCE"),
+    "_SEPARATORS",  # characters that are taken out again
     # what a type of numbers is, or a file's form
     *("INT8_MAX", "UINT8_MAX", "FLOAT8_MAX", "INT4_MIN", "INT4_MAX", "_CENTRE", "SYMMETRIC_ZERO", "SCHEMA"),
     *("_FLOAT", "_WORD", "NORMAL", "UNKNOWN", "CONTROL", "USER_DEFINED", "UNUSED", "BYTE"),
