@@ -57,7 +57,7 @@ class RecordReader:
             InputError: the line is no record, with file, line and what is wrong.
         """
         where = f"{path}:{number}"
-        item = _parse(files.decode(line, path, first_line=number), where)
+        item = _parse(files.decode_line(line, path, number), where)
         form = self._form(item, where)
         try:
             if form == "messages":

@@ -7,6 +7,7 @@ import pytest
 from chat_templates import PLAIN
 
 from llama_exp.config.check import check_arguments
+from llama_exp.config.instantiate import instantiate
 from llama_exp.errors import InputError
 from llama_exp.run.job import _build_data, _text_digest
 from llama_exp.tokenizer import byte_pair
@@ -28,11 +29,13 @@ def build(tmp_path):
         config = check_arguments(
             [
                 *("dataset=jsonl", f"dataset.files=[{tmp_path}/a.jsonl]", "dataset.chat_template=model"),
-                *(f"preset.source={source}", f"runtime.cache_dir={tmp_path}/cache", "tokenizer=preset"),
+                *(f"preset.source={source}", "tokenizer=preset"),
                 *("trainer.batch_size=1", "dataset.validation_fraction=0.4", "dataset.sequence_length=256"),
             ]
         ).config
-        return _build_data(config, tmp_path / "preset")
+        dataset = instantiate(config.dataset, [], "dataset")
+        dataset.open(tmp_path / "cache")
+        return _build_data(config, dataset, str(tmp_path / "cache"), tmp_path / "preset")
 
     return make
 
