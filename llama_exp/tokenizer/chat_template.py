@@ -7,7 +7,7 @@ from llama_exp.errors import InputError, Problem
 from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.preset import PRESETS
 
-__all__ = ["BUILT_IN", "find_template", "render"]
+__all__ = ["BUILT_IN", "find_template", "render", "take_template"]
 
 # As `dataset.chat.built_in` renders them, for models whose files have no template.
 BUILT_IN = {
@@ -62,3 +62,18 @@ def find_template(tokenizer, source: str) -> str:
             "use llama-exp generate, choose an instruct model, or put chat_template.jinja into its folder",
         )
     )
+
+
+def take_template(tokenizer, chat_template: str | None, source: str) -> None:
+    """Makes sure that the tokenizer of a run on `dataset.chat_template=model` has the template, which is saved with it.
+
+    Args:
+        tokenizer: of the run.
+        chat_template: as the config has it; nothing happens under another choice.
+        source: see `find_template`.
+
+    Raises:
+        InputError: the model has none.
+    """
+    if chat_template == ChatTemplate.model.value:
+        tokenizer.chat_template = find_template(tokenizer, source)

@@ -9,7 +9,8 @@ from chat_templates import PLAIN
 from llama_exp.config.check import check_arguments
 from llama_exp.config.instantiate import instantiate
 from llama_exp.errors import InputError
-from llama_exp.run.job import _build_data, _text_digest
+from llama_exp.files.digest import text_digest
+from llama_exp.run.job import _build_data
 from llama_exp.tokenizer import byte_pair
 from llama_exp.tokenizer.chat_template import BUILT_IN
 
@@ -23,7 +24,7 @@ def build(tmp_path):
     lines = [{"messages": [{"role": "system", "content": f"{n}"}, *turns]} for n in range(20)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    def make(template, source):
+    def make(template, source, *more):
         plain = byte_pair.from_merges([])
         byte_pair.BytePairTokenizer(plain._vocabulary, [], chat_template=template).save(tmp_path / "preset")
         config = check_arguments(
@@ -31,6 +32,7 @@ def build(tmp_path):
                 *("dataset=jsonl", f"dataset.files=[{tmp_path}/a.jsonl]", "dataset.chat_template=model"),
                 *(f"preset.source={source}", "tokenizer=preset"),
                 *("trainer.batch_size=1", "dataset.validation_fraction=0.4", "dataset.sequence_length=256"),
+                *more,
             ]
         ).config
         dataset = instantiate(config.dataset, [], "dataset")
@@ -47,11 +49,11 @@ def test_the_template_of_the_preset_decides_the_rows(build, tmp_path):
     for tokenizer, _ in made:
         file = tmp_path / f"{len(tokenizer.chat_template)}.jinja"
         file.write_text(tokenizer.chat_template)
-        assert _text_digest(tokenizer.chat_template) == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert text_digest(tokenizer.chat_template) == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_a_built_in_instruct_preset_has_its_familys(build):
-    tokenizer, _ = build(None, "llama3.2_instruct_1b")
+    tokenizer, _ = build(None, "llama3.2_instruct_1b", "model=llama3_2_1b")
     assert tokenizer.chat_template in BUILT_IN.values()  # and so has the model that the run saves
 
 
