@@ -1,6 +1,7 @@
 """JSON lines: three forms of record, and what is wrong with a line."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -187,3 +188,17 @@ def test_answers_that_are_all_empty_are_refused(tmp_path, byte_tokenizer, line, 
     lines += [{"prompt": f"{n}", "completion": "b"} for n in range(20)]
     opened(tmp_path, lines).prepare(byte_tokenizer, cache_dir=tmp_path / "cache", loss_on="completion")
     assert "20 of 40 answers (50.0 %) are empty" in caplog.text
+
+
+@pytest.mark.parametrize("overlong", ["truncate", "drop"])
+def test_chats_longer_than_a_row_get_advice_that_works(tmp_path, byte_tokenizer, overlong):
+    lines = [json.loads(json.dumps(CHAT).replace("Hi!", f"{n} {'x' * 99}")) for n in range(20)]
+
+    def prepare(**options):
+        dataset = opened(tmp_path, lines, overlong=overlong, **options)
+        return dataset.prepare(byte_tokenizer, cache_dir=tmp_path / "cache", loss_on="completion")
+
+    with pytest.raises(InputError) as caught:
+        prepare(sequence_length=64)
+    advised = re.search(r"set dataset.sequence_length=(\d+)", caught.value.problems[0].action)
+    assert prepare(sequence_length=int(advised[1]))["train"].num_target_tokens > 0
