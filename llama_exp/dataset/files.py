@@ -39,9 +39,9 @@ def resolve(patterns: Sequence[str]) -> list[Path]:
     """
     found: dict[tuple[int, int], Path] = {}
     for pattern in patterns:
-        path = os.path.expanduser(pattern)
+        typed = os.path.expanduser(pattern)
         # A file that is called so comes first: "[2025] notes.txt" as a pattern would name other files.
-        names = [path] if os.path.isfile(path) else sorted(glob.glob(path, recursive=True))
+        names = [typed] if os.path.isfile(typed) else sorted(glob.glob(typed, recursive=True))
         files = [Path(name) for name in names if os.path.isfile(name)]
         if not files:
             raise InputError(
@@ -89,8 +89,8 @@ def _require_text(path: Path) -> None:
     for first, (kind, command) in _NO_TEXT.items():
         if head.startswith(first):
             plain = path.with_suffix("") if path.suffix in _PACKED_SUFFIXES else path.with_name(f"{path.name}.utf8.txt")
-            file, result = shlex.quote(str(path)), shlex.quote(str(plain))
-            action = f"{command.format(file)} > {result}, then give dataset.files={result}"
+            packed, result = shlex.quote(str(path)), shlex.quote(str(plain))
+            action = f"{command.format(packed)} > {result}, then give dataset.files={result}"
             raise InputError(Problem("this is no text in UTF-8", str(path), kind, action))
     if head.count(0) > _MAX_NUL_SHARE * len(head):
         what, found = "this is no text in UTF-8", f"{head.count(0)} zero bytes in its first {len(head)}"
