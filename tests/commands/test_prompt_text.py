@@ -116,7 +116,7 @@ raise SystemExit(chat._talk(Answers(), chat._typed()))
 
 @pytest.mark.process
 def test_a_terminal():
-    """Bytes typed into a real terminal, in a process of its own; in a UTF-8 locale readline does not take such a byte."""
+    """Bytes typed into a real terminal, in a process of its own (readline of a UTF-8 locale leaves them out)."""
     controller, terminal = pty.openpty()
     path = os.pathsep.join([os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__)), *sys.path])
     process = subprocess.Popen(
