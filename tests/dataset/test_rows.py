@@ -227,15 +227,14 @@ def test_many_documents_go_through_every_chunk(tmp_path, byte_tokenizer, monkeyp
     assert pairs(examples) == wanted_pairs([text for number, text in enumerate(texts) if number % 5 != 4])
 
 
-def facts_of(records, tokenizer, cache_dir, **options):
-    return prepared(
-        records, tokenizer, cache_dir, **{"sequence_length": 8, "packing": "auto", "overlong": "auto"} | options
-    )["train"]
+def train_of(records, tokenizer, cache_dir, **options):
+    defaults = {"sequence_length": 8, "packing": "auto", "overlong": "auto"}
+    return prepared(records, tokenizer, cache_dir, **defaults | options)["train"]
 
 
 def test_auto_splits_and_packs_plain_text(tmp_path, byte_tokenizer):
     texts = ["abcdefghijklmnopqrstuvw", "xy", "xy", "xy", "validation"]
-    auto = facts_of(texts, byte_tokenizer, tmp_path)
+    auto = train_of(texts, byte_tokenizer, tmp_path)
     stated = prepared(texts, byte_tokenizer, tmp_path, packing="concat", overlong="split")["train"]
     for name, array in auto.batch(np.arange(len(auto))).items():
         assert np.array_equal(array, stated.batch(np.arange(len(stated)))[name])
@@ -244,7 +243,7 @@ def test_auto_splits_and_packs_plain_text(tmp_path, byte_tokenizer):
 
 def test_auto_keeps_pairs_whole_and_splits_the_text_beside_them(tmp_path, byte_tokenizer):
     records = [pair("#", "ask", "a long answer"), "a text of its own", pair("#", "q", "a"), pair("#", "q", "a"), "v"]
-    auto = facts_of(records, byte_tokenizer, tmp_path)
+    auto = train_of(records, byte_tokenizer, tmp_path)
     assert auto.facts["overlong"] == 2
     begins = [tokens[0] for tokens, _, _ in segments(auto)]
     assert begins.count(byte_tokenizer.bos_id) == 4 and len(begins) > 4  # only the text goes on in other segments
@@ -265,7 +264,7 @@ def test_auto_keeps_pairs_whole_and_splits_the_text_beside_them(tmp_path, byte_t
 def test_more_than_a_hundredth_of_the_targets_is_not_lost_in_silence(
     tmp_path, byte_tokenizer, caplog, records, options, share, remedy
 ):
-    facts = facts_of(records, byte_tokenizer, tmp_path, **options).facts
+    facts = train_of(records, byte_tokenizer, tmp_path, **options).facts
     warnings = [record.getMessage() for record in caplog.records if "split train: " in record.message]
     told = [text for text in warnings if "not trained on" in text]
     if share is None:

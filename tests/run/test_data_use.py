@@ -56,7 +56,7 @@ def test_a_changed_or_missing_file_is_noticed(compose, tmp_path):
         (
             {"epochs": 1, "source_target_tokens": 800},
             "800 of 800 target tokens (all) in 50 rows; the steps see each 1.0 times",
-        ),  # noqa: E501
+        ),
     ],
 )
 def test_the_line(change, line):
