@@ -92,7 +92,7 @@ class Conversation:
         return encode_rendered(text, marks, tokenizer)
 
 
-def _talk(conversation: Conversation, messages: Iterator[str]) -> int:
+def _talk(conversation: Conversation, messages: Iterator[str]) -> ExitCode:
     """A conversation with a person, whom no mistake throws out.
 
     Returns:

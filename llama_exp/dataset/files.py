@@ -37,7 +37,9 @@ def resolve(patterns: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        names = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+        path = os.path.expanduser(pattern)
+        # A file that is called so comes first: "[2025] notes.txt" as a pattern would name other files.
+        names = [path] if os.path.isfile(path) else sorted(glob.glob(path, recursive=True))
         files = [Path(name) for name in names if os.path.isfile(name)]
         if not files:
             raise InputError(

@@ -20,7 +20,7 @@ _WORD_ENDS = re.compile(r"[^\W_](?=[ \n\t])"), re.compile(r"[^\W_](?=[\W_])")
 
 
 def word_ends(text: str, start: int, limit: int) -> list[int]:
-    """Positions in (`start`, `limit`] where a letter or digit stands before white space, else before a mark, backwards."""
+    """Positions in (`start`, `limit`] where a letter or digit stands before white space, else a mark, backwards."""
     first = max(start, limit - recipe.LONG_TEXTS["searched_characters"])
     for pattern in _WORD_ENDS:
         found = [match.end() for match in pattern.finditer(text, first, limit + 1) if match.end() <= limit]
