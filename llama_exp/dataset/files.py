@@ -51,8 +51,8 @@ def resolve(patterns: Sequence[str]) -> list[Path]:
                 )
             )
         found |= dict.fromkeys(files)
-    for path in found:
-        _require_text(path)
+    for file in found:
+        _require_text(file)
     return list(found)
 
 
@@ -80,8 +80,8 @@ def _require_text(path: Path) -> None:
     for first, (kind, command) in _NO_TEXT.items():
         if head.startswith(first):
             plain = path.with_suffix("") if path.suffix in _PACKED_SUFFIXES else path.with_name(f"{path.name}.utf8.txt")
-            file, result = shlex.quote(str(path)), shlex.quote(str(plain))
-            action = f"{command.format(file)} > {result}, then give dataset.files={result}"
+            source, result = shlex.quote(str(path)), shlex.quote(str(plain))
+            action = f"{command.format(source)} > {result}, then give dataset.files={result}"
             raise InputError(Problem("this is no text in UTF-8", str(path), kind, action))
     if head.count(0) > _MAX_NUL_SHARE * len(head):
         what, found = "this is no text in UTF-8", f"{head.count(0)} zero bytes in its first {len(head)}"

@@ -189,7 +189,7 @@ class Tfds(Dataset):
                 raise self._error(
                     f"record {source} is not UTF-8", f"byte {error.start}: {error.reason}", "choose another feature"
                 ) from None
-            yield document(source, *texts) if len(texts) == 1 else pair(source, *texts)
+            yield document(source, texts[0]) if len(texts) == 1 else pair(source, *texts)
 
     def _examples(self, split: str) -> Iterator[dict[str, Any]]:
         from llama_exp.dataset import builders
