@@ -1,7 +1,7 @@
 """KerasHub's contract for a Backbone and a CausalLM, as calls that run on its Llama and on ours.
 
-Each row is one thing that KerasHub tests or documents. Its harness, `keras_hub/src/tests/test_case.py`, is installed with
-it and runs unchanged. The test modules of its Llama are not, so that what they check is stated here again.
+Each row is one thing that KerasHub tests or documents. Its harness, `keras_hub/src/tests/test_case.py`, is installed
+with it and runs unchanged. The test modules of its Llama are not, so that what they check is stated here again.
 
 A row's outcome is found by running it:
 
