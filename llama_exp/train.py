@@ -23,9 +23,10 @@ from llama_exp.config.check.composition import VERSION_BASE
 from llama_exp.config.check.resolvers import register_run_dir
 from llama_exp.console.failures import Failures, explain_hydra, tell_failure
 from llama_exp.errors import ExitCode, Interrupted, Preempted
+from llama_exp.files.writing import claim_folder
 from llama_exp.run import resume
 
-register_run_dir(resume.folder_of)  # here, because processes of a launcher import no more than `job`
+register_run_dir(resume.find_folder)  # here, because processes of a launcher import no more than `job`
 
 
 def job(cfg: DictConfig) -> float | None:
@@ -38,7 +39,8 @@ def job(cfg: DictConfig) -> float | None:
         from llama_exp.run.job import run_job
 
         group = Path(node.sweep.dir).name if in_sweep else None
-        return run_job(to_config(cfg), overrides, Path(node.runtime.output_dir), group)
+        is_chosen = in_sweep or any(line.startswith("hydra.run.dir=") for line in node.overrides.hydra)
+        return run_job(to_config(cfg), overrides, Path(node.runtime.output_dir), group, is_chosen=is_chosen)
     except (Exception, KeyboardInterrupt) as error:
         code = tell_failure(error, debug=bool(cfg.debug))
         if not in_sweep or isinstance(error, (Preempted, Interrupted, KeyboardInterrupt)):
@@ -54,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug, failures = "debug=true" in arguments, None
     try:
         command = check_arguments(arguments)
+        while command.makes_sweep_dir and not claim_folder(command.sweep_dir):
+            command = check_arguments(arguments)  # another sweep of this second has the name now
         if command.sweep_dir is not None:
             failures = Failures(command.sweep_dir)
         run_hydra(command.arguments)

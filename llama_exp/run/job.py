@@ -20,7 +20,7 @@ from typing import Any
 from llama_exp import preset, quantization, runtime
 from llama_exp.architecture import to_section
 from llama_exp.config.check.resolvers import in_default_place
-from llama_exp.config.identity import config_hash, flatten, to_dict, to_record
+from llama_exp.config.identity import config_hash, continuation_hash, flatten, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
@@ -28,7 +28,7 @@ from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, P
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
-from llama_exp.run import plan, provenance, resume
+from llama_exp.run import facts, plan, provenance, recorded, resume
 from llama_exp.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -42,12 +42,14 @@ ADDED_ARGUMENTS = {
     "logger": {"folder", "name", "group", "config"},
 }
 
-# Packages whose version can change the last bits of a result.
-SAME_BITS = ("jax", "keras", "llama_exp", "numpy", "tensorflow")
-
 
 def run_job(
-    config: Config, overrides: Sequence[str], folder: Path, group: str | None = None, process: Process = ALONE
+    config: Config,
+    overrides: Sequence[str],
+    folder: Path,
+    group: str | None = None,
+    process: Process = ALONE,
+    is_chosen: bool = True,
 ) -> float:
     """Trains as `config` says and leaves everything in `folder`.
 
@@ -57,6 +59,7 @@ def run_job(
         folder: the run folder; with `resume` other than `none` it may hold a run to continue.
         group: name of the sweep that the run belongs to, or None.
         process: which of the run's processes this is; one that is not the writer leaves nothing and says nothing.
+        is_chosen: whether the user named the folder; else one beside it is taken where another run has it.
 
     Returns:
         The last validation loss, nats per token: the objective of a sweep.
@@ -69,12 +72,16 @@ def run_job(
     logs.attach_console(process)
     continues = resume.continues(config.resume, folder)
     if continues:
-        resume.check_unchanged(folder, to_record(config))
-        resume.check_adapter(folder, config.lora.source)
-    begin = RunFolder.reopen if continues else RunFolder.create
+        _check_continuation(config, folder)
+    elif config.resume == resume.AUTO:
+        found = "no unfinished run of this configuration" if not is_chosen else f"no run in {folder}"
+        log.info("resume=auto finds %s: a new one begins", found)
+    begin = RunFolder.reopen if continues else RunFolder.create if is_chosen else RunFolder.create_beside
     with begin(folder, process) as run_folder:
+        folder = run_folder.path
         log.info("run folder %s%s", folder, " (continued)" if continues else "")
         run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+        run_folder.record(continuation_hash=continuation_hash(config))
         planned = plan.make_plan(config)
         if planned is not None:
             logs.log_table("plan", plan.rows(planned))
@@ -93,6 +100,14 @@ def run_job(
     return result.validation_loss
 
 
+def _check_continuation(config: Config, folder: Path) -> None:
+    """Raises LlamaExpError where the run in `folder` cannot go on with this config, before anything is touched."""
+    resume.check_unchanged(folder, to_record(config))
+    resume.check_length(config.resume, folder, config.trainer.max_steps)
+    recorded.check_adapter(folder, config.lora.source)
+    recorded.check_progress(folder)
+
+
 class Run:
     """The objects of one run, built in the order of the config.
 
@@ -104,9 +119,8 @@ class Run:
     def __init__(self, config: Config, run_folder: RunFolder, group: str | None, process: Process):
         self._folder, self._process = run_folder, process
         self._has_adapters = config.lora.rank > 0
-        self._base_digest: str | None = None
         self._checkpoint = resume.choose_checkpoint(config.resume, process)
-        resolved = _resolved_preset(config)
+        resolved = _resolved_preset(config, run_folder.path)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
             log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
@@ -120,12 +134,18 @@ class Run:
             ADDED_ARGUMENTS,
         )
         tokenizer, examples = _build_data(config, preset_folder)
+        read = facts.of_data(examples, tokenizer)
+        recorded.check_data(run_folder.path, **read)
         self.model = _build_model(config, preset_folder, tokenizer)
-        if self._has_adapters:
+        digest = None
+        if self._has_adapters or resolved is not None:
             from llama_exp import lora
 
-            self._base_digest = lora.base_digest(self.model.backbone)
-        self._record(config, examples, tokenizer, resolved)
+            digest = lora.base_digest(self.model.backbone)
+        self._base_digest = digest if self._has_adapters else None
+        read["preset"] = facts.of_preset(config, resolved, digest)
+        recorded.check_preset(run_folder.path, read["preset"])
+        self._record(config, read)
         self._observers = _build_observers(config, run_folder, group) if process.is_writer else {}
         self.trainer = self._build_trainer(config, examples)
 
@@ -141,6 +161,7 @@ class Run:
         """Writes the adapter or the model, and returns what the summary should say beside the metrics' figures."""
         if not self._process.is_writer:
             return {}
+        self._folder.kept.require()
         if not self._has_adapters:
             self.model.save_to_preset(self._folder.model)
             return {"model": self._folder.model.name}
@@ -156,19 +177,12 @@ class Run:
         sync = getattr(self._observers.get("logger"), "sync_command", None)
         return {"sync W&B": sync} if sync else {}
 
-    def _record(self, config: Config, examples, tokenizer, resolved: preset.Resolved | None) -> None:
-        """Adds what is known now to run.json."""
+    def _record(self, config: Config, read: dict[str, Any]) -> None:
+        """Adds what is known now to run.json; `read`: data, tokenizer and preset."""
         self._folder.record(
-            **_machine(config),
+            **facts.of_machine(config),
+            **read,
             seed=config.seed,
-            dataset={split: {"fingerprint": rows.fingerprint, **rows.facts} for split, rows in examples.items()},
-            tokenizer={"fingerprint": tokenizer.fingerprint, "vocabulary_size": tokenizer.vocabulary_size},
-            preset={
-                "source": config.preset.source,
-                "path": resolved and str(resolved.path),
-                "origin": resolved and resolved.origin,
-                "revision": resolved and resolved.revision,
-            },
             quantization=to_section(self.model.backbone.quantization),
             lora=config.lora.source and lora_source.origin(config.lora.source),
             base_digest=self._base_digest,
@@ -193,7 +207,7 @@ class Run:
                 self._folder.checkpoints,
                 keep=keep_checkpoints,
                 config_hash=config_hash(config),
-                facts=_comparable_facts(config),
+                facts=facts.of_process(config),
                 process=self._process,
             ),
             observers=self._observers,
@@ -206,28 +220,11 @@ class Run:
         )
 
 
-def _machine(config: Config) -> dict[str, Any]:
-    """What the run computes on."""
-    from llama_exp import backend
-
-    return {
-        "backend": config.runtime.backend.value,
-        "device": backend.device_name(),
-        "threads": runtime.thread_count(config.runtime.threads),
-    }
-
-
-def _comparable_facts(config: Config) -> dict[str, Any]:
-    """What must be the same for a resumed run to be the same bits; a checkpoint records it."""
-    versions = {name: version for name, version in provenance.package_versions().items() if name in SAME_BITS}
-    return {**_machine(config), **versions}
-
-
-def _resolved_preset(config: Config) -> preset.Resolved | None:
+def _resolved_preset(config: Config, folder: Path) -> preset.Resolved | None:
     """The preset to load weights from, on this machine; None: random weights."""
     if config.preset.source is None or not config.preset.load_weights:
         return None
-    return preset.resolve(config.preset.source, offline=config.preset.offline)
+    return preset.resolve(recorded.preset_source(folder, config.preset.source), offline=config.preset.offline)
 
 
 def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
@@ -239,7 +236,7 @@ def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
     with open_checkpoint(preset_folder) as checkpoint:
         match_architecture(checkpoint, stated)
         stored = quantization.choose(to_dict(config.quantization), checkpoint.quantization, preset_folder)
-    resume.check_quantization(folder, to_section(stored))
+    recorded.check_quantization(folder, to_section(stored))
     quantization.require_trainable(stored, config.lora.rank)
 
 
@@ -299,7 +296,7 @@ def _build_model(config: Config, preset_folder: Path | None, tokenizer):
 
 def _build_observers(config: Config, run_folder: RunFolder, group: str | None) -> dict[str, Any]:
     """Those who watch the training, the user's callbacks last."""
-    observers = {"metrics": run_folder.metrics, "samples": run_folder.samples}
+    observers = {"kept": run_folder.kept, "metrics": run_folder.metrics, "samples": run_folder.samples}
     observers["logger"] = instantiate(
         config.logger,
         config.trusted_modules,

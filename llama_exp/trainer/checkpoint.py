@@ -103,7 +103,7 @@ class Checkpoints:
         if not self._process.is_writer:
             return target
         with storage_errors(target, lambda error: _storage_problem(target, tensors, error)):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True)  # not its parents: a run folder that is gone does not come back
             remove_stale(self.folder, NAME, alone=True)
             with whole_folder(target) as draft:  # in the place of one of an attempt that this run has gone back behind
                 files = {
@@ -212,6 +212,9 @@ def load(folder: Path) -> Checkpoint:
 
 def _read(folder: Path) -> Checkpoint:
     manifest = verified_manifest(folder)
+    match = FOLDER.fullmatch(folder.name)
+    if match and int(match[1]) != manifest["step"]:
+        raise Invalid(f"the manifest is of step {manifest['step']}")
     try:
         tensors = {Path(name).stem: read_tensors(folder / name) for name in manifest["files"]}
     except Exception as error:  # the library's own type for a bad header

@@ -14,6 +14,15 @@ from llama_exp.files.writing import write_blocks
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+_FORM = {
+    "schema": int,
+    "step": int,
+    "config_hash": str,
+    "base_digest": str,
+    "facts": dict,
+    "files": dict,
+    "state": dict,
+}
 
 
 class Invalid(Exception):
@@ -61,6 +70,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     actual = _digest(manifest)
     if actual != expected:
         raise Invalid(f"{MANIFEST}: sha256 {actual}, expected {expected}")
+    _require_form(manifest)
     if manifest["schema"] > SCHEMA:
         raise InputError(
             Problem(
@@ -71,6 +81,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             )
         )
     return manifest
+
+
+def _require_form(manifest: dict[str, Any]) -> None:
+    """Raises `Invalid` for a manifest that this package did not write, though its own digest is right."""
+    for key, kind in _FORM.items():
+        if type(manifest.get(key)) is not kind:
+            raise Invalid(f"{MANIFEST}: {key} is {str(manifest.get(key))[:60]}")
 
 
 def _digest(manifest: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from llama_exp.config.check.yaml_files import find_oversized_files
 from llama_exp.config.conf_folder import CONF
 from llama_exp.config.schema import Config
 from llama_exp.errors import ConfigError, Problem
+from llama_exp.files.writing import free_name
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -32,12 +33,14 @@ class Command:
     """A command line that is sound.
 
     arguments: for Hydra. config: of the only job, or of a sweep's first point; None where nothing was composed (help,
-    tab completion). sweep_dir: folder of the sweep, None for a single job.
+    tab completion). sweep_dir: folder of the sweep, None for a single job. makes_sweep_dir: whether it is one that
+    nobody named and that the sweep will make; it does not exist yet.
     """
 
     arguments: list[str]
     config: Config | None = None
     sweep_dir: Path | None = None
+    makes_sweep_dir: bool = False
 
 
 def check_arguments(arguments: Sequence[str]) -> Command:
@@ -74,9 +77,11 @@ def check_arguments(arguments: Sequence[str]) -> Command:
         raise ConfigError(*dict.fromkeys([*problems, *job.problems]))
     config, sweep_problems = _check_sweep(composer, overrides, job.cfg, job.problems)
     _raise_if_any([*problems, *sweep_problems])
-    sweep_dir = _sweep_dir(job.cfg)
+    is_named = any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
+    sweep_dir = _sweep_dir(job.cfg) if is_named else free_name(_sweep_dir(job.cfg))
     extra = _sweep_overrides(overrides, sweep_dir)
-    return Command(_for_hydra(options, config_path, extra), config, sweep_dir)
+    is_run = not (is_named or options.cfg or options.info or options.help)
+    return Command(_for_hydra(options, config_path, extra), config, sweep_dir, makes_sweep_dir=is_run)
 
 
 def _option_problems(options: argparse.Namespace) -> Iterator[Problem]:
