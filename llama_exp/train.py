@@ -18,13 +18,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from llama_exp.config.check import CONF, check_arguments, to_config
+from llama_exp.config.check import CONF, to_config
 from llama_exp.config.check.composition import VERSION_BASE
 from llama_exp.config.check.resolvers import register_run_dir
 from llama_exp.console.failures import Failures, explain_hydra, tell_failure
 from llama_exp.errors import ExitCode, Interrupted, Preempted
-from llama_exp.files.writing import claim_folder
 from llama_exp.run import resume
+from llama_exp.run.sweep import check_and_claim
 
 register_run_dir(resume.find_folder)  # here, because processes of a launcher import no more than `job`
 
@@ -55,9 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on to us instead of printing them its own way
     debug, failures = "debug=true" in arguments, None
     try:
-        command = check_arguments(arguments)
-        while command.makes_sweep_dir and not claim_folder(command.sweep_dir):
-            command = check_arguments(arguments)  # another sweep of this second has the name now
+        command = check_and_claim(arguments)
         if command.sweep_dir is not None:
             failures = Failures(command.sweep_dir)
         run_hydra(command.arguments)

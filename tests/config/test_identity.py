@@ -238,7 +238,7 @@ def test_a_share_is_recognised_from_its_numbers(fraction, least):
             assert is_same_share(old, old_length, new, new_length), (old, old_length, new, new_length)
 
 
-NO_SHARES = [(60, 1200, 60, 2400), (60, 1200, 240, 2400), (0, 1200, 60, 2400), (60, 1200, 0, 2400), (5, 10, 4, 10)]
+NO_SHARES = [(60, 1200, 60, 2400), (60, 1200, 240, 2400), (0, 1200, 60, 2400), (60, 1200, 0, 2400), (5, 10, 3, 11)]
 NO_NUMBERS = [(None, 1, 0, 1), ("5", 10, 10, 20), (True, 10, 2, 20), (1.0, 10, 2, 20), (1, 0, 1, 1), (5, 4, 10, 8)]
 
 
