@@ -205,7 +205,8 @@ def load(folder: Path) -> Checkpoint:
     try:
         return _read(folder)
     except Invalid as reason:
-        present = sorted(entry.name for entry in folder.parent.glob("step-*") if FOLDER.fullmatch(entry.name))
+        others = (entry.name for entry in folder.parent.glob("step-*") if FOLDER.fullmatch(entry.name))
+        present = sorted(name for name in others if name != folder.name)
         action = f"choose another: {', '.join(present)}" if present else "check the path, or use resume=none"
         raise InputError(Problem("is no valid checkpoint", str(folder), str(reason), action)) from reason
 

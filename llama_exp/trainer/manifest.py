@@ -59,7 +59,7 @@ def verified_manifest(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise Invalid(f"{Path(error.filename).name} is missing") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Invalid(f"{MANIFEST} is unreadable: {error!r}") from error
+        raise Invalid(f"{MANIFEST} is unreadable: {type(error).__name__}: {str(error)[:200]}") from error
     return manifest
 
 
