@@ -86,8 +86,11 @@ def is_same_share(old: object, old_length: object, new: object, new_length: obje
 
     So a warm-up that follows the length is told from one that somebody stated anew, in the numbers of a record alone.
     """
-    pairs = [(old, old_length), (new, new_length)]
-    if not all(type(steps) is int and type(length) is int and 0 <= steps <= length > 0 for steps, length in pairs):
+    numbers = (old, old_length, new, new_length)
+    if not all(type(number) is int for number in numbers):
+        return False
+    pairs: list[tuple[int, int]] = [(old, old_length), (new, new_length)]  # type: ignore[list-item]
+    if not all(0 <= steps <= length > 0 for steps, length in pairs):
         return False
     low = max(0.0 if steps <= 1 else steps / length for steps, length in pairs)
     return low <= min((steps + 1) / length for steps, length in pairs)

@@ -14,6 +14,7 @@ from llama_exp.files.writing import write_blocks
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+SHOWN = 500
 _FORM = {
     "schema": int,
     "step": int,
@@ -26,7 +27,10 @@ _FORM = {
 
 
 class Invalid(Exception):
-    """Why a checkpoint folder cannot be used."""
+    """Why a checkpoint folder cannot be used; a manifest may be of any length, the reason is not."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason if len(reason) <= SHOWN else f"{reason[:SHOWN]}...")
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -59,7 +63,7 @@ def verified_manifest(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise Invalid(f"{Path(error.filename).name} is missing") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Invalid(f"{MANIFEST} is unreadable: {type(error).__name__}: {str(error)[:200]}") from error
+        raise Invalid(f"{MANIFEST} is unreadable: {type(error).__name__}: {error}") from error
     return manifest
 
 

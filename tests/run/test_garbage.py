@@ -24,7 +24,7 @@ from llama_exp.files.metrics_file import MetricsFile, Samples, read_metrics
 from llama_exp.files.process import ALONE
 from llama_exp.run import figures, provenance, recorded, resume
 from llama_exp.run.folder import RunFolder
-from llama_exp.run.unfinished import find_shorter, find_unfinished
+from llama_exp.run.unfinished import find_shorter, find_unfinished, require_run_record
 from llama_exp.trainer import Checkpoints, load
 from llama_exp.trainer.contents import read_contents
 from llama_exp.trainer.counters import Counters
@@ -109,7 +109,9 @@ def config():
 @pytest.fixture
 def run(tmp_path, config, monkeypatch):
     """The folder of a run that was cut off after step 6."""
-    monkeypatch.setattr(provenance, "collect", lambda *_: (copy.deepcopy(FACTS), None))
+    monkeypatch.setattr(provenance, "collect", lambda *_: (copy.deepcopy(FACTS), "+a line"))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # no power cut here
+    monkeypatch.setattr(figures, "write_plot", lambda runs, path: None)
     folder = RunFolder.create(tmp_path / "runs" / "one")
     folder.begin(to_record(config), ["tokenizer=byte"], ["train.py", "tokenizer=byte"], config_hash(config))
     folder.record(
@@ -151,19 +153,24 @@ def mutate_file(draw, path, good):
         path.write_bytes(mutated_bytes(draw, good))
 
 
-def goes_on(run, config):
-    """What a run that goes on reads before anything is trained, and what its end reads."""
+def compared(run, config):
+    """What a run that goes on reads before its folder is touched, and what it is compared with then."""
     assert resume.continues("auto", run)
+    require_run_record(run)
     resume.check_unchanged(run, to_record(config))
     resume.check_length("auto", run, 6)
     recorded.check_adapter(run, None)
     recorded.check_progress(run)
+    recorded.preset_source(run, "hf://org/m")
+    recorded.check_data(run, {"train": {"fingerprint": "a"}}, {"fingerprint": "c"})
+    recorded.check_preset(run, {"revision": None, "digest": None})
+    recorded.check_quantization(run, {"mode": "none"})
+
+
+def started(run, config):
+    """What it writes anew, and its end."""
     with RunFolder.reopen(run) as folder:
         folder.begin(to_record(config), [], ["train.py"], config_hash(config))
-        recorded.preset_source(run, "hf://org/m")
-        recorded.check_data(run, {"train": {"fingerprint": "a"}}, {"fingerprint": "c"})
-        recorded.check_preset(run, {"revision": None, "digest": None})
-        recorded.check_quantization(run, {"mode": "none"})
 
 
 def searched(run, config):
@@ -171,18 +178,28 @@ def searched(run, config):
     find_shorter(run.parent, continuation_hash(config), 6, lambda folder: True)
 
 
-@pytest.mark.parametrize("name", ["run.json", "config.yaml", "summary.json", "overrides.yaml", "metrics.jsonl"])
-def test_a_damaged_file_of_a_run_is_told_or_does_not_matter(run, config, draw, name, tmp_path):
+def codes_of(name):
+    """Another value of a key is another config."""
+    return (*TOLD, ExitCode.CONFIG) if name == "config.yaml" else TOLD
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.yaml", "summary.json", "metrics.jsonl"])
+def test_a_damaged_file_of_a_run_is_told_or_does_not_matter(run, config, draw, name):
     good, refused = (run / name).read_bytes(), 0
-    codes = (*TOLD, ExitCode.CONFIG) if name == "config.yaml" else TOLD  # another value of a key is another config
-    for number in range(MUTATIONS // 3):  # each is a whole start of a run
-        copied = tmp_path / "copies" / str(number)
-        shutil.copytree(run, copied)
+    for _ in range(MUTATIONS):
+        mutate_file(draw, run / name, good)
+        refused += not survives(lambda: compared(run, config), codes_of(name))
+        assert survives(lambda: searched(run, config))
+    assert (refused > MUTATIONS // 10) == (name != "summary.json")
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.yaml", "summary.json", "overrides.yaml", "git.diff"])
+def test_over_a_damaged_file_a_run_starts_or_says_why_not(run, config, draw, name, tmp_path):
+    good = (run / name).read_bytes()
+    for number in range(MUTATIONS // 15):
+        copied = shutil.copytree(run, tmp_path / "copies" / str(number))
         mutate_file(draw, copied / name, good)
-        refused += not survives(lambda copied=copied: goes_on(copied, config), codes)
-        assert survives(lambda copied=copied: searched(copied, config))
-        shutil.rmtree(copied)
-    assert (refused > MUTATIONS // 10) == (name in ("run.json", "config.yaml", "metrics.jsonl"))
+        survives(lambda copied=copied: started(copied, config), codes_of(name))
 
 
 def test_damaged_metrics(run, draw):
