@@ -12,11 +12,13 @@ from collections.abc import Iterator
 
 from llama_exp.commands import generation_options, models
 from llama_exp.commands.parser import Parser
+from llama_exp.commands.prompt_text import keep_bytes, lines_of_standard_input, require_text
 from llama_exp.console import logs
 from llama_exp.console.failures import tell_failure
-from llama_exp.errors import InputError
+from llama_exp.errors import ConfigError, ExitCode, InputError
 from llama_exp.files.redact import printable
 from llama_exp.tokenizer import chat_template
+from llama_exp.tokenizer.special_tokens import encode_rendered, hide_names
 
 COMMANDS = "/reset forgets the conversation, /exit leaves (as does Ctrl-D); Ctrl-C stops an answer"
 
@@ -24,24 +26,31 @@ COMMANDS = "/reset forgets the conversation, /exit leaves (as does Ctrl-D); Ctrl
 def main(arguments: list[str]) -> int:
     """Talks until the messages end; returns the exit code."""
     options = _parser().parse_args(arguments)
+    for name in ("system", "message"):
+        for text in _texts(getattr(options, name)):
+            require_text(text, f"--{name}")
     logs.attach_console()
     model, source = models.load(options)
     models.require_tokenizer(model, source)
     template = source.chat_template or chat_template.find_template(model.tokenizer, source.origin)
-    conversation = Conversation(model, template, options)
+    conversation, code = Conversation(model, template, options), ExitCode.OK
     if options.message:
         for message in options.message:
             _print(conversation.answer(message))
     elif sys.stdin.isatty():
         print(COMMANDS, file=sys.stderr)
-        _talk(conversation, _typed())
+        code = _talk(conversation, _typed())
     else:
-        for line in sys.stdin:
+        for line in lines_of_standard_input():
             if line.strip():
-                _print(conversation.answer(line.rstrip("\n")))
+                _print(conversation.answer(line))
     if conversation.tally.num_tokens:
         print(f"{conversation.tally}, compilation included", file=sys.stderr)
-    return 0
+    return code
+
+
+def _texts(value: str | list[str] | None) -> list[str]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 class Conversation:
@@ -78,15 +87,21 @@ class Conversation:
             "" if id_ is None else tokenizer.decode([id_], skip_special_tokens=False)
             for id_ in (tokenizer.bos_id, tokenizer.eos_id)
         )
-        text = chat_template.render(messages, self._template, bos_token=bos_token, eos_token=eos_token)
-        return tokenizer.encode_with_special_tokens(text)
+        shown, marks = hide_names(messages, tokenizer.special_tokens)
+        text = chat_template.render(shown, self._template, bos_token=bos_token, eos_token=eos_token)
+        return encode_rendered(text, marks, tokenizer)
 
 
-def _talk(conversation: Conversation, messages: Iterator[str]) -> None:
-    """A conversation with a person, whom no mistake throws out."""
+def _talk(conversation: Conversation, messages: Iterator[str]) -> ExitCode:
+    """A conversation with a person, whom no mistake throws out.
+
+    Returns:
+        The exit code: not 0 if something typed was no text.
+    """
+    code = ExitCode.OK
     for message in messages:
         if message == "/exit":
-            return
+            break
         if message == "/reset":
             conversation.reset()
             print("(forgotten)", file=sys.stderr)
@@ -94,15 +109,19 @@ def _talk(conversation: Conversation, messages: Iterator[str]) -> None:
             print(COMMANDS, file=sys.stderr)
         elif message.strip():
             try:
-                _print(conversation.answer(message))
+                _print(conversation.answer(require_text(message, "the line that was typed")))
             except KeyboardInterrupt:
                 print("\n(stopped; this turn is forgotten)", file=sys.stderr)
             except InputError as error:  # the template refuses the message
                 tell_failure(error, debug=False)
+            except ConfigError as error:
+                code = tell_failure(error, debug=False)
+    return code
 
 
 def _typed() -> Iterator[str]:
     """Lines from a terminal, with history and editing where Python has them."""
+    keep_bytes()
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - its import changes what input() can do
     while True:

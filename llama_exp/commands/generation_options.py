@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 
 from llama_exp.commands.parser import Parser, positive
+from llama_exp.limits.model import find_overrun
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -22,11 +26,20 @@ class Tally:
 def add_arguments(parser: Parser, temperature: float) -> None:
     """Length and choice of new tokens."""
     add = parser.add_argument
+    parser.set_defaults(context_length=None)  # no option: the model says it
     add("--max-new-tokens", type=positive, default=256, metavar="N", help="at most so many (default: 256)")
     add("--temperature", type=float, default=temperature, help=f"0: the likeliest token (default: {temperature})")
     add("--top-k", type=positive, metavar="K", help="draw among the K likeliest tokens only")
     add("--top-p", type=float, metavar="P", help="draw among the likeliest that reach probability P together")
     add("--seed", type=int, default=0, help="of the draws (default: 0)")
+
+
+def tell_overrun(num_tokens: int, options) -> None:
+    """Says once, before anything is computed, that prompt and continuation exceed what the model was made for."""
+    doubt = find_overrun(num_tokens + options.max_new_tokens, options.context_length)
+    if doubt is not None:
+        _log.warning("a prompt of %d tokens and up to %d new ones: %s", num_tokens, options.max_new_tokens, doubt)
+        options.context_length = None
 
 
 def generate_text(model, token_ids: list[int], options, tally: Tally) -> list[int]:
@@ -37,6 +50,7 @@ def generate_text(model, token_ids: list[int], options, tally: Tally) -> list[in
     """
     from llama_exp.errors import ConfigError, Problem
 
+    tell_overrun(len(token_ids), options)
     started = time.monotonic()
     try:
         output = model.generate(

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from llama_exp import signals
 from llama_exp.console import logs
 from llama_exp.errors import BusyError, ConfigError, ExitCode, Interrupted, LlamaExpError, Preempted, Problem
 from llama_exp.files.json_file import read_record
@@ -30,12 +31,21 @@ from llama_exp.files.lock import FolderLock
 from llama_exp.files.metrics_file import MetricsFile, Samples, read_metrics
 from llama_exp.files.process import ALONE, Process
 from llama_exp.files.redact import redact, redact_arguments
-from llama_exp.files.writing import make_folder, move, restrict_umask, storage_errors, write_json, write_text
-from llama_exp.run import figures, provenance
-from llama_exp.run.recorded import tell_other_code
-from llama_exp.run.unfinished import RECORD_FILE, last_step, read_run_record, require_run_record
+from llama_exp.files.writing import (
+    make_folder,
+    move,
+    refuse_links,
+    restrict_umask,
+    storage_errors,
+    write_json,
+    write_text,
+)
+from llama_exp.run import discard, figures, provenance
+from llama_exp.run.recorded import find_changes, tell_other_code
+from llama_exp.run.unfinished import RECORD_FILE, last_step, read_run_record
 
 _ARTEFACTS = (RECORD_FILE, "config.yaml", "overrides.yaml", "metrics.jsonl", "samples.md", "summary.json", "loss.png")
+_FOLDERS = ("checkpoints", "adapter", "model", "wandb")
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +78,7 @@ class RunFolder:
         self._finished = False
         self._lock: FolderLock | None = None
         self._log_file: logs.LogFile | None = None
+        self._is_new = self._is_fruitless = False
 
     @classmethod
     def create(cls, path: Path, process: Process = ALONE) -> RunFolder:
@@ -83,6 +94,7 @@ class RunFolder:
             StorageError: it cannot be written.
         """
         folder = cls(path, process)
+        folder._is_new = process.is_writer and discard.is_empty(path)
         folder._own()
         present = [name for name in _ARTEFACTS if (path / name).exists()] if process.is_writer else []
         if present:
@@ -118,11 +130,9 @@ class RunFolder:
             process: which of the run's processes this is.
 
         Raises:
-            InputError: its record is damaged.
             BusyError: another process is at it.
             StorageError: the folder cannot be written.
         """
-        require_run_record(path)
         folder = cls(path, process)
         folder._own()
         folder._open_log()
@@ -156,7 +166,7 @@ class RunFolder:
         earlier = read_run_record(self.path) or {}
         start = {"time": _now(), "command": facts["command"], "host": facts["host"]}
         if earlier:
-            start["changed"] = _changes(earlier, plain({**facts, "config_hash": config_hash}))
+            start["changed"] = find_changes(earlier, plain({**facts, "config_hash": config_hash}))
         self._record = {**earlier, "schema": 1, "config_hash": config_hash, **facts}
         self._record["starts"] = [*earlier.get("starts", []), start]
         write_json(self.path / RECORD_FILE, self._record)
@@ -188,6 +198,7 @@ class RunFolder:
         Raises:
             StorageError: it cannot be written, or the folder is no longer there.
         """
+        signals.only_note()  # a signal that comes now must not leave the summary at `running`
         status, exit_code = outcome(error)
         summary = {"status": status, "exit_code": int(exit_code), "reason": _reason(error)}
         if not self._is_writer:
@@ -209,18 +220,29 @@ class RunFolder:
         write_json(self.path / "summary.json", summary)
         return read_record(self.path / "summary.json") or {}
 
+    def discard_if_fruitless(self, error: LlamaExpError) -> None:
+        """Has `close` remove a new folder that holds no step yet: what ended the run is told on the terminal.
+
+        What a signal ended stays, for its summary says so; and so does a folder that held anything before.
+        """
+        stopped = isinstance(error, Preempted | Interrupted)
+        self._is_fruitless = self._is_new and not stopped and not discard.holds_steps(self.path)
+
     def close(self) -> None:
         """Closes the log and releases the folder."""
         if self._log_file is not None:
             logs.detach(self._log_file)
         if self._lock is not None:
             self._lock.release()
+        if self._is_fruitless:
+            discard.remove(self.path)
 
     def _own(self) -> None:
         """Makes the folder and locks it for this process."""
         if self._is_writer:
             restrict_umask()
             make_folder(self.path)
+            refuse_links(self.path, (*_ARTEFACTS, *_FOLDERS, "git.diff", "train.log"))
             self._lock = FolderLock(self.path)
             self.kept.remember()
 
@@ -242,6 +264,7 @@ class RunFolder:
         return self
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        signals.only_note()
         try:
             if error is None:
                 self.finish()
@@ -273,6 +296,8 @@ class RunFolder:
 
 def outcome(error: BaseException | None) -> tuple[str, ExitCode]:
     """Status and exit code of a run that ended with this exception, or with none."""
+    if isinstance(error, signals.Stopped):
+        error = error.told("")
     if error is None:
         return "finished", ExitCode.OK
     if isinstance(error, Preempted):
@@ -284,20 +309,6 @@ def outcome(error: BaseException | None) -> tuple[str, ExitCode]:
 
 def _yaml(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10**9)
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Key -> [value before, value now] for what differs, one level into nested sections."""
-    changes: dict[str, Any] = {}
-    for key, value in now.items():
-        old = before.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            for name in sorted(value.keys() | old.keys()):
-                if value.get(name) != old.get(name):
-                    changes[f"{key}.{name}"] = [old.get(name), value.get(name)]
-        elif value != old:
-            changes[key] = [old, value]
-    return changes
 
 
 def _reason(error: BaseException | None) -> str | None:

@@ -4,9 +4,9 @@
     preset -> backbone -> adapters ------------+-> trainer.fit() -> adapter/ or model/, summary
     learning rate schedule -> optimizer -------'
 
-What can fail for want of an input fails first: the preset is looked for before Keras is imported, and compared with
-the config before anything is built. From here on every part sees its own section's values only; nobody edits the
-config.
+What can fail for want of an input fails first: data files and the preset are looked for before Keras is imported, and
+the preset is compared with the config before anything is built. A run that fails before its first step leaves no
+folder. From here on every part sees its own section's values only; nobody edits the config.
 """
 
 from __future__ import annotations
@@ -17,30 +17,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llama_exp import preset, quantization, runtime
+from llama_exp import preset, quantization, runtime, signals
 from llama_exp.architecture import to_section
+from llama_exp.config.check.contracts import ADDED_ARGUMENTS, WITH_TARGET
 from llama_exp.config.check.resolvers import in_default_place
 from llama_exp.config.identity import config_hash, continuation_hash, flatten, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
+from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
+from llama_exp.console.data_line import data_line
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
-from llama_exp.run import facts, plan, provenance, recorded, resume
+from llama_exp.run import data_use, facts, plan, provenance, recorded, resume
+from llama_exp.run.agreement import require_prompts, tell_overrun
 from llama_exp.run.folder import RunFolder
+from llama_exp.run.opened import open_folder
+from llama_exp.run.room import require_room
+from llama_exp.tokenizer.ends import stop_where_taught
 
 log = logging.getLogger(__name__)
-
-WITH_TARGET = ("dataset", "tokenizer", "model", "optimizer", "schedule", "logger")
-# What the run itself adds to the keys of a section when it builds the section's object.
-ADDED_ARGUMENTS = {
-    "model": {"dtype", "quantization", "seed"},
-    "tokenizer": {"texts", "preset_folder", "cache_dir", "fingerprint"},
-    "schedule": {"learning_rate", "num_steps"},
-    "logger": {"folder", "name", "group", "config"},
-}
 
 
 def run_job(
@@ -68,44 +66,44 @@ def run_job(
         LlamaExpError: by kind and exit code what went wrong; the folder's `summary.json` says it too.
     """
     folder = Path(without_latest(str(folder)))
+    with signals.raised_at_once():
+        return _run(config, overrides, folder, group, process, is_chosen)
+
+
+def _run(
+    config: Config, overrides: Sequence[str], folder: Path, group: str | None, process: Process, is_chosen: bool
+) -> float:
     runtime.start(**to_dict(config.runtime))
     logs.attach_console(process)
-    continues = resume.continues(config.resume, folder)
-    if continues:
-        _check_continuation(config, folder)
-    elif config.resume == resume.AUTO:
-        found = "no unfinished run of this configuration" if not is_chosen else f"no run in {folder}"
-        log.info("resume=auto finds %s: a new one begins", found)
-    begin = RunFolder.reopen if continues else RunFolder.create if is_chosen else RunFolder.create_beside
-    with begin(folder, process) as run_folder:
+    with open_folder(config, folder, process, is_chosen) as run_folder:
         folder = run_folder.path
-        log.info("run folder %s%s", folder, " (continued)" if continues else "")
-        run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
-        run_folder.record(continuation_hash=continuation_hash(config))
-        planned = plan.make_plan(config)
-        if planned is not None:
-            logs.log_table("plan", plan.rows(planned))
         try:
-            run = Run(config, run_folder, group, process)
-            if process.is_writer and in_default_place(folder, config.name):
-                point_latest_to(folder)  # not before: a start without its data would take the place of a good run
-            result = run.fit()
-            summary = run_folder.finish(**run.export())
+            with signals.told(f"{folder}, outside of its training steps"):
+                with signals.noted(None):  # a folder that has a summary has a record too, and can go on
+                    run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+                    run_folder.record(continuation_hash=continuation_hash(config))
+                signals.check()
+                planned = plan.make_plan(config)
+                if planned is not None:
+                    logs.log_table("plan", plan.rows(planned))
+                    if process.is_writer:
+                        require_room(folder, planned.disk_bytes)
+                run = Run(config, run_folder, group, process)
+                if process.is_writer and in_default_place(folder, config.name):
+                    point_latest_to(folder)  # not before: a start without its data would take the place of a good run
+                result = run.fit()
+                signals.check()
+                results = run.export()
+                signals.decide()
+            summary = run_folder.finish(**results)
         except LlamaExpError as error:
             summary = run_folder.finish(error)
+            run_folder.discard_if_fruitless(error)
             if error.exit_code in (ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
                 progress.end_table(summary, folder, {"resume": provenance.resume_command(sys.argv, folder)})
             raise
         progress.end_table(summary, folder, run.next_commands())
     return result.validation_loss
-
-
-def _check_continuation(config: Config, folder: Path) -> None:
-    """Raises LlamaExpError where the run in `folder` cannot go on with this config, before anything is touched."""
-    resume.check_unchanged(folder, to_record(config))
-    resume.check_length(config.resume, folder, config.trainer.max_steps)
-    recorded.check_adapter(folder, config.lora.source)
-    recorded.check_progress(folder)
 
 
 class Run:
@@ -120,10 +118,14 @@ class Run:
         self._folder, self._process = run_folder, process
         self._has_adapters = config.lora.rank > 0
         self._checkpoint = resume.choose_checkpoint(config.resume, process)
+        dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
+        dataset.look()
         resolved = _resolved_preset(config, run_folder.path)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
             log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
+        cache_dir = str(Path(config.runtime.cache_dir).expanduser())
+        dataset.open(cache_dir)
         runtime.import_backend()
         if preset_folder is not None:
             _check_preset(config, preset_folder, run_folder.path)
@@ -133,9 +135,11 @@ class Run:
             config.trusted_modules,
             ADDED_ARGUMENTS,
         )
-        tokenizer, examples = _build_data(config, preset_folder)
+        tokenizer, examples = _build_data(config, dataset, cache_dir, preset_folder)
         read = facts.of_data(examples, tokenizer)
         recorded.check_data(run_folder.path, **read)
+        self._data = data_use.measure(config, examples["train"])
+        log.info("data: %s", data_line(self._data))
         self.model = _build_model(config, preset_folder, tokenizer)
         digest = None
         if self._has_adapters or resolved is not None:
@@ -162,6 +166,9 @@ class Run:
         if not self._process.is_writer:
             return {}
         self._folder.kept.require()
+        return {"data": self._data, **self._export()}
+
+    def _export(self) -> dict[str, Any]:
         if not self._has_adapters:
             self.model.save_to_preset(self._folder.model)
             return {"model": self._folder.model.name}
@@ -230,21 +237,20 @@ def _resolved_preset(config: Config, folder: Path) -> preset.Resolved | None:
 def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
     """Compares the preset with the config, and with the run's first start, so that no large model is built in vain."""
     from llama_exp.formats import open_checkpoint
-    from llama_exp.formats.checkpoint import match_architecture
+    from llama_exp.formats.checkpoint import SCALING, match_architecture
 
     stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
     with open_checkpoint(preset_folder) as checkpoint:
-        match_architecture(checkpoint, stated)
+        source = config.preset.source
+        match_architecture(checkpoint, stated, say_how_to_fit(checkpoint.config, source))
+        tell_overrun(config, checkpoint.context_length, stated[SCALING] / checkpoint.config[SCALING])
         stored = quantization.choose(to_dict(config.quantization), checkpoint.quantization, preset_folder)
     recorded.check_quantization(folder, to_section(stored))
     quantization.require_trainable(stored, config.lora.rank)
 
 
-def _build_data(config: Config, preset_folder: Path | None):
+def _build_data(config: Config, dataset: Any, cache_dir: str, preset_folder: Path | None):
     """The tokenizer and the token rows of both splits."""
-    cache_dir = str(Path(config.runtime.cache_dir).expanduser())
-    dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
-    dataset.open(cache_dir)
     tokenizer = instantiate(
         config.tokenizer,
         config.trusted_modules,
@@ -254,7 +260,9 @@ def _build_data(config: Config, preset_folder: Path | None):
         cache_dir=cache_dir,
         fingerprint=dataset.fingerprint,
     )
+    stop_where_taught(tokenizer, to_dict(config.dataset).get("chat_template"))
     _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
+    require_prompts(config.trainer.sample_prompts, tokenizer)
     examples = dataset.prepare(
         tokenizer,
         cache_dir=cache_dir,

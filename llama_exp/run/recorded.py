@@ -133,6 +133,20 @@ def check_progress(folder: Path) -> None:
     log.warning("%s has no checkpoint (it ended as: %s): the run begins again at step 0", folder, status or "unknown")
 
 
+def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Key -> [value before, value now] for what differs, one level into nested sections."""
+    changes: dict[str, Any] = {}
+    for key, value in now.items():
+        old = before.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            for name in sorted(value.keys() | old.keys()):
+                if value.get(name) != old.get(name):
+                    changes[f"{key}.{name}"] = [old.get(name), value.get(name)]
+        elif value != old:
+            changes[key] = [old, value]
+    return changes
+
+
 def tell_other_code(before: Mapping[str, Any], now: Mapping[str, Any], is_patched_otherwise: bool) -> None:
     """Warns where the source of this package is another than at the run's last start.
 

@@ -14,8 +14,8 @@ class Observers:
     """Observers by name; they report to the outside, so that only the writer of a run has any.
 
     Args:
-        observers: name -> object with on_start(facts), on_metrics(row), on_sample(step, prompt, text),
-            on_finish(status), state(), restore(state).
+        observers: name -> object with any of on_start(facts), on_metrics(row), on_sample(step, prompt, text),
+            on_finish(status), and with both or none of state(), restore(state).
         process: which of the run's processes this is.
     """
 
@@ -25,11 +25,12 @@ class Observers:
     def tell(self, method: str, *arguments) -> None:
         """Calls a method of each, in order."""
         for observer in self._observers.values():
-            getattr(observer, method)(*arguments)
+            if hasattr(observer, method):
+                getattr(observer, method)(*arguments)
 
     def state(self) -> dict[str, Any]:
         """Their states by name, JSON for a checkpoint."""
-        return {name: observer.state() for name, observer in self._observers.items()}
+        return {name: observer.state() for name, observer in self._observers.items() if hasattr(observer, "state")}
 
     def restore(self, saved: Mapping[str, Any], checkpoint: Checkpoint) -> None:
         """Goes on from the states that `checkpoint` holds; those of observers that are no longer there are left out.
@@ -38,7 +39,7 @@ class Observers:
             InputError: an observer cannot take its state.
         """
         for name, state in saved.items():
-            if name not in self._observers:
+            if not hasattr(self._observers.get(name), "restore"):
                 continue
             try:
                 self._observers[name].restore(state)

@@ -169,6 +169,7 @@ def compared(run, config):
 
 def started(run, config):
     """What it writes anew, and its end."""
+    require_run_record(run)
     with RunFolder.reopen(run) as folder:
         folder.begin(to_record(config), [], ["train.py"], config_hash(config))
 

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from llama_exp.config.check.nearest import find_nearest_key, suggest
+from llama_exp.config.check.nearest import advise, ask_whether, suggest
 from llama_exp.config.schema import SCHEMAS, Config
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import is_secret_name, printable, redact, redact_assignments
@@ -127,8 +127,10 @@ def convert(value: Any, hint: Any) -> Any:
         if isinstance(name, str) and name in hint.__members__:
             return hint[name]
     elif typing.get_origin(hint) is list:
+        (element,) = typing.get_args(hint)
+        if isinstance(value, str) and element is str:  # `dataset.files=book.txt`: one text is a list of one
+            return [value]
         if isinstance(value, list):
-            (element,) = typing.get_args(hint)
             return [convert(item, element) for item in value]
     elif typing.get_origin(hint) is dict:
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
@@ -243,8 +245,8 @@ class Typing:
                 self._nested_targets(f"{path}.{key}", value)
 
     def _unknown(self, path: str, siblings: list[str], value: Any) -> None:
-        match = find_nearest_key(path, list_keys())
-        action = f"did you mean {match}?" if match else f"keys here: {', '.join(siblings)}"
+        match = advise(path, list_keys())
+        action = ask_whether(match, path) if match else f"keys here: {', '.join(siblings)}"
         self.problems.append(describe_unknown_key(path, self.origin(path, show(value)), action))
 
     def _add(self, path: str, what: str, found: Any, action: str) -> None:
