@@ -21,7 +21,7 @@ FAKE = """
 import json, sys, types
 from llama_exp import errors
 
-def run_job(config, overrides, folder, group=None):
+def run_job(config, overrides, folder, group=None, is_chosen=True):
     problem = errors.Problem("what", "where", "found", "action")
     ends = {2: errors.ConfigError, 3: errors.InputError, 4: errors.StorageError, 5: errors.NumericalError,
             6: errors.BusyError, 75: errors.Preempted, 130: errors.Interrupted}

@@ -13,7 +13,17 @@ import llama_exp
 from llama_exp import recipe
 from llama_exp.architecture import OPTIONS, make_quantization, to_section
 from llama_exp.config.check import CONF, check_arguments
-from llama_exp.config.identity import NOT_SCIENCE, RECIPE, config_hash, flatten, to_dict, to_record
+from llama_exp.config.check.resolvers import share
+from llama_exp.config.identity import (
+    NOT_SCIENCE,
+    RECIPE,
+    config_hash,
+    continuation_hash,
+    flatten,
+    is_same_share,
+    to_dict,
+    to_record,
+)
 from llama_exp.config.schema import Config
 
 PACKAGE = Path(llama_exp.__file__).parent
@@ -210,3 +220,37 @@ def test_flatten():
     tree = {"a": {"b": {"c": 1}, "none": {}}, "l": [1, {"d": 2}], "n": None}
     assert flatten(tree) == {"a.b.c": 1, "a.none": {}, "l": [1, {"d": 2}], "n": None}
     assert flatten({}) == {}
+
+
+# --- a run that goes on
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "linear", "wsd"])
+def test_a_longer_run_is_of_the_same_kind(schedule):
+    short = config(f"schedule={schedule}")
+    longer = config(f"schedule={schedule}", "trainer.max_steps=2400", "trainer.log_every_steps=1", "name=other")
+    assert continuation_hash(longer) == continuation_hash(short)
+    assert config_hash(longer) != config_hash(short)
+
+
+@pytest.mark.parametrize("other", ["seed=1", "lora.rank=4", "trainer.batch_size=4", "optimizer.learning_rate=1"])
+def test_one_that_differs_otherwise_is_not(other):
+    assert continuation_hash(config(other)) != continuation_hash(config())
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.29, 1 / 3, 1.0, 0.001])
+@pytest.mark.parametrize("least", [0, 1])
+def test_a_share_is_recognised_from_its_numbers(fraction, least):
+    for old_length in (1, 2, 7, 100, 1200):
+        for new_length in (1, 3, 400, 2400, 100_000):
+            old, new = (share(fraction, length, least) for length in (old_length, new_length))
+            assert is_same_share(old, old_length, new, new_length), (old, old_length, new, new_length)
+
+
+NO_SHARES = [(60, 1200, 60, 2400), (60, 1200, 240, 2400), (0, 1200, 60, 2400), (60, 1200, 0, 2400), (5, 10, 3, 11)]
+NO_NUMBERS = [(None, 1, 0, 1), ("5", 10, 10, 20), (True, 10, 2, 20), (1.0, 10, 2, 20), (1, 0, 1, 1), (5, 4, 10, 8)]
+
+
+@pytest.mark.parametrize("numbers", NO_SHARES + NO_NUMBERS)
+def test_other_numbers_are_no_share(numbers):
+    assert not is_same_share(*numbers)
