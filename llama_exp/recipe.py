@@ -31,7 +31,7 @@ MODEL_CHATS = {
 }
 LONG_TEXTS = {
     "version": 1,  # of the way long texts are cut for tokenizers, and few documents for validation
-    "part_characters": 1 << 18,  # of a document, stored together
+    "part_characters": 1 << 17,  # of a document, stored together
     "stretch_characters": 1 << 14,  # encoded together; short enough to keep all processors busy
     "searched_characters": 1 << 12,  # before the end of a stretch, for the end of a word
     "tried_cuts": 64,  # if no end of a word is found

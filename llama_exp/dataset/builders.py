@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-_READ_AT_ONCE = 64  # examples, which may be long
+_READ_AT_ONCE = 256  # examples, which may be parts of long texts
 
 
 @dataclasses.dataclass(kw_only=True)
