@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from llama_exp.config.check import check_arguments, to_config
+from llama_exp.config.check import to_config
 from llama_exp.config.check.resolvers import register_run_dir
 from llama_exp.config.hydra_main import asks_for_completion, complete, run_hydra
 from llama_exp.console.failures import Failures, explain_hydra, tell_failure
@@ -24,8 +24,9 @@ from llama_exp.errors import ExitCode, Interrupted, Preempted
 from llama_exp.files.sweep_record import mask_sweep_record, private_sweep_record
 from llama_exp.files.writing import restrict_umask
 from llama_exp.run import resume
+from llama_exp.run.sweep import check_and_claim
 
-register_run_dir(resume.folder_of)  # here, because processes of a launcher import no more than `job`
+register_run_dir(resume.find_folder)  # here, because processes of a launcher import no more than `job`
 
 
 def job(cfg: DictConfig) -> float | None:
@@ -39,7 +40,8 @@ def job(cfg: DictConfig) -> float | None:
         from llama_exp.run.job import run_job
 
         group = Path(node.sweep.dir).name if in_sweep else None
-        return run_job(to_config(cfg), overrides, Path(node.runtime.output_dir), group)
+        is_chosen = in_sweep or any(line.startswith("hydra.run.dir=") for line in node.overrides.hydra)
+        return run_job(to_config(cfg), overrides, Path(node.runtime.output_dir), group, is_chosen=is_chosen)
     except (Exception, KeyboardInterrupt) as error:
         code = tell_failure(error, debug=bool(cfg.debug))
         if not in_sweep or isinstance(error, (Preempted, Interrupted, KeyboardInterrupt)):
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         complete(arguments, job)
         return
     try:
-        command = check_arguments(arguments)
+        command = check_and_claim(arguments)
         if command.sweep_dir is not None:
             failures = Failures(command.sweep_dir, command.constants)
         with private_sweep_record(command.sweep_dir):

@@ -158,11 +158,9 @@ def _preset_of(folder: Path, config: Mapping) -> str:
         action = "its adapter is of no use elsewhere; train on a preset, or without adapters (lora.rank=0)"
         raise InputError(Problem(what, str(folder), "preset.source=null", action))
     source = str(config["preset"]["source"])
-    recorded = read_json(inside(folder, "run.json"), MAX_RECORD_BYTES).get("preset") or {}
-    origin, revision = recorded.get("origin"), recorded.get("revision")
-    if revision is None or not isinstance(origin, str) or source in preset.PRESETS:
-        return source
-    return f"{origin}@{revision}" if origin.startswith("hf://") else f"{origin}/{revision}"
+    recorded = read_json(inside(folder, "run.json"), MAX_RECORD_BYTES).get("preset")
+    facts = recorded if isinstance(recorded, dict) else {}
+    return preset.at_revision(source, facts.get("origin"), facts.get("revision"))
 
 
 def _stated(folder: Path, config: Mapping) -> dict:
@@ -176,4 +174,4 @@ def _stated(folder: Path, config: Mapping) -> dict:
 
 def _chat_template(config: Mapping) -> str | None:
     name = (config.get("dataset") or {}).get("chat_template")
-    return BUILT_IN[ChatTemplate(name)] if name in name_choices(ChatTemplate) else None
+    return BUILT_IN.get(ChatTemplate(name)) if name in name_choices(ChatTemplate) else None  # model: its own

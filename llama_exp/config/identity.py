@@ -16,16 +16,27 @@ import dataclasses
 import enum
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from llama_exp import recipe
 from llama_exp.architecture import AS_STORED, MODES
 from llama_exp.config.schema import Config
+from llama_exp.limits.dataset import ChatTemplate
 
 RECIPE = "recipe"
 # Changing these cannot change the result: same hash, same science.
 NOT_SCIENCE = ("runtime", "logger", "name", "resume", "debug", "trusted_modules")
+# What a run may change when it goes on: how long, how often, how it is watched and where it runs.
+MAY_CHANGE = re.compile(
+    r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
+    r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
+    r"|recipe\.sampling\..*"
+)
+LENGTH = "trainer.max_steps"
+# What conf/schedule states as a share of the length, so that it changes with it.
+FOLLOWS_LENGTH = re.compile(r"schedule\.(warmup|decay)_steps")
 
 
 def to_dict(node: Any) -> Any:
@@ -61,7 +72,33 @@ def config_hash(config: Config) -> str:
     """SHA-256 (hexadecimal) of what decides a run's result."""
     science = {key: value for key, value in to_record(config).items() if key not in NOT_SCIENCE}
     del science["preset"]["offline"]  # where the same preset is taken from
-    canonical = json.dumps(science, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return _digest(science)
+
+
+def continuation_hash(config: Config) -> str:
+    """SHA-256 (hexadecimal) of what a run cannot change when it goes on: the same for a run and a longer one."""
+    record = flatten(to_record(config)).items()
+    may_differ = (MAY_CHANGE, FOLLOWS_LENGTH)
+    return _digest({key: value for key, value in record if not any(keys.fullmatch(key) for keys in may_differ)})
+
+
+def is_same_share(old: object, old_length: object, new: object, new_length: object) -> bool:
+    """Whether one fraction, rounded down (or up to 1), gives `old` of `old_length` steps and `new` of `new_length`.
+
+    So a warm-up that follows the length is told from one that somebody stated anew, in the numbers of a record alone.
+    """
+    numbers = (old, old_length, new, new_length)
+    if not all(type(number) is int for number in numbers):
+        return False
+    pairs: list[tuple[int, int]] = [(old, old_length), (new, new_length)]  # type: ignore[list-item]
+    if not all(0 <= steps <= length > 0 for steps, length in pairs):
+        return False
+    low = max(0.0 if steps <= 1 else steps / length for steps, length in pairs)
+    return low <= min((steps + 1) / length for steps, length in pairs)
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    canonical = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -76,6 +113,10 @@ def _trains_byte_pairs(config: Config) -> bool:
     return own or (_builds("tokenizer", "auto")(config) and config.preset.source is None)
 
 
+def _writes_as_the_model(config: Config) -> bool:
+    return _builds("dataset", "Jsonl")(config) and to_dict(config.dataset)["chat_template"] == ChatTemplate.model.value
+
+
 def _drops(config: Config) -> bool:
     return config.lora.dropout > 0 or to_dict(config.model).get("dropout") != 0.0
 
@@ -86,6 +127,7 @@ _USED: dict[str, Callable[[Config], bool]] = {
     "python_qa": _builds("dataset", "PythonQA"),
     "text_files": _builds("dataset", "TextFiles"),
     "jsonl": _builds("dataset", "Jsonl"),
+    "model_chats": _writes_as_the_model,
     "long_texts": _builds("dataset", "TextFiles", "Jsonl", "Tfds"),
     "rows": _builds("dataset", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
     "byte_pair_training": _trains_byte_pairs,

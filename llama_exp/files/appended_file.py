@@ -50,10 +50,12 @@ class AppendedFile:
             return {"offset": self.path.stat().st_size if self._restored and self.path.exists() else 0}
 
     def restore(self, state: Mapping[str, int]) -> None:
-        """Cuts the file back to the length it had at the checkpoint."""
+        """Cuts the file back to the length it had at the checkpoint; raises ValueError if none is stated."""
+        offset = state["offset"]
+        if type(offset) is not int or offset < 0:
+            raise ValueError(f"offset={offset!r} is no length of a file")
         self.close()
         self._restored = True
-        offset = state["offset"]
         with storage_errors(self.path):
             size = self.path.stat().st_size if self.path.exists() else 0
             if size < offset:
@@ -61,6 +63,17 @@ class AppendedFile:
             elif size > offset:
                 os.ftruncate(self._open(), offset)
                 self.close()
+
+    def cut_half_line(self) -> None:
+        """Cuts off what stands behind the last end of a line: half of a line, or zeros that a power cut left."""
+        with storage_errors(self.path):
+            if not self.path.exists():
+                return
+            size = self.path.stat().st_size
+            whole = self.path.read_bytes().rfind(b"\n") + 1
+            if whole < size:
+                _log.warning("%s ends with half of a line, which is cut off: %d bytes", self.path, size - whole)
+                os.truncate(self.path, whole)
 
     def close(self) -> None:
         """Closes the file; a later `append` goes on at its end."""

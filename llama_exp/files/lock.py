@@ -11,6 +11,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -140,9 +141,11 @@ class FolderLock:
         """The name in the lock file; None while there is none or only a part of one."""
         try:
             owner = parse_json(self.path, os.pread(descriptor, 4096, 0))
-            return {key: str(owner[key]) for key in ("pid", "host", "started")}
-        except (InputError, KeyError):
+        except InputError:
             return None
+        name = {key: str(owner.get(key)) for key in ("pid", "host", "started")}
+        is_name = name["pid"].isdecimal() and all(re.fullmatch(r"[\w.:+-]{1,300}", text) for text in name.values())
+        return name if is_name else None
 
     def _close(self) -> None:
         if self._descriptor is not None:

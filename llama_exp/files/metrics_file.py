@@ -6,16 +6,22 @@ other figures of that moment. A number that JSON cannot express stands as the st
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
 from typing import Any
 
+from llama_exp.errors import InputError
 from llama_exp.files.appended_file import AppendedFile
 from llama_exp.files.json_file import read_lines
 from llama_exp.files.json_text import dump_json
 from llama_exp.files.redact import printable
 
+_FIGURES = (
+    *("loss", "perplexity", "learning_rate", "grad_norm", "tokens", "seconds", "tokens_per_second"),
+    *("peak_memory_bytes", "mfu"),
+)
 _NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
@@ -44,8 +50,12 @@ class MetricsFile:
         return self._file.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Cuts the file back to its length at the checkpoint: rows of steps that will be redone go, nothing else."""
+        """Cuts the file back to its length at the checkpoint: rows of steps that will be redone go, nothing else.
+
+        But for half of a row, which a power cut can leave at the end of a shorter file: the next row would join it.
+        """
         self._file.restore(state)
+        self._file.cut_half_line()
 
 
 class Samples:
@@ -89,12 +99,29 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     A last line without its newline was cut short by a kill and is no row. A file that does not exist has none.
 
     Raises:
-        InputError: for a whole line that is no JSON object, with its number.
+        InputError: for a whole line that is no such row, with its number.
     """
-    return [
-        {key: _NUMBERS.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
-        for row in (read_lines(path) if path.exists() else [])
-    ]
+    rows = []
+    for number, row in enumerate(read_lines(path) if path.exists() else [], start=1):
+        rows.append(
+            {key: _NUMBERS.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
+        )
+        if (wrong := _find_wrong(rows[-1])) is not None:
+            found = f"line {number}: {wrong} is {json.dumps(row.get(wrong))[:60]}"
+            raise InputError.about(path, "a line is no row of metrics", found, "restore the line, or delete it")
+    return rows
+
+
+def _find_wrong(row: dict[str, Any]) -> str | None:
+    """The first key of a row that is missing or of another kind; other keys may hold anything."""
+    step = row.get("step")
+    if type(step) is not int or step < 0:
+        return "step"
+    if not isinstance(row.get("split", ""), str):
+        return "split"
+    numbers = {key: row.get(key) for key in _FIGURES}
+    of_other_kind = [key for key, value in numbers.items() if value is not None and type(value) not in (int, float)]
+    return "loss" if numbers["loss"] is None else next(iter(of_other_kind), None)
 
 
 def perplexity(loss: float) -> float:

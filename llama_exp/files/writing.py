@@ -74,6 +74,26 @@ def make_folder(path: Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, "not a folder")
 
 
+def free_name(path: Path) -> Path:
+    """The path, or if there is something the first of `<name>-2`, `-3` ... where there is nothing."""
+    number, found = 1, path
+    while os.path.lexists(found):
+        number += 1
+        found = path.with_name(f"{path.name}-{number}")
+    return found
+
+
+def claim_folder(path: Path) -> bool:
+    """Makes the folder for this process alone; False: another process was quicker. Raises `StorageError`."""
+    with storage_errors(path):
+        make_folder(path.parent)
+        try:
+            path.mkdir(mode=FOLDER_MODE)
+        except FileExistsError:
+            return False
+    return True
+
+
 def refuse_links(folder: Path, names: Iterable[str]) -> None:
     """Raises `StorageError` if one of the names in a folder is a symbolic link, wherever it leads."""
     for path in (folder / name for name in names):

@@ -44,3 +44,22 @@ def resolve(source: str, load_weights: bool = True, offline: bool = False, where
         )
     path = local.find(source, where)
     return Resolved(path, str(path.absolute()), None)
+
+
+def at_revision(source: str, origin: object, revision: object) -> str:
+    """The source of exactly what was resolved once.
+
+    Args:
+        source: as for `resolve`.
+        origin: what `Resolved` said then; anything else, or of another source, changes nothing.
+        revision: likewise.
+
+    Returns:
+        The source with that revision, where revisions can be named; else `source` itself.
+    """
+    if source in PRESETS or not (isinstance(origin, str) and isinstance(revision, str)):
+        return source
+    separator = {HUGGING_FACE: "@", KAGGLE: "/"}.get(origin[: origin.find("//") + 2])
+    if separator is None or not (source == origin or source.startswith(origin + separator)):
+        return source
+    return f"{origin}{separator}{revision}"

@@ -16,8 +16,12 @@ Row = Mapping[str, Any]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-def figures(rows: Sequence[Row]) -> dict[str, Any]:
+def figures(rows: Sequence[Row], last_step: int = -1) -> dict[str, Any]:
     """The figures of a run for its summary.
+
+    Args:
+        rows: of `metrics.jsonl`.
+        last_step: of the last checkpoint, -1 without one: a run that was stopped has one behind its last row.
 
     Returns:
         `steps` (the last one), `tokens`, `tokens_per_second` (median over training rows), `peak_memory_bytes`,
@@ -26,8 +30,8 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     train, validation = _split(rows, "train"), _split(rows, "validation")
-    if rows:
-        found["steps"] = max(row["step"] for row in rows)
+    if rows or last_step >= 0:
+        found["steps"] = max(last_step, *(row["step"] for row in rows), 0)
     for name, reduce in (("tokens", max), ("tokens_per_second", statistics.median), ("peak_memory_bytes", max)):
         values = [row[name] for row in train if row.get(name) is not None]
         if values:

@@ -23,13 +23,14 @@ import yaml
 
 from llama_exp import signals
 from llama_exp.console import logs
-from llama_exp.errors import ConfigError, ExitCode, Interrupted, LlamaExpError, Preempted, Problem
+from llama_exp.errors import BusyError, ConfigError, ExitCode, Interrupted, LlamaExpError, Preempted, Problem
 from llama_exp.files.json_file import read_record
 from llama_exp.files.json_text import plain
+from llama_exp.files.kept_folder import KeptFolder
 from llama_exp.files.lock import FolderLock
 from llama_exp.files.metrics_file import MetricsFile, Samples, read_metrics
 from llama_exp.files.process import ALONE, Process
-from llama_exp.files.redact import redact_arguments
+from llama_exp.files.redact import redact, redact_arguments
 from llama_exp.files.writing import (
     make_folder,
     move,
@@ -40,7 +41,8 @@ from llama_exp.files.writing import (
     write_text,
 )
 from llama_exp.run import discard, figures, provenance
-from llama_exp.run.unfinished import RECORD_FILE, read_run_record
+from llama_exp.run.recorded import find_changes, tell_other_code
+from llama_exp.run.unfinished import RECORD_FILE, last_step, read_run_record
 
 _ARTEFACTS = (RECORD_FILE, "config.yaml", "overrides.yaml", "metrics.jsonl", "samples.md", "summary.json", "loss.png")
 _FOLDERS = ("checkpoints", "adapter", "model", "wandb")
@@ -56,12 +58,14 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+        kept: observer that ends the run when its folder is deleted or moved, for the writer.
         metrics, samples: observers that write `metrics.jsonl` and `samples.md`, for the writer.
         checkpoints, adapter, model, wandb: paths for those who write them.
     """
 
     def __init__(self, path: Path, process: Process):
         self.path = path
+        self.kept = KeptFolder(path)
         self.metrics = MetricsFile(path / "metrics.jsonl")
         self.samples = Samples(path / "samples.md")
         self.checkpoints = path / "checkpoints"
@@ -95,13 +99,27 @@ class RunFolder:
         present = [name for name in _ARTEFACTS if (path / name).exists()] if process.is_writer else []
         if present:
             folder.close()
-            action = "continue it with resume=auto, or choose another folder with hydra.run.dir=<folder>"
+            go_on = "continue it with resume=auto" if cls.holds_run(path) else f"put its {RECORD_FILE} back to go on"
+            action = f"{go_on}, or choose another folder with hydra.run.dir=<folder>"
             problem = Problem(
                 "the folder holds a run already", "hydra.run.dir", f"{path}: {', '.join(present)}", action
             )
             raise ConfigError(problem)
         folder._open_log()
         return folder
+
+    @classmethod
+    def create_beside(cls, path: Path, process: Process = ALONE) -> RunFolder:
+        """As `create`; where the folder is another run's already, in `<name>-2` or the next that is free.
+
+        The name of a folder that nobody chose has the second of the start in it, which two starts can share.
+        """
+        number = 1
+        while True:
+            try:
+                return cls.create(path if number == 1 else path.with_name(f"{path.name}-{number}"), process)
+            except (BusyError, ConfigError):
+                number += 1
 
     @classmethod
     def reopen(cls, path: Path, process: Process = ALONE) -> RunFolder:
@@ -122,8 +140,8 @@ class RunFolder:
 
     @staticmethod
     def holds_run(path: Path) -> bool:
-        """Whether a run was begun in the folder."""
-        return (path / RECORD_FILE).is_file()
+        """Whether a run was begun in the folder; its record may be damaged."""
+        return (path / RECORD_FILE).exists()
 
     def begin(
         self,
@@ -148,14 +166,16 @@ class RunFolder:
         earlier = read_run_record(self.path) or {}
         start = {"time": _now(), "command": facts["command"], "host": facts["host"]}
         if earlier:
-            start["changed"] = _changes(earlier, plain({**facts, "config_hash": config_hash}))
+            start["changed"] = find_changes(earlier, plain({**facts, "config_hash": config_hash}))
         self._record = {**earlier, "schema": 1, "config_hash": config_hash, **facts}
         self._record["starts"] = [*earlier.get("starts", []), start]
         write_json(self.path / RECORD_FILE, self._record)
         number = len(self._record["starts"])
         self._replace("config.yaml", _yaml(plain(config)), number)
         self._replace("overrides.yaml", _yaml(redact_arguments(overrides)), number)
-        self._replace("git.diff", patch, number)
+        is_patched_otherwise = self._replace("git.diff", patch, number)
+        if earlier:
+            tell_other_code(earlier, facts, is_patched_otherwise)
         write_json(self.path / "summary.json", {"status": "running", "started": start["time"]})
 
     def record(self, **facts: Any) -> None:
@@ -174,6 +194,9 @@ class RunFolder:
         Returns:
             The summary: status, exit_code, reason, started, finished, seconds, figures of the metrics, results; of
             these the first three where this process is not the writer.
+
+        Raises:
+            StorageError: it cannot be written, or the folder is no longer there.
         """
         signals.only_note()  # a signal that comes now must not leave the summary at `running`
         status, exit_code = outcome(error)
@@ -182,12 +205,13 @@ class RunFolder:
             return summary
         if self._finished:
             return read_record(self.path / "summary.json") or {}
+        self.kept.require()
         self._finished = True
         started = self._record["starts"][-1]["time"] if self._record else None
         summary |= {"started": started, "finished": _now(), "seconds": round(time.monotonic() - self._started, 3)}
         try:
             rows = read_metrics(self.path / "metrics.jsonl")
-            summary |= figures.figures(rows)
+            summary |= figures.figures(rows, last_step(self.path))
             if rows:
                 figures.write_plot({self.path.name: rows}, self.path / "loss.png")
         except Exception as failure:  # a picture is no reason to lose a run
@@ -220,6 +244,7 @@ class RunFolder:
             make_folder(self.path)
             refuse_links(self.path, (*_ARTEFACTS, *_FOLDERS, "git.diff", "train.log"))
             self._lock = FolderLock(self.path)
+            self.kept.remember()
 
     def _open_log(self) -> None:
         if self._lock is None:
@@ -252,14 +277,21 @@ class RunFolder:
         finally:
             self.close()
 
-    def _replace(self, name: str, text: str | None, start: int) -> None:
-        """Writes a file of this start (None: no file); an earlier start's that differs is kept, with its number."""
+    def _replace(self, name: str, text: str | None, start: int) -> bool:
+        """Writes a file of this start (None: no file); an earlier start's that differs is kept, with its number.
+
+        Returns:
+            Whether the earlier start had another file, or one where this has none.
+        """
         file = self.path / name
         with storage_errors(file):
-            if file.exists() and file.read_text(encoding="utf-8") != text:
+            earlier = file.read_bytes() if file.exists() else b""
+            is_another = earlier != b"" if text is None else earlier != redact(text).encode("utf-8", "backslashreplace")
+            if is_another and earlier:
                 move(file, file.with_name(f"{file.stem}.{start - 1}{file.suffix}"))
         if text is not None:
             write_text(file, text)
+        return is_another
 
 
 def outcome(error: BaseException | None) -> tuple[str, ExitCode]:
@@ -277,20 +309,6 @@ def outcome(error: BaseException | None) -> tuple[str, ExitCode]:
 
 def _yaml(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10**9)
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Key -> [value before, value now] for what differs, one level into nested sections."""
-    changes: dict[str, Any] = {}
-    for key, value in now.items():
-        old = before.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            for name in sorted(value.keys() | old.keys()):
-                if value.get(name) != old.get(name):
-                    changes[f"{key}.{name}"] = [old.get(name), value.get(name)]
-        elif value != old:
-            changes[key] = [old, value]
-    return changes
 
 
 def _reason(error: BaseException | None) -> str | None:

@@ -21,7 +21,7 @@ from llama_exp import preset, quantization, runtime, signals
 from llama_exp.architecture import to_section
 from llama_exp.config.check.contracts import ADDED_ARGUMENTS, WITH_TARGET
 from llama_exp.config.check.resolvers import in_default_place
-from llama_exp.config.identity import config_hash, flatten, to_dict, to_record
+from llama_exp.config.identity import config_hash, continuation_hash, flatten, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config
@@ -31,20 +31,24 @@ from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, P
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
-from llama_exp.run import data_use, plan, provenance, resume
+from llama_exp.run import data_use, facts, plan, provenance, recorded, resume
 from llama_exp.run.agreement import require_prompts, tell_overrun
 from llama_exp.run.folder import RunFolder
+from llama_exp.run.opened import open_folder
 from llama_exp.run.room import require_room
+from llama_exp.tokenizer.chat_template import take_template
 from llama_exp.tokenizer.ends import stop_where_taught
 
 log = logging.getLogger(__name__)
 
-# Packages whose version can change the last bits of a result.
-SAME_BITS = ("jax", "keras", "llama_exp", "numpy", "tensorflow")
-
 
 def run_job(
-    config: Config, overrides: Sequence[str], folder: Path, group: str | None = None, process: Process = ALONE
+    config: Config,
+    overrides: Sequence[str],
+    folder: Path,
+    group: str | None = None,
+    process: Process = ALONE,
+    is_chosen: bool = True,
 ) -> float:
     """Trains as `config` says and leaves everything in `folder`.
 
@@ -54,6 +58,7 @@ def run_job(
         folder: the run folder; with `resume` other than `none` it may hold a run to continue.
         group: name of the sweep that the run belongs to, or None.
         process: which of the run's processes this is; one that is not the writer leaves nothing and says nothing.
+        is_chosen: whether the user named the folder; else one beside it is taken where another run has it.
 
     Returns:
         The last validation loss, nats per token: the objective of a sweep.
@@ -63,23 +68,21 @@ def run_job(
     """
     folder = Path(without_latest(str(folder)))
     with signals.raised_at_once():
-        return _run(config, overrides, folder, group, process)
+        return _run(config, overrides, folder, group, process, is_chosen)
 
 
-def _run(config: Config, overrides: Sequence[str], folder: Path, group: str | None, process: Process) -> float:
+def _run(
+    config: Config, overrides: Sequence[str], folder: Path, group: str | None, process: Process, is_chosen: bool
+) -> float:
     runtime.start(**to_dict(config.runtime))
     logs.attach_console(process)
-    continues = resume.continues(config.resume, folder)
-    if continues:
-        resume.check_unchanged(folder, to_record(config))
-        resume.check_adapter(folder, config.lora.source)
-    begin = RunFolder.reopen if continues else RunFolder.create
-    with begin(folder, process) as run_folder:
-        log.info("run folder %s%s", folder, " (continued)" if continues else "")
+    with open_folder(config, folder, process, is_chosen) as run_folder:
+        folder = run_folder.path
         try:
             with signals.told(f"{folder}, outside of its training steps"):
                 with signals.noted(None):  # a folder that has a summary has a record too, and can go on
                     run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+                    run_folder.record(continuation_hash=continuation_hash(config))
                 signals.check()
                 planned = plan.make_plan(config)
                 if planned is not None:
@@ -115,11 +118,10 @@ class Run:
     def __init__(self, config: Config, run_folder: RunFolder, group: str | None, process: Process):
         self._folder, self._process = run_folder, process
         self._has_adapters = config.lora.rank > 0
-        self._base_digest: str | None = None
         self._checkpoint = resume.choose_checkpoint(config.resume, process)
         dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
         dataset.look()
-        resolved = _resolved_preset(config)
+        resolved = _resolved_preset(config, run_folder.path)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
             log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
@@ -135,14 +137,20 @@ class Run:
             ADDED_ARGUMENTS,
         )
         tokenizer, examples = _build_data(config, dataset, cache_dir, preset_folder)
+        read = facts.of_data(examples, tokenizer)
+        recorded.check_data(run_folder.path, **read)
         self._data = data_use.measure(config, examples["train"])
         log.info("data: %s", data_line(self._data))
         self.model = _build_model(config, preset_folder, tokenizer)
-        if self._has_adapters:
+        digest = None
+        if self._has_adapters or resolved is not None:
             from llama_exp import lora
 
-            self._base_digest = lora.base_digest(self.model.backbone)
-        self._record(config, examples, tokenizer, resolved)
+            digest = lora.base_digest(self.model.backbone)
+        self._base_digest = digest if self._has_adapters else None
+        read["preset"] = facts.of_preset(config, resolved, digest)
+        recorded.check_preset(run_folder.path, read["preset"])
+        self._record(config, read)
         self._observers = _build_observers(config, run_folder, group) if process.is_writer else {}
         self.trainer = self._build_trainer(config, examples)
 
@@ -158,6 +166,7 @@ class Run:
         """Writes the adapter or the model, and returns what the summary should say beside the metrics' figures."""
         if not self._process.is_writer:
             return {}
+        self._folder.kept.require()
         return {"data": self._data, **self._export()}
 
     def _export(self) -> dict[str, Any]:
@@ -176,19 +185,12 @@ class Run:
         sync = getattr(self._observers.get("logger"), "sync_command", None)
         return {"sync W&B": sync} if sync else {}
 
-    def _record(self, config: Config, examples, tokenizer, resolved: preset.Resolved | None) -> None:
-        """Adds what is known now to run.json."""
+    def _record(self, config: Config, read: dict[str, Any]) -> None:
+        """Adds what is known now to run.json; `read`: data, tokenizer and preset."""
         self._folder.record(
-            **_machine(config),
+            **facts.of_machine(config),
+            **read,
             seed=config.seed,
-            dataset={split: {"fingerprint": rows.fingerprint, **rows.facts} for split, rows in examples.items()},
-            tokenizer={"fingerprint": tokenizer.fingerprint, "vocabulary_size": tokenizer.vocabulary_size},
-            preset={
-                "source": config.preset.source,
-                "path": resolved and str(resolved.path),
-                "origin": resolved and resolved.origin,
-                "revision": resolved and resolved.revision,
-            },
             quantization=to_section(self.model.backbone.quantization),
             lora=config.lora.source and lora_source.origin(config.lora.source),
             base_digest=self._base_digest,
@@ -213,7 +215,7 @@ class Run:
                 self._folder.checkpoints,
                 keep=keep_checkpoints,
                 config_hash=config_hash(config),
-                facts=_comparable_facts(config),
+                facts=facts.of_process(config),
                 process=self._process,
             ),
             observers=self._observers,
@@ -226,28 +228,11 @@ class Run:
         )
 
 
-def _machine(config: Config) -> dict[str, Any]:
-    """What the run computes on."""
-    from llama_exp import backend
-
-    return {
-        "backend": config.runtime.backend.value,
-        "device": backend.device_name(),
-        "threads": runtime.thread_count(config.runtime.threads),
-    }
-
-
-def _comparable_facts(config: Config) -> dict[str, Any]:
-    """What must be the same for a resumed run to be the same bits; a checkpoint records it."""
-    versions = {name: version for name, version in provenance.package_versions().items() if name in SAME_BITS}
-    return {**_machine(config), **versions}
-
-
-def _resolved_preset(config: Config) -> preset.Resolved | None:
+def _resolved_preset(config: Config, folder: Path) -> preset.Resolved | None:
     """The preset to load weights from, on this machine; None: random weights."""
     if config.preset.source is None or not config.preset.load_weights:
         return None
-    return preset.resolve(config.preset.source, offline=config.preset.offline)
+    return preset.resolve(recorded.preset_source(folder, config.preset.source), offline=config.preset.offline)
 
 
 def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
@@ -261,7 +246,7 @@ def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
         match_architecture(checkpoint, stated, say_how_to_fit(checkpoint.config, source))
         tell_overrun(config, checkpoint.context_length, stated[SCALING] / checkpoint.config[SCALING])
         stored = quantization.choose(to_dict(config.quantization), checkpoint.quantization, preset_folder)
-    resume.check_quantization(folder, to_section(stored))
+    recorded.check_quantization(folder, to_section(stored))
     quantization.require_trainable(stored, config.lora.rank)
 
 
@@ -278,6 +263,7 @@ def _build_data(config: Config, dataset: Any, cache_dir: str, preset_folder: Pat
     )
     stop_where_taught(tokenizer, to_dict(config.dataset).get("chat_template"))
     _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
+    take_template(tokenizer, to_dict(config.dataset).get("chat_template"), str(config.preset.source))
     require_prompts(config.trainer.sample_prompts, tokenizer)
     examples = dataset.prepare(
         tokenizer,
@@ -320,7 +306,7 @@ def _build_model(config: Config, preset_folder: Path | None, tokenizer):
 
 def _build_observers(config: Config, run_folder: RunFolder, group: str | None) -> dict[str, Any]:
     """Those who watch the training, the user's callbacks last."""
-    observers = {"metrics": run_folder.metrics, "samples": run_folder.samples}
+    observers = {"kept": run_folder.kept, "metrics": run_folder.metrics, "samples": run_folder.samples}
     observers["logger"] = instantiate(
         config.logger,
         config.trusted_modules,

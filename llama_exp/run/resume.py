@@ -1,11 +1,12 @@
 """What `resume` means for a run: which folder goes on, from which checkpoint, and which changes it forbids.
 
     resume=none             a new run
-    resume=auto             the newest unfinished run of the same configuration, from its newest checkpoint; else new
+    resume=auto             the newest unfinished run of the same configuration, from its newest checkpoint; without one
+                            a shorter run that trainer.max_steps makes longer; else new
     resume=<run folder>     that run, from its newest checkpoint
     resume=<checkpoint>     that run, from that checkpoint; later ones are set aside as `step-*.abandoned-1`
 
-Imports no framework.
+What the run read when it began is compared in recorded.py. Imports no framework.
 """
 
 from __future__ import annotations
@@ -16,31 +17,57 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llama_exp.config.identity import RECIPE, flatten
-from llama_exp.errors import ConfigError, InputError, Problem
-from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
+from llama_exp.config.identity import (
+    FOLLOWS_LENGTH,
+    LENGTH,
+    MAY_CHANGE,
+    RECIPE,
+    config_hash,
+    continuation_hash,
+    flatten,
+    is_same_share,
+    to_record,
+)
+from llama_exp.config.schema import Config
+from llama_exp.errors import ConfigError, InputError, LlamaExpError, Problem
 from llama_exp.files.process import ALONE, Process
 from llama_exp.files.writing import set_aside
 from llama_exp.files.yaml_file import read_yaml
 from llama_exp.run.folder import RunFolder
-from llama_exp.run.unfinished import RECORD_FILE, find_unfinished
+from llama_exp.run.unfinished import find_shorter, find_unfinished, last_step
 
 NEW, AUTO = "none", "auto"
 CONFIG_FILE = "config.yaml"
-# What a run may change when it goes on: how long, how often, how it is watched and where it runs.
-MAY_CHANGE = re.compile(
-    r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
-    r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
-    r"|recipe\.sampling\..*"
-)
 # What a key that a run's record lacks meant to the version that began it.
 BEFORE_THE_KEY = {"model.initializer_range": 0.02, "model.embedding_initializer_range": 0.01}
+_ABSENT = object()
 _STEP = re.compile(r"step-(\d+)")
 log = logging.getLogger(__name__)
 
 
+def find_folder(config: Config, root: Path) -> Path | None:
+    """The folder of the run that goes on with this config; None: a new run.
+
+    Args:
+        config: the present one.
+        root: where runs of its name lie.
+    """
+    folder = folder_of(config.resume, root, config_hash(config))
+    if folder is not None or config.resume != AUTO:
+        return folder
+    record = to_record(config)
+
+    def may_go_on(candidate: Path) -> bool:
+        try:
+            return not list(_find_changes(candidate, record)[0])
+        except LlamaExpError:
+            return False
+
+    return find_shorter(root, continuation_hash(config), config.trainer.max_steps, may_go_on)
+
+
 def folder_of(resume: str, root: Path, config_hash: str) -> Path | None:
-    """The folder of the run that goes on; None: a new run.
+    """The folder that `resume` names, or the unfinished run of exactly this config; None: neither.
 
     Args:
         resume: the config's value.
@@ -78,15 +105,30 @@ def continues(resume: str, folder: Path) -> bool:
 
 def choose_checkpoint(resume: str, process: Process = ALONE) -> Path | None:
     """The checkpoint folder that `resume` names, after the writer set later ones aside; None: the newest will do."""
-    if resume in (NEW, AUTO) or not (Path(resume).expanduser() / "manifest.json").is_file():
+    chosen = _named_checkpoint(resume)
+    if chosen is None:
         return None
-    chosen = Path(resume).expanduser()
     for later in sorted(chosen.parent.glob("step-*")) if process.is_writer else ():
         match, mine = _STEP.fullmatch(later.name), _STEP.fullmatch(chosen.name)
         if match and mine and int(match[1]) > int(mine[1]):
             log.warning("%s lies behind %s and is set aside", later, chosen.name)
             set_aside(later, "abandoned")
     return chosen
+
+
+def check_length(resume: str, folder: Path, max_steps: int) -> None:
+    """Compares the wanted length with what the run has reached.
+
+    Raises:
+        ConfigError: it got farther.
+    """
+    chosen = _named_checkpoint(resume)
+    match = None if chosen is None else _STEP.fullmatch(chosen.name)
+    reached = int(match[1]) if match else last_step(folder)
+    if reached > max_steps:
+        action = f"give at least {reached}, go on from an earlier checkpoint with resume=<checkpoint folder>, or begin"
+        what, found = "the run got farther than this", f"{max_steps}, the run has a checkpoint of step {reached}"
+        raise ConfigError(Problem(what, LENGTH, found, f"{action} a new run with resume=none"))
 
 
 def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
@@ -96,60 +138,71 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
         InputError: the recorded config is damaged.
         ConfigError: a key that decides the result differs; every such key is named.
     """
+    problems, changes = _find_changes(folder, config)
+    for key, (old, new) in changes.items():
+        log.info("%s: %s before, %s now", key, old, new)
+    if problems:
+        raise ConfigError(*problems)
+    if LENGTH in changes and "final_fraction" in config.get("schedule", {}):
+        what = "the learning rate falls towards step %s now: from here on it is that of a run planned so long"
+        log.warning(what, changes[LENGTH][1])
+
+
+def _find_changes(folder: Path, config: Mapping[str, Any]) -> tuple[list[Problem], dict[str, tuple[Any, Any]]]:
+    """The changes that are forbidden, and those that are not: key -> (value before, value now)."""
     if not (folder / CONFIG_FILE).exists():  # killed between run.json and config.yaml: nothing was trained differently
-        return
-    recorded = read_yaml(folder, CONFIG_FILE)
+        return [], {}
+    recorded = _read_config(folder, config)
     before, now = flatten(recorded), flatten(config)
     if RECIPE not in recorded:  # begun before the record had it, with the numbers that it began with
         before |= {key: value for key, value in now.items() if key.startswith(f"{RECIPE}.")}
     before = {key: value for key, value in BEFORE_THE_KEY.items() if key in now} | before
-    problems = []
+    lengths = (before.get(LENGTH), now.get(LENGTH))
+    problems, changes = [], {}
     for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key), now.get(key)
+        old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)
         if old == new:
             continue
-        if MAY_CHANGE.fullmatch(key):
-            log.info("%s: %s before, %s now", key, old, new)
+        if MAY_CHANGE.fullmatch(key) or (
+            FOLLOWS_LENGTH.fullmatch(key)
+            and lengths[0] != lengths[1]
+            and is_same_share(old, lengths[0], new, lengths[1])
+        ):
+            changes[key] = (_shown(old), _shown(new))
         else:
-            action = f"set {key}={old}, or begin a new run with resume=none"
-            if key.startswith(f"{RECIPE}."):  # no key of a config: a version of this package decides it
-                action = "go on with the version of llama_exp that began it (see its run.json), or give resume=none"
-            problems.append(
-                Problem("a run cannot change this when it goes on", key, f"{new}, begun with {old}", action)
-            )
-    if problems:
-        raise ConfigError(*problems)
+            problems.append(_forbidden(key, old, new))
+    return problems, changes
 
 
-def check_adapter(folder: Path, source: str | None) -> None:
-    """Compares the adapter of `lora.source` with the one that the run was begun with; see `lora_source`.
+def _read_config(folder: Path, config: Mapping[str, Any]) -> dict:
+    action = "put back a whole copy of the file, or begin a new run with resume=none"
+    try:
+        recorded = read_yaml(folder, CONFIG_FILE)
+    except InputError as error:
+        (problem,) = error.problems
+        raise InputError.about(problem.where, problem.what, problem.found, action) from error
+    sections = [name for name, section in config.items() if isinstance(section, Mapping) and name != RECIPE]
+    damaged = [name for name in sections if not isinstance(recorded.get(name), Mapping)]
+    if damaged:
+        found = f"nothing that can be used for {', '.join(damaged)}"
+        raise InputError.about(folder / CONFIG_FILE, "the config of the run is damaged", found, action)
+    return recorded
 
-    Raises:
-        InputError: it is gone, or another one; or `run.json` is damaged.
-    """
-    if source is None:
-        return
-    from llama_exp.lora import source as lora_source  # NumPy, which the check of a config does without
 
-    recorded = read_json(folder / RECORD_FILE, MAX_RECORD_BYTES).get("lora")
-    lora_source.require_unchanged(source, recorded if isinstance(recorded, Mapping) else None)
+def _forbidden(key: str, old: object, new: object) -> Problem:
+    action = f"set {key}={old}, or begin a new run with resume=none"
+    if key.startswith(f"{RECIPE}.") or _ABSENT in (old, new):
+        # No key of this config, or none of that one: the version of this package decides it.
+        action = "go on with the version of llama_exp that began it (see its run.json), or give resume=none"
+    found = f"{_shown(new)}, begun with {_shown(old)}"
+    return Problem("a run cannot change this when it goes on", key, found, action)
 
 
-def check_quantization(folder: Path, stored: Mapping[str, Any]) -> None:
-    """Compares how the preset is stored with what `run.json` says of the run's first start.
+def _shown(value: object) -> object:
+    return "nothing" if value is _ABSENT else value
 
-    Args:
-        folder: the run's.
-        stored: the preset's quantization, as a section of a config.
 
-    Raises:
-        InputError: it is stored in another way now; or `run.json` is damaged.
-    """
-    recorded = read_json(folder / "run.json", MAX_RECORD_BYTES).get("quantization")
-    if not isinstance(recorded, Mapping) or recorded == stored:
-        return
-    differing = [key for key in stored if recorded.get(key) != stored[key]]
-    was, now = (", ".join(f"{key}={section.get(key)}" for key in differing) for section in (recorded, stored))
-    action = "give back the preset that run.json names, or begin a new run with resume=none"
-    what = "the preset is stored in another way than when the run was begun"
-    raise InputError(Problem(what, "preset.source", f"{now}, begun with {was}", action))
+def _named_checkpoint(resume: str) -> Path | None:
+    if resume in (NEW, AUTO) or not (Path(resume).expanduser() / "manifest.json").is_file():
+        return None
+    return Path(resume).expanduser()

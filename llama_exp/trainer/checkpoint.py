@@ -103,7 +103,7 @@ class Checkpoints:
         if not self._process.is_writer:
             return target
         with storage_errors(target, lambda error: _storage_problem(target, tensors, error)):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True)  # not its parents: a run folder that is gone does not come back
             remove_stale(self.folder, NAME, alone=True)
             with whole_folder(target) as draft:  # in the place of one of an attempt that this run has gone back behind
                 files = {
@@ -205,13 +205,17 @@ def load(folder: Path) -> Checkpoint:
     try:
         return _read(folder)
     except Invalid as reason:
-        present = sorted(entry.name for entry in folder.parent.glob("step-*") if FOLDER.fullmatch(entry.name))
+        others = (entry.name for entry in folder.parent.glob("step-*") if FOLDER.fullmatch(entry.name))
+        present = sorted(name for name in others if name != folder.name)
         action = f"choose another: {', '.join(present)}" if present else "check the path, or use resume=none"
         raise InputError(Problem("is no valid checkpoint", str(folder), str(reason), action)) from reason
 
 
 def _read(folder: Path) -> Checkpoint:
     manifest = verified_manifest(folder)
+    match = FOLDER.fullmatch(folder.name)
+    if match and int(match[1]) != manifest["step"]:
+        raise Invalid(f"the manifest is of step {manifest['step']}")
     try:
         tensors = {Path(name).stem: read_tensors(folder / name) for name in manifest["files"]}
     except Exception as error:  # the library's own type for a bad header

@@ -35,6 +35,7 @@ from llama_exp.limits.trainer import LIMITS
 from llama_exp.lora.dora import is_derived
 from llama_exp.trainer import state
 from llama_exp.trainer.checkpoint import Checkpoint, Checkpoints
+from llama_exp.trainer.contents import read_contents
 from llama_exp.trainer.counters import Counters, Result
 from llama_exp.trainer.evaluate import Evaluation
 from llama_exp.trainer.finite import require_finite_validation, require_mere_overflow
@@ -133,15 +134,15 @@ class Trainer:
         """Continues from a checkpoint: weights, optimizer, seeds, position in the data, observers.
 
         Raises:
-            InputError: it belongs to another model, optimizer or base; nothing was changed.
+            InputError: it belongs to another model, optimizer or base, or is of another form; no variable was changed.
         """
-        where = str(checkpoint.folder)
+        where, contents = str(checkpoint.folder), read_contents(checkpoint)
         if self._frozen():
             state.check_base(self._digest(), checkpoint.base_digest, where)
-        saved = checkpoint.tensors | {"seeds": state.seed_arrays(checkpoint.state["seeds"])}
+        saved = checkpoint.tensors | {"seeds": {str(number): seed for number, seed in enumerate(contents.seeds)}}
         state.restore(self._variables() | {"seeds": state.seed_variables(self._backbone)}, saved, where)
-        self._counters = Counters(**checkpoint.state["progress"])
-        self._observers.restore(checkpoint.state["observers"])
+        self._counters = contents.counters
+        self._observers.restore(contents.observers, checkpoint)
         for name in sorted({*checkpoint.facts, *self._checkpoints.facts}):
             then, now = checkpoint.facts.get(name), self._checkpoints.facts.get(name)
             if then != now:

@@ -14,10 +14,23 @@ from llama_exp.files.writing import write_blocks
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
+SHOWN = 500
+_FORM = {
+    "schema": int,
+    "step": int,
+    "config_hash": str,
+    "base_digest": str,
+    "facts": dict,
+    "files": dict,
+    "state": dict,
+}
 
 
 class Invalid(Exception):
-    """Why a checkpoint folder cannot be used."""
+    """Why a checkpoint folder cannot be used; a manifest may be of any length, the reason is not."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason if len(reason) <= SHOWN else f"{reason[:SHOWN]}...")
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -50,7 +63,7 @@ def verified_manifest(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise Invalid(f"{Path(error.filename).name} is missing") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Invalid(f"{MANIFEST} is unreadable: {error!r}") from error
+        raise Invalid(f"{MANIFEST} is unreadable: {type(error).__name__}: {error}") from error
     return manifest
 
 
@@ -61,6 +74,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     actual = _digest(manifest)
     if actual != expected:
         raise Invalid(f"{MANIFEST}: sha256 {actual}, expected {expected}")
+    _require_form(manifest)
     if manifest["schema"] > SCHEMA:
         raise InputError(
             Problem(
@@ -71,6 +85,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             )
         )
     return manifest
+
+
+def _require_form(manifest: dict[str, Any]) -> None:
+    """Raises `Invalid` for a manifest that this package did not write, though its own digest is right."""
+    for key, kind in _FORM.items():
+        if type(manifest.get(key)) is not kind:
+            raise Invalid(f"{MANIFEST}: {key} is {str(manifest.get(key))[:60]}")
 
 
 def _digest(manifest: dict[str, Any]) -> str:

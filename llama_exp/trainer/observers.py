@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_exp.files.process import Process
+from llama_exp.trainer.checkpoint import Checkpoint
+from llama_exp.trainer.contents import foreign
 
 
 class Observers:
@@ -30,8 +32,16 @@ class Observers:
         """Their states by name, JSON for a checkpoint."""
         return {name: observer.state() for name, observer in self._observers.items() if hasattr(observer, "state")}
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Goes on from a checkpoint; states of observers that are no longer there are left out."""
+    def restore(self, saved: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+        """Goes on from the states that `checkpoint` holds; those of observers that are no longer there are left out.
+
+        Raises:
+            InputError: an observer cannot take its state.
+        """
         for name, state in saved.items():
-            if hasattr(self._observers.get(name), "restore"):
+            if not hasattr(self._observers.get(name), "restore"):
+                continue
+            try:
                 self._observers[name].restore(state)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise foreign(checkpoint, f"observers.{name}", f"{state} ({error!r})") from error

@@ -44,11 +44,6 @@ def seed_numbers(backbone) -> list[list[int]]:
     return [[int(x) for x in array.reshape(-1)] for array in arrays(seed_variables(backbone)).values()]
 
 
-def seed_arrays(numbers: list[list[int]]) -> dict[str, np.ndarray]:
-    """What `seed_numbers` gave, in the form that `restore` takes."""
-    return {str(number): np.array(values, dtype="int64") for number, values in enumerate(numbers)}
-
-
 def restore(variables: Mapping[str, Mapping], saved: Mapping[str, Mapping[str, np.ndarray]], where: str) -> None:
     """Assigns saved arrays: group -> name -> array to group -> name -> variable.
 

@@ -213,6 +213,20 @@ def test_schedules_follow_the_length_of_the_run():
     assert (wsd.warmup_steps, wsd.decay_steps) == (50, 200)
 
 
+@pytest.mark.parametrize("schedule", sorted(GROUPS["schedule"]))
+@pytest.mark.parametrize("max_steps", [1, 2, 3, 4, 5, 19, 20])
+def test_every_schedule_fits_into_a_short_run(schedule, max_steps):
+    made = config(f"schedule={schedule}", f"trainer.max_steps={max_steps}").schedule
+    assert made.warmup_steps + getattr(made, "decay_steps", 0) <= max_steps
+
+
+@pytest.mark.parametrize("experiment", sorted(GROUPS["experiment"]))
+@pytest.mark.parametrize("max_steps", [1, 4])
+def test_every_experiment_can_be_short(experiment, max_steps):
+    needed = NEEDED.get(("experiment", experiment), [])
+    assert config(f"experiment={experiment}", f"trainer.max_steps={max_steps}", *needed).trainer.max_steps == max_steps
+
+
 def test_tokenizer_has_the_models_vocabulary():
     assert config("model=llama_15m").tokenizer.vocabulary_size == 32_000
 

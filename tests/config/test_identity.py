@@ -13,7 +13,17 @@ import llama_exp
 from llama_exp import recipe
 from llama_exp.architecture import OPTIONS, make_quantization, to_section
 from llama_exp.config.check import CONF, check_arguments
-from llama_exp.config.identity import NOT_SCIENCE, RECIPE, config_hash, flatten, to_dict, to_record
+from llama_exp.config.check.resolvers import share
+from llama_exp.config.identity import (
+    NOT_SCIENCE,
+    RECIPE,
+    config_hash,
+    continuation_hash,
+    flatten,
+    is_same_share,
+    to_dict,
+    to_record,
+)
 from llama_exp.config.schema import Config
 
 PACKAGE = Path(llama_exp.__file__).parent
@@ -25,6 +35,10 @@ USES = {
     "PYTHON_QA": ("dataset=python_qa",),
     "TEXT_FILES": ("dataset=text_files", "dataset.files=[a.txt]"),
     "JSONL": ("dataset=jsonl", "dataset.files=[a.jsonl]"),
+    "MODEL_CHATS": (
+        *("dataset=jsonl", "dataset.files=[a.jsonl]", "dataset.chat_template=model"),
+        "preset.source=some/folder",
+    ),
     "LONG_TEXTS": ("dataset=text_files", "dataset.files=[a.txt]"),
     "ROWS": ("dataset=tfds", "dataset.builder=tiny_shakespeare"),
     "BYTE_PAIR_TRAINING": ("preset.source=some/folder", "tokenizer=bpe"),
@@ -48,13 +62,14 @@ DECIDES_NOTHING = {
     # limits of what is read, asked for, waited for or shown
     *("MAX_SECONDS", "MAX_MEMORY_BYTES", "MAX_CHARACTERS", "MAX_BYTES", "MAX_VALUES", "MAX_IDS", "MAX_CONFIG_BYTES"),
     *("MAX_TEMPLATE_BYTES", "MAX_PIECES", "MAX_PIECE_CHARACTERS", "_MAX_POSITION", "FAILED_SAVES", "SHOWN"),
-    "MOST_INPUTS",
+    *("MOST_INPUTS", "MAX_SECONDS_EACH", "_LONGEST_SHOWN", "_SHOWN"),
     # how much at once: time and memory
     *("COLUMNS", "SCORE_POSITIONS", "SMALLEST_BUCKET", "MOST_ROWS", "_AHEAD_BYTES", "_LINE_BYTES", "_PANEL", "_TILE"),
     *("BLOCK_BYTES", "_SUMMED_AT_ONCE", "_RECORDS_AT_ONCE", "_CHARACTERS_AT_ONCE", "_TOKENS_AT_ONCE", "_READ_AT_ONCE"),
-    *("_BLOCK_BYTES", "_HEAD_BYTES", "_TILE_NUMBERS"),
+    *("_BLOCK_BYTES", "_HEAD_BYTES", "_TILE_NUMBERS", "_RENDERED_AT_ONCE"),
     # what is refused or warned of, counted beside the rows, or read once more
     *("_MAX_NUL_SHARE", "_MAX_REPLACED_SHARE", "_MAX_LOST_SHARE", "_FACTS_VERSION", "_ENOUGH"),
+    "_SEPARATORS",  # characters that are taken out again
     # what a type of numbers is, or a file's form
     *("INT8_MAX", "UINT8_MAX", "FLOAT8_MAX", "INT4_MIN", "INT4_MAX", "_CENTRE", "SYMMETRIC_ZERO", "SCHEMA"),
     *("_FLOAT", "_WORD", "NORMAL", "UNKNOWN", "CONTROL", "USER_DEFINED", "UNUSED", "BYTE"),
@@ -205,3 +220,37 @@ def test_flatten():
     tree = {"a": {"b": {"c": 1}, "none": {}}, "l": [1, {"d": 2}], "n": None}
     assert flatten(tree) == {"a.b.c": 1, "a.none": {}, "l": [1, {"d": 2}], "n": None}
     assert flatten({}) == {}
+
+
+# --- a run that goes on
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "linear", "wsd"])
+def test_a_longer_run_is_of_the_same_kind(schedule):
+    short = config(f"schedule={schedule}")
+    longer = config(f"schedule={schedule}", "trainer.max_steps=2400", "trainer.log_every_steps=1", "name=other")
+    assert continuation_hash(longer) == continuation_hash(short)
+    assert config_hash(longer) != config_hash(short)
+
+
+@pytest.mark.parametrize("other", ["seed=1", "lora.rank=4", "trainer.batch_size=4", "optimizer.learning_rate=1"])
+def test_one_that_differs_otherwise_is_not(other):
+    assert continuation_hash(config(other)) != continuation_hash(config())
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.29, 1 / 3, 1.0, 0.001])
+@pytest.mark.parametrize("least", [0, 1])
+def test_a_share_is_recognised_from_its_numbers(fraction, least):
+    for old_length in (1, 2, 7, 100, 1200):
+        for new_length in (1, 3, 400, 2400, 100_000):
+            old, new = (share(fraction, length, least) for length in (old_length, new_length))
+            assert is_same_share(old, old_length, new, new_length), (old, old_length, new, new_length)
+
+
+NO_SHARES = [(60, 1200, 60, 2400), (60, 1200, 240, 2400), (0, 1200, 60, 2400), (60, 1200, 0, 2400), (5, 10, 3, 11)]
+NO_NUMBERS = [(None, 1, 0, 1), ("5", 10, 10, 20), (True, 10, 2, 20), (1.0, 10, 2, 20), (1, 0, 1, 1), (5, 4, 10, 8)]
+
+
+@pytest.mark.parametrize("numbers", NO_SHARES + NO_NUMBERS)
+def test_other_numbers_are_no_share(numbers):
+    assert not is_same_share(*numbers)

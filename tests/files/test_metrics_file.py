@@ -92,3 +92,61 @@ def test_samples_are_cut_back_and_keep_their_headings(tmp_path):
         samples.on_sample(10, "b", "bcd")
         samples.on_sample(20, "b", "bcd")
     assert (tmp_path / "broken.md").read_bytes() == (tmp_path / "straight.md").read_bytes()
+
+
+TORN = {"half a row": b'{"step": 4, "lo', "zeros": bytes(40), "nothing": b"", "one byte": b"{"}
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_a_file_that_a_power_cut_tore_goes_on_with_whole_rows(tmp_path, caplog, name):
+    path = tmp_path / "metrics.jsonl"
+    metrics = MetricsFile(path)
+    for step in range(1, 5):
+        metrics.on_metrics(row(step))
+    state = metrics.state()
+    whole = path.read_bytes()[: path.read_bytes().rindex(b"\n", 0, -1) + 1]
+    path.write_bytes(whole + TORN[name])
+    again = MetricsFile(path)
+    again.restore(state)
+    again.on_metrics(row(5))
+    assert [entry["step"] for entry in read_metrics(path)] == [1, 2, 3, 5]
+    assert ("cut off" in caplog.text) == (name != "nothing")
+
+
+def test_a_file_of_one_half_row_is_emptied(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "lo')
+    MetricsFile(path).restore({"offset": 60})
+    assert path.read_bytes() == b""
+
+
+NO_ROWS = {
+    "no step": ({"loss": 1.0}, "step is null"),
+    "step is text": ({"step": "3", "loss": 1.0}, 'step is "3"'),
+    "step is true": ({"step": True, "loss": 1.0}, "step is true"),
+    "step is negative": ({"step": -1, "loss": 1.0}, "step is -1"),
+    "no loss": ({"step": 1}, "loss is null"),
+    "loss is text": ({"step": 1, "loss": "x"}, 'loss is "x"'),
+    "loss is a list": ({"step": 1, "loss": [1]}, "loss is [1]"),
+    "split is a number": ({"step": 1, "loss": 1.0, "split": 5}, "split is 5"),
+    "tokens is text": ({"step": 1, "loss": 1.0, "tokens": "many"}, 'tokens is "many"'),
+}
+
+
+@pytest.mark.parametrize("name", NO_ROWS)
+def test_a_line_that_is_no_row_is_named(tmp_path, name):
+    content, found = NO_ROWS[name]
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(json.dumps(row(1)) + "\n" + json.dumps(content) + "\n")
+    with pytest.raises(InputError) as caught:
+        read_metrics(file)
+    assert caught.value.problems[0].found == f"line 2: {found}"
+
+
+@pytest.mark.parametrize("state", [{}, {"offset": None}, {"offset": "5"}, {"offset": -5}, {"offset": 1.5}, []])
+def test_a_state_without_a_length_is_refused_before_anything_is_cut(tmp_path, state):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("{}\n")
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        MetricsFile(path).restore(state)
+    assert path.read_text() == "{}\n"

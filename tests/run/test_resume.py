@@ -7,6 +7,9 @@ import time
 import pytest
 import yaml
 
+from llama_exp.config.check import check_arguments
+from llama_exp.config.check.resolvers import home_of
+from llama_exp.config.identity import config_hash, continuation_hash, to_record
 from llama_exp.errors import ConfigError, InputError
 from llama_exp.run import resume
 
@@ -14,6 +17,7 @@ CONFIG = {
     "name": "a",
     "seed": 0,
     "lora": {"rank": 4},
+    "model": {"num_layers": 2},
     "trainer": {"max_steps": 10, "keep_checkpoints": 2, "callbacks": {}},
     "runtime": {"threads": 0},
 }
@@ -32,19 +36,6 @@ def run(tmp_path):
     (folder / "summary.json").write_text('{"status": "running"}')
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     return folder
-
-
-def test_a_runs_adapter_is_looked_for_before_it_goes_on(run):
-    resume.check_adapter(run, None)
-    with pytest.raises(InputError, match=r"lora\.source"):
-        resume.check_adapter(run, str(run / "nowhere"))
-    (run / "adapter.h5").write_bytes(b"x")
-    resume.check_adapter(run, str(run / "adapter.h5"))  # cut before run.json named it
-    for content in ('{"lora": {"sha256": "0"}}', "[]"):
-        (run / "run.json").write_text(content)
-        with pytest.raises(InputError, match=r"another than the one|run\.json"):
-            resume.check_adapter(run, str(run / "adapter.h5"))
-    resume.check_adapter(run, None)
 
 
 def changed(**sections):
@@ -95,7 +86,7 @@ def test_a_run_that_was_killed_before_its_config_was_written_goes_on(run):
 
 
 def test_a_run_of_a_version_without_initializer_ranges_goes_on(run):
-    now = CONFIG | {"model": {"initializer_range": 0.02, "embedding_initializer_range": 0.01}}
+    now = CONFIG | {"model": {"num_layers": 2, "initializer_range": 0.02, "embedding_initializer_range": 0.01}}
     resume.check_unchanged(run, now)
     now["model"]["initializer_range"] = 0.03
     with pytest.raises(ConfigError, match="model.initializer_range") as caught:
@@ -108,6 +99,108 @@ def test_what_may_not_change_is_named_all_at_once(run):
         resume.check_unchanged(run, changed(lora={"rank": 8}) | {"seed": 1})
     assert [problem.where for problem in caught.value.problems] == ["lora.rank", "seed"]
     assert caught.value.problems[0].found == "8, begun with 4" and "lora.rank=4" in caught.value.problems[0].action
+
+
+# --- a run that is made longer
+
+
+LENGTHS = {
+    "follow": ({"warmup_steps": 60, "decay_steps": 240}, {"warmup_steps": 120, "decay_steps": 480}, []),
+    "rounded": ({"warmup_steps": 61, "decay_steps": 241}, {"warmup_steps": 122, "decay_steps": 483}, []),
+    "stay": ({"warmup_steps": 60, "decay_steps": 240}, {"warmup_steps": 60, "decay_steps": 240}, []),
+    "other": ({"warmup_steps": 60, "decay_steps": 240}, {"warmup_steps": 10, "decay_steps": 500}, ["decay", "warmup"]),
+    "peak": ({"warmup_steps": 60, "final": 0.1}, {"warmup_steps": 120, "final": 0.2}, ["final"]),
+}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_steps_of_the_schedule_follow_the_length_or_stay(run, caplog, name):
+    old, new, refused = LENGTHS[name]
+    begun = changed(trainer={"max_steps": 1200}) | {"schedule": {"final_fraction": 0.1, **old}}
+    (run / "config.yaml").write_text(yaml.safe_dump(begun))
+    longer = changed(trainer={"max_steps": 2400}) | {"schedule": {"final_fraction": 0.1, **new}}
+    if refused:
+        with pytest.raises(ConfigError) as caught:
+            resume.check_unchanged(run, longer)
+        assert [problem.where.removesuffix("_steps") for problem in caught.value.problems] == [
+            f"schedule.{key}" for key in refused
+        ]
+    else:
+        resume.check_unchanged(run, longer)
+        assert "falls towards step 2400 now" in caplog.text
+
+
+def test_the_schedule_of_a_run_of_the_same_length_stays(run):
+    section = {"schedule": {"warmup_steps": 0}}
+    (run / "config.yaml").write_text(yaml.safe_dump(CONFIG | section))
+    with pytest.raises(ConfigError, match="warmup_steps"):
+        resume.check_unchanged(run, CONFIG | {"schedule": {"warmup_steps": 1}})
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "linear", "wsd"])
+@pytest.mark.parametrize("steps", [(1200, 2400), (100, 1000), (7, 4000), (3, 4)])
+def test_a_longer_run_of_every_schedule_of_conf_may_go_on(tmp_path, schedule, steps):
+    before, after = (config_of(f"schedule={schedule}", f"trainer.max_steps={number}") for number in steps)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_record(before)))
+    resume.check_unchanged(tmp_path, to_record(after))
+
+
+def test_a_run_is_not_cut_short(run):
+    resume.check_length("auto", run, 4)
+    resume.check_length(str(run / "checkpoints" / "step-00000002"), run, 3)
+    for named in ("auto", str(run)):
+        with pytest.raises(
+            ConfigError, match=r"trainer\.max_steps.*\n.*3, the run has a checkpoint of step 4\n.*least 4"
+        ):
+            resume.check_length(named, run, 3)
+
+
+def config_of(*arguments):
+    return check_arguments(arguments).config
+
+
+def began(folder, config, step, status="running"):
+    """A run of this config that is at a step."""
+    (folder / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    hashes = {"config_hash": config_hash(config), "continuation_hash": continuation_hash(config)}
+    (folder / "run.json").write_text(json.dumps({**hashes, "starts": [{"time": "2026-01-01T00:00:00+00:00"}]}))
+    (folder / "summary.json").write_text(json.dumps({"status": status, "steps": step}))
+    (folder / "config.yaml").write_text(yaml.safe_dump(to_record(config)))
+    return folder
+
+
+AUTO = {
+    "finished, longer now": ([], 1200, "finished", ["trainer.max_steps=2400"], True),
+    "cut off, longer now": (["schedule=wsd"], 300, "running", ["schedule=wsd", "trainer.max_steps=2400"], True),
+    "cut off, told more often": ([], 300, "failed", ["trainer.log_every_steps=1"], True),
+    "finished, told more often": ([], 1200, "finished", ["trainer.log_every_steps=1"], False),
+    "shorter, not reached": ([], 300, "running", ["trainer.max_steps=600"], True),
+    "shorter than reached": ([], 900, "running", ["trainer.max_steps=600"], False),
+    "another seed": ([], 300, "running", ["trainer.max_steps=2400", "seed=1"], False),
+    "another warm-up": ([], 300, "running", ["trainer.max_steps=2400", "schedule.warmup_steps=7"], False),
+}
+
+
+@pytest.mark.parametrize("name", AUTO)
+def test_auto_finds_the_run_that_is_made_longer(tmp_path, name):
+    begun, step, status, now, found = AUTO[name]
+    folder = began(tmp_path / "run", config_of(*begun), step, status)
+    assert resume.find_folder(config_of(*now, "resume=auto"), tmp_path) == (folder if found else None)
+
+
+def test_auto_prefers_the_run_of_exactly_this_length(tmp_path):
+    began(tmp_path / "shorter", config_of(), 1200, "finished")
+    exact = began(tmp_path / "exact", config_of("trainer.max_steps=2400"), 300)
+    assert resume.find_folder(config_of("trainer.max_steps=2400", "resume=auto"), tmp_path) == exact
+
+
+def test_auto_finds_the_job_of_a_sweep_where_conf_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = check_arguments(["-m", "seed=0,1", "lora.rank=4"])
+    job = began(command.sweep_dir / "1_seed-1", config_of("seed=1", "lora.rank=4"), 300)
+    one = config_of("seed=1", "lora.rank=4", "resume=auto")
+    assert resume.find_folder(one, home_of(one.name)) == job
+    assert resume.find_folder(config_of("seed=2", "lora.rank=4", "resume=auto"), home_of(one.name)) is None
 
 
 # --- the config of a run that somebody else made is data (S03)
@@ -127,6 +220,8 @@ HOSTILE = {
     "empty": (b"", "a NoneType instead of a mapping"),
     "several": (b"a: 1\n---\nb: 2", "single document"),
     "large": (b"#" * (1 << 20) + b"\na: 1", "more than 1048576 bytes"),
+    "another file": (b"a: b", "nothing that can be used for lora, model, trainer, runtime"),
+    "half": (b"seed: 0\nlora: {rank: 4}\nmodel: {num_layers: 2}\ntrainer: 5", "for trainer, runtime"),
     "no text": (b"a: \xff\xfe", "invalid"),
     "impossible date": (b"a: 2026-99-99", "month"),
 }

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 from small_models import config, make
-from whole_runs import SMALL
+from whole_runs import SMALL, last_wins
 
 from llama_exp.architecture import make_quantization, to_section
 from llama_exp.config.check import check_arguments
@@ -13,7 +13,7 @@ from llama_exp.errors import ConfigError, InputError
 from llama_exp.formats import open_checkpoint
 from llama_exp.formats.keras_hub import checkpoint as keras_hub
 from llama_exp.formats.quantized import quantize_checkpoint
-from llama_exp.run import plan, resume
+from llama_exp.run import plan, recorded, resume
 from llama_exp.run.job import run_job
 
 INT4, COARSE = (make_quantization("int4", group_size=size) for size in (5, 10))
@@ -37,7 +37,9 @@ def line(place, *overrides):
         f"preset.source={place}/preset",
     ]
     small = [override for override in SMALL if not override.startswith("model.")]
-    return [*small, *sizes, *place_of, "lora.rank=2", "logger.mode=disabled", "trainer.max_steps=1", *overrides]
+    return last_wins(
+        [*small, *sizes, *place_of, "lora.rank=2", "logger.mode=disabled", "trainer.max_steps=1", *overrides]
+    )
 
 
 def test_the_record_is_whole_and_resuming_compares(tmp_path):
@@ -61,11 +63,11 @@ def test_the_record_is_whole_and_resuming_compares(tmp_path):
 
 def test_what_a_download_told_is_compared_too(tmp_path):
     (tmp_path / "run.json").write_text("{}")
-    resume.check_quantization(tmp_path, to_section(INT4))  # a first start
+    recorded.check_quantization(tmp_path, to_section(INT4))  # a first start
     (tmp_path / "run.json").write_text(json.dumps({"quantization": to_section(INT4)}))
-    resume.check_quantization(tmp_path, to_section(INT4))
+    recorded.check_quantization(tmp_path, to_section(INT4))
     with pytest.raises(InputError, match="stored in another way") as refused:
-        resume.check_quantization(tmp_path, to_section(COARSE))
+        recorded.check_quantization(tmp_path, to_section(COARSE))
     (problem,) = refused.value.problems
     assert problem.found == "group_size=10, begun with group_size=5" and problem.where == "preset.source"
 

@@ -26,6 +26,7 @@ from llama_exp.config.conf_folder import CONF
 from llama_exp.config.schema import Config
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
+from llama_exp.files.writing import free_name
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -37,13 +38,14 @@ class Command:
 
     arguments: for Hydra. config: of the only job, or of a sweep's first point; None where nothing was composed (help,
     tab completion). sweep_dir: folder of the sweep, None for a single job. constants: a sweep's overrides that are the
-    same in all of its jobs.
+    same in all of its jobs. makes_sweep_dir: whether nobody named the sweep's folder, which does not exist yet.
     """
 
     arguments: list[str]
     config: Config | None = None
     sweep_dir: Path | None = None
     constants: tuple[str, ...] = ()
+    makes_sweep_dir: bool = False
 
 
 def check_arguments(arguments: Sequence[str]) -> Command:
@@ -89,9 +91,10 @@ def check_arguments(arguments: Sequence[str]) -> Command:
     _raise_if_any([*problems, *sweep_problems])
     if options.cfg or options.info:
         return Command(_for_hydra_to_show(options, composer, constants, points), config)
-    sweep_dir = _sweep_dir(job.cfg)
-    extra = _sweep_overrides(overrides, sweep_dir)
-    return Command(_for_hydra(options, composer, extra), config, sweep_dir, tuple(map(line_of, constants)))
+    is_named = any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
+    sweep_dir = _sweep_dir(job.cfg) if is_named else free_name(_sweep_dir(job.cfg))
+    extra, same = _sweep_overrides(overrides, sweep_dir), tuple(map(line_of, constants))
+    return Command(_for_hydra(options, composer, extra), config, sweep_dir, same, makes_sweep_dir=not is_named)
 
 
 def _composer(options: argparse.Namespace, source: saved.Saved | None) -> Composer:

@@ -12,16 +12,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from llama_exp.config.check.resolve import to_config
 from llama_exp.config.identity import config_hash
+from llama_exp.config.schema import Config
 from llama_exp.runtime import default_cache_dir
 
 HASH_LETTERS = 8
 LONGEST_FOLDER_NAME = 60
-RUN_NAME = re.compile(rf"\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{{{HASH_LETTERS}}}")
+# With a number where another run of the same second has the name.
+RUN_NAME = re.compile(rf"\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{{{HASH_LETTERS}}}(-\d+)?")
 
 
-def share(fraction: float | str, steps: int | str) -> int:
-    """`${share:0.05,${trainer.max_steps}}`: that part of the steps, rounded down; of the environment they are text."""
-    return int(float(fraction) * int(steps))
+def share(fraction: float | str, steps: int | str, least: int | str = 0) -> int:
+    """`${share:0.05,${trainer.max_steps}}`: that part of the steps, rounded down, but not below `least`.
+
+    What comes from the environment is text.
+    """
+    return max(int(float(fraction) * int(steps)), int(least))
 
 
 def folder_name(text: str) -> str:
@@ -51,18 +56,18 @@ def register() -> None:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
-def register_run_dir(folder_of: Callable[[str, Path, str], Path | None]) -> None:
+def register_run_dir(find_folder: Callable[[Config, Path], Path | None]) -> None:
     """Makes `${run_dir:}` known: outputs/<name>/<date_time>_<hash>, or the folder of the run that goes on.
 
     Args:
-        folder_of: takes the config's `resume`, the folder of all runs of this name and the config's hash; gives the
-            folder of the run that goes on, or None for a new one.
+        find_folder: takes the config and the folder of all runs of this name; gives the folder of the run that goes
+            on, or None for a new one.
     """
 
     def run_dir(*, _root_: DictConfig) -> str:
         config = to_config(_root_)
-        full_hash, root = config_hash(config), home_of(config.name)
-        folder = folder_of(config.resume, root, full_hash)
-        return str(folder or root / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{full_hash[:HASH_LETTERS]}")
+        root = home_of(config.name)
+        folder = find_folder(config, root)
+        return str(folder or root / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config_hash(config)[:HASH_LETTERS]}")
 
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)

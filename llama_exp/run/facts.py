@@ -1,0 +1,53 @@
+"""What `run.json` and checkpoints say of a run: the machine, the data, the preset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_exp import preset, runtime
+from llama_exp.config.schema import Config
+from llama_exp.files.digest import text_digest
+from llama_exp.run import provenance
+
+# Packages whose version can change the last bits of a result.
+SAME_BITS = ("jax", "keras", "llama_exp", "numpy", "tensorflow")
+
+
+def of_machine(config: Config) -> dict[str, Any]:
+    """What the run computes on."""
+    from llama_exp import backend
+
+    return {
+        "backend": config.runtime.backend.value,
+        "device": backend.device_name(),
+        "threads": runtime.thread_count(config.runtime.threads),
+    }
+
+
+def of_process(config: Config) -> dict[str, Any]:
+    """What must be the same for a resumed run to be the same bits; a checkpoint records it."""
+    versions = {name: version for name, version in provenance.package_versions().items() if name in SAME_BITS}
+    return {**of_machine(config), **versions}
+
+
+def of_data(examples, tokenizer) -> dict[str, Any]:
+    """What run.json says of the rows of each split and of the tokenizer."""
+    return {
+        "dataset": {split: {"fingerprint": rows.fingerprint, **rows.facts} for split, rows in examples.items()},
+        "tokenizer": {
+            "fingerprint": tokenizer.fingerprint,
+            "vocabulary_size": tokenizer.vocabulary_size,
+            "chat_template": text_digest(getattr(tokenizer, "chat_template", None)),
+        },
+    }
+
+
+def of_preset(config: Config, resolved: preset.Resolved | None, digest: str | None) -> dict[str, Any]:
+    """What run.json says of the preset; `digest`: of the weights that the model holds, the preset's if there is one."""
+    return {
+        "source": config.preset.source,
+        "path": resolved and str(resolved.path),
+        "origin": resolved and resolved.origin,
+        "revision": resolved and resolved.revision,
+        "digest": resolved and digest,
+    }

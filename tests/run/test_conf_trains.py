@@ -1,0 +1,84 @@
+"""What conf/ offers by name trains: every experiment, and both ends of every sweep, two steps of a tiny model.
+
+Only sizes, and places that need a network, are replaced; `trainer.max_steps=2` is what a person types to look at one.
+"""
+
+import json
+
+import pytest
+import tensorflow_datasets as tfds
+import yaml
+from whole_runs import run_here
+
+from llama_exp.config.check import CONF
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
+TINY = [
+    *("model.num_layers=1", "model.hidden_dim=64", "model.intermediate_dim=64"),
+    *("model.num_query_heads=2", "model.num_key_value_heads=1", "dataset.sequence_length=32"),
+    *("trainer.batch_size=4", "trainer.max_steps=2", "trainer.validation_batches=1", "trainer.sample_tokens=2"),
+    *("runtime.jit=false", "logger.mode=disabled"),
+]
+TEXTS = [
+    "dataset=text_files",
+    "dataset.document=paragraph",
+    "dataset.validation_fraction=0.2",
+    "dataset.files=[{}/text.txt]",
+    "tokenizer=byte",
+    "model.vocabulary_size=272",
+]
+# What an experiment reads, in a place that the test makes.
+INSTEAD = {
+    "tiny_shakespeare": ["dataset.builder=llama_exp_lines", "dataset.data_dir={}/tfds"],
+    "llama2_7b_lora": ["dataset.files=[{}/texts.jsonl]", "preset=none", "tokenizer=byte", "model.vocabulary_size=272"],
+    "python_qa_lora": ["tokenizer=byte", "model.vocabulary_size=272"],
+}
+
+
+class LlamaExpLines(tfds.core.GeneratorBasedBuilder):
+    """A builder with the splits and the feature of TFDS' tiny_shakespeare."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in ("train", "validation", "test")}
+
+    def _generate_examples(self, split):
+        yield 0, {"text": "".join(f"{split} line {number} of a play.\n" for number in range(60))}
+
+
+@pytest.fixture(scope="module")
+def playground(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("conf")
+    lines = [f"{'abcdefgh'[number % 8] * 3} counts {number} and {number * number}." for number in range(200)]
+    (folder / "text.txt").write_text("\n\n".join(lines))
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    return folder
+
+
+def statuses(folder):
+    return [json.loads(path.read_text())["status"] for path in sorted(folder.glob("*/summary.json"))]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_trains(playground, name):
+    overrides = [text.format(playground) for text in INSTEAD.get(name, [])]
+    run_here(playground, f"experiment={name}", *TINY, *overrides, small=False)
+    (folder,) = (path for path in (playground / "outputs" / name).iterdir() if not path.is_symlink())
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 2
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_both_ends_of_a_sweep_train(playground, name):
+    stated = yaml.safe_load((CONF / "sweep" / f"{name}.yaml").read_text())
+    ((key, values),) = stated["hydra"]["sweeper"]["params"].items()
+    first, *_, last = str(values).split(",")
+    overrides = [*TINY, *(text.format(playground) for text in TEXTS)]
+    run_here(playground, *overrides, f"sweep={name}", f"name={name}", f"{key}={first},{last}", small=False)
+    (sweep,) = (playground / "outputs" / name / "sweeps").iterdir()
+    assert statuses(sweep) == ["finished", "finished"]
