@@ -115,9 +115,9 @@ def in_folder(check):
     """A check that is given an empty folder too."""
 
     @functools.wraps(check)
-    def call(lib):
+    def call(lib, **options):
         with tempfile.TemporaryDirectory() as folder:
-            check(lib, Path(folder))
+            check(lib, Path(folder), **options)
 
     return call
 
@@ -645,7 +645,8 @@ def render_row(row: Row, found: str) -> str:
 def render_counts(outcomes: list[str]) -> str:
     """How many of the rows work here."""
     parts = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in ("same", "better", "refused"))
-    return f"**{len(outcomes) - outcomes.count('refused')} of {len(outcomes)} work here**: {parts}."
+    working = outcomes.count("same") + outcomes.count("better")
+    return f"**{working} of {len(outcomes)} work here**: {parts}."
 
 
 def render(outcomes: list[str]) -> str:
