@@ -273,6 +273,26 @@ def test_tab_completion(line, expected):
 # --- the console script
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("llama-exp train mod", ["model.", "model="]),
+        ("/usr/bin/llama-exp plan lora.ra", ["lora.rank=", "lora.rank_pattern."]),
+        ("llama-exp tr", ["train"]),
+        ("llama-exp chat outputs/", []),
+        ("llama-exp train --cfg jo", []),
+        ("llama-exp train dataset.files=[a mod", []),
+    ],
+)
+def test_completion_says_nothing_but_words(line, words, monkeypatch, capfd):
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setattr(sys, "argv", ["llama-exp", "-sc", "query=bash"])
+    with contextlib.suppress(SystemExit):
+        cli.main(["-sc", "query=bash"])
+    output = capfd.readouterr()
+    assert sorted(output.out.split()) == sorted(words) and output.err == ""
+
+
 def test_console_commands(capsys):
     cli.main(["--version"])
     assert capsys.readouterr().out == f"llama-exp {llama_exp.__version__}\n"

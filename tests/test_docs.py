@@ -175,9 +175,11 @@ def step_of(line):
     if reason and trains:
         return {"ours": [*arguments, "--cfg", "job"], "code": 0}
     if trains and not {"--cfg", "--help"} & set(words) and line not in FAILS:
-        arguments += TINY
+        given = {word.partition("=")[0] for word in words}
+        arguments += [line for line in TINY if line.partition("=")[0] not in given]
         steps = [int(word.partition("=")[2]) for word in words if word.startswith("trainer.max_steps=")]
-        arguments += [] if steps and steps[-1] <= MOST_STEPS else SHORT
+        if not steps or steps[-1] > MOST_STEPS:
+            arguments = [word for word in arguments if not word.startswith("trainer.max_steps=")] + SHORT
     if arguments[0] == "generate" or (arguments[0] == "chat" and not reason):
         arguments += ["--max-new-tokens", "4"]
     return {"ours": arguments, "code": FAILS.get(line, 3 if reason else 0)}

@@ -38,9 +38,18 @@ SMALL = [
 ]
 
 
+def last_wins(overrides):
+    """The overrides without those that a later one of the same key replaces; a key may be given once."""
+    return list({line.partition("=")[0]: line for line in overrides}.values())
+
+
+def complete(playground, overrides, small):
+    """A whole command line's arguments."""
+    return last_wins([*SMALL, f"dataset.files=[{playground}/text.txt]", *overrides] if small else overrides)
+
+
 def start(playground, *overrides, small=True, **environment):
-    command = [sys.executable, str(ROOT / "train.py"), *(SMALL if small else []), *overrides]
-    command += [f"dataset.files=[{playground}/text.txt]"] if small else []
+    command = [sys.executable, str(ROOT / "train.py"), *complete(playground, overrides, small)]
     environment = {**os.environ, "LLAMA_EXP_CACHE": str(playground / "cache"), "PYTHONPATH": str(ROOT), **environment}
     environment.pop("KERAS_BACKEND", None)
     return subprocess.Popen(
@@ -57,7 +66,7 @@ def run(playground, *overrides, code=0, **options):
 
 def run_here(playground, *overrides, code=0, small=True, **environment):
     """What `run` does, in this process; it leaves no trace in it."""
-    arguments = [*(SMALL if small else []), *overrides, *([f"dataset.files=[{playground}/text.txt]"] if small else [])]
+    arguments = complete(playground, overrides, small)
     output, umask = io.StringIO(), os.umask(0o022)
     os.umask(umask)
     with pytest.MonkeyPatch.context() as patch:

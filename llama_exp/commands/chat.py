@@ -84,7 +84,7 @@ class Conversation:
     def _token_ids(self, messages: list[dict[str, str]]) -> list[int]:
         tokenizer = self._model.tokenizer
         bos_token, eos_token = (
-            "" if id_ is None else tokenizer.decode([id_], skip_special_tokens=False)
+            None if id_ is None else tokenizer.decode([id_], skip_special_tokens=False)
             for id_ in (tokenizer.bos_id, tokenizer.eos_id)
         )
         shown, marks = hide_names(messages, tokenizer.special_tokens)

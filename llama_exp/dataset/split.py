@@ -44,7 +44,8 @@ class Split:
             return
         if not self._hashes:
             self._survey()
-        number, left = -1, 0
+        number = -1
+        left: int | None = None
         for record in self._records():
             if record.begins:
                 number += 1

@@ -19,9 +19,9 @@ STRETCH = recipe.LONG_TEXTS["stretch_characters"]
 _WORD_ENDS = re.compile(r"[^\W_](?=[ \n\t])"), re.compile(r"[^\W_](?=[\W_])")
 
 
-def word_ends(text: str, limit: int) -> list[int]:
-    """Positions up to `limit` where a letter or digit stands before white space, else before a mark; the last first."""
-    first = max(0, limit - recipe.LONG_TEXTS["searched_characters"])
+def word_ends(text: str, start: int, limit: int) -> list[int]:
+    """Positions in (`start`, `limit`] where a letter or digit stands before white space, else a mark, backwards."""
+    first = max(start, limit - recipe.LONG_TEXTS["searched_characters"])
     for pattern in _WORD_ENDS:
         found = [match.end() for match in pattern.finditer(text, first, limit + 1) if match.end() <= limit]
         if found:
@@ -29,9 +29,9 @@ def word_ends(text: str, limit: int) -> list[int]:
     return []
 
 
-def cut_blindly(text: str, limit: int) -> int:
+def cut_blindly(text: str, start: int, limit: int) -> int:
     """Where to cut for tokenizers that are not known yet: at the last end of a word, else at `limit`."""
-    return next(iter(word_ends(text, limit)), limit)
+    return next(iter(word_ends(text, start, limit)), limit)
 
 
 def divide_blindly(texts: Iterable[str], size: int = STRETCH) -> Iterator[str]:
@@ -39,7 +39,7 @@ def divide_blindly(texts: Iterable[str], size: int = STRETCH) -> Iterator[str]:
     for text in texts:
         start = 0
         while len(text) - start > size:
-            end = cut_blindly(text, start + size)
+            end = cut_blindly(text, start, start + size)
             yield text[start:end]
             start = end
         yield text[start:]
@@ -53,21 +53,21 @@ def divide(text: str, tokenizer: Any, size: int = STRETCH) -> Iterator[str]:
     """
     start = 0
     while len(text) - start > size:
-        end = _find_cut(text, start + size, tokenizer)
+        end = _find_cut(text, start, start + size, tokenizer)
         yield text[start:end]
         start = end
     yield text[start:]
 
 
-def _find_cut(text: str, limit: int, tokenizer: Any) -> int:
-    candidates = word_ends(text, limit)[:4]
-    candidates += range(limit, limit - recipe.LONG_TEXTS["tried_cuts"], -1)
+def _find_cut(text: str, start: int, limit: int, tokenizer: Any) -> int:
+    candidates = word_ends(text, start, limit)[:4]
+    candidates += range(limit, max(start, limit - recipe.LONG_TEXTS["tried_cuts"]), -1)
     return next((end for end in candidates if _changes_nothing(text, end, tokenizer)), limit)
 
 
 def _changes_nothing(text: str, end: int, tokenizer: Any) -> bool:
     reach = recipe.LONG_TEXTS["compared_characters"]
-    first, last = end - reach, end + reach
+    first, last = max(0, end - reach), end + reach
     texts = [text[first:last], text[first:end], text[end:last]]
     whole, left, right = tokenizer.encode_batch(texts, continuation=True)
     return list(whole) == [*left, *right]

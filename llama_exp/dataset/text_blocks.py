@@ -129,7 +129,7 @@ class _Documents:
         if not self._is_open and self._kind is not Document.file:
             self._skip(self._first_start())
         while self._certain() > PART_CHARACTERS and (self._is_open or self._text.strip()):
-            end = cut_blindly(self._text, PART_CHARACTERS)
+            end = cut_blindly(self._text, 0, PART_CHARACTERS)
             yield self._line, self._text[:end], True
             self._skip(end)
             self._is_open = True

@@ -31,7 +31,7 @@ from llama_exp.models.stack import run_block
 from llama_exp.preset import PRESETS
 
 
-class _BuiltInPresets:
+class BuiltInPresets:
     """Class property: a copy of the table, so that nobody edits it by accident."""
 
     def __get__(self, instance, owner) -> dict:
@@ -101,7 +101,7 @@ class LlamaBackbone(DictModel):
         ValueError: an argument is impossible, or contradicts another.
     """
 
-    presets = _BuiltInPresets()
+    presets = BuiltInPresets()
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from keras import ops
 
 from llama_exp import preset as presets
 from llama_exp.models import build, weights
-from llama_exp.models.backbone import LlamaBackbone
+from llama_exp.models.backbone import BuiltInPresets, LlamaBackbone
 from llama_exp.models.generation import Generator
 from llama_exp.models.keras_methods import DictModel, require_inputs
 from llama_exp.models.sampling import sampler
@@ -38,7 +38,12 @@ class LlamaCausalLM(DictModel):
         tokenizer: an object with encode, decode, vocabulary_size, holes, begin_id and stop_ids (see
             llama_exp.tokenizer); None: token ids only.
         **kwargs: `name`, `trainable`.
+
+    Attributes:
+        presets: the built-in presets by id.
     """
+
+    presets = BuiltInPresets()
 
     def __init__(self, backbone: LlamaBackbone, tokenizer=None, **kwargs):
         super().__init__(dtype=backbone.dtype_policy, **kwargs)

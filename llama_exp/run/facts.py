@@ -6,6 +6,7 @@ from typing import Any
 
 from llama_exp import preset, runtime
 from llama_exp.config.schema import Config
+from llama_exp.files.digest import text_digest
 from llama_exp.run import provenance
 
 # Packages whose version can change the last bits of a result.
@@ -33,7 +34,11 @@ def of_data(examples, tokenizer) -> dict[str, Any]:
     """What run.json says of the rows of each split and of the tokenizer."""
     return {
         "dataset": {split: {"fingerprint": rows.fingerprint, **rows.facts} for split, rows in examples.items()},
-        "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocabulary_size": tokenizer.vocabulary_size},
+        "tokenizer": {
+            "fingerprint": tokenizer.fingerprint,
+            "vocabulary_size": tokenizer.vocabulary_size,
+            "chat_template": text_digest(getattr(tokenizer, "chat_template", None)),
+        },
     }
 
 

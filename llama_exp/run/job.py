@@ -36,6 +36,7 @@ from llama_exp.run.agreement import require_prompts, tell_overrun
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.opened import open_folder
 from llama_exp.run.room import require_room
+from llama_exp.tokenizer.chat_template import take_template
 from llama_exp.tokenizer.ends import stop_where_taught
 
 log = logging.getLogger(__name__)
@@ -262,6 +263,7 @@ def _build_data(config: Config, dataset: Any, cache_dir: str, preset_folder: Pat
     )
     stop_where_taught(tokenizer, to_dict(config.dataset).get("chat_template"))
     _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
+    take_template(tokenizer, to_dict(config.dataset).get("chat_template"), str(config.preset.source))
     require_prompts(config.trainer.sample_prompts, tokenizer)
     examples = dataset.prepare(
         tokenizer,

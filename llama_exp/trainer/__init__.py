@@ -1,4 +1,4 @@
-"""The training loop, one step of it, evaluation, checkpoints, signals.
+"""The training loop, one step of it, evaluation, checkpoints.
 
 `Trainer` loads Keras when it is first used; the others never do.
 """

@@ -12,7 +12,7 @@ import pytest
 from gguf_writer import gguf_bytes, llama_metadata, llama_tensors
 from rich.console import Console
 from sentencepiece import sentencepiece_model_pb2
-from small_models import TEMPLATE, TOKENIZER, config, make
+from small_models import TEMPLATE, TOKENIZER, config, make, make_run
 from small_tokenizers import sentence_piece_model
 from tiny_configs import random_arrays
 
@@ -47,6 +47,21 @@ def same(found, expected):
     for path, array in expected.items():
         assert found[path].dtype == array.dtype
         np.testing.assert_array_equal(found[path].view(np.uint8), array.view(np.uint8), err_msg=path)
+
+
+def test_a_runs_folder(tmp_path, capsys):
+    """As `generate` and `merge` take it: its model; an adapter alone is no model."""
+    arrays = make(tmp_path / "base")
+    make_run(tmp_path / "run", tmp_path / "base")
+    (tmp_path / "run/adapter").mkdir()
+    convert(tmp_path / "run", tmp_path / "out", "hf", code=2)
+    assert f"llama-exp merge {tmp_path / 'run'} --to" in capsys.readouterr().err
+    make(tmp_path / "run/model")
+    (tmp_path / "latest").symlink_to("run")
+    convert(tmp_path / "latest", tmp_path / "out", "keras_hub")
+    same(arrays_of(tmp_path / "out")[0], arrays)
+    convert("no/such/run", tmp_path / "other", "hf", code=3)
+    assert "--from: no such folder or file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["grouped_query", "llama_3_2", "odd_widths"])

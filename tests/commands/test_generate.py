@@ -1,6 +1,7 @@
 """`llama-exp generate` and `chat`: text in, text out, from models, files and runs."""
 
 import io
+import logging
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ from small_models import TEMPLATE, TOKENIZER, make, make_run, with_adapters
 
 from llama_exp import cli, lora
 from llama_exp.commands import chat, generate, models
+from llama_exp.commands.generation_options import tell_overrun
 from llama_exp.commands.sources import find
 from llama_exp.errors import InputError
 from llama_exp.limits.dataset import ChatTemplate
@@ -93,6 +95,28 @@ def test_runs_that_cannot_be_used(change, message, folder, tmp_path, capsys):
     (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(content))
     run("generate", tmp_path / "run", "--prompt", "a", code=3)
     assert message in capsys.readouterr().err
+
+
+def test_past_the_context_length_is_told_once(caplog):
+    options = generate._parser().parse_args(["x", "--max-new-tokens", "9"])
+    tell_overrun(8, options)
+    options.context_length = 16
+    with caplog.at_level(logging.WARNING):
+        tell_overrun(7, options)
+        assert not caplog.records
+        tell_overrun(8, options)
+        tell_overrun(9, options)
+    (record,) = caplog.records
+    assert "a prompt of 8 tokens and up to 9 new ones" in record.getMessage() and "made for 16" in record.getMessage()
+
+
+def test_a_folder_that_is_not_there(tmp_path, capsys, monkeypatch):
+    (tmp_path / "outputs/mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for command in (["generate", "--prompt", "a"], ["chat", "--message", "a"]):
+        run(command[0], "outputs/mien/latest", *command[1:], code=3)
+        told = capsys.readouterr().err
+        assert told.startswith("SRC: no such folder or file") and "did you mean outputs/mine?" in told
 
 
 def test_a_run_that_left_nothing(folder, tmp_path, capsys):

@@ -217,6 +217,7 @@ def test_check_targets_collects_from_all_sections():
         "optimizer.rte",
         "logger._target_",
         "trainer.callbacks.mine.x",
+        "trainer.callbacks.mine._target_",
         "trainer.callbacks.mine.x._target_",
     }
     check_targets({"optimizer": {"_target_": "lab_module.Closed"}}, ["lab_module"], {"optimizer": {"rate"}})
@@ -227,9 +228,14 @@ def test_typed_error_survives_as_a_problem():
 
 
 def test_a_section_of_the_users_own_goes_from_the_command_line_to_the_object():
-    line = ["trusted_modules=[lab_module]", "optimizer._target_=lab_module.Open", "+optimizer.rate=2"]
-    config = check_arguments([*line, "+optimizer.beta=0.3"]).config
-    unknown = refused(config.optimizer)
-    assert {"optimizer.learning_rate", "optimizer.weight_decay"} <= set(unknown)
-    kept = {key: config.optimizer[key] for key in ("_target_", "rate", "beta")}
-    assert build(kept).beta == 0.3
+    line = [
+        "trusted_modules=[lab_module]",
+        "schedule._target_=lab_module.Open",
+        "+schedule.rate=2",
+        "+schedule.beta=0.3",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        check_arguments(line)
+    assert {problem.where for problem in caught.value.problems} == {"schedule.warmup_steps", "schedule.final_fraction"}
+    config = check_arguments([*line, "~schedule.warmup_steps", "~schedule.final_fraction"]).config
+    assert build(config.schedule).beta == 0.3

@@ -144,3 +144,58 @@ def test_examples_say_which_vocabulary_they_were_made_for(tmp_path, byte_tokeniz
     assert (examples.vocabulary_size, examples.max_token_id) == (262, byte_tokenizer.eos_id)
     assert examples.sequence_length == 8
     assert examples.num_tokens == 4 * 6 == examples.num_target_tokens + 4 - 1 + 1
+
+
+def test_rows_are_counted_aloud_from_the_cache_too(tmp_path, byte_tokenizer, caplog):
+    caplog.set_level(logging.INFO, "llama_exp")
+    lines = []
+    for _ in range(2):
+        caplog.clear()
+        prepared(["some text"] * 5, byte_tokenizer, tmp_path)
+        lines.append([record.getMessage() for record in caplog.records if "split train" in record.getMessage()])
+    assert "4 documents" in lines[0][0] and "40 of 40 target tokens" in lines[0][0]
+    assert lines[1] == [lines[0][0] + ", from the cache", *lines[0][1:]]
+
+
+def test_a_class_of_the_user_s_own_gets_fingerprint_and_split(tmp_path, byte_tokenizer):
+    """As docs/how_to/own_dataset.md has it: two helpers, and nothing private."""
+
+    class Own(Dataset):
+        name = "own"
+
+        def open(self, cache_dir):
+            self.identify(lines=["a", "b"])
+
+        def documents(self):
+            return self.split(lambda: iter([document("one", "a text"), document("two", "b text")]))
+
+    made = Own(sequence_length=8, packing="auto", overlong="auto", validation_fraction=0.1)
+    made.open(tmp_path)
+    other = Own(sequence_length=8, packing="auto", overlong="auto", validation_fraction=0.2)
+    other.open(tmp_path)
+    assert len(made.fingerprint) == 64 and made.fingerprint != other.fingerprint
+    rows = made.prepare(byte_tokenizer, cache_dir=tmp_path, loss_on="all")
+    assert len(rows["train"]) and len(rows["validation"])
+
+
+def test_a_builder_of_the_user_s_own_needs_no_table(tmp_path, byte_tokenizer):
+    from llama_exp.dataset.builder_dataset import BuilderDataset
+
+    class Poems(BuilderDataset):
+        name = "my poems"
+        fields = ("title", "verse", "source")
+
+        def source_key(self):
+            return "0" * 64
+
+        def generate(self):
+            for number in range(60):
+                yield {"title": f"Poem {number}", "verse": "la " * number, "source": f"book:{number}"}
+
+        def record(self, example):
+            return document(example["source"], f"{example['title']}\n{example['verse']}")
+
+    made = Poems(sequence_length=16, packing="auto", overlong="auto", validation_fraction=0.2)
+    made.open(tmp_path)
+    assert sum(record.text.startswith("Poem") for _, record in made.documents()) == 60
+    assert len(made.prepare(byte_tokenizer, cache_dir=tmp_path, loss_on="all")["train"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_memory import prepared
+from in_memory import InMemory, prepared
 from small_tokenizers import sentence_piece_model
 
 from llama_exp.dataset.records import BOS, EOS, Piece, Record, document, pair
@@ -225,3 +225,82 @@ def test_many_documents_go_through_every_chunk(tmp_path, byte_tokenizer, monkeyp
     texts = [f"document {number}" for number in range(25)]
     examples = prepared(texts, byte_tokenizer, tmp_path)["train"]
     assert pairs(examples) == wanted_pairs([text for number, text in enumerate(texts) if number % 5 != 4])
+
+
+def train_of(records, tokenizer, cache_dir, **options):
+    defaults = {"sequence_length": 8, "packing": "auto", "overlong": "auto"}
+    return prepared(records, tokenizer, cache_dir, **defaults | options)["train"]
+
+
+def test_auto_splits_and_packs_plain_text(tmp_path, byte_tokenizer):
+    texts = ["abcdefghijklmnopqrstuvw", "xy", "xy", "xy", "validation"]
+    auto = train_of(texts, byte_tokenizer, tmp_path)
+    stated = prepared(texts, byte_tokenizer, tmp_path, packing="concat", overlong="split")["train"]
+    for name, array in auto.batch(np.arange(len(auto))).items():
+        assert np.array_equal(array, stated.batch(np.arange(len(stated)))[name])
+    assert auto.facts["target_tokens"] == auto.facts["source_target_tokens"] == len(wanted_pairs(texts[:4]))
+
+
+def test_auto_keeps_pairs_whole_and_splits_the_text_beside_them(tmp_path, byte_tokenizer):
+    records = [pair("#", "ask", "a long answer"), "a text of its own", pair("#", "q", "a"), pair("#", "q", "a"), "v"]
+    auto = train_of(records, byte_tokenizer, tmp_path)
+    assert auto.facts["overlong"] == 2
+    begins = [tokens[0] for tokens, _, _ in segments(auto)]
+    assert begins.count(byte_tokenizer.bos_id) == 4 and len(begins) > 4  # only the text goes on in other segments
+    lost = len("a long answer") + 1 - (8 - len("ask") - 1)
+    assert auto.facts["source_target_tokens"] - auto.facts["target_tokens"] == lost
+
+
+@pytest.mark.parametrize(
+    ("records", "options", "share", "remedy"),
+    [
+        (["abcdefghijkl", "x", "x", "x", "v"], {"overlong": "truncate"}, 31.6, "set dataset.overlong=split"),
+        (["abcdefghijkl", "x", "x", "x", "v"], {"overlong": "drop"}, 68.4, "set dataset.overlong=split"),
+        ([pair("#", "ask", "a long answer")] * 5, {}, 71.4, "set dataset.sequence_length=18"),
+        (["abcdefghijkl"] * 5, {}, None, ""),
+        ([pair("#", "ask", "say")] * 5, {}, None, ""),
+    ],
+)
+def test_more_than_a_hundredth_of_the_targets_is_not_lost_in_silence(
+    tmp_path, byte_tokenizer, caplog, records, options, share, remedy
+):
+    facts = train_of(records, byte_tokenizer, tmp_path, **options).facts
+    warnings = [record.getMessage() for record in caplog.records if "split train: " in record.message]
+    told = [text for text in warnings if "not trained on" in text]
+    if share is None:
+        assert told == [] and facts["target_tokens"] == facts["source_target_tokens"]
+        return
+    (text,) = told
+    assert f"{share} % of the target tokens" in text and remedy in text
+    assert 100 * (1 - facts["target_tokens"] / facts["source_target_tokens"]) == pytest.approx(share, abs=0.05)
+
+
+def test_a_document_in_parts_gives_the_rows_of_the_whole(tmp_path, byte_tokenizer):
+    text = "a text that is longer than a row, " * 20
+    parts = [document("#0", text[:100], ends=False), document("#0", text[100:101], False, False)]
+    parts.append(document("#0", text[101:], begins=False))
+    for number, overlong in enumerate(["split", "truncate", "drop"]):
+        found = []
+        for records in (parts, [document("#0", text)]):
+            rest = [document("#1", "short"), document("#2", "other")]
+            found.append(InParts([*records, *rest], text, overlong=overlong))
+        one, other = (dataset.rows(byte_tokenizer, tmp_path / f"{number}") for dataset in found)
+        assert one.facts == other.facts
+        for name, array in one.batch(np.arange(len(one))).items():
+            assert np.array_equal(array, other.batch(np.arange(len(other)))[name])
+
+
+class InParts(InMemory):
+    """Everything trains, and validates once more."""
+
+    def __init__(self, records, key, **options):
+        super().__init__(records, **options)
+        self._key = key
+
+    def documents(self):
+        for split in ("train", "validation"):
+            yield from ((split, record) for record in self._records)
+
+    def rows(self, tokenizer, cache_dir):
+        self.open(cache_dir)
+        return self.prepare(tokenizer, cache_dir=cache_dir, loss_on="all")["train"]

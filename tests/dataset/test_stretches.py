@@ -57,7 +57,7 @@ def test_runs_of_one_character_are_cut_too(tokenizers):
 
 def test_without_a_tokenizer_words_stay_whole():
     text = "one two three four"
-    assert [cut_blindly(text, limit) for limit in (18, 13, 12, 8, 3, 2)] == [13, 13, 7, 7, 3, 2]
+    assert [cut_blindly(text, 0, limit) for limit in (18, 13, 12, 8, 3, 2)] == [13, 13, 7, 7, 3, 2]
     assert list(divide_blindly([text, "x"], 10)) == ["one two", " three", " four", "x"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from tiny_configs import TINY_CONFIGS
-from whole_runs import ROOT, SMALL, rows, run
+from whole_runs import ROOT, SMALL, last_wins, rows, run
 
 from llama_exp.architecture import linear_shapes
 from llama_exp.config.check import check_arguments
@@ -140,7 +140,9 @@ def trained(tmp_path_factory):
 
 
 def train(place, name, *overrides):
-    arguments = [*SMALL, *LORA, f"dataset.files=[{place}/text.txt]", f"runtime.cache_dir={place}/cache", *overrides]
+    arguments = last_wins(
+        [*SMALL, *LORA, f"dataset.files=[{place}/text.txt]", f"runtime.cache_dir={place}/cache", *overrides]
+    )
     run_job(check_arguments(arguments).config, arguments, place / name)
     return rows(place / name)
 

@@ -107,8 +107,8 @@ def test_fit_evaluate_and_predict_take_a_short_last_batch(form):
 def test_weights_of_samples_count():
     model = compiled(LlamaCausalLM(make()))
     loss = model.evaluate(INPUTS, TARGETS, sample_weight=MASK.astype("float32"), batch_size=6, verbose=0)
-    expected = cross_entropy(outputs(model), TARGETS, MASK) / MASK.mean()
-    assert loss == pytest.approx(expected, abs=1e-4) or loss == pytest.approx(expected * MASK.mean(), abs=1e-4)
+    # Keras divides by the number of samples, whatever their weights sum to.
+    assert loss == pytest.approx(cross_entropy(outputs(model), TARGETS, MASK), abs=1e-4)
 
 
 def test_a_generator_of_batches_of_other_lengths():
@@ -211,11 +211,11 @@ def test_sequential():
 # --- saved and copied
 
 
-@pytest.mark.parametrize("copied", ["keras", "pickle", "deepcopy"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("form", "copied"),
+    [*((form, "keras") for form in FORMS), ("lora", "pickle"), ("float8-lora", "deepcopy")],  # copies are such files
+)
 def test_nothing_is_lost_in_keras_own_files_and_copies(form, copied, tmp_path):
-    if copied != "keras" and form not in ("lora", "float8-lora"):
-        pytest.skip("copies are .keras files in memory: two forms are enough")
     model = LlamaCausalLM(make(form))
     if copied == "keras":
         model.save(tmp_path / "model.keras")

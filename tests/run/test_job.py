@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from whole_runs import ROOT, SMALL, rows, run, run_here, start
+from whole_runs import ROOT, SMALL, last_wins, rows, run, run_here, start
 
 from llama_exp.config.check import check_arguments
 from llama_exp.console import logs
@@ -79,7 +79,9 @@ def test_a_run_leaves_everything(uninterrupted, playground):
 def test_no_part_of_a_run_edits_its_config(playground, monkeypatch):
     monkeypatch.chdir(playground)
     monkeypatch.setenv("LLAMA_EXP_CACHE", str(playground / "cache"))
-    overrides = [*SMALL, *LORA, f"dataset.files=[{playground}/text.txt]", "trainer.max_steps=2", "logger.mode=disabled"]
+    overrides = last_wins(
+        [*SMALL, *LORA, f"dataset.files=[{playground}/text.txt]", "trainer.max_steps=2", "logger.mode=disabled"]
+    )
     config = check_arguments(overrides).config
     before = dataclasses.asdict(config)
     loss = run_job(config, overrides, playground / "in-process")
@@ -91,7 +93,7 @@ def test_who_is_not_the_writer_leaves_no_file_and_says_nothing(playground, monke
     """The same run in two processes, which are this one, one after the other."""
     monkeypatch.chdir(playground)
     monkeypatch.setenv("LLAMA_EXP_CACHE", str(playground / "cache"))
-    overrides = [*SMALL, *LORA, f"dataset.files=[{playground}/text.txt]", "trainer.max_steps=2"]
+    overrides = last_wins([*SMALL, *LORA, f"dataset.files=[{playground}/text.txt]", "trainer.max_steps=2"])
     config = check_arguments(overrides).config
     expected = run_job(config, overrides, playground / "first-process")
     logs.detach_console()  # what the first process would take with it
@@ -104,7 +106,7 @@ def test_who_is_not_the_writer_leaves_no_file_and_says_nothing(playground, monke
 
 def test_the_room_on_the_disk_is_estimated_from_below(uninterrupted, playground):
     overrides, folder = uninterrupted
-    arguments = [*SMALL, *overrides, f"dataset.files=[{playground}/text.txt]"]
+    arguments = last_wins([*SMALL, *overrides, f"dataset.files=[{playground}/text.txt]"])
     estimate = plan.make_plan(check_arguments(arguments).config).disk_bytes
     result = folder / ("adapter" if "lora.rank=4" in overrides else "model")
     # Three checkpoints at the peak: two stay and one is written. What comes on top is headers and the tokenizer.

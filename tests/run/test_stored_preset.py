@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 from small_models import config, make
-from whole_runs import SMALL
+from whole_runs import SMALL, last_wins
 
 from llama_exp.architecture import make_quantization, to_section
 from llama_exp.config.check import check_arguments
@@ -37,7 +37,9 @@ def line(place, *overrides):
         f"preset.source={place}/preset",
     ]
     small = [override for override in SMALL if not override.startswith("model.")]
-    return [*small, *sizes, *place_of, "lora.rank=2", "logger.mode=disabled", "trainer.max_steps=1", *overrides]
+    return last_wins(
+        [*small, *sizes, *place_of, "lora.rank=2", "logger.mode=disabled", "trainer.max_steps=1", *overrides]
+    )
 
 
 def test_the_record_is_whole_and_resuming_compares(tmp_path):

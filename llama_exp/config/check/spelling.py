@@ -23,6 +23,7 @@ _OPENING, _CLOSING = "[{(", "]})"
 # Functions of Hydra's grammar whose arguments are values of the key; those of all others are numbers or patterns.
 _OF_VALUES = re.compile(r"\s*(choice|shuffle|sort)\(")
 _FUNCTION = re.compile(r"\s*(range|interval|glob|tag|int|float|str|bool|json_str|extend_list)\(")
+_RESERVED = ("true", "false", "null", "nan", "inf")
 _NULL = re.compile(r"null", re.IGNORECASE)
 
 
@@ -69,8 +70,8 @@ def quote(text: str) -> str:
 
 def plain_or_quoted(text: str) -> str:
     """Text as a value of Hydra's grammar, without quotes where it needs none."""
-    is_path = re.fullmatch(r"[A-Za-z/._][\w/.@-]*", text, re.ASCII) and "/" in text
-    return text if is_path else quote(text)
+    is_plain = re.fullmatch(r"(\.{1,2}/|[A-Za-z_/])[\w/.@-]*", text, re.ASCII) and text.lower() not in _RESERVED
+    return text if is_plain else quote(text)
 
 
 def spell_texts(line: str, needs_quotes: Callable[[str], bool]) -> str:
