@@ -15,25 +15,23 @@ from llama_exp.config.check import CONF
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
 TINY = [
-    *("model.num_layers=1", "model.hidden_dim=64", "model.intermediate_dim=64"),
-    *("model.num_query_heads=2", "model.num_key_value_heads=1", "dataset.sequence_length=32"),
+    *("model.num_layers=1", "model.hidden_dim=128", "model.intermediate_dim=64"),
+    *("model.num_query_heads=2", "model.num_key_value_heads=1"),
     *("trainer.batch_size=4", "trainer.max_steps=2", "trainer.validation_batches=1", "trainer.sample_tokens=2"),
     *("runtime.jit=false", "logger.mode=disabled"),
 ]
-TEXTS = [
-    "dataset=text_files",
-    "dataset.document=paragraph",
-    "dataset.validation_fraction=0.2",
-    "dataset.files=[{}/text.txt]",
-    "tokenizer=byte",
-    "model.vocabulary_size=272",
-]
 # What an experiment reads, in a place that the test makes.
+BYTES = ["tokenizer=byte", "model.vocabulary_size=272"]
+SHORT = ["dataset.sequence_length=32"]
 INSTEAD = {
-    "tiny_shakespeare": ["dataset.builder=llama_exp_lines", "dataset.data_dir={}/tfds"],
-    "llama2_7b_lora": ["dataset.files=[{}/texts.jsonl]", "preset=none", "tokenizer=byte", "model.vocabulary_size=272"],
-    "python_qa_lora": ["tokenizer=byte", "model.vocabulary_size=272"],
+    "tiny_shakespeare": ["dataset.builder=llama_exp_lines", "dataset.data_dir={}/tfds", *SHORT],
+    "llama2_7b_lora": ["dataset.files=[{}/texts.jsonl]", "preset=none", "trainer.accumulation_steps=2", *BYTES, *SHORT],
+    "python_qa_lora": [*BYTES, "dataset.sequence_length=768"],  # a pair is not cut
 }
+TEXTS = [
+    *("dataset=text_files", "dataset.document=paragraph", "dataset.files=[{}/text.txt]"),
+    *("dataset.validation_fraction=0.2", *BYTES, *SHORT),
+]
 
 
 class LlamaExpLines(tfds.core.GeneratorBasedBuilder):

@@ -402,3 +402,13 @@ def test_an_undecodable_folder_is_a_whole_record(tmp_path):
     with RunFolder.reopen(folder) as run:
         begin(run, config={**CONFIG, "name": folder})
     assert len(read(folder / "run.json")["starts"]) == 2
+
+
+def test_two_runs_of_one_second_have_folders_of_their_own(tmp_path):
+    path = tmp_path / "2026-01-31_12-00-00_0123abcd"
+    with RunFolder.create_beside(path) as first, RunFolder.create_beside(path) as second:  # both go on at once
+        begin(first)
+        begin(second)
+        assert (first.path, second.path.name) == (path, f"{path.name}-2")
+    with RunFolder.create_beside(path) as third:  # the others are done
+        assert third.path.name == f"{path.name}-3"

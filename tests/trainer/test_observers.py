@@ -1,6 +1,7 @@
 """Observers are told what they listen to."""
 
 from llama_exp.files.process import ALONE
+from llama_exp.trainer.checkpoint import Checkpoint
 from llama_exp.trainer.observers import Observers
 
 
@@ -29,5 +30,6 @@ def test_methods_that_are_not_there_are_not_called():
         observers.tell(method, *arguments)
     assert rows.rows == counting.rows == [{"step": 1}]
     assert observers.state() == {"counting": {"rows": 1}}
-    observers.restore({"counting": {"rows": 3}, "rows": {}, "gone": {}})
+    saved = {"counting": {"rows": 3}, "rows": {}, "gone": {}}
+    observers.restore(saved, Checkpoint(step=3, tensors={}, state={"observers": saved}))
     assert len(counting.rows) == 3 and len(rows.rows) == 1

@@ -38,7 +38,7 @@ class Command:
 
     arguments: for Hydra. config: of the only job, or of a sweep's first point; None where nothing was composed (help,
     tab completion). sweep_dir: folder of the sweep, None for a single job. constants: a sweep's overrides that are the
-    same in all of its jobs. makes_sweep_dir: whether nobody named the sweep's folder, which does not exist yet.
+    same in all of its jobs. makes_sweep_dir: whether the sweep's folder is a new one for its time.
     """
 
     arguments: list[str]
@@ -91,10 +91,10 @@ def check_arguments(arguments: Sequence[str]) -> Command:
     _raise_if_any([*problems, *sweep_problems])
     if options.cfg or options.info:
         return Command(_for_hydra_to_show(options, composer, constants, points), config)
-    is_named = any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
-    sweep_dir = _sweep_dir(job.cfg) if is_named else free_name(_sweep_dir(job.cfg))
+    has_time = "${now:" in str(OmegaConf.to_container(job.cfg.hydra.sweep)["dir"])  # of another second: a new sweep
+    sweep_dir = free_name(_sweep_dir(job.cfg)) if has_time else _sweep_dir(job.cfg)
     extra, same = _sweep_overrides(overrides, sweep_dir), tuple(map(line_of, constants))
-    return Command(_for_hydra(options, composer, extra), config, sweep_dir, same, makes_sweep_dir=not is_named)
+    return Command(_for_hydra(options, composer, extra), config, sweep_dir, same, makes_sweep_dir=has_time)
 
 
 def _composer(options: argparse.Namespace, source: saved.Saved | None) -> Composer:
