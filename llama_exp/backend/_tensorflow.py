@@ -79,13 +79,14 @@ def with_gradient(forward, backward):
 
 
 def repeated(key, function, *tensors):
-    if not _traces:
+    # Under XLA a call may not be a function: its gradient needs constants of the forward pass (the axes of a transpose),
+    # for which XLA takes every argument of the call for a constant too, and compiles anew whenever one changes.
+    if not _traces or _traces[-1].jit:
         return function(*tensors)
     known = _traces[-1].repeated
     if key not in known:
         # Copied into the graph at every call, the function would be optimized as often before the first step.
-        attributes = {} if _traces[-1].jit else {"_noinline": True}
-        known[key] = tf.function(function, autograph=False, experimental_attributes=attributes)
+        known[key] = tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
     return known[key](*tensors)
 
 
