@@ -79,7 +79,7 @@ def with_gradient(forward, backward):
 
 
 def repeated(key, function, *tensors):
-    # Under XLA a call may not be a function: its gradient needs constants of the forward pass (the axes of a transpose),
+    # Under XLA a call may not be a function: its gradient needs constants of the forward pass (axes of a transpose),
     # for which XLA takes every argument of the call for a constant too, and compiles anew whenever one changes.
     if not _traces or _traces[-1].jit:
         return function(*tensors)

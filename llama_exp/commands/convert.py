@@ -46,8 +46,7 @@ def main(arguments: list[str]) -> int:
         rows["quantization"] = f"{describe(stored)}; training and every other command find it in the folder"
         train = f"llama-exp train preset.source={folder} lora.rank=8"
         rows["to train"] = f"{train} model=<as for the source>"
-    command = "chat" if tokenizer is not None and tokenizer.chat_template is not None else "generate"
-    rows["next"] = f"llama-exp {command} {folder}"
+    rows["next"] = export.next_command(place.folder, tokenizer)
     export.show(rows, Console())
     return 0
 

@@ -6,8 +6,11 @@ import sys
 
 from llama_exp.commands import generation_options, models
 from llama_exp.commands.parser import Parser
+from llama_exp.commands.streaming import TextStream
 from llama_exp.console import logs
-from llama_exp.files.redact import printable
+
+# Of a model that no run of ours says another of. The likeliest token each time makes a small model repeat itself.
+TEMPERATURE = 0.5
 
 
 def main(arguments: list[str]) -> int:
@@ -22,8 +25,11 @@ def main(arguments: list[str]) -> int:
     token_ids = [*([] if tokenizer.begin_id is None else [tokenizer.begin_id]), *tokenizer.encode(prompt)]
     if not token_ids:
         parser.error("the prompt is empty, and this tokenizer has no token to begin with")
-    new_ids = generation_options.generate_text(model, token_ids, options, tally)
-    print(printable(tokenizer.decode([*token_ids, *new_ids])))
+    stream = TextStream(tokenizer)
+    stream.add(token_ids)
+    temperature = TEMPERATURE if source.temperature is None else source.temperature
+    generation_options.continue_text(model, token_ids, options, tally, stream.add, temperature)
+    stream.finish()
     print(f"{tally}, compilation included", file=sys.stderr)
     return 0
 
@@ -37,7 +43,7 @@ def _standard_input(parser: Parser) -> str:
 def _parser() -> Parser:
     parser = Parser(
         "generate",
-        "Continues a text, and prints it with its continuation on standard output.",
+        "Continues a text, and prints it with its continuation on standard output, token by token.",
         [
             'llama-exp generate hf://HuggingFaceTB/SmolLM2-135M --prompt "The capital of France is"',
             'llama-exp generate outputs/default/<run> --prompt "def add(a, b):" --temperature 0.8 --top-p 0.95',
@@ -46,5 +52,5 @@ def _parser() -> Parser:
     )
     models.add_arguments(parser)
     parser.add_argument("--prompt", metavar="TEXT", help="text to continue (default: standard input)")
-    generation_options.add_arguments(parser, temperature=0.0)
+    generation_options.add_arguments(parser, f"of a run its trainer.sample_temperature, else {TEMPERATURE}")
     return parser

@@ -6,7 +6,7 @@ Shape letters: B batch, S positions, D hidden_dim, V vocabulary.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -90,6 +90,7 @@ class LlamaCausalLM(keras.Model):
         top_p: float | None = None,
         stop_token_ids: Sequence[int] | str | None = "auto",
         seed: int = 0,
+        on_tokens: Callable[[np.ndarray], None] | None = None,
     ):
         """Continues prompts.
 
@@ -102,6 +103,8 @@ class LlamaCausalLM(keras.Model):
             top_p: draw among the likeliest tokens that together reach this probability.
             stop_token_ids: tokens that end a row. "auto": the tokenizer's (none without a tokenizer); None: none.
             seed: of the draws; the same seed gives the same tokens.
+            on_tokens: called with new tokens of all rows, (n, B) int32, as soon as they are there. What a row is given
+                after its end is no part of it.
 
         Returns:
             Prompt and continuation, in the form of `prompts`: texts without special tokens, or int32 arrays, which
@@ -121,7 +124,7 @@ class LlamaCausalLM(keras.Model):
             raise ValueError(f"seed={seed!r} must be a whole number of at least 0.")
         kind = sampler(temperature, top_k, top_p, self._num_tokens())
         stops = self._stop_ids(stop_token_ids)
-        outputs = self._generator.generate(token_ids, max_length, kind, temperature, top_p, stops, int(seed))
+        outputs = self._generator.generate(token_ids, max_length, kind, temperature, top_p, stops, int(seed), on_tokens)
         results = [self.tokenizer.decode(output.tolist()) for output in outputs] if is_text else outputs
         return results[0] if is_single else results
 

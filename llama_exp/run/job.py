@@ -27,9 +27,11 @@ from llama_exp.console import logs, progress
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
+from llama_exp.files.shown_path import show_path
 from llama_exp.lora import source as lora_source
 from llama_exp.run import plan, provenance, resume
 from llama_exp.run.folder import RunFolder
+from llama_exp.run.next_commands import next_commands
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,11 @@ ADDED_ARGUMENTS = {
     "logger": {"folder", "name", "group", "config"},
 }
 
+_NOTHING_TO_ADAPT = (
+    "lora.rank=%d on random weights, which stay as they are: the adapters have no trained model to adapt, and the run "
+    "will write nonsense. Give one: preset.source=outputs/default/latest/model (after python train.py), or a preset "
+    "(llama-exp presets)"
+)
 # Packages whose version can change the last bits of a result.
 SAME_BITS = ("jax", "keras", "llama_exp", "numpy", "tensorflow")
 
@@ -73,22 +80,27 @@ def run_job(
         resume.check_adapter(folder, config.lora.source)
     begin = RunFolder.reopen if continues else RunFolder.create
     with begin(folder, process) as run_folder:
-        log.info("run folder %s%s", folder, " (continued)" if continues else "")
+        log.info("run folder %s%s", show_path(folder), " (continued)" if continues else "")
         run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+        bar = progress.Progress(config.trainer.max_steps, shown=process.is_writer)
         planned = plan.make_plan(config)
         if planned is not None:
             logs.log_table("plan", plan.rows(planned))
         try:
-            run = Run(config, run_folder, group, process)
+            run = Run(config, run_folder, group, process, bar)
             if process.is_writer and in_default_place(folder, config.name):
                 point_latest_to(folder)  # not before: a start without its data would take the place of a good run
             result = run.fit()
+            bar.on_phase("writing the model")
             summary = run_folder.finish(**run.export())
         except LlamaExpError as error:
             summary = run_folder.finish(error)
             if error.exit_code in (ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
+                bar.close()
                 progress.end_table(summary, folder, {"resume": provenance.resume_command(sys.argv, folder)})
             raise
+        finally:
+            bar.close()
         progress.end_table(summary, folder, run.next_commands())
     return result.validation_loss
 
@@ -101,7 +113,9 @@ class Run:
         trainer: fits it.
     """
 
-    def __init__(self, config: Config, run_folder: RunFolder, group: str | None, process: Process):
+    def __init__(
+        self, config: Config, run_folder: RunFolder, group: str | None, process: Process, bar: progress.Progress
+    ):
         self._folder, self._process = run_folder, process
         self._has_adapters = config.lora.rank > 0
         self._base_digest: str | None = None
@@ -109,7 +123,8 @@ class Run:
         resolved = _resolved_preset(config)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
-            log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
+            log.warning(_NOTHING_TO_ADAPT, config.lora.rank)
+        bar.on_phase("loading Keras")
         runtime.import_backend()
         if preset_folder is not None:
             _check_preset(config, preset_folder, run_folder.path)
@@ -119,14 +134,17 @@ class Run:
             config.trusted_modules,
             ADDED_ARGUMENTS,
         )
+        bar.on_phase("preparing data")
         tokenizer, examples = _build_data(config, preset_folder)
+        bar.on_phase("building the model")
         self.model = _build_model(config, preset_folder, tokenizer)
         if self._has_adapters:
             from llama_exp import lora
 
             self._base_digest = lora.base_digest(self.model.backbone)
         self._record(config, examples, tokenizer, resolved)
-        self._observers = _build_observers(config, run_folder, group) if process.is_writer else {}
+        self._next_commands = next_commands(config, run_folder.path, examples, tokenizer)
+        self._observers = _build_observers(config, run_folder, group, bar) if process.is_writer else {}
         self.trainer = self._build_trainer(config, examples)
 
     def fit(self):
@@ -154,7 +172,7 @@ class Run:
     def next_commands(self) -> dict[str, str]:
         """What a person may want to type next."""
         sync = getattr(self._observers.get("logger"), "sync_command", None)
-        return {"sync W&B": sync} if sync else {}
+        return self._next_commands | ({"sync W&B": sync} if sync else {})
 
     def _record(self, config: Config, examples, tokenizer, resolved: preset.Resolved | None) -> None:
         """Adds what is known now to run.json."""
@@ -202,6 +220,7 @@ class Run:
             base_digest=self._base_digest,
             chunk_tokens=config.objective.chunk_tokens,
             jit=config.runtime.jit.value,
+            sample_at_start=config.preset.source is not None and config.preset.load_weights,
             **section,
         )
 
@@ -297,7 +316,9 @@ def _build_model(config: Config, preset_folder: Path | None, tokenizer):
     return LlamaCausalLM(backbone, tokenizer)
 
 
-def _build_observers(config: Config, run_folder: RunFolder, group: str | None) -> dict[str, Any]:
+def _build_observers(
+    config: Config, run_folder: RunFolder, group: str | None, bar: progress.Progress
+) -> dict[str, Any]:
     """Those who watch the training, the user's callbacks last."""
     observers = {"metrics": run_folder.metrics, "samples": run_folder.samples}
     observers["logger"] = instantiate(
@@ -309,7 +330,7 @@ def _build_observers(config: Config, run_folder: RunFolder, group: str | None) -
         group=group,
         config=flatten(to_record(config)),
     )
-    observers["progress"] = progress.Progress(config.trainer.max_steps)
+    observers["progress"] = bar
     for name, node in config.trainer.callbacks.items():
         observers[name] = instantiate(node, config.trusted_modules, f"trainer.callbacks.{name}")
     return observers

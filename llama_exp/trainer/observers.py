@@ -7,13 +7,16 @@ from typing import Any
 
 from llama_exp.files.process import Process
 
+OPTIONAL = {"on_step", "on_phase"}  # told to those who have them
+
 
 class Observers:
     """Observers by name; they report to the outside, so that only the writer of a run has any.
 
     Args:
         observers: name -> object with on_start(facts), on_metrics(row), on_sample(step, prompt, text),
-            on_finish(status), state(), restore(state).
+            on_finish(status), state(), restore(state); those who want also on_step(step, loss, tokens) after every step
+            and on_phase(phase), what happens beside the steps: validating, sampling, saving; None: nothing.
         process: which of the run's processes this is.
     """
 
@@ -23,7 +26,8 @@ class Observers:
     def tell(self, method: str, *arguments) -> None:
         """Calls a method of each, in order."""
         for observer in self._observers.values():
-            getattr(observer, method)(*arguments)
+            if method not in OPTIONAL or hasattr(observer, method):
+                getattr(observer, method)(*arguments)
 
     def state(self) -> dict[str, Any]:
         """Their states by name, JSON for a checkpoint."""

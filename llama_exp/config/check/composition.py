@@ -29,6 +29,7 @@ from llama_exp.config.check import resolvers
 from llama_exp.config.check.nearest import suggest
 from llama_exp.config.check.typed import lies_under, list_mappings, show
 from llama_exp.errors import ConfigError, Problem
+from llama_exp.files.shown_path import show_path
 
 VERSION_BASE = "1.3"
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError)
@@ -140,11 +141,6 @@ def apply(override: Override, cfg: DictConfig) -> None:
             "see https://hydra.cc/docs/advanced/override_grammar/basic",
         )
         raise ConfigError(problem) from error
-
-
-def show_path(path: Path) -> str:
-    """A path relative to the working folder where it lies inside."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def has_key(cfg: Container, path: str) -> bool:
