@@ -73,7 +73,7 @@ class Conversation:
         """
         messages = [*self.messages, {"role": "user", "content": message}]
         token_ids = self._model.tokenizer.encode_with_special_tokens(self._render(messages))
-        stream = TextStream(self._model.tokenizer, [self._end], strips=True)
+        stream = TextStream(sys.stdout, self._model.tokenizer, [self._end], strips=True)
 
         def write(new_ids: list[int]) -> None:
             stream.add(new_ids)

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     token_ids = [*([] if tokenizer.begin_id is None else [tokenizer.begin_id]), *tokenizer.encode(prompt)]
     if not token_ids:
         parser.error("the prompt is empty, and this tokenizer has no token to begin with")
-    stream = TextStream(tokenizer)
+    stream = TextStream(sys.stdout, tokenizer)
     stream.add(token_ids)
     temperature = TEMPERATURE if source.temperature is None else source.temperature
     generation_options.continue_text(model, token_ids, options, tally, stream.add, temperature)

@@ -1,9 +1,9 @@
-"""Text on standard output as its tokens come, flushed at once, also into a pipe."""
+"""Text written as its tokens come, flushed at once, also into a pipe."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from llama_exp.files.redact import printable
 
@@ -14,13 +14,15 @@ class TextStream:
     """Writes the text of token ids, each piece as soon as it is certain.
 
     Args:
+        out: a text stream.
         tokenizer: of the model.
         ends: texts that end an answer as a stop token does, for tokenizers that have no token for them.
         strips: whether blanks at the answer's beginning and end are left out.
     """
 
-    def __init__(self, tokenizer, ends: Sequence[str] = (), strips: bool = False):
-        self._tokenizer, self._ends, self._strips = tokenizer, [end for end in ends if end], strips
+    def __init__(self, out: TextIO, tokenizer, ends: Sequence[str] = (), strips: bool = False):
+        self._out, self._tokenizer = out, tokenizer
+        self._ends, self._strips = [end for end in ends if end], strips
         self._ids: list[int] = []
         self._start = self._read = 0  # of the ids: where decoding begins, and how many are in `text`
         self._written = 0  # characters
@@ -52,22 +54,22 @@ class TextStream:
         if self._strips:
             self.text = self.text.rstrip()
         self._write(len(self.text))
-        print(flush=True)
+        print(file=self._out, flush=True)
         return self.text.lstrip() if self._strips else self.text
 
     def _certain(self) -> int:
         """How many characters no later token can take back: of an end, or of blanks before it."""
-        text = self.text
-        if self.ended:
-            return len(text)
-        open_ends = [len(end[:size]) for end in self._ends for size in range(1, len(end)) if text.endswith(end[:size])]
-        certain = len(text) - max(open_ends, default=0)
-        return len(text[:certain].rstrip()) if self._strips else certain
+        certain = self.text
+        if not self.ended:
+            beginnings = (end[:size] for end in self._ends for size in range(1, len(end)))
+            open_end = max((len(begun) for begun in beginnings if certain.endswith(begun)), default=0)
+            certain = certain[: len(certain) - open_end]
+        return len(certain.rstrip() if self._strips else certain)
 
     def _write(self, length: int) -> None:
         piece = self.text[self._written : length]
         if self._strips and not self.text[: self._written].strip():
             piece = piece.lstrip()
         self._written = max(self._written, length)
-        sys.stdout.write(printable(piece))
-        sys.stdout.flush()
+        self._out.write(printable(piece))
+        self._out.flush()

@@ -53,11 +53,13 @@ class SampleWriter:
 
 
 def validation_prompts(examples, tokenizer) -> list[np.ndarray]:
-    """The beginnings of the first documents of a split, 1-D int32 token ids each."""
-    rows = examples.batch(np.arange(min(len(examples), recipe.SAMPLE_PROMPTS["prompts"])))
-    return [
-        _beginning({key: values[row] for key, values in rows.items()}, tokenizer) for row in range(len(rows["labels"]))
-    ]
+    """The beginnings of the first documents of a split that begin differently, 1-D int32 token ids each."""
+    rows = examples.batch(np.arange(min(len(examples), recipe.SAMPLE_PROMPTS["rows"])))
+    found: dict[bytes, np.ndarray] = {}
+    for row in range(len(rows["labels"])):
+        prompt = _beginning({key: values[row] for key, values in rows.items()}, tokenizer)
+        found.setdefault(prompt.tobytes(), prompt)
+    return list(found.values())[: recipe.SAMPLE_PROMPTS["prompts"]]
 
 
 def _beginning(row: Mapping[str, np.ndarray], tokenizer) -> np.ndarray:
