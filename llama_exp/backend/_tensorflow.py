@@ -13,6 +13,8 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
 ALIGNMENT_BYTES = 64
 FLOAT8 = np.dtype(ml_dtypes.float8_e4m3fn)
+# A sweep's jobs, like validation and samples, have graphs of their own: TensorFlow's advice would be wrong here.
+tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
 
 _traces: list[_Trace] = []  # of the functions that are being traced, outermost first

@@ -31,6 +31,7 @@ USES = {
     "INITIAL_VALUES": (),
     "DROPOUT": ("lora.rank=4", "lora.dropout=0.1"),
     "LOSS_SCALE": ("precision=mixed_float16",),
+    "SAMPLE_PROMPTS": (),
     "SAMPLING": (),
     "ROUNDING": ("quantization=int8", "lora.rank=4"),
     "INT4_SEARCH": INT4,
@@ -51,7 +52,7 @@ DECIDES_NOTHING = {
     # how much at once: time and memory
     *("COLUMNS", "SCORE_POSITIONS", "SMALLEST_BUCKET", "MOST_ROWS", "_AHEAD_BYTES", "_LINE_BYTES", "_PANEL", "_TILE"),
     *("BLOCK_BYTES", "_SUMMED_AT_ONCE", "_TOKENIZED_AT_ONCE", "_ROWS_AT_ONCE", "_READ_AT_ONCE", "_BLOCK_BYTES"),
-    *("_TILE_NUMBERS",),
+    *("_TILE_NUMBERS", "TOKENS_AT_A_TIME"),
     # what a type of numbers is, or a file's form
     *("INT8_MAX", "UINT8_MAX", "FLOAT8_MAX", "INT4_MIN", "INT4_MAX", "_CENTRE", "SYMMETRIC_ZERO", "SCHEMA"),
     *("_FLOAT", "_WORD", "NORMAL", "UNKNOWN", "CONTROL", "USER_DEFINED", "UNUSED", "BYTE"),
@@ -91,6 +92,7 @@ def test_a_constant_belongs_to_the_runs_that_use_it(monkeypatch):
     plain = config()
     assert set(to_record(plain)[RECIPE]) == {
         *("python_docs", "rows", "byte_pair_training", "example_order", "initial_values", "sampling"),
+        "sample_prompts",
     }
     before = config_hash(plain)
     monkeypatch.setitem(recipe.GPTQ, "damping", 0.3)
