@@ -59,7 +59,7 @@ class WandbLogger:
         run_id: W&B id; None makes one. A checkpoint's id takes its place.
 
     Raises:
-        ConfigError: mode `online` without an API key and without a terminal to ask for one, or without wandb.
+        ConfigError: mode `online` without an API key or without wandb.
     """
 
     def __init__(
@@ -77,7 +77,8 @@ class WandbLogger:
     ):
         LIMITS.require(project=project, entity=entity)
         self._mode = choose(LoggerMode, mode, "logger.mode")
-        check_credentials(self._mode)
+        if problems := list(find_credential_problems(self._mode)):
+            raise ConfigError(*problems)
         self._project = project
         self._entity = entity
         self._tags = list(tags)
@@ -201,11 +202,11 @@ class WandbLogger:
             x_transaction_log_flush_interval=FLUSH_SECONDS,
         )
         return wandb.init(
-            project=self._project,
+            project=redact(self._project),
             entity=self._entity,
-            tags=self._tags,
-            group=self._group,
-            name=self._name,
+            tags=[redact(tag) for tag in self._tags],
+            group=None if self._group is None else redact(self._group),
+            name=redact(self._name),
             id=self._run_id,
             dir=str(self._folder),
             config=dict(self._config),
@@ -245,22 +246,19 @@ class WandbLogger:
             _log.warning(text, action, _one_line(error))
 
 
-def check_credentials(mode: LoggerMode) -> None:
-    """Finds out in time whether mode `online` can work; imports no wandb.
+def find_credential_problems(mode: LoggerMode) -> Iterator[Problem]:
+    """Why mode `online` cannot work: no API key, or wandb is not installed. Imports no wandb.
 
-    Raises:
-        ConfigError: no API key and no terminal to ask for one, or wandb is not installed.
+    W&B itself would ask for the key at a terminal, when the first row arrives: by then nobody may sit there.
     """
     if mode is not LoggerMode.online:
         return
     if importlib.util.find_spec("wandb") is None:
         action = "pip install wandb, or logger.mode=offline, or logger.mode=disabled"
-        raise ConfigError(Problem("wandb is not installed", "logger.mode", "online", action))
-    if not _has_key() and not (sys.stdin is not None and sys.stdin.isatty()):
-        action = "set the environment variable WANDB_API_KEY, or run `wandb login` once, or use logger.mode=offline"
-        raise ConfigError(
-            Problem("W&B has no API key and there is no terminal to ask", "logger.mode", "online", action)
-        )
+        yield Problem("wandb is not installed", "logger.mode", "online", action)
+    elif not _has_key():
+        action = "run `wandb login` once, or set the environment variable WANDB_API_KEY, or use logger.mode=offline"
+        yield Problem("W&B has no API key", "logger.mode", "online", action)
 
 
 def _without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:

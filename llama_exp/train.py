@@ -23,6 +23,7 @@ from llama_exp.config.check.composition import VERSION_BASE
 from llama_exp.config.check.resolvers import register_run_dir
 from llama_exp.console.failures import Failures, explain_hydra, tell_failure
 from llama_exp.errors import ExitCode, Interrupted, Preempted
+from llama_exp.files.sweep_record import mask_sweep_record, private_sweep_record
 from llama_exp.run import resume
 
 register_run_dir(resume.folder_of)  # here, because processes of a launcher import no more than `job`
@@ -33,6 +34,7 @@ def job(cfg: DictConfig) -> float | None:
     node = HydraConfig.get()
     overrides, in_sweep = list(node.overrides.task), node.mode == RunMode.MULTIRUN
     if in_sweep:
+        mask_sweep_record(Path(node.sweep.dir))
         print(f"\njob {node.job.num}: {node.job.override_dirname or 'no overrides'}", file=sys.stderr)
     try:
         from llama_exp.run.job import run_job
@@ -56,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = check_arguments(arguments)
         if command.sweep_dir is not None:
             failures = Failures(command.sweep_dir)
-        run_hydra(command.arguments)
+        with private_sweep_record(command.sweep_dir):
+            run_hydra(command.arguments)
         code = ExitCode.OK
     except (Exception, KeyboardInterrupt) as error:
         code = tell_failure(explain_hydra(error), debug)
@@ -67,11 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_hydra(arguments: Sequence[str]) -> None:
-    """What `@hydra.main` does, with arguments of our own.
-
-    `sys.argv` stays as the user typed it, for the run's record; and `job` stays an ordinary function, which launchers
-    can send to other processes by its name.
-    """
+    """What `@hydra.main` does, but `sys.argv` stays as typed, and `job` a function that launchers can send by name."""
     version.setbase(VERSION_BASE)
     parser = get_args_parser()
     options = parser.parse_args(arguments)

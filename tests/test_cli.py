@@ -140,6 +140,31 @@ def test_a_sweep_survives_its_failing_jobs(tmp_path):
 
 
 @pytest.mark.process
+def test_hydras_record_of_a_sweep_holds_no_secret(tmp_path):
+    callback = "+trainer.callbacks.mine={_target_: mine.Tell, api_key: canary-4711, url: 's3://me:canary2@host/x'}"
+    done = run(tmp_path, "-m", "lora.rank=8,9", callback, "trusted_modules=[mine]")
+    (record,) = tmp_path.glob("outputs/default/sweeps/*/multirun.yaml")
+    text = record.read_text()
+    assert done.returncode == 0 and "canary" not in text + done.stderr
+    assert record.stat().st_mode & 0o777 == 0o600 and "+trainer.callbacks.mine={_target_: mine.Tell" in text
+
+
+@pytest.mark.parametrize("code", ["\x1b[31mred", "\x07", "\x9b2J", "\u202egnp"])
+def test_what_steers_a_terminal_is_spelled_out(capsys, code):
+    with pytest.raises(SystemExit):
+        cli.main(["generate", f"nowhere{code}", "--prompt", "a"])
+    told = capsys.readouterr().err
+    assert code not in told and code.encode("unicode_escape").decode() in told
+
+
+@pytest.mark.process
+def test_online_without_a_key_ends_before_anything_is_made(tmp_path):
+    nobody = {"HOME": str(tmp_path / "home"), "WANDB_API_KEY": "", "WANDB_IDENTITY_TOKEN_FILE": "", "NETRC": ""}
+    done = run(tmp_path, "-m", "logger.mode=online", "lora.rank=8,9", environment=nobody)
+    assert done.returncode == 2 and "wandb login" in done.stderr and not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.process
 def test_a_sweep_in_batches_goes_on_behind_a_failure(tmp_path):
     done = run(tmp_path, "-m", "lora.rank=3,8", "hydra.sweeper.max_batch_size=1")
     assert done.returncode == 7 and [record["rank"] for record in seen(tmp_path)] == [3, 8]

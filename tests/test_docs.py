@@ -139,6 +139,18 @@ def test_files_that_architecture_names_exist():
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
+def test_tests_that_reliability_names_exist():
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"([\w/]+\.py)::(test_\w+)", text))
+    assert len(named) >= 100
+    made = {
+        (path, name)
+        for path in {path for path, _ in named}
+        for name in re.findall(r"^ *def (test_\w+)", (ROOT / "tests" / path).read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert sorted(named - made) == []
+
+
 def test_the_picture_of_a_terminal_replays_what_was_written():
     sys.path.insert(0, str(ROOT / "docs"))
     try:

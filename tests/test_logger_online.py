@@ -148,7 +148,8 @@ def test_no_secret_reaches_wandb(tmp_path, fake, monkeypatch):
     config = {**flatten(CONFIG), "note": "canary-HF_TOKEN", "password": "canary-password"}
     for mode in ("online", "offline"):
         folder = tmp_path / mode
-        watching = observers(folder, mode, config=config)
+        named = {"name": "canary-KAGGLE_KEY", "group": "canary-HF_TOKEN", "tags": ["a", "canary-KAGGLE_KEY"]}
+        watching = observers(folder, mode, config=config, **named)
         watching[1].on_start({"path": "canary-KAGGLE_KEY"})
         report(watching, range(3))
         watching[1].on_sample(2, "canary-HF_TOKEN", "canary-KAGGLE_KEY")

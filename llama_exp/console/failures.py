@@ -16,7 +16,7 @@ from rich.text import Text
 
 from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem, StorageError
 from llama_exp.files.json_file import read_lines
-from llama_exp.files.redact import printable, redact, redact_arguments
+from llama_exp.files.redact import printable, redact, redact_arguments, redact_assignments
 from llama_exp.files.writing import append_line
 
 
@@ -30,7 +30,7 @@ def tell_failure(error: BaseException, debug: bool) -> ExitCode:
         return ExitCode.OK
     code = error.exit_code if isinstance(error, LlamaExpError) else ExitCode.BUG
     text = "".join(traceback.format_exception(error)) if debug or code is ExitCode.BUG else str(error)
-    print(redact(text).rstrip(), file=sys.stderr)
+    print(printable(redact(text)).rstrip(), file=sys.stderr)
     return code
 
 
@@ -40,7 +40,7 @@ def explain_hydra(error: BaseException) -> BaseException:
         cause = error if str(error) else error.__cause__
         action = "see --hydra-help, or run with debug=true for the traceback"
         typed: LlamaExpError = ConfigError(
-            Problem("Hydra cannot do this", "command line", str(cause).splitlines()[0], action)
+            Problem("Hydra cannot do this", "command line", redact_assignments(str(cause).splitlines()[0]), action)
         )
     elif isinstance(error, OSError) and error.filename is not None:
         action = "choose another place: hydra.run.dir=<folder>, for a sweep hydra.sweep.dir=<folder>"

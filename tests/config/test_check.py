@@ -330,7 +330,12 @@ def test_interpolations_that_lead_nowhere(monkeypatch):
 def test_secrets_are_not_repeated(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "canary-canary-canary")
     found = problems(
-        "+logger.api_key=canary2-canary2", "logger.wandb_api_key=canary3", "name=${oc.env:WANDB_API_KEY}/x"
+        "+logger.api_key=canary2-canary2",
+        "logger.wandb_api_key=canary3",
+        "name=${oc.env:WANDB_API_KEY}/x",
+        'trainer.api_key="canary4 canary5',
+        "+dataset.mine={password: canary6, more: [",
+        "+trainer.mine={password: 'canary7, canary8'}",
     )
     text = "\n".join(map(str, found.values()))
     assert "canary" not in text

@@ -170,7 +170,7 @@ def _syntax_problem(line: str, reason: str) -> Problem:
         action = f"write {key}=<value>; options begin with a dash (see --help)"
     else:
         action = "write key=value without spaces, and quote special characters twice: 'key=\"a, b\"', 'key=[a,b]'"
-    return Problem(f"is not an override in Hydra's grammar ({reason})", key, show(line), action)
+    return Problem(f"is not an override in Hydra's grammar ({show(reason)})", key, show(line), action)
 
 
 def _composition_problem(error: Exception) -> Problem:

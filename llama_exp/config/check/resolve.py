@@ -13,6 +13,7 @@ from llama_exp.config.schema import Config
 from llama_exp.config.stored import resolve_stored
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.latest import without_latest
+from llama_exp.files.redact import remember_secrets
 
 HYDRA = "hydra"
 # Keys that hold places on this machine: they and their hash must mean the same tomorrow.
@@ -34,6 +35,7 @@ class Resolved:
         self.data: dict[Any, Any] = {key: self._value(cfg, key, str(key)) for key in cfg if key != HYDRA}
         for *sections, key in PLACES:
             _settle(self.data, sections, key)
+        remember_secrets(self.data)
 
     def sources(self, path: str) -> set[str]:
         """The paths that a value is taken from, directly or through others."""

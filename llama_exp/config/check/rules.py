@@ -19,7 +19,7 @@ from llama_exp.architecture import (
     stored_problems,
 )
 from llama_exp.config.check.ranges import LIMITS
-from llama_exp.config.schema import Config, ModelConfig, ScheduleConfig, WsdScheduleConfig
+from llama_exp.config.schema import Config, LoggerConfig, ModelConfig, ScheduleConfig, WsdScheduleConfig
 from llama_exp.config.stored import known_quantization
 from llama_exp.errors import Problem
 from llama_exp.limits.lora import PATTERNS
@@ -27,6 +27,7 @@ from llama_exp.limits.model import find_nearest_divisor
 from llama_exp.limits.precision import Policy
 from llama_exp.limits.schedule import check_steps
 from llama_exp.limits.tokenizer import NO_PRESET, check_room
+from llama_exp.logger import find_credential_problems
 from llama_exp.lora.targets import layer_problems
 
 TRAINED_TOKENIZERS = ("llama_exp.tokenizer.auto", "llama_exp.tokenizer.bpe")
@@ -131,6 +132,12 @@ def resume(config: Config) -> Iterator[Problem]:
         )
 
 
+def credentials(config: Config) -> Iterator[Problem]:
+    """W&B online has a key: found out now, not when data, preset and model are there."""
+    if isinstance(config.logger, LoggerConfig):
+        yield from find_credential_problems(config.logger.mode)
+
+
 RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...] = (
     (("model", "lora"), lora_layers),
     (("quantization", "preset"), quantization_of_preset),
@@ -141,6 +148,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     (("preset", "tokenizer"), tokenizer),
     (("tokenizer", "model"), vocabulary),
     (("resume",), resume),
+    (("logger",), credentials),
 )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from llama_exp.config.check.nearest import find_nearest_key, suggest
 from llama_exp.config.schema import SCHEMAS, Config
 from llama_exp.errors import ConfigError, Problem
-from llama_exp.files.redact import is_secret_name, printable, redact
+from llama_exp.files.redact import is_secret_name, printable, redact, redact_assignments
 
 MISSING = "???"
 TARGET = "_target_"
@@ -150,7 +150,7 @@ def show(value: Any) -> str:
         text = {None: "null", True: "true", False: "false"}[value]
     else:
         text = repr(value)
-    line = redact(printable(text).replace("\n", "\\n"))
+    line = redact_assignments(redact(printable(text).replace("\n", "\\n")))
     return line if len(line) <= 120 else line[:117] + "..."
 
 
