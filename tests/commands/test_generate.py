@@ -210,7 +210,12 @@ def test_defaults_show_a_model_well(folder, tmp_path, monkeypatch, capsys):
     talk.answer("x")
     assert talk._model.temperature == 0.2
     seen = []
-    monkeypatch.setattr(generate.generation_options, "continue_text", lambda *arguments: seen.append(arguments[-1]))
+
+    def note(model, token_ids, options, tally, on_tokens, temperature):
+        seen.append(temperature)
+        tally.seconds = 1.0
+
+    monkeypatch.setattr(generate.generation_options, "continue_text", note)
     run("generate", folder, "--prompt", "a")
     make_run(tmp_path / "run", folder)
     (tmp_path / "run/model").symlink_to(folder)
