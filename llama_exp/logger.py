@@ -130,6 +130,8 @@ class WandbLogger:
             with self._harmless("finish"):
                 self._flush()
                 self._run.finish(exit_code=int(_EXIT_CODES.get(status, ExitCode.BUG)))
+                if self.sync_command:  # the end of the run tells it
+                    _log.info("W&B: send this run with: %s", self.sync_command, extra=FOR_THE_RECORD)
         if self._given_up:
             self._abandon()
 
