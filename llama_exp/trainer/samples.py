@@ -35,21 +35,23 @@ class SampleWriter:
     def __call__(self, step: int) -> Iterator[tuple[str, str]]:
         """One after the other, so that each is told as soon as it is there."""
         tokenizer = self._model.tokenizer
-        for number, token_ids in enumerate(self._token_ids()):
+        for number, (prompt, token_ids) in enumerate(self._begun()):
             output = self._model.generate(
                 token_ids,
                 max_length=len(token_ids) + self._num_tokens,
                 temperature=self._temperature,
                 seed=abs(self._seed) + 1009 * step + number,
             )
-            yield tokenizer.decode(token_ids.tolist()), tokenizer.decode(output.tolist())
+            yield prompt, tokenizer.decode(output.tolist())
 
-    def _token_ids(self) -> list[np.ndarray]:
-        if self._prompts is None:
-            return validation_prompts(self._validation, self._model.tokenizer)
+    def _begun(self) -> list[tuple[str, np.ndarray]]:
+        """Each prompt as text and as token ids."""
         tokenizer = self._model.tokenizer
+        if self._prompts is None:
+            found = validation_prompts(self._validation, tokenizer)
+            return [(tokenizer.decode(token_ids.tolist()), token_ids) for token_ids in found]
         begin = [] if tokenizer.begin_id is None else [tokenizer.begin_id]
-        return [np.array([*begin, *tokenizer.encode(prompt)], np.int32) for prompt in self._prompts]
+        return [(prompt, np.array([*begin, *tokenizer.encode(prompt)], np.int32)) for prompt in self._prompts]
 
 
 def validation_prompts(examples, tokenizer) -> list[np.ndarray]:
