@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import llama_exp
+from llama_exp import signals
 
 # Command -> the module whose `main(arguments)` does it, and what it does. A module is imported when it is asked for.
 COMMANDS = {
@@ -25,7 +26,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command (default: the process' own command line) and leaves the process with its exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    is_whole_process, arguments = arguments is None, sys.argv[1:] if arguments is None else list(arguments)
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-sc", "--shell-completion"):
         command, rest = "train", arguments  # what the completion script of `llama-exp train -sc install=bash` asks for
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(usage())
     elif command == "--version":
         print(f"llama-exp {llama_exp.__version__}")
+    elif command == "train" and is_whole_process:
+        with signals.orderly():
+            sys.exit(_run(command, rest))
     else:
         sys.exit(_run(command, rest))
 

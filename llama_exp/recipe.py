@@ -25,10 +25,22 @@ PYTHON_QA = {
 }
 TEXT_FILES = {"version": 1}  # of the way files become documents
 JSONL = {"version": 1}  # of the way lines become records, the built-in chat templates included
+LONG_TEXTS = {
+    "version": 1,  # of the way long texts are cut for tokenizers, and few documents for validation
+    "part_characters": 1 << 18,  # of a document, stored together
+    "stretch_characters": 1 << 14,  # encoded together; short enough to keep all processors busy
+    "searched_characters": 1 << 12,  # before the end of a stretch, for the end of a word
+    "tried_cuts": 64,  # if no end of a word is found
+    "compared_characters": 128,  # on each side of a cut
+    "line_end_characters": 2000,  # behind the end of the training share, for the end of a line
+}
 ROWS = {"version": 1}  # of rows, files and the meaning of a column
 BYTE_PAIR_TRAINING = {
     "version": 1,  # of the training itself
     "min_frequency": 2,  # a pair seen once would only memorize its text
+    "max_word_characters": 256,  # a longer word counts as several: the trainer's time grows with a word's square
+    "long_word_characters": 24,  # hashes, sequences: nearly all different, and the trainer keeps all different words
+    "long_words_characters": 1 << 20,  # of such words in all; later ones are left out
 }
 EXAMPLE_ORDER = {"version": 1, "rounds": 6}  # of the Feistel network
 

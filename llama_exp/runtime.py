@@ -94,7 +94,7 @@ def import_backend() -> None:
         os.dup2(chatter.fileno(), 2)
         try:
             importlib.import_module("llama_exp.backend")
-        except BaseException:
+        except Exception:
             chatter.seek(0)
             os.write(saved, chatter.read())
             raise

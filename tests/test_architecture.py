@@ -20,7 +20,7 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 # Bottom to top; a module imports only what stands in a line above its own.
 LAYERS = (
     {"errors", "recipe", "__version__"},
-    {"architecture", "files"},
+    {"architecture", "files", "signals"},
     {"console", "limits"},
     {"backend", "dataset", "formats", "logger", "precision", "runtime", "schedule"},
     {"objective", "optimizer", "preset", "reference"},

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 
 from llama_exp.commands import generation_options, models
 from llama_exp.commands.parser import Parser
+from llama_exp.commands.prompt_text import keep_bytes, lines_of_standard_input, require_text
 from llama_exp.commands.streaming import TextStream
 from llama_exp.console import logs
 from llama_exp.console.failures import tell_failure
-from llama_exp.errors import InputError
+from llama_exp.errors import ConfigError, ExitCode, InputError
 from llama_exp.tokenizer import chat_template
+from llama_exp.tokenizer.special_tokens import encode_rendered, hide_names
 
 COMMANDS = "/reset forgets the conversation, /exit leaves (as does Ctrl-D); Ctrl-C stops an answer"
 
@@ -26,24 +28,31 @@ TEMPERATURE = 0.2  # an answer is what the model is surest of, without the loops
 def main(arguments: list[str]) -> int:
     """Talks until the messages end; returns the exit code."""
     options = _parser().parse_args(arguments)
+    for name in ("system", "message"):
+        for text in _texts(getattr(options, name)):
+            require_text(text, f"--{name}")
     logs.attach_console()
     model, source = models.load(options)
     models.require_tokenizer(model, source)
     template = source.chat_template or chat_template.find_template(model.tokenizer, source.origin)
-    conversation = Conversation(model, template, options)
+    conversation, code = Conversation(model, template, options), ExitCode.OK
     if options.message:
         for message in options.message:
             conversation.answer(message)
     elif sys.stdin.isatty():
         print(COMMANDS, file=sys.stderr)
-        _talk(conversation, _typed())
+        code = _talk(conversation, _typed())
     else:
-        for line in sys.stdin:
+        for line in lines_of_standard_input():
             if line.strip():
-                conversation.answer(line.rstrip("\n"))
+                conversation.answer(line)
     if conversation.tally.num_tokens:
         print(f"{conversation.tally}, compilation included", file=sys.stderr)
-    return 0
+    return code
+
+
+def _texts(value: str | list[str] | None) -> list[str]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 class Conversation:
@@ -72,7 +81,8 @@ class Conversation:
         Only a whole turn enters the conversation; an interrupted one leaves no trace.
         """
         messages = [*self.messages, {"role": "user", "content": message}]
-        token_ids = self._model.tokenizer.encode_with_special_tokens(self._render(messages))
+        shown, marks = hide_names(messages, self._model.tokenizer.special_tokens)
+        token_ids = encode_rendered(self._render(shown), marks, self._model.tokenizer)
         stream = TextStream(sys.stdout, self._model.tokenizer, [self._end], strips=True)
 
         def write(new_ids: list[int]) -> None:
@@ -104,11 +114,16 @@ class Conversation:
         return behind[0] if behind and self._model.tokenizer.special_id(behind[0]) is None else ""
 
 
-def _talk(conversation: Conversation, messages: Iterator[str]) -> None:
-    """A conversation with a person, whom no mistake throws out."""
+def _talk(conversation: Conversation, messages: Iterator[str]) -> int:
+    """A conversation with a person, whom no mistake throws out.
+
+    Returns:
+        The exit code: not 0 if something typed was no text.
+    """
+    code = ExitCode.OK
     for message in messages:
         if message == "/exit":
-            return
+            break
         if message == "/reset":
             conversation.reset()
             print("(forgotten)", file=sys.stderr)
@@ -116,15 +131,19 @@ def _talk(conversation: Conversation, messages: Iterator[str]) -> None:
             print(COMMANDS, file=sys.stderr)
         elif message.strip():
             try:
-                conversation.answer(message)
+                conversation.answer(require_text(message, "the line that was typed"))
             except KeyboardInterrupt:
                 print("\n(stopped; this turn is forgotten)", file=sys.stderr)
             except InputError as error:  # the template refuses the message
                 tell_failure(error, debug=False)
+            except ConfigError as error:
+                code = tell_failure(error, debug=False)
+    return code
 
 
 def _typed() -> Iterator[str]:
     """Lines from a terminal, with history and editing where Python has them."""
+    keep_bytes()
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - its import changes what input() can do
     while True:

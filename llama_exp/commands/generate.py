@@ -6,6 +6,7 @@ import sys
 
 from llama_exp.commands import generation_options, models
 from llama_exp.commands.parser import Parser
+from llama_exp.commands.prompt_text import read_standard_input, require_text
 from llama_exp.commands.streaming import TextStream
 from llama_exp.console import logs
 
@@ -17,12 +18,15 @@ def main(arguments: list[str]) -> int:
     """Generates as the command line says; returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    prompt = options.prompt if options.prompt is not None else _standard_input(parser)
+    prompt = _standard_input(parser) if options.prompt is None else require_text(options.prompt, "--prompt")
     logs.attach_console()
     model, source = models.load(options)
     models.require_tokenizer(model, source)
     tokenizer, tally = model.tokenizer, generation_options.Tally()
-    token_ids = [*([] if tokenizer.begin_id is None else [tokenizer.begin_id]), *tokenizer.encode(prompt)]
+    encode = tokenizer.encode_with_special_tokens if options.special_tokens else tokenizer.encode
+    token_ids = encode(prompt)
+    if tokenizer.begin_id is not None and token_ids[:1] != [tokenizer.begin_id]:
+        token_ids = [tokenizer.begin_id, *token_ids]
     if not token_ids:
         parser.error("the prompt is empty, and this tokenizer has no token to begin with")
     stream = TextStream(sys.stdout, tokenizer)
@@ -37,7 +41,7 @@ def main(arguments: list[str]) -> int:
 def _standard_input(parser: Parser) -> str:
     if sys.stdin.isatty():
         parser.error('there is no prompt: give --prompt "..." or pipe a text in')
-    return sys.stdin.read().removesuffix("\n")
+    return read_standard_input().removesuffix("\n")
 
 
 def _parser() -> Parser:
@@ -52,5 +56,10 @@ def _parser() -> Parser:
     )
     models.add_arguments(parser)
     parser.add_argument("--prompt", metavar="TEXT", help="text to continue (default: standard input)")
+    parser.add_argument(
+        "--special-tokens",
+        action="store_true",
+        help="names such as <|eot_id|> in the text stand for these tokens (default: they are text like any other)",
+    )
     generation_options.add_arguments(parser, f"of a run its trainer.sample_temperature, else {TEMPERATURE}")
     return parser

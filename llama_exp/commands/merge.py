@@ -17,11 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from llama_exp import tokenizer as tokenizers
 from llama_exp.architecture import AS_STORED
 from llama_exp.commands import export
 from llama_exp.commands.parser import Parser
-from llama_exp.commands.sources import Source, find, opened
+from llama_exp.commands.sources import Source, find, load_tokenizer, opened
 from llama_exp.console import logs
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.files.redact import printable
@@ -31,7 +30,6 @@ from llama_exp.formats.adapter import merge_kernel as merged_kernel
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.quantized import dequantize_checkpoint
 from llama_exp.quantization import choose, describe, fit_checkpoint
-from llama_exp.tokenizer.assets import has_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +51,7 @@ def main(arguments: list[str]) -> int:
     _require_dtype(source, place)
     with open_base(source) as checkpoint, open_adapter(source.adapter, checkpoint.config) as adapter:
         _require_base(checkpoint, adapter, source.policy, console)
-        tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
+        tokenizer = load_tokenizer(source)
         rows = export.write(merge_adapter(checkpoint, adapter), tokenizer, place, console)
         rows["merged"] = f"{len(adapter.ranks)} layers of {source.adapter} into {source.origin}"
         if checkpoint.quantization is not None:

@@ -8,14 +8,13 @@ import os
 from llama_exp import precision, quantization, runtime
 from llama_exp.architecture import AS_STORED, FLOATS, MODES
 from llama_exp.commands.parser import Parser
-from llama_exp.commands.sources import Source, find, opened
+from llama_exp.commands.sources import Source, find, load_tokenizer, opened
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.formats.quantized import SCALE, require_possible
 from llama_exp.limits import name_choices
 from llama_exp.limits.precision import Policy
 from llama_exp.limits.runtime import Backend
-from llama_exp.tokenizer.assets import has_tokenizer
 
 QUANTIZATIONS = (AS_STORED, FLOATS, *MODES)
 
@@ -61,10 +60,9 @@ def load(options):
     """
     source = find(options.source, options.adapter, options.offline)
     start(options.backend)
-    from llama_exp import tokenizer as tokenizers
     from llama_exp.models import LlamaCausalLM
 
-    tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
+    tokenizer = load_tokenizer(source)
     with opened(source) as checkpoint:
         return LlamaCausalLM(_assemble(checkpoint, source, options), tokenizer), source
 

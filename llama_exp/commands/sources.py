@@ -78,6 +78,24 @@ def find(source: str, adapter: str | None = None, offline: bool = False) -> Sour
     )
 
 
+def load_tokenizer(source: Source):
+    """The tokenizer of a source, which stops where its adapter's run taught it to; None: it has none.
+
+    Raises:
+        InputError: it is damaged, or of a kind that is not supported.
+    """
+    from llama_exp.tokenizer import assets
+    from llama_exp.tokenizer.ends import stop_where_taught
+
+    if not assets.has_tokenizer(source.path):
+        return None
+    tokenizer = assets.load(source.path)
+    if source.adapter is not None:
+        written = [name for name, text in BUILT_IN.items() if text == source.chat_template]
+        stop_where_taught(tokenizer, written[0] if written else None)
+    return tokenizer
+
+
 @contextlib.contextmanager
 def opened(source: Source) -> Iterator[Checkpoint]:
     """The model of a source without its adapter, with the constructor arguments that a run gave it.

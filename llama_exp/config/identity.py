@@ -86,6 +86,7 @@ _USED: dict[str, Callable[[Config], bool]] = {
     "python_qa": _builds("dataset", "PythonQA"),
     "text_files": _builds("dataset", "TextFiles"),
     "jsonl": _builds("dataset", "Jsonl"),
+    "long_texts": _builds("dataset", "TextFiles", "Jsonl", "Tfds"),
     "rows": _builds("dataset", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
     "byte_pair_training": _trains_byte_pairs,
     "example_order": lambda config: True,

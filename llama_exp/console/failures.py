@@ -18,10 +18,13 @@ from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem, Stor
 from llama_exp.files.json_file import read_lines
 from llama_exp.files.redact import printable, redact, redact_arguments, redact_assignments
 from llama_exp.files.writing import append_line
+from llama_exp.signals import Stopped
 
 
 def tell_failure(error: BaseException, debug: bool) -> ExitCode:
     """Tells the user what went wrong and returns the exit code: a message for what they can mend, else a traceback."""
+    if isinstance(error, Stopped):
+        error = error.told("before the run began")
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return ExitCode.INTERRUPTED

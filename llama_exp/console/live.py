@@ -61,6 +61,20 @@ class LiveLine:
         if phase != self._phase:
             self._phase, self._phase_since = phase, time.monotonic()
 
+    @contextlib.contextmanager
+    def part(self, description: str) -> Iterator[Callable[[str], None]]:
+        """A phase while the block runs; yields what is called with how far it is."""
+        before = self._phase
+        self.show_phase(description)
+
+        def show(how_far: str) -> None:
+            self._phase = f"{description} {how_far}"  # its time goes on
+
+        try:
+            yield show
+        finally:
+            self.show_phase(before)
+
     @property
     def phase(self) -> str | None:
         """What happens and for how long: `compiling 0:07`."""
@@ -93,7 +107,14 @@ class LiveLine:
 def steps_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
     """A bar with times while its block runs, if standard error is a terminal; yields what each step has to call."""
     if _open_lines:
-        with _in_line(_open_lines[0], description, total) as advance:
+        with _open_lines[0].part(description) as show:
+            done = 0
+
+            def advance() -> None:
+                nonlocal done
+                done += 1
+                show(f"{done}/{total}")
+
             yield advance
         return
     if not is_terminal():
@@ -102,26 +123,46 @@ def steps_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
     from rich import progress
 
     columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
-    times = (progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
-    with progress.Progress(*columns, *times, console=terminal(), transient=True) as bar:
+    with _bar(columns) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
 
 
 @contextlib.contextmanager
-def _in_line(line: LiveLine, description: str, total: int) -> Iterator[Callable[[], None]]:
-    before, done = line._phase, 0
-    line.show_phase(f"{description} 0/{total}")
+def amount_bar(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar for work counted in bytes or characters (reading, tokenizing), as `steps_bar` shows steps.
 
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        line._phase = f"{description} {done}/{total}"  # its time goes on
+    Args:
+        description: what is done.
+        total: bytes in all, about; None: not known, the bar then only shows how many there were and that it moves.
+    """
+    if _open_lines:
+        with _open_lines[0].part(description) as show:
+            done = 0
 
-    try:
-        yield advance
-    finally:
-        line.show_phase(before)
+            def add(amount: int) -> None:
+                nonlocal done
+                done += amount
+                show(f"{done / 1e6:.1f} MB" if total is None else f"{min(1.0, done / max(total, 1)):.0%}")
+
+            yield add
+        return
+    if not is_terminal():
+        yield lambda amount: None
+        return
+    from rich import progress
+
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn())
+    with _bar(columns) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
+def _bar(columns: tuple) -> Any:
+    from rich import progress
+
+    times = (progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
+    return progress.Progress(*columns, *times, console=terminal(), transient=True)
 
 
 def is_terminal() -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llama_exp.console.data_line import data_line
 from llama_exp.console.live import LiveLine, format_seconds
 from llama_exp.console.logs import SHOWN_BY_BAR, log_table
 from llama_exp.files.metrics_file import perplexity
@@ -177,6 +178,8 @@ def end_table(summary: Mapping[str, Any], folder: Path, commands: Mapping[str, s
         rows.append(("validation loss", f"{first:.4f} -> {last:.4f}{change}"))
         rows.append(("best", f"{best:.4f} at step {validation['best_step']}"))
         rows.append(("perplexity", f"{perplexity(last):.2f}"))
+    if "data" in summary:
+        rows.append(("data", data_line(summary["data"])))
     rows.append(("folder", show_path(folder)))
     log_table("run summary", [*rows, *commands.items()])
 

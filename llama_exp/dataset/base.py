@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from llama_exp import recipe
+from llama_exp.console.live import amount_bar
+from llama_exp.dataset import report
 from llama_exp.dataset.cache import cached_folder, content_key
 from llama_exp.dataset.examples import Examples
 from llama_exp.dataset.records import Record
 from llama_exp.dataset.rows import RowWriter
-from llama_exp.errors import InputError, Problem
+from llama_exp.dataset.split import Split
 from llama_exp.limits import choose
 from llama_exp.limits.dataset import LIMITS, Overlong, Packing
 from llama_exp.limits.objective import LossOn
 
 SPLITS = ("train", "validation")
+_FACTS_VERSION = 2  # of what is counted beside the rows; no part of what the rows are
 
 
 class Dataset(abc.ABC):
@@ -46,6 +48,14 @@ class Dataset(abc.ABC):
         self.overlong = choose(Overlong, overlong, "dataset.overlong")
         self.validation_fraction = validation_fraction
         self._fingerprint: str | None = None
+        self._split: Split | None = None
+
+    def look(self) -> None:  # noqa: B027  # most sources have nothing to look for
+        """Fails if the source is not there, before anything that takes time; by default nothing is looked for.
+
+        Raises:
+            InputError: it is not there.
+        """
 
     @abc.abstractmethod
     def open(self, cache_dir: str | Path) -> None:
@@ -66,9 +76,40 @@ class Dataset(abc.ABC):
             raise ValueError(f"{self.name}: call open(cache_dir) before anything else")
         return self._fingerprint
 
+    def identify(self, **content: Any) -> None:
+        """Computes the fingerprint, for `open`.
+
+        Args:
+            **content: JSON-serializable; everything that decides the documents, such as `file_digest(path)` of
+                `llama_exp.files.digest` and the names of columns. Name and `validation_fraction` are added.
+        """
+        self._fingerprint = content_key(name=self.name, validation_fraction=self.validation_fraction, **content)
+
+    def split(
+        self, records: Callable[[], Iterator[Record]], num_documents: int | None = None
+    ) -> Iterator[tuple[str, Record]]:
+        """Every record with its split, by a hash of its content; see `llama_exp.dataset.split`. For `documents`.
+
+        Args:
+            records: Gives all records, in the same order each time; it may be asked twice.
+            num_documents: How many they are, if that is known.
+        """
+        if self._split is None:
+            self._split = Split(records, self.validation_fraction, num_documents)
+        return iter(self._split)
+
     def texts(self, split: str) -> Iterator[str]:
         """The plain texts of one split, to train a tokenizer on."""
-        return (record.text for its_split, record in self.documents() if its_split == split)
+        with amount_bar("training the tokenizer", self.num_bytes) as advance:
+            for its_split, record in self.documents():
+                advance(len(record.text))
+                if its_split == split:
+                    yield record.text
+
+    @property
+    def num_bytes(self) -> int | None:
+        """About how much text there is, for a progress bar; None: not known."""
+        return None
 
     def prepare(
         self, tokenizer: Any, *, cache_dir: str | Path, loss_on: LossOn | str, minimum_train_rows: int = 1
@@ -96,15 +137,20 @@ class Dataset(abc.ABC):
             overlong=self.overlong.value,
             loss_on=loss_on.value,
         )
+        made: list[str] = []
 
-        def build(folder: Path) -> dict[str, Any]:
+        def write(folder: Path) -> dict[str, Any]:
+            made.append(key)
             return self._write(folder, tokenizer, loss_on)
 
-        folder, facts = cached_folder(Path(cache_dir) / "examples", key[:32], build)
+        name = content_key(rows=key, facts=_FACTS_VERSION, long_texts=recipe.LONG_TEXTS)
+        folder, facts = cached_folder(Path(cache_dir) / "examples", name[:32], write)
         for split in SPLITS:
+            place = f"{self.name}, split {split}"
+            report.log_counts(place, facts[split], self.sequence_length, self.overlong, cached=not made)
             needed = minimum_train_rows if split == "train" else 1
             if facts[split]["rows"] < needed:
-                raise self._too_small(split, facts[split], needed)
+                raise report.too_small(self.name, split, facts[split], needed)
         return {split: Examples(folder / split, facts[split], fingerprint=f"{key}-{split}") for split in SPLITS}
 
     def _write(self, folder: Path, tokenizer: Any, loss_on: LossOn) -> dict[str, Any]:
@@ -122,27 +168,12 @@ class Dataset(abc.ABC):
                 )
                 for split in SPLITS
             }
-            for split, record in self.documents():
-                writers[split].add(record)
+            with amount_bar("tokenizing", self.num_bytes) as advance:
+                for split, record in self.documents():
+                    advance(len(record.text))
+                    writers[split].add(record)
             facts = {split: writer.finish(self.packing) for split, writer in writers.items()}
         for split, counts in facts.items():
             if not counts["rows"]:  # before it enters the cache: an empty set is no result
-                raise self._too_small(split, counts, 1)
+                raise report.too_small(self.name, split, counts, 1)
         return facts
-
-    def _too_small(self, split: str, counts: dict[str, int], needed: int) -> InputError:
-        stages = ("documents", "empty", "overlong", "overlong_dropped", "masked", "tokens", "rows")
-        return InputError(
-            Problem(
-                what=f"the {split} split has fewer rows than the {needed} that are needed",
-                where=f"dataset {self.name}",
-                found=", ".join(f"{stage.replace('_', ' ')} {counts[stage]}" for stage in stages),
-                action="give more data, change dataset.validation_fraction, or shorten dataset.sequence_length"
-                " (and trainer.batch_size)",
-            )
-        )
-
-    def _split_of(self, group: str) -> str:
-        """Validation for the share `validation_fraction` of all hashes: equal content always falls on one side."""
-        hashed = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big")
-        return "validation" if hashed < self.validation_fraction * 2**64 else "train"

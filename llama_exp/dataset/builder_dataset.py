@@ -12,14 +12,18 @@ import abc
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llama_exp import recipe
+from llama_exp.console.live import amount_bar
 from llama_exp.dataset.base import Dataset
-from llama_exp.dataset.cache import cache_errors, cache_problem, content_key
+from llama_exp.dataset.cache import cache_errors, cache_problem
 from llama_exp.dataset.records import Record
+from llama_exp.dataset.split import is_by_position
 from llama_exp.errors import InputError, Problem, StorageError
 from llama_exp.files.json_file import read_record
 from llama_exp.files.lock import held
@@ -27,14 +31,25 @@ from llama_exp.files.writing import write_json
 
 log = logging.getLogger("llama_exp")
 
+# The field that says of an example which part of a document it is; empty: a whole one.
+PART, FIRST, MIDDLE, LAST = "part", "first", "middle", "last"
+
 
 class BuilderDataset(Dataset):
-    """A data set of ours: examples that a TFDS builder of our own keeps under `<cache_dir>/tfds`."""
+    """Examples that a TFDS builder of our own keeps under `<cache_dir>/tfds`.
+
+    Attributes:
+        name: for messages and the builder's folder. fields: of an example, all of them text; `source` says where it
+        comes from, and `part` is there where documents may come in parts.
+    """
+
+    fields: tuple[str, ...] = ("text", "source")
 
     def __init__(self, **options: Any):
         super().__init__(**options)
-        self._folder = Path()  # known when the data set is opened
+        self._folder = Path()  # known when the data set is opened, as are the next two
         self._config_name = ""
+        self._stored: dict[str, Any] = {}
 
     @property
     def record_options(self) -> dict[str, Any]:
@@ -66,47 +81,62 @@ class BuilderDataset(Dataset):
                     stored = read_record(facts)
                     if stored is None or not self._builder_folder().is_dir():
                         stored = self._build(facts)
-        self._fingerprint = content_key(
-            name=self.name,
-            documents=stored["sha256"],
-            validation_fraction=self.validation_fraction,
-            **self.record_options,
-        )
+        self._stored = stored
+        content: dict[str, Any] = {"documents": stored["sha256"], **self.record_options}
+        if is_by_position(stored["documents"], self.validation_fraction):
+            content["split"] = recipe.LONG_TEXTS
+        self.identify(**content)
 
     def documents(self) -> Iterator[tuple[str, Record]]:
         """Every record with its split, read from the builder's files."""
         assert self._config_name, "open() comes first"
+        in_parts = self._stored.get("examples", self._stored["documents"]) != self._stored["documents"]
+        return self.split(self._records, None if in_parts else self._stored["documents"])
+
+    @property
+    def num_bytes(self) -> int | None:
+        """Bytes of all fields."""
+        return self._stored["bytes"]
+
+    def _records(self) -> Iterator[Record]:
         from llama_exp.dataset import builders
 
-        builder = builders.build(self.name, self._config_name, str(self._folder), self.generate)
+        builder = builders.build(self._tfds_name, self.fields, self._config_name, str(self._folder), self.generate)
         for example in self._guarded(builders.read(builder, "train")):
-            record = self.record({field: value.decode("utf-8") for field, value in example.items()})
-            yield self._split_of(record.group), record
+            yield self.record({field: value.decode("utf-8") for field, value in example.items()})
 
     def _named(self, key: str) -> str:
         return key
 
+    @property
+    def _tfds_name(self) -> str:
+        return re.sub(r"\W+", "_", self.name)
+
     def _facts_path(self) -> Path:
-        return self._folder / self.name / f"{self._config_name}.json"
+        return self._folder / self._tfds_name / f"{self._config_name}.json"
 
     def _builder_folder(self) -> Path:
-        return self._folder / self.name / self._config_name
+        return self._folder / self._tfds_name / self._config_name
 
     def _build(self, facts: Path) -> dict[str, Any]:
         from llama_exp.dataset import builders
 
-        counts = {"documents": 0, "bytes": 0}
+        counts = {"documents": 0, "examples": 0, "bytes": 0}
         total = hashlib.sha256()
         errors = []
 
         def counted() -> Iterator[dict[str, str]]:
             try:
-                for example in self.generate():
-                    content = {field: value for field, value in example.items() if field != "source"}
-                    counts["documents"] += 1
-                    counts["bytes"] += sum(len(value.encode()) for value in content.values())
-                    total.update(json.dumps(content, sort_keys=True).encode() + b"\n")
-                    yield example
+                with amount_bar(f"reading {self.name}", None) as advance:
+                    for example in self.generate():
+                        content = {field: value for field, value in example.items() if field not in ("source", PART)}
+                        size = sum(len(value.encode()) for value in content.values())
+                        counts["documents"] += example.get(PART, "") in ("", LAST)
+                        counts["examples"] += 1
+                        counts["bytes"] += size
+                        total.update(json.dumps(content, sort_keys=True).encode() + b"\n")
+                        advance(size)
+                        yield example
             except Exception as error:
                 errors.append(error)
                 raise
@@ -115,7 +145,7 @@ class BuilderDataset(Dataset):
         # Files without facts come from a process that was killed in between: TFDS would take them for the result.
         shutil.rmtree(self._builder_folder(), ignore_errors=True)
         try:
-            builders.build(self.name, self._config_name, str(self._folder), lambda: examples)
+            builders.build(self._tfds_name, self.fields, self._config_name, str(self._folder), lambda: examples)
         except Exception as error:
             if errors:  # TFDS would pass on a copy, with its own text
                 raise errors[0] from None

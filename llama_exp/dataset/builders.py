@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-_READ_AT_ONCE = 1024  # examples
+_READ_AT_ONCE = 64  # examples, which may be long
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -32,7 +32,7 @@ class _DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
     """A builder with one split, `train`, of text fields, in the order they are generated."""
 
     VERSION = tfds.core.Version("1.0.0")
-    fields: tuple[str, ...] = ("text", "source")
+    fields: tuple[str, ...]
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict({field: tfds.features.Text() for field in self.fields})
@@ -45,40 +45,18 @@ class _DocumentsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         yield from enumerate(self.builder_config.examples())
 
 
-class PythonDocsBuilder(_DocumentsBuilder):
-    """Prose and docstrings that come with Python."""
-
-    name = "python_docs"
-
-
-class PythonQABuilder(_DocumentsBuilder):
-    """Questions about the standard library and answers from its docstrings."""
-
-    name = "python_qa"
-    fields = ("prompt", "completion", "source")
-
-
-class TextFilesBuilder(_DocumentsBuilder):
-    """Plain text files."""
-
-    name = "text_files"
-
-
-class JsonlBuilder(_DocumentsBuilder):
-    """JSON lines; `record` holds the keys in use as JSON."""
-
-    name = "jsonl"
-    fields = ("record", "source")
-
-
-BUILDERS = {builder.name: builder for builder in (PythonDocsBuilder, PythonQABuilder, TextFilesBuilder, JsonlBuilder)}
-
-
-def build(name: str, config_name: str, data_dir: str, examples: Callable[[], Iterator[dict[str, str]]]) -> Any:
-    """One of our builders, prepared under `data_dir` (which is only done where it is not there yet)."""
+def build(
+    name: str,
+    fields: tuple[str, ...],
+    config_name: str,
+    data_dir: str,
+    examples: Callable[[], Iterator[dict[str, str]]],
+) -> Any:
+    """A builder of text fields, prepared under `data_dir/name` (which is only done where it is not there yet)."""
+    kind = type("Documents", (_DocumentsBuilder,), {"name": name, "fields": fields}, skip_registration=True)
     config = DocumentsConfig(name=config_name, examples=examples)
     with silence():
-        builder = BUILDERS[name](data_dir=data_dir, config=config, file_format="array_record")
+        builder = kind(data_dir=data_dir, config=config, file_format="array_record")
         builder.download_and_prepare()
     return builder
 

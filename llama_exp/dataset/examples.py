@@ -1,4 +1,4 @@
-"""One split of tokenized data, memory-mapped.
+"""One split of tokenized data, on the disk.
 
 Shape letters: B batch, S query positions (sequence_length).
 """
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from llama_exp.files.row_file import RowFile
 
 TOKEN_IDS, SEGMENT_IDS, IS_TARGET = "token_ids.npy", "segment_ids.npy", "is_target.npy"
 
@@ -30,9 +32,9 @@ class Examples:
     """
 
     def __init__(self, folder: Path, facts: dict[str, Any], fingerprint: str):
-        self._token_ids = np.load(folder / TOKEN_IDS, mmap_mode="r")
-        self._segment_ids = np.load(folder / SEGMENT_IDS, mmap_mode="r")
-        self._is_target = np.load(folder / IS_TARGET, mmap_mode="r")
+        self._token_ids = RowFile(folder / TOKEN_IDS)
+        self._segment_ids = RowFile(folder / SEGMENT_IDS)
+        self._is_target = RowFile(folder / IS_TARGET)
         self.fingerprint = fingerprint
         self.facts = dict(facts)
         self.sequence_length: int = self._token_ids.shape[1] - 1
@@ -43,7 +45,7 @@ class Examples:
         self.max_token_id: int = facts["max_token_id"]
 
     def __len__(self) -> int:
-        return self._token_ids.shape[0]
+        return len(self._token_ids)
 
     def batch(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The rows at `indices` (B,), each array (B, S).
@@ -52,10 +54,13 @@ class Examples:
             token_ids int32. segment_ids int32: 1.. from left to right, 0 for padding. position_ids int32: restart with
             each segment. padding_mask int32: 1 for tokens. labels int32: the next token of the same segment, 0 where
             there is none. loss_mask float32: 1 where the label counts.
+
+        Raises:
+            StorageError: the files were cut off since they were opened.
         """
-        tokens = self._token_ids[indices].astype(np.int32)
-        segments = self._segment_ids[indices].astype(np.int32)
-        is_target = self._is_target[indices]
+        tokens = self._token_ids.read(indices).astype(np.int32)
+        segments = self._segment_ids.read(indices).astype(np.int32)
+        is_target = self._is_target.read(indices)
         has_label = (segments[:, 1:] == segments[:, :-1]) & (segments[:, :-1] > 0)
         segment_ids = segments[:, :-1]
         padding_mask = (segment_ids > 0).astype(np.int32)

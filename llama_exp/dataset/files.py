@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import glob
-import logging
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from llama_exp.errors import InputError, Problem
 from llama_exp.files.digest import file_digest
-from llama_exp.limits.dataset import EncodingErrors
 
-log = logging.getLogger("llama_exp")
+_HEAD_BYTES = 4096
+# First bytes -> what the file is, and the command that makes text of it ({} is the file).
+_NO_TEXT = {
+    b"\x1f\x8b": ("a gzip archive", "gunzip -c {}"),
+    b"BZh": ("a bzip2 archive", "bunzip2 -c {}"),
+    b"\xfd7zXZ\x00": ("an xz archive", "xz -dc {}"),
+    b"\x28\xb5\x2f\xfd": ("a zstd archive", "zstd -dc {}"),
+    b"PK\x03\x04": ("a zip archive", "unzip -p {}"),
+    b"%PDF-": ("a PDF document", "pdftotext {} -"),
+    b"\xff\xfe": ("text in UTF-16", "iconv -f UTF-16 -t UTF-8 {}"),
+    b"\xfe\xff": ("text in UTF-16", "iconv -f UTF-16 -t UTF-8 {}"),
+}
+_PACKED_SUFFIXES = {".gz", ".bz2", ".xz", ".zst", ".zip", ".pdf"}
+_MAX_NUL_SHARE = 0.2  # of the first bytes; UTF-16 of English text has a half
 
 
 def resolve(patterns: Sequence[str]) -> list[Path]:
     """The files that paths or glob patterns (** goes into folders) name, sorted within each pattern, each once.
 
     Raises:
-        InputError: a pattern that names no file.
+        InputError: a pattern that names no file, or a file that is no text: an archive, another encoding.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
@@ -35,7 +47,27 @@ def resolve(patterns: Sequence[str]) -> list[Path]:
                 )
             )
         found |= dict.fromkeys(files)
+    for path in found:
+        _require_text(path)
     return list(found)
+
+
+def _require_text(path: Path) -> None:
+    """Refuses what would otherwise be read as nonsense, or replaced by it."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise explain_unreadable(error) from None
+    for first, (kind, command) in _NO_TEXT.items():
+        if head.startswith(first):
+            plain = path.with_suffix("") if path.suffix in _PACKED_SUFFIXES else path.with_name(f"{path.name}.utf8.txt")
+            file, result = shlex.quote(str(path)), shlex.quote(str(plain))
+            action = f"{command.format(file)} > {result}, then give dataset.files={result}"
+            raise InputError(Problem("this is no text in UTF-8", str(path), kind, action))
+    if head.count(0) > _MAX_NUL_SHARE * len(head):
+        what, found = "this is no text in UTF-8", f"{head.count(0)} zero bytes in its first {len(head)}"
+        raise InputError(Problem(what, str(path), found, "convert it (iconv -f UTF-16 -t UTF-8 ...), or leave it out"))
 
 
 def digest_files(paths: Sequence[Path]) -> list[str]:
@@ -58,33 +90,24 @@ def explain_unreadable(error: OSError) -> InputError:
     )
 
 
-def decode(data: bytes, path: Path, errors: EncodingErrors = EncodingErrors.strict, first_line: int = 1) -> str:
-    """The text of UTF-8 bytes, without a byte order mark and with line ends made newlines.
+def explain_encoding(path: Path, line: int, error: UnicodeDecodeError) -> InputError:
+    """The InputError for bytes that are not UTF-8, in a line of a file."""
+    file, result = shlex.quote(str(path)), shlex.quote(str(path.with_name(f"{path.stem}.utf8{path.suffix}")))
+    return InputError(
+        Problem(
+            what="bytes that are not UTF-8",
+            where=f"{path}:{line}",
+            found=f"0x{error.object[error.start]:02x}, {error.reason}",
+            action=f"convert the file (from Windows: iconv -f WINDOWS-1252 -t UTF-8 {file} > {result}) and give"
+            f" dataset.files={result}; or, for text files only, dataset.encoding_errors=replace",
+        )
+    )
 
-    Args:
-        data: The bytes.
-        path: Their file, for messages.
-        errors: What happens to bytes that are not UTF-8.
-        first_line: Number of the first line in `data`.
 
-    Raises:
-        InputError: bytes that are not UTF-8, under strict; names file, line and byte.
-    """
-    data = data.removeprefix(b"\xef\xbb\xbf") if first_line == 1 else data
+def decode_line(data: bytes, path: Path, line: int) -> str:
+    """The text of a line of UTF-8, the first one without a byte order mark; InputError names file, line and byte."""
+    data = data.removeprefix(b"\xef\xbb\xbf") if line == 1 else data
     try:
-        text = data.decode("utf-8", errors=errors.value)
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = first_line + data.count(b"\n", 0, error.start)
-        raise InputError(
-            Problem(
-                what="bytes that are not UTF-8",
-                where=f"{path}:{line}",
-                found=f"0x{data[error.start]:02x}, {error.reason}",
-                action="convert the file to UTF-8; the text_files data set can also take encoding_errors: replace",
-            )
-        ) from None
-    if errors is EncodingErrors.replace:
-        replaced = text.count("\ufffd") - data.count("\ufffd".encode())
-        if replaced:
-            log.warning("%s: %d stretches of bytes that are not UTF-8 became U+FFFD", path, replaced)
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+        raise explain_encoding(path, line, error) from None

@@ -25,7 +25,7 @@ class Jsonl(BuilderDataset):
     assistant's turns count).
 
     Args:
-        files: Paths or glob patterns.
+        files: A path or glob pattern, or several.
         text_key: As above; so are the next three.
         prompt_key: As above.
         completion_key: As above.
@@ -35,11 +35,12 @@ class Jsonl(BuilderDataset):
     """
 
     name = "jsonl"
+    fields = ("record", "source")
 
     def __init__(
         self,
         *,
-        files: Sequence[str],
+        files: str | Sequence[str],
         text_key: str,
         prompt_key: str,
         completion_key: str,
@@ -49,8 +50,8 @@ class Jsonl(BuilderDataset):
     ):
         super().__init__(**options)
         keys = {"text_key": text_key, "prompt_key": prompt_key, "completion_key": completion_key}
-        LIMITS.require(files=list(files), messages_key=messages_key, **keys)
-        self.files = list(files)
+        self.files = [files] if isinstance(files, str) else list(files)
+        LIMITS.require(files=self.files, messages_key=messages_key, **keys)
         self.text_key, self.prompt_key, self.completion_key = text_key, prompt_key, completion_key
         self.messages_key = messages_key
         self.chat_template = choose(ChatTemplate, chat_template, "dataset.chat_template")
@@ -59,6 +60,10 @@ class Jsonl(BuilderDataset):
     def record_options(self) -> dict[str, Any]:
         """Messages are stored as such; the template makes text of them."""
         return {"chat_template": self.chat_template.value}
+
+    def look(self) -> None:
+        """Fails if a pattern names no file, or a file that is no text."""
+        files.resolve(self.files)
 
     def source_key(self) -> str:
         """SHA-256 of the files' bytes, names and the keys."""
@@ -97,7 +102,7 @@ class Jsonl(BuilderDataset):
             return InputError(Problem(what=what, where=f"{path}:{number}", found=found, action=action))
 
         try:
-            item = json.loads(files.decode(line, path, first_line=number))
+            item = json.loads(files.decode_line(line, path, number))
         except (ValueError, RecursionError) as error:
             raise wrong("not JSON", f"{error}", "each line must be one JSON object") from None
         if not isinstance(item, dict):

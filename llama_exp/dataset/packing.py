@@ -24,7 +24,7 @@ import numpy as np
 
 from llama_exp.limits.dataset import Packing
 
-_SUMMED_AT_ONCE = 1 << 24  # tokens
+_SUMMED_AT_ONCE = 1 << 20  # tokens
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class PythonQA(BuilderDataset):
     """
 
     name = "python_qa"
+    fields = ("prompt", "completion", "source")
 
     def source_key(self) -> str:
         """SHA-256 of the Python version and all sources."""

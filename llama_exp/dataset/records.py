@@ -21,30 +21,39 @@ class Piece:
 
 @dataclass(frozen=True)
 class Record:
-    """One document.
+    """One document, or a part of a long one: its records follow each other.
 
     source: where it comes from, for messages (file:line, qualified name, record number).
     pieces: its content in order.
     group: the text whose hash decides between training and validation; records of one group stay together.
+    begins, ends: whether the document begins and ends with this record; of a document in parts, all text is its group.
     """
 
     source: str
     pieces: tuple[Piece, ...]
     group: str
+    begins: bool = True
+    ends: bool = True
 
     @property
     def text(self) -> str:
         """The plain text in it, without special tokens."""
         return "".join(piece.text for piece in self.pieces if piece.token is None)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all of its text counts: it may be cut anywhere, as no question stands before an answer."""
+        return all(piece.counts or piece.token is not None for piece in self.pieces)
+
 
 BOS = Piece("", counts=False, token="bos")
 EOS = Piece("", counts=True, token="eos")
 
 
-def document(source: str, text: str) -> Record:
-    """A record of plain text, all of which counts."""
-    return Record(source, (BOS, Piece(text), EOS), text)
+def document(source: str, text: str, begins: bool = True, ends: bool = True) -> Record:
+    """A record of plain text, all of which counts; of a long text, a part that may be its beginning and its end."""
+    pieces = (*([BOS] if begins else []), Piece(text), *([EOS] if ends else []))
+    return Record(source, pieces, text, begins, ends)
 
 
 def pair(source: str, prompt: str, completion: str, group: str | None = None) -> Record:

@@ -6,24 +6,39 @@ Shape letters: L stands for sequence_length.
 from __future__ import annotations
 
 import contextlib
-import logging
-from itertools import groupby
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llama_exp.dataset.examples import IS_TARGET, SEGMENT_IDS, TOKEN_IDS
-from llama_exp.dataset.packing import Layout, pack
-from llama_exp.dataset.records import Piece, Record
+from llama_exp.dataset.encoding import encode
+from llama_exp.dataset.packing import pack
+from llama_exp.dataset.records import Record
+from llama_exp.dataset.row_files import write_rows
 from llama_exp.errors import InputError, Problem
 from llama_exp.limits.dataset import Overlong, Packing
 from llama_exp.limits.objective import LossOn
 
-log = logging.getLogger("llama_exp")
+_RECORDS_AT_ONCE = 512
+_CHARACTERS_AT_ONCE = 1 << 18
+_TOKENS_FILE, _TARGETS_FILE = "tokens.flat", "targets.flat"
 
-_TOKENIZED_AT_ONCE = 512  # records
-_ROWS_AT_ONCE = 4096
+
+@dataclass
+class _Open:
+    """The document whose records are coming in.
+
+    tokens: so far, targets among them (the first token is never one): `target_tokens`. kept: tokens that rows may
+    hold. waiting: token ids and marks that are not written yet.
+    """
+
+    has_text: bool = False
+    tokens: int = 0
+    target_tokens: int = 0
+    kept: int = 0
+    waiting: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    has_target: bool = False
 
 
 class RowWriter:
@@ -49,14 +64,20 @@ class RowWriter:
         self._sequence_length, self._overlong, self._all_count = sequence_length, overlong, loss_on is LossOn.all
         self._token_type = np.min_scalar_type(max(tokenizer.vocabulary_size - 1, 0))
         self._waiting: list[Record] = []
+        self._waiting_characters = 0
         self._lengths: list[int] = []
-        self._max_token_id = 0
-        self.counts = dict.fromkeys(("documents", "empty", "overlong", "overlong_dropped", "masked"), 0)
+        self._open = _Open()
+        self._all_plain = True
+        self.counts = dict.fromkeys(
+            ("documents", "empty", "overlong", "overlong_dropped", "masked")
+            + ("longest", "source_tokens", "source_target_tokens", "max_token_id"),
+            0,
+        )
 
     def __enter__(self) -> RowWriter:
         self._files = contextlib.ExitStack()
-        self._tokens_file = self._files.enter_context(open(self._folder / "tokens.flat", "wb"))
-        self._targets_file = self._files.enter_context(open(self._folder / "targets.flat", "wb"))
+        self._tokens_file = self._files.enter_context(open(self._folder / _TOKENS_FILE, "wb"))
+        self._targets_file = self._files.enter_context(open(self._folder / _TARGETS_FILE, "wb"))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -65,16 +86,18 @@ class RowWriter:
     def add(self, record: Record) -> None:
         """Takes one record; its tokens are made when enough records wait."""
         self._waiting.append(record)
-        if len(self._waiting) == _TOKENIZED_AT_ONCE:
+        self._waiting_characters += len(record.text)
+        if len(self._waiting) == _RECORDS_AT_ONCE or self._waiting_characters >= _CHARACTERS_AT_ONCE:
             self._tokenize()
 
     def finish(self, packing: Packing) -> dict[str, int]:
         """Packs everything into rows and returns the counts.
 
         Returns:
-            documents: records that came in; of these empty (no text), overlong (more than L tokens), overlong_dropped
-            and masked (no target); masked_pieces: parts of cut documents without a target; tokens, target_tokens,
-            segments and rows that were written; vocabulary_size, max_token_id.
+            documents: documents that came in; of these empty (no text), overlong (more than L tokens), overlong_dropped
+            and masked (no target); longest: tokens of the longest; source_tokens, source_target_tokens: of all;
+            masked_pieces: parts of cut documents without a target; tokens, target_tokens, segments and rows that were
+            written; vocabulary_size, max_token_id.
         """
         self._tokenize()
         self._files.close()
@@ -83,189 +106,109 @@ class RowWriter:
             **self.counts,
             **dict.fromkeys(("masked_pieces", "rows", "segments", "tokens", "target_tokens"), 0),
             "vocabulary_size": self._tokenizer.vocabulary_size,
-            "max_token_id": self._max_token_id,
         }
         if len(lengths):
-            tokens = np.memmap(self._folder / "tokens.flat", self._token_type, "r")
-            targets = np.memmap(self._folder / "targets.flat", np.uint8, "r")
-            layout, facts["masked_pieces"] = pack(lengths, targets, self._sequence_length, packing)
-            facts |= self._write(layout, tokens, targets)
-            del tokens, targets
-        for file in ("tokens.flat", "targets.flat"):
+            facts |= self._write(lengths, packing)
+        for file in (_TOKENS_FILE, _TARGETS_FILE):
             (self._folder / file).unlink()
-        self._report(facts)
         return facts
 
+    def _write(self, lengths: np.ndarray, packing: Packing) -> dict[str, int]:
+        if packing is Packing.auto:
+            packing = Packing.concat if self._all_plain else Packing.best_fit
+        tokens = np.memmap(self._folder / _TOKENS_FILE, self._token_type, "r")
+        targets = np.memmap(self._folder / _TARGETS_FILE, np.uint8, "r")
+        layout, masked_pieces = pack(lengths, targets, self._sequence_length, packing)
+        length, pad_id = self._sequence_length, self._tokenizer.pad_id or 0
+        return {
+            "masked_pieces": masked_pieces,
+            "rows": layout.num_rows,
+            "segments": len(layout.row),
+            "tokens": int(layout.length.sum()),
+            "target_tokens": write_rows(self._folder, layout, tokens, targets, sequence_length=length, pad_id=pad_id),
+        }
+
     def _tokenize(self) -> None:
-        records, self._waiting = self._waiting, []
-        for record, token_ids, is_target in zip(records, *self._encode(records), strict=True):
-            self.counts["documents"] += 1
-            if not any(piece.text.strip() for piece in record.pieces if piece.token is None):
-                self.counts["empty"] += 1
-                continue
-            if len(token_ids) > self._sequence_length:
-                token_ids, is_target = self._shortened(record, token_ids, is_target)
-            if not is_target[1:].any():
-                self.counts["masked"] += len(token_ids) > 0  # a dropped one has been counted already
-                continue
-            self._check(record, token_ids)
-            self._max_token_id = max(self._max_token_id, int(token_ids.max()))
-            self._lengths.append(len(token_ids))
+        records, self._waiting, self._waiting_characters = self._waiting, [], 0
+        for record, (token_ids, is_target) in zip(
+            records, encode(records, self._tokenizer, self._all_count), strict=True
+        ):
+            self._take(record, token_ids, is_target)
+            if record.ends:
+                self._end(record)
+
+    def _take(self, record: Record, token_ids: np.ndarray, is_target: np.ndarray) -> None:
+        """Adds the tokens of a record to its document, as many as may stay."""
+        document = self._open
+        self._check(record, document, token_ids)
+        document.has_text |= any(piece.text.strip() for piece in record.pieces if piece.token is None)
+        first = 1 if document.tokens == 0 else 0  # the first token of a document is no target
+        document.target_tokens += int(is_target[first:].sum())
+        overlong = self._overlong_of(record)
+        room = len(token_ids) if overlong is Overlong.split else max(0, self._sequence_length - document.kept)
+        document.has_target |= bool(is_target[first:room].any())
+        document.waiting.append((token_ids[:room], is_target[:room]))
+        document.tokens += len(token_ids)
+        document.kept += min(room, len(token_ids))
+        if overlong is Overlong.split and document.has_target and document.has_text:
+            self._flush(document)  # a document that stays whole need not be in memory as a whole
+
+    def _end(self, record: Record) -> None:
+        """Decides about the document that ends with a record."""
+        document, self._open = self._open, _Open()
+        self.counts["documents"] += 1
+        if not document.has_text:
+            self.counts["empty"] += 1
+            return
+        self._all_plain &= record.is_plain
+        self.counts["longest"] = max(self.counts["longest"], document.tokens)
+        self.counts["source_tokens"] += document.tokens
+        self.counts["source_target_tokens"] += document.target_tokens
+        if document.tokens > self._sequence_length:
+            self.counts["overlong"] += 1
+            if self._overlong is Overlong.error:
+                raise self._too_long(record, document.tokens)
+            if self._overlong is Overlong.drop:
+                self.counts["overlong_dropped"] += 1
+                return
+        if not document.has_target:
+            self.counts["masked"] += document.tokens > 0
+            return
+        self._flush(document)
+        self._lengths.append(document.kept)
+
+    def _flush(self, document: _Open) -> None:
+        for token_ids, is_target in document.waiting:
+            if len(token_ids):
+                self.counts["max_token_id"] = max(self.counts["max_token_id"], int(token_ids.max()))
             self._tokens_file.write(token_ids.astype(self._token_type).tobytes())
             self._targets_file.write(is_target.tobytes())
+        document.waiting.clear()
 
-    def _encode(self, records: list[Record]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Token ids (int64) and target marks (uint8) of each record; all plain text goes to the tokenizer at once."""
-        plans = [_joined(record.pieces, self._tokenizer, self._all_count) for record in records]
-        queues = {}
-        for continuation in (False, True):
-            parts = [(part, later) for plan in plans for part, _, later in plan if isinstance(part, str)]
-            texts = [part for part, later in parts if later == continuation]
-            queues[continuation] = iter(self._tokenizer.encode_batch(texts, continuation=continuation))
-        all_ids, all_targets = [], []
-        for plan in plans:
-            ids: list[int] = []
-            targets: list[int] = []
-            for part, counts, later in plan:
-                if isinstance(part, str):
-                    new = next(queues[later])
-                elif part == self._tokenizer.eos_id and ids and ids[-1] in self._tokenizer.stop_ids:
-                    continue  # the turn has ended with a token of its own
-                else:
-                    new = [part]
-                ids += new
-                targets += [counts] * len(new)
-            all_ids.append(np.array(ids, np.int64))
-            all_targets.append(np.array(targets, np.uint8))
-        return all_ids, all_targets
+    def _overlong_of(self, record: Record) -> Overlong:
+        if self._overlong is not Overlong.auto:
+            return self._overlong
+        return Overlong.split if record.is_plain else Overlong.truncate
 
-    def _shortened(self, record: Record, token_ids: np.ndarray, is_target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.counts["overlong"] += 1
-        if self._overlong is Overlong.error:
-            raise InputError(
-                Problem(
-                    what="a document is longer than a row, and dataset.overlong is error",
-                    where=f"dataset {self._name}, record {record.source}",
-                    found=f"{len(token_ids)} tokens, dataset.sequence_length={self._sequence_length}",
-                    action="set dataset.overlong to split, truncate or drop, or raise dataset.sequence_length",
-                )
+    def _too_long(self, record: Record, num_tokens: int) -> InputError:
+        return InputError(
+            Problem(
+                what="a document is longer than a row, and dataset.overlong is error",
+                where=f"dataset {self._name}, record {record.source}",
+                found=f"{num_tokens} tokens, dataset.sequence_length={self._sequence_length}",
+                action=f"set dataset.overlong=split (or truncate, drop), or dataset.sequence_length={num_tokens}",
             )
-        if self._overlong is Overlong.drop:
-            self.counts["overlong_dropped"] += 1
-            return token_ids[:0], is_target[:0]
-        kept = self._sequence_length if self._overlong is Overlong.truncate else len(token_ids)
-        return token_ids[:kept], is_target[:kept]
+        )
 
-    def _check(self, record: Record, token_ids: np.ndarray) -> None:
+    def _check(self, record: Record, document: _Open, token_ids: np.ndarray) -> None:
         vocabulary_size = self._tokenizer.vocabulary_size
         bad = np.flatnonzero((token_ids < 0) | (token_ids >= vocabulary_size))
         if bad.size:
             raise InputError(
                 Problem(
                     what="a token id lies outside the vocabulary",
-                    where=f"dataset {self._name}, record {record.source}, token {bad[0]}",
+                    where=f"dataset {self._name}, record {record.source}, token {document.tokens + bad[0]}",
                     found=f"id {token_ids[bad[0]]}, vocabulary_size {vocabulary_size}",
                     action=f"ids must be 0 .. {vocabulary_size - 1}: repair the tokenizer",
                 )
             )
-
-    def _write(self, layout: Layout, tokens: np.ndarray, targets: np.ndarray) -> dict[str, int]:
-        shape = (layout.num_rows, self._sequence_length + 1)
-        segment = np.arange(len(layout.row)) - np.searchsorted(layout.row, layout.row) + 1
-        segment_type = np.promote_types(np.min_scalar_type(int(segment.max())), np.uint16)
-        pad_id = self._tokenizer.pad_id or 0
-        files = {TOKEN_IDS: self._token_type, SEGMENT_IDS: segment_type, IS_TARGET: np.dtype(np.uint8)}
-        rows = {
-            name: np.lib.format.open_memmap(self._folder / name, "w+", dtype, shape) for name, dtype in files.items()
-        }
-        target_tokens = 0
-        for first in range(0, layout.num_rows, _ROWS_AT_ONCE):
-            last = min(first + _ROWS_AT_ONCE, layout.num_rows)
-            pieces = slice(*np.searchsorted(layout.row, [first, last]))
-            count = layout.length[pieces] + layout.continues[pieces]
-            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-            source = np.repeat(layout.start[pieces], count) + within
-            place = (layout.row[pieces] - first) * shape[1] + layout.column[pieces]
-            place = np.repeat(place, count) + within
-            size = (last - first) * shape[1]
-            block = {
-                TOKEN_IDS: np.full(size, pad_id, self._token_type),
-                SEGMENT_IDS: np.zeros(size, segment_type),
-                IS_TARGET: np.zeros(size, np.uint8),
-            }
-            block[TOKEN_IDS][place] = tokens[source]
-            block[SEGMENT_IDS][place] = np.repeat(segment[pieces], count)
-            block[IS_TARGET][place] = targets[source] * (within > 0)  # a piece's first token is no target in its row
-            for name, values in block.items():
-                rows[name][first:last] = values.reshape(last - first, shape[1])
-            target_tokens += int(block[IS_TARGET].sum())
-        for values in rows.values():
-            values.flush()
-        return {
-            "rows": layout.num_rows,
-            "segments": len(layout.row),
-            "tokens": int(layout.length.sum()),
-            "target_tokens": target_tokens,
-        }
-
-    def _report(self, facts: dict[str, int]) -> None:
-        filled = facts["tokens"] / max(1, facts["rows"] * self._sequence_length)
-        log.info(
-            "dataset %s: %d documents -> %d rows of %d tokens (%.1f %% filled), %d targets",
-            *(self._name, facts["documents"], facts["rows"], self._sequence_length, 100 * filled),
-            facts["target_tokens"],
-        )
-        share = 100 / max(1, facts["documents"])
-        if facts["overlong"]:
-            log.info(
-                "dataset %s: %d documents (%.1f %%) are longer than %d tokens (overlong=%s)",
-                *(self._name, facts["overlong"], facts["overlong"] * share),
-                *(self._sequence_length, self._overlong.value),
-            )
-        for reason, meaning in (("empty", "hold no text"), ("masked", "have no target of the loss")):
-            if facts[reason]:
-                log.warning(
-                    "dataset %s: %d documents (%.1f %%) %s and are dropped",
-                    *(self._name, facts[reason], facts[reason] * share, meaning),
-                )
-        if facts["masked_pieces"]:
-            log.warning(
-                "dataset %s: %d parts of documents that were cut have no target of the loss and are dropped",
-                *(self._name, facts["masked_pieces"]),
-            )
-
-
-Part = tuple[str | int, int, bool]
-
-
-def _joined(pieces: tuple[Piece, ...], tokenizer: Any, all_count: bool) -> list[Part]:
-    """(text or token id, counts, follows other text) with neighbouring texts of the same count made one.
-
-    Joining them keeps the encoding what it would be if the document were given as one string.
-    """
-    resolved: list[tuple[str | int, int]] = []
-    for piece in pieces:
-        counts = int(piece.counts or all_count)
-        token_id = _token_id(piece.token, tokenizer)
-        if token_id is not None:
-            resolved.append((token_id, counts))
-        elif piece.text:
-            resolved.append((piece.text, counts))
-    parts: list[Part] = []
-    text_before = False
-    for (is_text, counts), group in groupby(resolved, key=lambda part: (isinstance(part[0], str), part[1])):
-        if is_text:
-            parts.append(("".join(str(text) for text, _ in group), counts, text_before))
-            text_before = True
-        else:
-            parts += [(token_id, counts, False) for token_id, _ in group]
-            text_before = False
-    return parts
-
-
-def _token_id(token: str | None, tokenizer: Any) -> int | None:
-    if token == "bos":
-        return tokenizer.begin_id
-    if token == "eos":
-        return tokenizer.eos_id
-    return None if token is None else tokenizer.special_id(token)

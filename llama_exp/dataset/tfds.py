@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llama_exp import recipe
 from llama_exp.dataset.base import Dataset
 from llama_exp.dataset.cache import content_key
 from llama_exp.dataset.records import Record, document, pair
+from llama_exp.dataset.split import is_by_position
 from llama_exp.errors import InputError, LlamaExpError, Problem
 from llama_exp.limits.dataset import LIMITS
 
@@ -62,6 +64,7 @@ class Tfds(Dataset):
         self.name = f"tfds {builder}"
         self._builder: Any = None
         self._keys: tuple[str, ...] = ()
+        self._num_documents = 0
 
     def open(self, cache_dir: str | Path) -> None:
         """Finds the builder and prepares it where that is allowed and needed; `cache_dir` is not used."""
@@ -82,7 +85,10 @@ class Tfds(Dataset):
                 available = ", ".join(info.splits)
                 raise self._error("no such split", repr(split), f"splits: {available} ({_line(error)})") from None
             splits[split] = [sub_split.num_examples, sorted(Path(file).name for file in sub_split.filenames)]
+        self._num_documents = splits[self.train_split][0]
+        by_position = not self.validation_split and is_by_position(self._num_documents, self.validation_fraction)
         self._fingerprint = content_key(
+            **({"split": recipe.LONG_TEXTS} if by_position else {}),
             name=info.full_name,
             splits=splits,
             shards={name: [split.num_bytes, split.shard_lengths] for name, split in sorted(info.splits.items())},
@@ -94,8 +100,7 @@ class Tfds(Dataset):
     def documents(self) -> Iterator[tuple[str, Record]]:
         """Every record with its split; documents that two TFDS splits share are counted and reported."""
         if self.validation_split is None:
-            for record in self._records(self.train_split):
-                yield self._split_of(record.group), record
+            yield from self.split(lambda: self._records(self.train_split), self._num_documents)
             return
         known, shared = set(), 0
         for record in self._records(self.train_split):

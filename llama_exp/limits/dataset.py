@@ -16,6 +16,7 @@ class Packing(enum.Enum):
     concat = "concat"  # one after the other, cut at the row's end: no padding
     best_fit = "best_fit"  # whole documents, each into the fullest row that still has room
     none = "none"  # one document a row, padded
+    auto = "auto"  # concat where all documents are plain text, best_fit where some are pairs or conversations
 
 
 class Overlong(enum.Enum):
@@ -25,6 +26,7 @@ class Overlong(enum.Enum):
     truncate = "truncate"  # keeps its first `sequence_length` tokens
     drop = "drop"
     error = "error"
+    auto = "auto"  # plain text: split; a pair or a conversation: truncate
 
 
 class Document(enum.Enum):

@@ -31,8 +31,8 @@ class LlamaCausalLM(keras.Model):
 
     Args:
         backbone: a `LlamaBackbone`; its `token_embedding` is the output projection too.
-        tokenizer: an object with encode, decode, vocabulary_size, begin_id and stop_ids (see llama_exp.tokenizer);
-            None: token ids only.
+        tokenizer: an object with encode, decode, vocabulary_size, holes, begin_id and stop_ids (see
+            llama_exp.tokenizer); None: token ids only.
         **kwargs: `name`, `trainable`.
     """
 
@@ -122,7 +122,8 @@ class LlamaCausalLM(keras.Model):
         self._check_prompts(token_ids, max_length)
         if not isinstance(seed, numbers.Integral) or seed < 0:
             raise ValueError(f"seed={seed!r} must be a whole number of at least 0.")
-        kind = sampler(temperature, top_k, top_p, self._num_tokens())
+        num_tokens = self._num_tokens()
+        kind = sampler(temperature, top_k, top_p, num_tokens, self._holes(num_tokens))
         stops = self._stop_ids(stop_token_ids)
         outputs = self._generator.generate(token_ids, max_length, kind, temperature, top_p, stops, int(seed), on_tokens)
         results = [self.tokenizer.decode(output.tolist()) for output in outputs] if is_text else outputs
@@ -190,6 +191,10 @@ class LlamaCausalLM(keras.Model):
         """Ids that may be generated: those that the tokenizer knows, if the model has more."""
         size = self.backbone.vocabulary_size
         return size if self.tokenizer is None else min(size, self.tokenizer.vocabulary_size)
+
+    def _holes(self, num_tokens: int) -> tuple[int, ...]:
+        """Ids below `num_tokens` that the tokenizer has no token for; one of somebody else's may not say."""
+        return tuple(id_ for id_ in getattr(self.tokenizer, "holes", ()) if id_ < num_tokens)
 
     def _stop_ids(self, stop_token_ids) -> list[int]:
         if stop_token_ids is None:

@@ -22,7 +22,7 @@ import numpy as np
 from keras import ops
 
 from llama_exp import backend
-from llama_exp.models.sampling import Sampler, choose, uniform_numbers
+from llama_exp.models.sampling import Sampler, choose, is_candidate, uniform_numbers
 
 SMALLEST_BUCKET = 16
 TOKENS_AT_A_TIME = 8  # of a decoding in one function that somebody watches
@@ -149,7 +149,10 @@ class Generator:
 
     def _choose(self, kind: Sampler, logits_BV, *numbers):
         if kind.greedy:  # one pass over logits that are on the host anyway; calling a compiled function costs more
-            return ops.convert_to_numpy(logits_BV)[:, : kind.num_tokens].argmax(axis=-1)
+            logits_BV = ops.convert_to_numpy(logits_BV)[:, : kind.num_tokens]
+            if kind.holes:
+                logits_BV = np.where(is_candidate(kind), logits_BV, -np.inf)
+            return logits_BV.argmax(axis=-1)
         key, jit = ("choose", len(logits_BV), kind), not backend.runs_without_xla()
         return self._function(key, functools.partial(choose, kind), jit)(logits_BV, *numbers)
 

@@ -25,23 +25,28 @@ class Sampler(NamedTuple):
     """Which computation chooses tokens; one compiled function each. The numbers themselves are inputs.
 
     num_tokens: only ids below it are candidates. greedy: the likeliest token. top_k: only the k likeliest are
-    candidates, None for all. nucleus: whether the candidates are cut at a cumulative probability.
+    candidates, None for all. nucleus: whether the candidates are cut at a cumulative probability. holes: ids below
+    num_tokens that are no candidates either.
     """
 
     num_tokens: int
     greedy: bool
     top_k: int | None
     nucleus: bool
+    holes: tuple[int, ...] = ()
 
 
-def sampler(temperature: float, top_k: int | None, top_p: float | None, num_tokens: int) -> Sampler:
+def sampler(
+    temperature: float, top_k: int | None, top_p: float | None, num_tokens: int, holes: tuple[int, ...] = ()
+) -> Sampler:
     """Checks the arguments of `LlamaCausalLM.generate` that choose tokens.
 
     Args:
         temperature: 0: greedy.
         top_k: None: all tokens.
         top_p: None: all tokens.
-        num_tokens: ids that mean something; a model's vocabulary may be larger than its tokenizer's.
+        num_tokens: ids from here on mean nothing; a model's vocabulary may be larger than its tokenizer's.
+        holes: ids below it that mean nothing.
 
     Raises:
         ValueError: a value is out of range, or top_k or top_p is given for greedy decoding, where it does nothing.
@@ -56,10 +61,18 @@ def sampler(temperature: float, top_k: int | None, top_p: float | None, num_toke
         useless = [f"{name}={value}" for name, value in (("top_k", top_k), ("top_p", top_p)) if value is not None]
         if useless:
             raise ValueError(f"{' and '.join(useless)} have no effect at temperature=0 (greedy). Set a temperature.")
-        return Sampler(num_tokens, greedy=True, top_k=None, nucleus=False)
+        return Sampler(num_tokens, greedy=True, top_k=None, nucleus=False, holes=holes)
     all_tokens = top_k is None or top_k >= num_tokens
     nucleus = top_p is not None and top_p < 1
-    return Sampler(num_tokens, greedy=False, top_k=None if all_tokens else int(top_k), nucleus=nucleus)
+    kept = None if all_tokens else int(top_k)
+    return Sampler(num_tokens, greedy=False, top_k=kept, nucleus=nucleus, holes=holes)
+
+
+def is_candidate(kind: Sampler) -> np.ndarray:
+    """Which ids below `num_tokens` stand for a token, (num_tokens,) bool."""
+    found = np.ones(kind.num_tokens, bool)
+    found[list(kind.holes)] = False
+    return found
 
 
 def uniform_numbers(seed: int, num_steps: int, num_rows: int) -> np.ndarray:
@@ -86,6 +99,8 @@ def choose(kind: Sampler, logits_BV, uniform_B, temperature, top_p):
         (B,) int32.
     """
     logits_BV = logits_BV[:, : kind.num_tokens]
+    if kind.holes:
+        logits_BV = ops.where(ops.convert_to_tensor(is_candidate(kind)), logits_BV, -math.inf)
     if kind.greedy:
         return ops.cast(ops.argmax(logits_BV, axis=-1), "int32")
     candidates_BC = None

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from llama_exp import signals
 from llama_exp.console import logs
 from llama_exp.errors import ConfigError, ExitCode, Interrupted, LlamaExpError, Preempted, Problem
 from llama_exp.files.json_file import read_record
@@ -30,7 +31,7 @@ from llama_exp.files.metrics_file import MetricsFile, Samples, read_metrics
 from llama_exp.files.process import ALONE, Process
 from llama_exp.files.redact import redact_arguments
 from llama_exp.files.writing import make_folder, move, restrict_umask, storage_errors, write_json, write_text
-from llama_exp.run import figures, provenance
+from llama_exp.run import discard, figures, provenance
 from llama_exp.run.unfinished import RECORD_FILE, read_run_record
 
 _ARTEFACTS = (RECORD_FILE, "config.yaml", "overrides.yaml", "metrics.jsonl", "samples.md", "summary.json", "loss.png")
@@ -64,6 +65,7 @@ class RunFolder:
         self._finished = False
         self._lock: FolderLock | None = None
         self._log_file: logs.LogFile | None = None
+        self._is_new = self._is_fruitless = False
 
     @classmethod
     def create(cls, path: Path, process: Process = ALONE) -> RunFolder:
@@ -79,6 +81,7 @@ class RunFolder:
             StorageError: it cannot be written.
         """
         folder = cls(path, process)
+        folder._is_new = process.is_writer and discard.is_empty(path)
         folder._own()
         present = [name for name in _ARTEFACTS if (path / name).exists()] if process.is_writer else []
         if present:
@@ -163,6 +166,7 @@ class RunFolder:
             The summary: status, exit_code, reason, started, finished, seconds, figures of the metrics, results; of
             these the first three where this process is not the writer.
         """
+        signals.only_note()  # a signal that comes now must not leave the summary at `running`
         status, exit_code = outcome(error)
         summary = {"status": status, "exit_code": int(exit_code), "reason": _reason(error)}
         if not self._is_writer:
@@ -183,12 +187,22 @@ class RunFolder:
         write_json(self.path / "summary.json", summary)
         return read_record(self.path / "summary.json") or {}
 
+    def discard_if_fruitless(self, error: LlamaExpError) -> None:
+        """Has `close` remove a new folder that holds no step yet: what ended the run is told on the terminal.
+
+        What a signal ended stays, for its summary says so; and so does a folder that held anything before.
+        """
+        stopped = isinstance(error, Preempted | Interrupted)
+        self._is_fruitless = self._is_new and not stopped and not discard.holds_steps(self.path)
+
     def close(self) -> None:
         """Closes the log and releases the folder."""
         if self._log_file is not None:
             logs.detach(self._log_file)
         if self._lock is not None:
             self._lock.release()
+        if self._is_fruitless:
+            discard.remove(self.path)
 
     def _own(self) -> None:
         """Makes the folder and locks it for this process."""
@@ -215,6 +229,7 @@ class RunFolder:
         return self
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        signals.only_note()
         try:
             if error is None:
                 self.finish()
@@ -239,6 +254,8 @@ class RunFolder:
 
 def outcome(error: BaseException | None) -> tuple[str, ExitCode]:
     """Status and exit code of a run that ended with this exception, or with none."""
+    if isinstance(error, signals.Stopped):
+        error = error.told("")
     if error is None:
         return "finished", ExitCode.OK
     if isinstance(error, Preempted):

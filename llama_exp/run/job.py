@@ -4,9 +4,9 @@
     preset -> backbone -> adapters ------------+-> trainer.fit() -> adapter/ or model/, summary
     learning rate schedule -> optimizer -------'
 
-What can fail for want of an input fails first: the preset is looked for before Keras is imported, and compared with
-the config before anything is built. From here on every part sees its own section's values only; nobody edits the
-config.
+What can fail for want of an input fails first: data files and the preset are looked for before Keras is imported, and
+the preset is compared with the config before anything is built. A run that fails before its first step leaves no
+folder. From here on every part sees its own section's values only; nobody edits the config.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llama_exp import preset, quantization, runtime
+from llama_exp import preset, quantization, runtime, signals
 from llama_exp.architecture import to_section
 from llama_exp.config.check.resolvers import in_default_place
 from llama_exp.config.identity import config_hash, flatten, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
+from llama_exp.console.data_line import data_line
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.files.shown_path import show_path
 from llama_exp.lora import source as lora_source
-from llama_exp.run import plan, provenance, resume
+from llama_exp.run import data_use, plan, provenance, resume
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.next_commands import next_commands
+from llama_exp.tokenizer.ends import stop_where_taught
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,11 @@ def run_job(
         LlamaExpError: by kind and exit code what went wrong; the folder's `summary.json` says it too.
     """
     folder = Path(without_latest(str(folder)))
+    with signals.raised_at_once():
+        return _run(config, overrides, folder, group, process)
+
+
+def _run(config: Config, overrides: Sequence[str], folder: Path, group: str | None, process: Process) -> float:
     runtime.start(**to_dict(config.runtime))
     logs.attach_console(process)
     continues = resume.continues(config.resume, folder)
@@ -81,20 +88,25 @@ def run_job(
     begin = RunFolder.reopen if continues else RunFolder.create
     with begin(folder, process) as run_folder:
         log.info("run folder %s%s", show_path(folder), " (continued)" if continues else "")
-        run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
         bar = progress.Progress(config.trainer.max_steps, shown=process.is_writer)
-        planned = plan.make_plan(config)
-        if planned is not None:
-            logs.log_table("plan", plan.rows(planned))
         try:
-            run = Run(config, run_folder, group, process, bar)
-            if process.is_writer and in_default_place(folder, config.name):
-                point_latest_to(folder)  # not before: a start without its data would take the place of a good run
-            result = run.fit()
-            bar.on_phase("writing the model")
-            summary = run_folder.finish(**run.export())
+            with signals.told(f"{folder}, outside of its training steps"):
+                run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+                planned = plan.make_plan(config)
+                if planned is not None:
+                    logs.log_table("plan", plan.rows(planned))
+                run = Run(config, run_folder, group, process, bar)
+                if process.is_writer and in_default_place(folder, config.name):
+                    point_latest_to(folder)  # not before: a start without its data would take the place of a good run
+                result = run.fit()
+                signals.check()
+                bar.on_phase("writing the model")
+                results = run.export()
+                signals.decide()
+            summary = run_folder.finish(**results)
         except LlamaExpError as error:
             summary = run_folder.finish(error)
+            run_folder.discard_if_fruitless(error)
             if error.exit_code in (ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
                 bar.close()
                 progress.end_table(summary, folder, {"resume": provenance.resume_command(sys.argv, folder)})
@@ -120,10 +132,15 @@ class Run:
         self._has_adapters = config.lora.rank > 0
         self._base_digest: str | None = None
         self._checkpoint = resume.choose_checkpoint(config.resume, process)
+        dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
+        dataset.look()
         resolved = _resolved_preset(config)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
             log.warning(_NOTHING_TO_ADAPT, config.lora.rank)
+        cache_dir = str(Path(config.runtime.cache_dir).expanduser())
+        bar.on_phase("reading the data")
+        dataset.open(cache_dir)
         bar.on_phase("loading Keras")
         runtime.import_backend()
         if preset_folder is not None:
@@ -135,7 +152,9 @@ class Run:
             ADDED_ARGUMENTS,
         )
         bar.on_phase("preparing data")
-        tokenizer, examples = _build_data(config, preset_folder)
+        tokenizer, examples = _build_data(config, dataset, cache_dir, preset_folder)
+        self._data = data_use.measure(config, examples["train"])
+        log.info("data: %s", data_line(self._data))
         bar.on_phase("building the model")
         self.model = _build_model(config, preset_folder, tokenizer)
         if self._has_adapters:
@@ -159,6 +178,9 @@ class Run:
         """Writes the adapter or the model, and returns what the summary should say beside the metrics' figures."""
         if not self._process.is_writer:
             return {}
+        return {"data": self._data, **self._export()}
+
+    def _export(self) -> dict[str, Any]:
         if not self._has_adapters:
             self.model.save_to_preset(self._folder.model)
             return {"model": self._folder.model.name}
@@ -262,11 +284,8 @@ def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
     quantization.require_trainable(stored, config.lora.rank)
 
 
-def _build_data(config: Config, preset_folder: Path | None):
+def _build_data(config: Config, dataset: Any, cache_dir: str, preset_folder: Path | None):
     """The tokenizer and the token rows of both splits."""
-    cache_dir = str(Path(config.runtime.cache_dir).expanduser())
-    dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
-    dataset.open(cache_dir)
     tokenizer = instantiate(
         config.tokenizer,
         config.trusted_modules,
@@ -276,6 +295,7 @@ def _build_data(config: Config, preset_folder: Path | None):
         cache_dir=cache_dir,
         fingerprint=dataset.fingerprint,
     )
+    stop_where_taught(tokenizer, to_dict(config.dataset).get("chat_template"))
     _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
     examples = dataset.prepare(
         tokenizer,

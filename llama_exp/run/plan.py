@@ -144,10 +144,10 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def show(plan: Plan, console: Console) -> None:
-    """Prints the plan as a small table."""
+def show(plan: Plan, console: Console, data: str) -> None:
+    """Prints the plan as a small table, with a line about the data."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for label, text in rows(plan):
+    for label, text in [*rows(plan), ("data", data)]:
         table.add_row(label, text)
     console.print(table, highlight=False)
 

@@ -17,7 +17,6 @@ from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
 Tokenizer = BytePairTokenizer | SentencePieceTokenizer | HuggingFaceTokenizer
 
-ADDED_TOKENS = "added_tokens.json"
 BYTE_PAIR_ASSETS = (Path("assets", "tokenizer", "vocabulary.json"), Path("assets", "tokenizer", "merges.txt"))
 SENTENCE_PIECE_ASSET = Path("assets", "tokenizer", "vocabulary.spm")
 MAX_BYTES = 64 << 20  # Llama 3's tokenizer.json has 17 MB
@@ -37,7 +36,7 @@ def load(folder: str | Path) -> Tokenizer:
         return gguf.load_gguf(folder)
     path = inside(folder, TOKENIZER)
     if not path.exists() and (folder / SENTENCE_PIECE).exists():
-        return _load_sentence_piece_of_hugging_face(folder)
+        return _load_sentence_piece(inside(folder, SENTENCE_PIECE), folder)
     if not path.exists():
         raise InputError.about(
             path, "this folder has no tokenizer", "no such file", "choose another tokenizer, e.g. bpe"
@@ -81,8 +80,8 @@ def load_hugging_face(path: str | Path) -> HuggingFaceTokenizer:
     path = Path(path)
     folder = path.parent
     read_json(path, MAX_BYTES, MAX_VALUES)  # no key twice: the library would take the last one without a word
-    tokenizer_config = companions.read_config(folder, companions.TOKENIZER_CONFIG)
-    generation_config = companions.read_config(folder, companions.GENERATION_CONFIG)
+    tokenizer_config = companions.read_tokenizer_config(folder)
+    generation_config = companions.read_generation_config(folder)
     chat_template = companions.read_chat_template(folder, tokenizer_config)
     model = inside(folder, SENTENCE_PIECE)
     sentence_piece_model = read_bytes(model, MAX_BYTES) if model.exists() else None
@@ -96,24 +95,15 @@ def load_hugging_face(path: str | Path) -> HuggingFaceTokenizer:
 
 def _load_sentence_piece(path: Path, folder: Path | None) -> SentencePieceTokenizer:
     """A SentencePiece model, with what lies in the model's folder beside it; None: with nothing."""
-    config = companions.read_config(folder, companions.TOKENIZER_CONFIG) if folder else {}
+    config = companions.read_tokenizer_config(folder) if folder else {}
     chat_template = companions.read_chat_template(folder, config) if folder else None
-    generation_config = companions.read_config(folder, companions.GENERATION_CONFIG) if folder else {}
+    generation_config = companions.read_generation_config(folder) if folder else {}
     proto = read_bytes(path, MAX_BYTES)
     try:
-        return SentencePieceTokenizer(proto, chat_template, generation_config)
+        return SentencePieceTokenizer(proto, chat_template, generation_config, config)
     except ValueError as error:
-        raise InputError.about(path, "not a SentencePiece model", str(error), "give a .model or .spm file") from None
-
-
-def _load_sentence_piece_of_hugging_face(folder: Path) -> SentencePieceTokenizer:
-    tokenizer = _load_sentence_piece(inside(folder, SENTENCE_PIECE), folder)
-    added = companions.read_config(folder, ADDED_TOKENS)
-    if unknown := sorted(set(added) - set(tokenizer.pieces())):
-        what = "tokens were added to the SentencePiece model, which only tokenizer.json can say"
-        action = "save it with transformers' fast tokenizer, which writes tokenizer.json"
-        raise InputError.about(folder / ADDED_TOKENS, what, ", ".join(unknown[:5]), action)
-    return tokenizer
+        action = "give a .model or .spm file, and beside it configs that belong to it, or a tokenizer.json"
+        raise InputError.about(path, "not a SentencePiece model that can be used", str(error), action) from None
 
 
 def _refuse_content(path: Path, config: dict[str, Any]) -> None:
@@ -132,8 +122,9 @@ def _load_byte_pair(folder: Path, config: dict[str, Any]) -> BytePairTokenizer:
     vocabulary = read_json(vocabulary_file, MAX_BYTES, MAX_VALUES)
     if not all(type(token_id) is int and token_id < MAX_IDS for token_id in vocabulary.values()):
         raise InputError.about(vocabulary_file, f"ids must be whole numbers below {MAX_IDS}", "another value", AGAIN)
-    chat_template = companions.read_chat_template(folder, {})
-    generation_config = companions.read_config(folder, companions.GENERATION_CONFIG)
+    tokenizer_config = companions.read_tokenizer_config(folder)
+    chat_template = companions.read_chat_template(folder, tokenizer_config)
+    generation_config = companions.read_generation_config(folder)
     try:
         lines = read_bytes(merges_file, MAX_BYTES).decode("utf-8").split("\n")
         # Only the line's own end is cut off: a merge may contain any other kind of white space.
@@ -141,6 +132,6 @@ def _load_byte_pair(folder: Path, config: dict[str, Any]) -> BytePairTokenizer:
         if bad := next((rule for rule in rules if rule.count(" ") != 1), None):
             raise ValueError(f"merge rule {bad!r} is not a pair")
         merges = [(left, right) for left, right in (rule.split(" ") for rule in rules)]
-        return BytePairTokenizer(vocabulary, merges, chat_template, generation_config)
+        return BytePairTokenizer(vocabulary, merges, chat_template, generation_config, tokenizer_config)
     except ValueError as error:
         raise InputError.about(vocabulary_file.parent, "not a usable BPE tokenizer", str(error), AGAIN) from None

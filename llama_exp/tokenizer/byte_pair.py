@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from llama_exp import recipe
+from llama_exp.dataset.stretches import divide_blindly
 from llama_exp.tokenizer import generation_files as companions
 from llama_exp.tokenizer import hugging_face_export
-from llama_exp.tokenizer.special_tokens import encode_with_special_tokens
+from llama_exp.tokenizer.ends import KEYS, choose_ends
+from llama_exp.tokenizer.special_tokens import decode_visibly, encode_with_special_tokens
+
+log = logging.getLogger("llama_exp")
 
 # Llama 3's (and tiktoken's cl100k_base) split of text into words: no merge crosses these borders.
 SPLIT_PATTERN = (
@@ -48,7 +53,9 @@ class BytePairTokenizer:
         vocabulary: Token -> id. Tokens are in GPT-2's printable form of bytes; those of the form <|name|> are special.
         merges: Pairs of tokens, the first pair merges first.
         chat_template: Jinja text of the model's chat template.
-        generation_config: Content of `generation_config.json`; its `eos_token_id` adds to the stop tokens.
+        generation_config: Content of `generation_config.json`; its `eos_token_id` are the stop tokens, else the usual.
+        tokenizer_config: `bos_token`, `eos_token`, `pad_token` where they are others than Llama 3's; see
+            `llama_exp.tokenizer.ends`.
 
     Raises:
         ValueError: a byte or a part of a merge rule is missing from the vocabulary, ids repeat, or an id of
@@ -61,6 +68,7 @@ class BytePairTokenizer:
         merges: Sequence[tuple[str, str]],
         chat_template: str | None = None,
         generation_config: dict[str, Any] | None = None,
+        tokenizer_config: dict[str, Any] | None = None,
     ):
         missing = [token for token in byte_tokens() if token not in vocabulary]
         missing += [token for pair in merges for token in (*pair, "".join(pair)) if token not in vocabulary]
@@ -72,27 +80,60 @@ class BytePairTokenizer:
         self._merges = [(left, right) for left, right in merges]
         self._special = {token: id_ for token, id_ in vocabulary.items() if SPECIAL_FORM.fullmatch(token)}
         self._special_ids = frozenset(self._special.values())
-        self._encoder = tokenizers.Tokenizer(
-            models.BPE(vocab=self._vocabulary, merges=self._merges, ignore_merges=True)
-        )
-        self._encoder.pre_tokenizer = _pre_tokenizer()
+        self._encoder = self._made(self._ordinary(), ignore_merges=True)
         to_byte = {token: byte for byte, token in enumerate(byte_tokens())}
         self._bytes = {
             id_: token.encode() if token in self._special else bytes(to_byte[character] for character in token)
             for token, id_ in vocabulary.items()
         }
         self.vocabulary_size = max(vocabulary.values()) + 1
-        self.bos_id = self.begin_id = self._special.get(BEGIN)
-        self.eos_id = self._special.get(END)
-        self.pad_id = next((self._special[token] for token in PAD_TOKENS if token in self._special), None)
+        self.holes = tuple(sorted(set(range(self.vocabulary_size)) - set(vocabulary.values())))
         self.chat_template = chat_template
         self.generation_config = dict(generation_config or {})
-        named = [self._special[token] for token in STOP_TOKENS if token in self._special]
-        stops = companions.read_ids(self.generation_config, "eos_token_id", self.vocabulary_size)
-        self.stop_ids = tuple(dict.fromkeys([*named, *stops]))
+        self._set_ends(tokenizer_config or {})
         self.fingerprint = hashlib.sha256(
-            json.dumps(["byte_pair with whole words", sorted(self._vocabulary.items()), self._merges]).encode()
+            json.dumps(
+                [
+                    "byte_pair with whole words",
+                    sorted(self._vocabulary.items()),
+                    self._merges,
+                    *filter(None, [self._config_to_save()]),
+                ]
+            ).encode()
         ).hexdigest()
+
+    def _set_ends(self, tokenizer_config: dict[str, Any]) -> None:
+        named = [self._special[token] for token in STOP_TOKENS if token in self._special]
+        pad = next((self._special[token] for token in PAD_TOKENS if token in self._special), None)
+        self._own = {"bos_token": self._special.get(BEGIN), "eos_token": self._special.get(END), "pad_token": pad}
+        ends = choose_ends(
+            {key: tokenizer_config[key] for key in KEYS if key in tokenizer_config},
+            self.generation_config,
+            self._special.get,
+            self.vocabulary_size,
+            own=self._own,
+            usual_stops=named,
+        )
+        self.bos_id, self.eos_id, self.pad_id, self.stop_ids = ends.bos, ends.eos, ends.pad, ends.stop
+        self.begin_id = self.bos_id
+
+    def _config_to_save(self) -> dict[str, Any]:
+        """The ends of a text where they are others than Llama 3's."""
+        return {key: name for key, name in self.ends_by_name().items() if self._special.get(name) != self._own[key]}
+
+    def _ordinary(self) -> dict[str, int]:
+        return {token: id_ for token, id_ in self._vocabulary.items() if token not in self._special}
+
+    def _made(self, vocabulary: dict[str, int], ignore_merges: bool) -> tokenizers.Tokenizer:
+        made = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=self._merges, ignore_merges=ignore_merges))
+        made.pre_tokenizer = _pre_tokenizer()
+        return made
+
+    def ends_by_name(self) -> dict[str, str | None]:
+        """`bos_token`, `eos_token`, `pad_token`, each None where there is none."""
+        names = {id_: token for token, id_ in self._special.items()}
+        ids = dict(zip(KEYS, (self.bos_id, self.eos_id, self.pad_id), strict=True))
+        return {key: names.get(id_) for key, id_ in ids.items()}
 
     def encode(self, text: str, continuation: bool = False) -> list[int]:
         """Token ids of a text; special tokens written in it are ordinary text."""
@@ -107,13 +148,21 @@ class BytePairTokenizer:
         return encode_with_special_tokens(text, self._special, self.encode)
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text of token ids; bytes that are no UTF-8 (a character cut in two) become U+FFFD."""
+        """The text of token ids; bytes that are no UTF-8 (a character cut in two) become U+FFFD.
+
+        What is no token shows as `[no token: 272]`.
+        """
         skipped = self._special_ids if skip_special_tokens else frozenset()
-        try:
-            parts = [self._bytes[int(id_)] for id_ in token_ids if int(id_) not in skipped]
-        except KeyError as error:
-            raise ValueError(f"token_ids: {error.args[0]} is not in the vocabulary of {self.vocabulary_size}") from None
-        return b"".join(parts).decode("utf-8", errors="replace")
+
+        def decode(ids: list[int]) -> str:
+            return b"".join(self._bytes[id_] for id_ in ids if id_ not in skipped).decode("utf-8", errors="replace")
+
+        return decode_visibly(token_ids, self._bytes.__contains__, decode)
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Names of the special tokens."""
+        return tuple(self._special)
 
     def special_id(self, token: str) -> int | None:
         """The id of a special token, or None where the vocabulary has none of that name."""
@@ -121,8 +170,7 @@ class BytePairTokenizer:
 
     def merges_reach_every_word(self) -> bool:
         """Whether the merges alone make each token that is a whole word; then it does not matter which comes first."""
-        merges_only = tokenizers.Tokenizer(models.BPE(vocab=self._vocabulary, merges=self._merges))
-        merges_only.pre_tokenizer = _pre_tokenizer()
+        merges_only = self._made(self._ordinary(), ignore_merges=False)
         ordinary = {id_: content for id_, content in self._bytes.items() if id_ not in self._special_ids}
         texts = [content.decode("utf-8", errors="ignore") for content in ordinary.values()]
         return self.encode_batch(texts) == [
@@ -158,11 +206,12 @@ class BytePairTokenizer:
             "registered_name": "keras_hub>Llama3Tokenizer",
         }
         (Path(folder) / "tokenizer.json").write_text(json.dumps(config, indent=4), encoding="utf-8")
-        companions.write(Path(folder), self.chat_template, self.generation_config)
+        companions.write(Path(folder), self.chat_template, self.generation_config, self._config_to_save())
 
     def save_hugging_face(self, folder: str | Path) -> None:
         """Writes the files from which transformers makes the same tokenizer."""
-        document = hugging_face_export.byte_pair_document(self._encoder, self._special, BEGIN)
+        whole = self._made(self._vocabulary, ignore_merges=True)
+        document = hugging_face_export.byte_pair_document(whole, self._special, self.ends_by_name()["bos_token"])
         hugging_face_export.write(Path(folder), self, document)
 
 
@@ -177,15 +226,33 @@ def byte_tokens() -> tuple[str, ...]:
 def train(texts: Iterable[str], vocabulary_size: int) -> BytePairTokenizer:
     """A BPE tokenizer of at most `vocabulary_size` tokens: bytes, then merges by frequency, then special tokens."""
     trained = tokenizers.Tokenizer(models.BPE())
-    trained.pre_tokenizer = _pre_tokenizer()
+    trained.pre_tokenizer = _pre_tokenizer(recipe.BYTE_PAIR_TRAINING["max_word_characters"])
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size - len(SPECIAL_TOKENS),
         min_frequency=recipe.BYTE_PAIR_TRAINING["min_frequency"],
         initial_alphabet=list(byte_tokens()),
         show_progress=False,
     )
-    trained.train_from_iterator(texts, trainer)
+    trained.train_from_iterator(_bounded(texts), trainer)
     return from_merges([tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]])
+
+
+def _bounded(texts: Iterable[str]) -> Iterator[str]:
+    """The training texts in stretches, of which the trainer takes 256 at once, without long words beyond a number."""
+    limits = recipe.BYTE_PAIR_TRAINING
+    long_word = re.compile(rf" ?[^\W_]{{{limits['long_word_characters']},}}")
+    seen = left_out = 0
+    for text in divide_blindly(texts):
+        found = sum(map(len, long_word.findall(text)))
+        if seen < limits["long_words_characters"]:
+            yield text
+        else:
+            yield long_word.sub("", text) if found else text
+            left_out += found
+        seen += found
+    if left_out:
+        message = "the tokenizer is trained without the last %d of %d characters in words of %d letters and more"
+        log.info(message, left_out, seen, limits["long_word_characters"])
 
 
 def from_merges(merges: Sequence[tuple[str, str]]) -> BytePairTokenizer:
@@ -198,10 +265,14 @@ def from_merges(merges: Sequence[tuple[str, str]]) -> BytePairTokenizer:
     return BytePairTokenizer(vocabulary, merges)
 
 
-def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
+def _pre_tokenizer(max_word_characters: int | None = None) -> pre_tokenizers.PreTokenizer:
+    """Text -> words in bytes; letters, marks and blanks of a word end after a number of characters, if one is given."""
+    pattern = SPLIT_PATTERN
+    if max_word_characters is not None:
+        pattern = pattern.replace("+", f"{{1,{max_word_characters}}}").replace("*", f"{{0,{max_word_characters}}}")
     return pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

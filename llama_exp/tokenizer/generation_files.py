@@ -1,8 +1,11 @@
-"""What lies beside a tokenizer and goes with it from format to format: chat template and generation config.
+"""What lies beside a tokenizer and goes with it from format to format: configs and chat template.
 
 Hugging Face keeps the template in `tokenizer_config.json` (a text, or a list of named ones) or in
 `chat_template.jinja`, which wins; `generation_config.json` says which tokens end a text. In KerasHub's presets, which
-have a place for neither, both lie under Hugging Face's names.
+have no place for them, they lie under Hugging Face's names.
+
+Older files say the same elsewhere. What is read has the newest form: names and added tokens in the content of
+`tokenizer_config.json`, ids in that of `generation_config.json`.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ from llama_exp.errors import InputError
 from llama_exp.files.json_file import inside, open_regular, read_json
 
 TOKENIZER_CONFIG, GENERATION_CONFIG = "tokenizer_config.json", "generation_config.json"
+SPECIAL_TOKENS_MAP, ADDED_TOKENS, MODEL_CONFIG = "special_tokens_map.json", "added_tokens.json", "config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
+ADDED_TOKENS_DECODER = "added_tokens_decoder"
 DEFAULT_TEMPLATE = "default"
 MAX_CONFIG_BYTES = 16 << 20  # Llama 3's lists 256 special tokens in 50 KB
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -25,6 +30,39 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     """The JSON object in a file of `folder`, {} where there is no such file; InputError where it is damaged."""
     path = inside(folder, name)
     return read_json(path, MAX_CONFIG_BYTES) if path.exists() else {}
+
+
+def read_tokenizer_config(folder: Path) -> dict[str, Any]:
+    """The content of `tokenizer_config.json`, with what older files say beside it.
+
+    As in transformers 5.23: without a list of added tokens, `special_tokens_map.json` wins over it, and
+    `added_tokens.json` is that list.
+    """
+    config = read_config(folder, TOKENIZER_CONFIG)
+    if ADDED_TOKENS_DECODER in config:
+        if not isinstance(config[ADDED_TOKENS_DECODER], dict):
+            found = repr(config[ADDED_TOKENS_DECODER])[:80]
+            raise InputError.about(folder / TOKENIZER_CONFIG, f"{ADDED_TOKENS_DECODER} must be an object", found)
+        return config
+    config |= read_config(folder, SPECIAL_TOKENS_MAP)
+    added = read_config(folder, ADDED_TOKENS)
+    if bad := next((name for name, id_ in added.items() if type(id_) is not int or id_ < 0), None):
+        raise InputError.about(folder / ADDED_TOKENS, "an id must be a whole number", f"{bad!r}: {added[bad]!r}"[:80])
+    if added:
+        config[ADDED_TOKENS_DECODER] = {str(id_): {"content": name} for name, id_ in added.items()}
+    return config
+
+
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """The content of `generation_config.json`; the ids of `config.json` stand in where there is none, or no end in it.
+
+    transformers takes the ids of `config.json` only where there is no `generation_config.json`, and with one that
+    names no end it never stops.
+    """
+    config = read_config(folder, GENERATION_CONFIG)
+    model = read_config(folder, MODEL_CONFIG) if config.get("eos_token_id") is None else {}
+    keys = ("eos_token_id",) if config else ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {**config, **{key: model[key] for key in keys if model.get(key) is not None}}
 
 
 def read_chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str | None:
@@ -72,26 +110,26 @@ def read_template(tokenizer_config: dict[str, Any]) -> str | None:
     return found
 
 
-def read_ids(generation_config: dict[str, Any], key: str, vocabulary_size: int) -> list[int]:
-    """The token ids of an entry such as `eos_token_id`, which may be one, a list or missing.
-
-    Raises:
-        ValueError: it is neither, or an id is outside of the vocabulary.
-    """
-    found = generation_config.get(key)
-    ids = found if isinstance(found, list) else [] if found is None else [found]
-    for id_ in ids:
-        if not isinstance(id_, int) or isinstance(id_, bool) or not 0 <= id_ < vocabulary_size:
-            raise ValueError(f"{GENERATION_CONFIG}: {key} {id_!r} is no id of a vocabulary of {vocabulary_size}")
-    return ids
+def with_stops(tokenizer) -> dict[str, Any]:
+    """A tokenizer's generation config, in which its stop tokens stand where they would not be found otherwise."""
+    config = tokenizer.generation_config
+    if config.get("eos_token_id") is not None or set(tokenizer.stop_ids) <= {tokenizer.eos_id}:
+        return config
+    return {**config, "eos_token_id": list(tokenizer.stop_ids)}
 
 
-def write(folder: Path, chat_template: str | None, generation_config: dict[str, Any]) -> None:
-    """Writes `chat_template.jinja` and `generation_config.json`, each where there is something to write."""
+def write(
+    folder: Path,
+    chat_template: str | None,
+    generation_config: dict[str, Any],
+    tokenizer_config: dict[str, Any] | None = None,
+) -> None:
+    """Writes chat template, generation config and tokenizer config, each where there is something to write."""
     if chat_template is not None:
         (folder / CHAT_TEMPLATE).write_bytes(chat_template.encode("utf-8"))
-    if generation_config:
-        (folder / GENERATION_CONFIG).write_text(json.dumps(generation_config, indent=2), encoding="utf-8")
+    for name, content in ((GENERATION_CONFIG, generation_config), (TOKENIZER_CONFIG, tokenizer_config)):
+        if content:
+            (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:

@@ -16,13 +16,18 @@ from sentencepiece import sentencepiece_model_pb2
 
 from llama_exp.formats.gguf.file import GgufFile, open_gguf
 from llama_exp.tokenizer.byte_pair import SPLIT_PATTERN
+from llama_exp.tokenizer.gguf_ends import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    control_types,
+    special_ids,
+    stop_ids,
+)
 from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
-
-# Types of tokens; GGUF and SentencePiece number them alike.
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-_IDS = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "pad_token": "padding_token_id"}
-_TURN_ENDS = ("eot_token_id", "eom_token_id")
 
 _GPT_2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 # Each pattern cuts what the ones before it left whole; where the next one does not match, what lies between is kept.
@@ -71,6 +76,13 @@ def _sentence_piece(file: GgufFile) -> SentencePieceTokenizer:
     if "tokenizer.ggml.precompiled_charsmap" in file.metadata:
         action = "take a file whose tokenizer leaves the text as it is"
         file.reject("a tokenizer that changes the text is not supported", "tokenizer.ggml.precompiled_charsmap", action)
+    if not (types == UNKNOWN).any() and (unknown := file.integer("tokenizer.ggml.unknown_token_id")) is not None:
+        types = np.where(np.arange(len(types)) == unknown, UNKNOWN, types)
+    if (types == UNKNOWN).sum() != 1:
+        file.reject("one token must stand for what is unknown", f"{(types == UNKNOWN).sum()} of type {UNKNOWN}")
+    ids = special_ids(file, len(tokens), sentence_piece=True)
+    generation_config = _generation_config(file, tokens, ids)
+    types = control_types(types, [*ids.values(), *generation_config.get("eos_token_id", [])])
     model = sentencepiece_model_pb2.ModelProto()
     for token, score, type_ in zip(tokens, scores.tolist(), types.tolist(), strict=True):
         model.pieces.add(piece=token, score=score, type=type_)
@@ -78,14 +90,7 @@ def _sentence_piece(file: GgufFile) -> SentencePieceTokenizer:
     trainer.model_type = trainer.BPE
     trainer.vocab_size = len(tokens)
     trainer.byte_fallback = bool((types == BYTE).any())
-    unknown = np.flatnonzero(types == UNKNOWN)
-    if len(unknown) != 1:
-        file.reject("one token must stand for what is unknown", f"{len(unknown)} of type {UNKNOWN}")
-    if file.flag("tokenizer.ggml.add_bos_token") is False:
-        action = "take a file whose tokenizer puts its begin token in front of a text, as Llama 2's does"
-        file.reject("this kind of tokenizer without a begin token is not supported", "add_bos_token: false", action)
-    ids = _special_ids(file, len(tokens)) | {"unk_token": int(unknown[0])}
-    for name, id_ in ids.items():
+    for name, id_ in (ids | {"unk_token": int(np.flatnonzero(types == UNKNOWN)[0])}).items():
         piece = name.replace("_token", "_piece")  # SentencePiece knows these ids by the names of their pieces
         setattr(trainer, piece, tokens[id_])
     normalizer = model.normalizer_spec
@@ -93,7 +98,8 @@ def _sentence_piece(file: GgufFile) -> SentencePieceTokenizer:
     normalizer.escape_whitespaces = True
     normalizer.add_dummy_prefix = file.flag("tokenizer.ggml.add_space_prefix") is not False
     normalizer.remove_extra_whitespaces = file.flag("tokenizer.ggml.remove_extra_whitespaces") is True
-    return SentencePieceTokenizer(model.SerializeToString(), *_companions(file, len(tokens)))
+    config = {"add_bos_token": file.flag("tokenizer.ggml.add_bos_token") is not False}
+    return SentencePieceTokenizer(model.SerializeToString(), _template(file), generation_config, config)
 
 
 def _byte_pair(file: GgufFile) -> HuggingFaceTokenizer:
@@ -110,7 +116,9 @@ def _byte_pair(file: GgufFile) -> HuggingFaceTokenizer:
     if len(vocabulary) != len(tokens):
         twice = next(token for id_, token in enumerate(tokens) if vocabulary[token] != id_)
         file.reject("a token is there twice", repr(twice))
-    ids = _special_ids(file, len(tokens))
+    ids = special_ids(file, len(tokens), sentence_piece=False)
+    generation_config = _generation_config(file, tokens, ids)
+    types = control_types(types, [*ids.values(), *generation_config.get("eos_token_id", [])])
     names = {name: tokens[id_] for name, id_ in ids.items()}
     begin = file.flag("tokenizer.ggml.add_bos_token")
     begin = split in _WHOLE_WORDS_FIRST if begin is None else begin
@@ -127,9 +135,8 @@ def _byte_pair(file: GgufFile) -> HuggingFaceTokenizer:
             "merges": merges,
         },
     }
-    template, generation_config = _companions(file, len(tokens))
     config = names | {"add_bos_token": begin}
-    return HuggingFaceTokenizer(json.dumps(document), config, generation_config, template)
+    return HuggingFaceTokenizer(json.dumps(document), config, generation_config, _template(file))
 
 
 def _tokens(file: GgufFile) -> tuple[list[str], np.ndarray]:
@@ -143,26 +150,14 @@ def _tokens(file: GgufFile) -> tuple[list[str], np.ndarray]:
     return tokens, types
 
 
-def _special_ids(file: GgufFile, count: int) -> dict[str, int]:
-    """Ids by Hugging Face's names of them, those that the file has."""
-    return {name: id_ for name, key in _IDS.items() if (id_ := _id(file, key, count)) is not None}
+def _generation_config(file: GgufFile, tokens: list[str], ids: dict[str, int]) -> dict[str, Any]:
+    """What a generation config would say: the ids, and every stop token."""
+    stops = stop_ids(file, tokens, ids.get("eos_token"))
+    return {f"{name}_id": id_ for name, id_ in ids.items()} | ({"eos_token_id": stops} if stops else {})
 
 
-def _id(file: GgufFile, key: str, count: int) -> int | None:
-    id_ = file.integer(f"tokenizer.ggml.{key}")
-    if id_ is not None and not 0 <= id_ < count:
-        file.reject(f"tokenizer.ggml.{key} is not in the vocabulary", f"{id_} of {count}")
-    return id_
-
-
-def _companions(file: GgufFile, count: int) -> tuple[str | None, dict[str, Any]]:
-    """Chat template and generation config."""
-    ids = _special_ids(file, count)
-    config: dict[str, Any] = {f"{name}_id": id_ for name, id_ in ids.items()}
-    ends = [ids.get("eos_token"), *(_id(file, key, count) for key in _TURN_ENDS)]
-    if ends := list(dict.fromkeys(id_ for id_ in ends if id_ is not None)):
-        config["eos_token_id"] = ends
-    return file.text("tokenizer.chat_template"), config
+def _template(file: GgufFile) -> str | None:
+    return file.text("tokenizer.chat_template")
 
 
 def _added_tokens(tokens: list[str], types: np.ndarray) -> list[dict[str, Any]]:

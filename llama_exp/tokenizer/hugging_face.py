@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Iterable, Sequence
@@ -14,12 +15,27 @@ import tokenizers
 
 from llama_exp.tokenizer import generation_files as companions
 from llama_exp.tokenizer import keras_hub_form
+from llama_exp.tokenizer.added_tokens import read_added_tokens
 from llama_exp.tokenizer.byte_pair import PAD_TOKENS, STOP_TOKENS
-from llama_exp.tokenizer.generation_files import TOKENIZER_CONFIG
+from llama_exp.tokenizer.ends import KEYS, choose_ends
+from llama_exp.tokenizer.hugging_face_document import (
+    processor,
+    with_added_tokens,
+    without_leading_space,
+    without_special_tokens,
+)
 from llama_exp.tokenizer.hugging_face_export import SENTENCE_PIECE, TOKENIZER
+from llama_exp.tokenizer.special_tokens import decode_visibly
 
-_BOS_TOKENS = ("<|begin_of_text|>", "<s>")
-_EOS_TOKENS = ("<|end_of_text|>", "</s>", "<|endoftext|>", "<|im_end|>")
+# What a file without any configs beside it most likely means.
+_USUAL = {
+    "bos_token": ("<|begin_of_text|>", "<s>"),
+    "eos_token": ("<|end_of_text|>", "</s>", "<|endoftext|>", "<|im_end|>"),
+    "pad_token": PAD_TOKENS,
+}
+# transformers' class of this name has these where its config does not name any.
+_LLAMA_CLASSES = ("LlamaTokenizer", "LlamaTokenizerFast")
+_LLAMA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +43,18 @@ logger = logging.getLogger(__name__)
 class HuggingFaceTokenizer:
     """A tokenizer over the text of a `tokenizer.json`.
 
-    The token that begins and the one that ends a document come from `tokenizer_config` (`bos_token`, `eos_token`), then
-    from `generation_config` (`bos_token_id`, `eos_token_id`, whose list also gives the stop tokens), then from the
-    usual names among the added tokens.
+    Which tokens begin, end and pad a text: see `llama_exp.tokenizer.ends`. Whether one stands in front of a text is
+    said by the file's post-processor alone, as in transformers.
 
     Args:
         text: Content of `tokenizer.json`.
-        tokenizer_config: Content of `tokenizer_config.json`, or {}.
+        tokenizer_config: Content of `tokenizer_config.json`, or {}; the tokens that it adds are added.
         generation_config: Content of `generation_config.json`, or {}.
         chat_template: Jinja text of the model's chat template; None: what `tokenizer_config` has.
         sentence_piece_model: Content of the `tokenizer.model` beside it, kept for those who read that.
 
     Raises:
-        ValueError: the text is no tokenizer, or a named token is not in its vocabulary.
+        ValueError: the text is no tokenizer, or a named token or id is not in its vocabulary.
     """
 
     def __init__(
@@ -50,30 +65,71 @@ class HuggingFaceTokenizer:
         chat_template: str | None = None,
         sentence_piece_model: bytes | None = None,
     ):
-        self._text, self._tokenizer_config = text, tokenizer_config
+        added = read_added_tokens(tokenizer_config)
+        self._text, self._tokenizer_config = with_added_tokens(text, added), tokenizer_config
         self._sentence_piece_model = sentence_piece_model
         self.generation_config = dict(generation_config)
         self.chat_template = companions.read_template(tokenizer_config) if chat_template is None else chat_template
-        self._encoder = _processor(text)
-        self._encoder.encode_special_tokens = True  # in text they are characters; only we add special tokens
-        document = json.loads(text)
-        joined = _without_leading_space(document)
-        self._continuation = self._encoder if joined == document else _processor(json.dumps(joined))
-        self._continuation.encode_special_tokens = True
-        self.vocabulary_size = max(self._encoder.get_vocab(with_added_tokens=True).values()) + 1
-        added = self._encoder.get_added_tokens_decoder()
-        self._special = {token.content: id_ for id_, token in added.items() if token.special}
-        stops = self._ids("eos_token_id")
-        self.bos_id = self._find("bos_token", self._ids("bos_token_id"), _BOS_TOKENS)
-        self.begin_id = self.bos_id if self._begins() else None
-        self.eos_id = self._find("eos_token", stops, _EOS_TOKENS)
-        self.pad_id = self._find("pad_token", self._ids("pad_token_id"), PAD_TOKENS)
-        names = [self._special[token] for token in STOP_TOKENS if token in self._special]
-        ends = [] if self.eos_id is None else [self.eos_id]
-        self.stop_ids = tuple(dict.fromkeys([*ends, *stops, *names]))
+        self._whole = processor(self._text)
+        vocabulary = self._whole.get_vocab(with_added_tokens=True)
+        self.vocabulary_size = max(vocabulary.values()) + 1
+        self.holes = tuple(sorted(set(range(self.vocabulary_size)) - set(vocabulary.values())))
+        document = json.loads(self._text)
+        named = [token.content for token in added if token.special]
+        in_file = self._whole.get_added_tokens_decoder().values()
+        self._special = {
+            name: vocabulary[name] for name in (*(token.content for token in in_file if token.special), *named)
+        }
+        self._set_ends()
+        self._set_encoders(document)
         self.fingerprint = hashlib.sha256(
-            json.dumps(["hugging_face", text, self.begin_id, self.bos_id, self.eos_id, self.pad_id]).encode()
+            json.dumps(["hugging_face", self._text, self.begin_id, self.bos_id, self.eos_id, self.pad_id]).encode()
         ).hexdigest()
+
+    def _set_ends(self) -> None:
+        config = self._tokenizer_config
+        is_bare = not config and not self.generation_config
+        own = _LLAMA_TOKENS if config.get("tokenizer_class") in _LLAMA_CLASSES else {}
+        usual = {
+            key: next((self._special[name] for name in names if name in self._special), None)
+            for key, names in _USUAL.items()
+        }
+        ends = choose_ends(
+            config,
+            self.generation_config,
+            self._whole.token_to_id,
+            self.vocabulary_size,
+            own={key: self._special.get(name) for key, name in own.items()},
+            usual=usual if is_bare else {},
+            usual_stops=[self._special[name] for name in STOP_TOKENS if name in self._special] if is_bare else (),
+        )
+        self.bos_id, self.eos_id, self.pad_id, self.stop_ids = ends.bos, ends.eos, ends.pad, ends.stop
+        self.begin_id = self._front()
+        for id_ in (*ends.ids().values(), *ends.stop, self.begin_id):
+            if id_ is not None:
+                self._special.setdefault(self._whole.id_to_token(id_), id_)
+
+    def _front(self) -> int | None:
+        """The token that the post-processor puts in front of a text; None: it puts none there."""
+        texts = itertools.chain("a", self._whole.get_vocab(with_added_tokens=False))
+        text = next((text for text in texts if self._whole.encode(text, add_special_tokens=False).ids), "")
+        encoding = self._whole.encode(text)
+        marked = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+        front = list(itertools.takewhile(lambda pair: pair[1], marked))
+        if len(front) > 1:
+            raise ValueError(
+                f"post_processor: it puts {len(front)} tokens in front of a text, here one can stand there"
+            )
+        return front[0][0] if front else None
+
+    def _set_encoders(self, document: dict[str, Any]) -> None:
+        """For texts and for continuations; in both, special tokens are characters: only we add special tokens."""
+        plain = without_special_tokens(document, self._special)
+        self._encoder = self._whole if plain == document else processor(json.dumps(plain))
+        joined = without_leading_space(plain)
+        self._continuation = self._encoder if joined == plain else processor(json.dumps(joined))
+        for encoder in (self._encoder, self._continuation):
+            encoder.encode_special_tokens = True
 
     def encode(self, text: str, continuation: bool = False) -> list[int]:
         """Token ids of a text; special tokens written in it are ordinary text."""
@@ -90,15 +146,23 @@ class HuggingFaceTokenizer:
 
     @functools.cached_property
     def _chat_encoder(self) -> tokenizers.Tokenizer:
-        return _processor(self._text)
+        return processor(self._text)
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text of token ids, as the file's own decoder gives it."""
-        ids = [int(id_) for id_ in token_ids]
-        for id_ in ids:
-            if id_ < 0 or self._encoder.id_to_token(id_) is None:
-                raise ValueError(f"token_ids: {id_} is not in the vocabulary of {self.vocabulary_size}")
-        return self._encoder.decode(ids, skip_special_tokens=skip_special_tokens)
+        """The text of token ids, as the file's own decoder gives it; what is no token shows as `[no token: 272]`."""
+
+        def decode(ids: list[int]) -> str:
+            return self._whole.decode(ids, skip_special_tokens=skip_special_tokens)
+
+        return decode_visibly(token_ids, self._has_token, decode)
+
+    def _has_token(self, id_: int) -> bool:
+        return 0 <= id_ < self.vocabulary_size and self._whole.id_to_token(id_) is not None
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Names of the special tokens."""
+        return tuple(self._special)
 
     def special_id(self, token: str) -> int | None:
         """The id of a special token, or None where the file has none of that name."""
@@ -108,10 +172,12 @@ class HuggingFaceTokenizer:
         """Writes the tokenizer as KerasHub has it; where it has no such class, Hugging Face's files, with a warning."""
         document = json.loads(self._text)
         reasons = []
+        generation_config = companions.with_stops(self)
+        ends = self.ends_by_name()
         for other in (
-            keras_hub_form.byte_pair(document, self.chat_template, self.generation_config),
+            keras_hub_form.byte_pair(document, self.chat_template, generation_config, ends),
             keras_hub_form.sentence_piece(
-                document, self._sentence_piece_model, self.chat_template, self.generation_config
+                document, self._sentence_piece_model, self.chat_template, generation_config, ends
             ),
         ):
             if isinstance(other, str):
@@ -128,6 +194,11 @@ class HuggingFaceTokenizer:
         )
         self.save_hugging_face(folder)
 
+    def ends_by_name(self) -> dict[str, str | None]:
+        """`bos_token`, `eos_token`, `pad_token`, each None where there is none."""
+        ids = dict(zip(KEYS, (self.bos_id, self.eos_id, self.pad_id), strict=True))
+        return {key: None if id_ is None else self._whole.id_to_token(id_) for key, id_ in ids.items()}
+
     def save_hugging_face(self, folder: str | Path) -> None:
         """Writes the files as they were read, under Hugging Face's names."""
         folder = Path(folder)
@@ -135,66 +206,7 @@ class HuggingFaceTokenizer:
         (folder / TOKENIZER).write_text(self._text, encoding="utf-8")
         if self._sentence_piece_model is not None:
             (folder / SENTENCE_PIECE).write_bytes(self._sentence_piece_model)
-        if self._tokenizer_config:
-            content = json.dumps(self._tokenizer_config, indent=2, ensure_ascii=False)
-            (folder / TOKENIZER_CONFIG).write_text(content, encoding="utf-8")
         known = companions.read_template(self._tokenizer_config)
-        companions.write(folder, None if self.chat_template == known else self.chat_template, self.generation_config)
-
-    def _begins(self) -> bool:
-        """Whether a text begins with `bos_token`: as `add_bos_token` says, else as the post-processor does it."""
-        stated = self._tokenizer_config.get("add_bos_token")
-        if isinstance(stated, bool):
-            return stated
-        return self.bos_id is not None and self._encoder.encode("").ids[:1] == [self.bos_id]
-
-    def _ids(self, key: str) -> list[int]:
-        return companions.read_ids(self.generation_config, key, self.vocabulary_size)
-
-    def _find(self, key: str, generation_ids: list[int], names: Sequence[str]) -> int | None:
-        named = self._tokenizer_config.get(key)
-        if isinstance(named, dict):  # an AddedToken written out
-            named = named.get("content")
-        if named is not None:
-            token_id = self._encoder.token_to_id(named) if isinstance(named, str) else None
-            if token_id is None:
-                raise ValueError(f"{TOKENIZER_CONFIG}: {key} {named!r} is not in the vocabulary")
-            return token_id
-        if generation_ids:
-            return generation_ids[0]
-        return next((self._special[name] for name in names if name in self._special), None)
-
-
-def _processor(text: str) -> tokenizers.Tokenizer:
-    try:
-        processor = tokenizers.Tokenizer.from_str(text)
-        processor.no_padding()
-        processor.no_truncation()
-        processor.encode("a b")  # some mistakes show only now
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises bare Exception, and panics, which are no Exception
-        raise ValueError(f"not a tokenizer.json of the tokenizers library ({error})") from None
-    return processor
-
-
-def _without_leading_space(content: dict[str, Any]) -> dict[str, Any]:
-    """The same tokenizer without the space (or U+2581) that it would put in front of a text."""
-
-    def change(part: Any) -> Any:
-        if isinstance(part, list):
-            return [change(item) for item in part if not (isinstance(item, dict) and item.get("type") == "Prepend")]
-        if not isinstance(part, dict):
-            return part
-        part = {key: change(value) for key, value in part.items()}
-        if part.get("type") == "Metaspace":
-            part.update(prepend_scheme="never")
-            part.pop("add_prefix_space", None)
-        if part.get("type") == "ByteLevel":
-            part.update(add_prefix_space=False)
-        return part
-
-    changed = {key: change(content.get(key)) for key in ("normalizer", "pre_tokenizer")}
-    if isinstance(changed["normalizer"], dict) and changed["normalizer"].get("type") == "Prepend":
-        changed["normalizer"] = None
-    return {**content, **changed}
+        template = None if self.chat_template == known else self.chat_template
+        names = {key: name for key, name in self.ends_by_name().items() if name is not None}
+        companions.write(folder, template, companions.with_stops(self), self._tokenizer_config or names)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, normalizers, processors
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from llama_exp.errors import InputError, Problem
 from llama_exp.tokenizer import generation_files as companions
 
-TOKENIZER, SPECIAL_TOKENS_MAP, SENTENCE_PIECE = "tokenizer.json", "special_tokens_map.json", "tokenizer.model"
+TOKENIZER, SENTENCE_PIECE = "tokenizer.json", "tokenizer.model"
 SPACE = "▁"  # U+2581, SentencePiece's visible space
 
 
@@ -32,9 +32,10 @@ def write(folder: Path, tokenizer, document: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TOKENIZER).write_text(document, encoding="utf-8")
     ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id, "pad_token": tokenizer.pad_id}
-    names = {key: tokenizer.decode([id_], skip_special_tokens=False) for key, id_ in ids.items() if id_ is not None}
+    names = {key: name for key, name in tokenizer.ends_by_name().items() if name is not None}
     config: dict[str, Any] = {
         **names,
+        "add_bos_token": tokenizer.begin_id is not None,  # for who reads the tokenizer.model beside it
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
         # The class that takes tokenizer.json as it is; LlamaTokenizer makes one of its own from the vocabulary.
@@ -42,20 +43,19 @@ def write(folder: Path, tokenizer, document: str) -> None:
     }
     if tokenizer.chat_template is not None:
         config["chat_template"] = tokenizer.chat_template
-    generation = tokenizer.generation_config or {
-        **{f"{key}_id": id_ for key, id_ in ids.items() if id_ is not None},
-        **({"eos_token_id": list(tokenizer.stop_ids)} if len(tokenizer.stop_ids) > 1 else {}),
-    }
+    stops = {"eos_token_id": list(tokenizer.stop_ids)} if len(tokenizer.stop_ids) > 1 else {}
+    stated = {f"{key}_id": id_ for key, id_ in ids.items() if id_ is not None} | stops
+    generation = companions.with_stops(tokenizer) or stated
     contents = {
         companions.TOKENIZER_CONFIG: config,
-        SPECIAL_TOKENS_MAP: names,
+        companions.SPECIAL_TOKENS_MAP: names,
         companions.GENERATION_CONFIG: generation,
     }
     for name, content in contents.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
-def byte_pair_document(encoder: tokenizers.Tokenizer, special: Mapping[str, int], begin: str) -> str:
+def byte_pair_document(encoder: tokenizers.Tokenizer, special: Mapping[str, int], begin: str | None) -> str:
     """Text of `tokenizer.json` for byte-level BPE.
 
     Args:
@@ -69,13 +69,14 @@ def byte_pair_document(encoder: tokenizers.Tokenizer, special: Mapping[str, int]
     return tokenizer.to_str(pretty=True)
 
 
-def sentence_piece_document(model, special: Mapping[str, int], begin: str | None) -> str:
+def sentence_piece_document(model, special: Mapping[str, int], begin: str | None, spaces_once: bool = False) -> str:
     """Text of `tokenizer.json` for a SentencePiece BPE model.
 
     Args:
         model: a `ModelProto`.
         special: special token -> id, the unknown token included.
         begin: put in front of a text; None: nothing is.
+        spaces_once: behind a special token no space is put in front, as at the start of a text.
 
     Raises:
         InputError: the model has something that a table of merges cannot say.
@@ -100,9 +101,13 @@ def sentence_piece_document(model, special: Mapping[str, int], begin: str | None
             byte_fallback=any(piece.type == kinds.BYTE for piece in model.pieces),
         )
     )
-    prefix = [normalizers.Prepend(SPACE)] if model.normalizer_spec.add_dummy_prefix else []
-    tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
-    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
+    prefixed = model.normalizer_spec.add_dummy_prefix
+    if prefixed and spaces_once:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme="first", split=False)
+    else:
+        prefix = [normalizers.Prepend(SPACE)] if prefixed else []
+        tokenizer.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
+    strip = [decoders.Strip(" ", 1, 0)] if prefixed else []
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )

@@ -18,7 +18,10 @@ _ADDED_FLAGS = ("single_word", "lstrip", "rstrip")
 
 
 def byte_pair(
-    document: dict[str, Any], chat_template: str | None, generation_config: dict[str, Any]
+    document: dict[str, Any],
+    chat_template: str | None,
+    generation_config: dict[str, Any],
+    tokenizer_config: dict[str, Any] | None = None,
 ) -> BytePairTokenizer | str:
     """KerasHub's Llama 3 tokenizer with the ids of a `tokenizer.json`, or why there is none."""
     model = document["model"]
@@ -38,7 +41,7 @@ def byte_pair(
     merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     try:
         pairs = [(left, right) for left, right in merges]
-        tokenizer = BytePairTokenizer(vocabulary, pairs, chat_template, generation_config)
+        tokenizer = BytePairTokenizer(vocabulary, pairs, chat_template, generation_config, tokenizer_config)
     except ValueError as error:
         return str(error)
     if not model.get("ignore_merges") and not tokenizer.merges_reach_every_word():
@@ -47,13 +50,17 @@ def byte_pair(
 
 
 def sentence_piece(
-    document: dict[str, Any], proto: bytes | None, chat_template: str | None, generation_config: dict[str, Any]
+    document: dict[str, Any],
+    proto: bytes | None,
+    chat_template: str | None,
+    generation_config: dict[str, Any],
+    tokenizer_config: dict[str, Any] | None = None,
 ) -> SentencePieceTokenizer | str:
     """KerasHub's Llama 2 tokenizer of the SentencePiece model beside a `tokenizer.json`, or why there is none."""
     if proto is None:
         return "it has no SentencePiece model beside it"
     try:
-        tokenizer = SentencePieceTokenizer(proto, chat_template, generation_config)
+        tokenizer = SentencePieceTokenizer(proto, chat_template, generation_config, tokenizer_config)
     except ValueError as error:
         return str(error)
     added = {token["content"]: token["id"] for token in document.get("added_tokens", [])}

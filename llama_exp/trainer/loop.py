@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from llama_exp import backend, precision
+from llama_exp import backend, precision, signals
 from llama_exp.console.logs import FOR_THE_RECORD
 from llama_exp.dataset.order import Order
 from llama_exp.errors import Interrupted, Preempted, StorageError
@@ -42,10 +42,10 @@ from llama_exp.trainer.finite import require_finite_validation, require_mere_ove
 from llama_exp.trainer.metrics import Meter, flops_per_token, gemm_flops_per_second
 from llama_exp.trainer.observers import Observers
 from llama_exp.trainer.samples import SampleWriter
-from llama_exp.trainer.signals import StopSignals
 from llama_exp.trainer.step import StepResult, TrainStep
 
 FAILED_SAVES = 3  # in a row, until the run gives up
+STOPPING = "%s: stopping after this step with a checkpoint; again: at once"
 _log = logging.getLogger(__name__)
 
 
@@ -166,27 +166,28 @@ class Trainer:
         if not self._restored and (newest := self._checkpoints.newest()) is not None:
             self.restore(newest)
         status = "failed"
-        try:
-            self._observers.tell("on_start", self._facts())
-            with StopSignals(self._process) as signals:
-                self._loop(signals)
-            status = "finished"
-        except (Preempted, Interrupted) as error:
-            status = type(error).__name__.lower()
-            raise
-        finally:
-            self._observers.tell("on_finish", status)
+        with signals.noted(STOPPING if self._process.is_writer else None):
+            try:
+                self._observers.tell("on_start", self._facts())
+                self._loop()
+                status = "finished"
+            except (Preempted, Interrupted) as error:
+                status = type(error).__name__.lower()
+                raise
+            finally:
+                self._observers.tell("on_finish", status)
         return self._counters.result()
 
-    def _loop(self, signals: StopSignals) -> None:
+    def _loop(self) -> None:
         counters, meter = self._counters, self._meter()
         while True:
             if counters.validated_step != counters.step and self._is_due(self._validate_every_steps, at_start=True):
-                self._validate(stop=lambda: signals.received is not None)
+                self._validate(stop=lambda: signals.received() is not None)
             is_last = counters.step >= self._max_steps
-            if signals.received is not None and not (is_last and counters.validated_step == counters.step):
+            stop = signals.received()
+            if stop is not None and not (is_last and counters.validated_step == counters.step):
                 self._save(required=True)
-                raise signals.error(counters.step, f"checkpoint {self._saved_step}")
+                raise signals.Stopped(stop).told(f"step {counters.step}, checkpoint {self._saved_step}")
             if self._is_due(self._checkpoint_every_steps):
                 self._save(required=is_last)
             if is_last:

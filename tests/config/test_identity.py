@@ -25,6 +25,7 @@ USES = {
     "PYTHON_QA": ("dataset=python_qa",),
     "TEXT_FILES": ("dataset=text_files", "dataset.files=[a.txt]"),
     "JSONL": ("dataset=jsonl", "dataset.files=[a.jsonl]"),
+    "LONG_TEXTS": ("dataset=text_files", "dataset.files=[a.txt]"),
     "ROWS": ("dataset=tfds", "dataset.builder=tiny_shakespeare"),
     "BYTE_PAIR_TRAINING": ("preset.source=some/folder", "tokenizer=bpe"),
     "EXAMPLE_ORDER": (),
@@ -51,11 +52,14 @@ DECIDES_NOTHING = {
     "MOST_INPUTS",
     # how much at once: time and memory
     *("COLUMNS", "SCORE_POSITIONS", "SMALLEST_BUCKET", "MOST_ROWS", "_AHEAD_BYTES", "_LINE_BYTES", "_PANEL", "_TILE"),
-    *("BLOCK_BYTES", "_SUMMED_AT_ONCE", "_TOKENIZED_AT_ONCE", "_ROWS_AT_ONCE", "_READ_AT_ONCE", "_BLOCK_BYTES"),
-    *("_TILE_NUMBERS", "TOKENS_AT_A_TIME"),
+    *("BLOCK_BYTES", "_SUMMED_AT_ONCE", "_RECORDS_AT_ONCE", "_CHARACTERS_AT_ONCE", "_TOKENS_AT_ONCE", "_READ_AT_ONCE"),
+    *("_BLOCK_BYTES", "_HEAD_BYTES", "_TILE_NUMBERS", "TOKENS_AT_A_TIME"),
+    # what is refused or warned of, counted beside the rows, or read once more
+    *("_MAX_NUL_SHARE", "_MAX_REPLACED_SHARE", "_MAX_LOST_SHARE", "_FACTS_VERSION", "_ENOUGH"),
     # what a type of numbers is, or a file's form
     *("INT8_MAX", "UINT8_MAX", "FLOAT8_MAX", "INT4_MIN", "INT4_MAX", "_CENTRE", "SYMMETRIC_ZERO", "SCHEMA"),
     *("_FLOAT", "_WORD", "NORMAL", "UNKNOWN", "CONTROL", "USER_DEFINED", "UNUSED", "BYTE"),
+    "_SENTENCE_PIECE_IDS",
     "MASKED",  # its exponential is 0 in every type
     *("_TINY", "SMALLEST_SQUARES"),  # in the place of a 0 by which is divided, where the product is 0 anyway
 }

@@ -34,7 +34,18 @@ def test_a_bar_is_shown_in_a_line_that_is_open(monkeypatch):
     monkeypatch.setattr(live, "_open_lines", [line])
     line.show_phase("building the model")
     with live.steps_bar("rounding", 2) as advance:
-        assert line.phase == "rounding 0/2"
+        assert line.phase == "rounding"
         advance()
         assert line.phase == "rounding 1/2"
     assert line.phase == "building the model"
+
+
+def test_amounts_in_a_line_that_is_open(monkeypatch):
+    line = live.LiveLine(lambda width, ascii_only: "")
+    monkeypatch.setattr(live, "_open_lines", [line])
+    for total, shown in ((4_000_000, "tokenizing 50%"), (None, "tokenizing 2.0 MB"), (0, "tokenizing 100%")):
+        with live.amount_bar("tokenizing", total) as advance:
+            advance(1_500_000)
+            advance(500_000)
+            assert line.phase == shown
+    assert line.phase is None

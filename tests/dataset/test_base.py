@@ -26,9 +26,7 @@ class Hashed(Dataset):
         self._fingerprint = "f"
 
     def documents(self):
-        for text in self.all_texts:
-            record = document("", text)
-            yield self._split_of(record.group), record
+        return self.split(lambda: (document("", text) for text in self.all_texts))
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.3])
@@ -132,7 +130,7 @@ def test_fewer_rows_than_a_batch_is_an_error(tmp_path, byte_tokenizer):
     dataset = InMemory(["abc"] * 5, packing="none")
     dataset.open(tmp_path)
     dataset.prepare(byte_tokenizer, cache_dir=tmp_path, loss_on="all", minimum_train_rows=4)
-    with pytest.raises(InputError, match="fewer rows than the 5 that are needed"):
+    with pytest.raises(InputError, match="only 4 rows, a batch takes 5"):
         dataset.prepare(byte_tokenizer, cache_dir=tmp_path, loss_on="all", minimum_train_rows=5)
 
 

@@ -218,10 +218,10 @@ def test_ids_are_stored_in_the_smallest_type(tmp_path, vocabulary_size, dtype):
 
 
 def test_many_documents_go_through_every_chunk(tmp_path, byte_tokenizer, monkeypatch):
-    from llama_exp.dataset import rows
+    from llama_exp.dataset import row_files, rows
 
-    monkeypatch.setattr(rows, "_TOKENIZED_AT_ONCE", 3)
-    monkeypatch.setattr(rows, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(rows, "_RECORDS_AT_ONCE", 3)
+    monkeypatch.setattr(row_files, "_TOKENS_AT_ONCE", 20)
     texts = [f"document {number}" for number in range(25)]
     examples = prepared(texts, byte_tokenizer, tmp_path)["train"]
     assert pairs(examples) == wanted_pairs([text for number, text in enumerate(texts) if number % 5 != 4])

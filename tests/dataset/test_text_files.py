@@ -22,7 +22,15 @@ def opened(tmp_path, *names, **options):
 
 
 def found(dataset):
-    return [(record.text, record.source) for _, record in dataset.documents()]
+    """Text and source of each document, its parts joined."""
+    documents = []
+    for example in dataset.generate():
+        if example["part"] in ("", "first"):
+            documents.append((example["text"], example["source"]))
+        else:
+            text, source = documents.pop()
+            documents.append((text + example["text"], source))
+    return documents
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,7 @@ def test_bytes_that_are_no_utf_8_are_named(tmp_path):
         opened(tmp_path, "bad.txt")
     (problem,) = caught.value.problems
     assert problem.where == f"{tmp_path}/bad.txt:2"
-    assert "0xff" in problem.found and "encoding_errors: replace" in problem.action
+    assert "0xff" in problem.found and "dataset.encoding_errors=replace" in problem.action
 
 
 def test_or_replaced_and_counted(tmp_path, caplog):

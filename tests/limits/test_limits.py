@@ -55,9 +55,9 @@ def test_require_raises_the_first_problem_and_pairs_come_last():
 
 def test_choose_takes_names_and_members():
     assert choose(Packing, "none", "dataset.packing") is choose(Packing, Packing.none, "dataset.packing")
-    with pytest.raises(ImpossibleValue, match="dataset.packing.*packing='tight'.*concat, best_fit, none"):
+    with pytest.raises(ImpossibleValue, match="dataset.packing.*packing='tight'.*concat, best_fit, none, auto"):
         choose(Packing, "tight", "dataset.packing")
-    assert name_choices(Packing) == ("concat", "best_fit", "none")
+    assert name_choices(Packing) == ("concat", "best_fit", "none", "auto")
 
 
 def test_every_closed_choice_is_the_type_of_a_key():

@@ -83,6 +83,23 @@ def test_cached_decoding_equals_recomputation(arguments):
     assert len(set(generated[5:].tolist())) > 3  # a loop of one token would prove little
 
 
+@pytest.mark.parametrize("arguments", [{}, {"temperature": 3.0}, {"temperature": 3.0, "top_k": 50, "top_p": 0.99}])
+def test_ids_that_the_tokenizer_has_no_token_for_are_not_generated(model, arguments, monkeypatch):
+    class Tokenizer:
+        vocabulary_size, stop_ids = 50, ()
+        holes = tuple(id_ for id_ in range(50) if id_ % 7 == 3)
+
+    arguments = {"max_length": MAX_LENGTH, "seed": 5, **arguments}
+    before = np.concatenate(
+        [row[len(prompt) :] for row, prompt in zip(model.generate(PROMPTS, **arguments), PROMPTS, strict=True)]
+    )
+    monkeypatch.setattr(model, "tokenizer", Tokenizer())
+    rows = model.generate(PROMPTS, **arguments)
+    new = np.concatenate([row[len(prompt) :] for row, prompt in zip(rows, PROMPTS, strict=True)])
+    without_token = {*Tokenizer.holes, *range(50, TINY["vocabulary_size"])}
+    assert without_token & set(before.tolist()) and not without_token & set(new.tolist())
+
+
 def test_uneven_prompts_in_one_batch_equal_one_by_one(model):
     together = model.generate(PROMPTS, MAX_LENGTH)
     for prompt, tokens in zip(PROMPTS, together, strict=True):

@@ -26,8 +26,8 @@ def oracle(logits, uniform, temperature, top_k, top_p):
     return np.array(tokens)
 
 
-def run(logits, uniform, temperature=1.0, top_k=None, top_p=None, num_tokens=None):
-    kind = sampler(temperature, top_k, top_p, num_tokens or logits.shape[-1])
+def run(logits, uniform, temperature=1.0, top_k=None, top_p=None, num_tokens=None, holes=()):
+    kind = sampler(temperature, top_k, top_p, num_tokens or logits.shape[-1], holes)
     arrays = [np.float32(value) for value in (temperature, 1.0 if top_p is None else top_p)]
     logits, uniform = (keras.ops.convert_to_tensor(array, dtype="float32") for array in (logits, uniform))
     return keras.ops.convert_to_numpy(choose(kind, logits, uniform, *arrays))
@@ -47,6 +47,33 @@ def test_the_oracle_chooses_the_same_tokens(temperature, top_k, top_p):
     # A number within float32's rounding of a border between two tokens may fall on either side.
     assert differing <= 2
     assert len(np.unique(expected)) > 20
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [
+        (0.0, None, None),
+        (2.5, None, None),
+        (2.5, 7, None),
+        (2.5, None, 0.8),
+        (2.5, 7, 0.8),
+    ],
+)
+def test_ids_without_a_token_are_no_candidates(temperature, top_k, top_p):
+    """The same tokens as from a vocabulary that lacks them."""
+    holes = (0, 3, 20, 21, VOCABULARY - 1)
+    logits, uniform = data()
+    logits[:, list(holes)] += 8  # the model likes them best
+    kept = np.setdiff1d(np.arange(VOCABULARY), holes)
+    expected = kept[run(logits[:, kept], uniform, temperature, top_k, top_p)]
+    found = run(logits, uniform, temperature, top_k, top_p, holes=holes)
+    assert not np.isin(found, holes).any()
+    assert np.count_nonzero(found != expected) <= 2
+
+
+def test_more_candidates_than_tokens_bring_none_without_a_token():
+    logits, uniform = data()
+    assert not np.isin(run(logits, uniform, 2.5, VOCABULARY - 1, holes=(0, 3, VOCABULARY - 1)), (0, 3, 49)).any()
 
 
 def test_greedy_is_the_likeliest_token():

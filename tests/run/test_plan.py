@@ -114,7 +114,7 @@ def test_rows_and_table(width):
     made = planned("model=llama2_7b", "lora.rank=8")
     assert [label for label, _ in plan.rows(made)] == ["parameters", "tokens", "arithmetic", "memory"]
     output = io.StringIO()
-    plan.show(made, Console(file=output, width=width))
+    plan.show(made, Console(file=output, width=width), "all of them")
     text = output.getvalue()
     assert "6,742,609,920, of which 4,194,304 train (0.062%)" in text
     assert "weights 25.10 GiB" in " ".join(text.split())

@@ -52,9 +52,9 @@ def test_decode_shows_half_a_character_as_a_replacement():
 
 
 @pytest.mark.parametrize("token_id", [290, -1])
-def test_decode_names_an_unknown_id(token_id):
-    with pytest.raises(ValueError, match=f"{token_id} is not in the vocabulary of 290"):
-        TRAINED.decode([token_id])
+def test_decode_shows_an_id_without_a_token(token_id):
+    cat = TRAINED.encode("cat")
+    assert TRAINED.decode([*cat, token_id, *cat]) == f"cat[no token: {token_id}]cat"
 
 
 def test_merges_shorten_what_they_were_trained_on():

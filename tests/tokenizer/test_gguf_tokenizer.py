@@ -76,7 +76,7 @@ def sentence_piece_metadata(proto):
         "ggml.bos_token_id": 1,
         "ggml.eos_token_id": 2,
         "ggml.unknown_token_id": 0,
-        "ggml.padding_token_id": 0,  # as Llama 2's files have it; the unknown token pads nothing
+        "ggml.padding_token_id": 0,  # as Llama 2's files have it
         "ggml.add_bos_token": True,
         "chat_template": TEMPLATE,
     }
@@ -94,8 +94,9 @@ class TestSentencePiece:
         assert len({id_ for row in ours.encode_batch(TEXTS) for id_ in row}) > 50
         for text in TEXTS:
             assert ours.decode(ours.encode(text)) == original.decode(original.encode(text))
-        for name in ("vocabulary_size", "bos_id", "eos_id", "pad_id", "stop_ids"):
+        for name in ("vocabulary_size", "bos_id", "eos_id", "begin_id", "stop_ids"):
             assert getattr(ours, name) == getattr(original, name), name
+        assert ours.pad_id == 0
         assert ours.special_id("</s>") == 2
         assert ours.chat_template == TEMPLATE
 
@@ -116,7 +117,7 @@ class TestSentencePiece:
         assert count in tokenizer.encode("a <|user|> b")
         assert not {count + 1, count + 2} & set(tokenizer.encode("a <|eot_id|> [PAD]"))
         assert tokenizer.special_id("<|eot_id|>") == count + 1
-        assert tokenizer.stop_ids == (2, count + 1) and tokenizer.vocabulary_size == count + 3
+        assert tokenizer.stop_ids == (2, count + 1, count + 2) and tokenizer.vocabulary_size == count + 3
 
     def test_saved_and_loaded(self, tmp_path):
         tokenizer = load(written(tmp_path, sentence_piece_metadata(self.proto)))
@@ -148,6 +149,7 @@ class TestSentencePiece:
         metadata = sentence_piece_metadata(self.proto)
         metadata["ggml.tokens"][index] = token
         metadata["ggml.token_type"][index] = type_
+        del metadata["ggml.unknown_token_id"]
         metadata["ggml.scores"][index] = score
         assert rejection(written(tmp_path, metadata))
 
@@ -242,10 +244,11 @@ class TestBytePair:
         count = len(trained[0])
         tokenizer = load(written(tmp_path, byte_pair_metadata(trained, "llama-bpe")))
         assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (count, count + 4, count + 5)
-        assert tokenizer.stop_ids == (count + 4, count + 1)
+        named = trained[0].index("</s>")  # a merge of the training text; llama.cpp goes by its name
+        assert tokenizer.stop_ids == (count + 4, count + 1, named)
         assert tokenizer.vocabulary_size == count + 6
         assert tokenizer.chat_template == TEMPLATE
-        assert tokenizer.generation_config["eos_token_id"] == [count + 4, count + 1]
+        assert tokenizer.generation_config["eos_token_id"] == [count + 4, count + 1, named]
         assert count + 4 not in tokenizer.encode("a<|eot_id|>b")
         assert count + 4 in tokenizer.encode_with_special_tokens("a<|eot_id|>b")
 

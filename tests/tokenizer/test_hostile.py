@@ -158,11 +158,12 @@ def test_damaged_byte_pair_files(name, old, new, match, tmp_path):
         ("tokenizer_config.json", {"chat_template": [{"name": "rag", "template": ""}]}, "none called 'default'"),
         ("tokenizer_config.json", {"chat_template": ["x"]}, "something else"),
         ("tokenizer_config.json", {"chat_template": "x" * (1 << 20) + "x"}, "limit"),
-        ("tokenizer_config.json", {"eos_token": ["</s>"]}, "not in the vocabulary"),
+        ("tokenizer_config.json", {"eos_token": ["</s>"]}, "is no token"),
     ],
 )
 def test_damaged_companions(name, content, match, tmp_path):
     SENTENCE_PIECE.save_hugging_face(tmp_path)
+    (tmp_path / "special_tokens_map.json").unlink()  # it wins
     (tmp_path / name).write_text(json.dumps(content))
     refused(tmp_path, match)
 
@@ -182,7 +183,11 @@ def test_added_tokens_beside_a_bare_model_are_not_lost(tmp_path):
     (tmp_path / "added_tokens.json").write_text('{"</s>": 2}')
     assert load(tmp_path).fingerprint == SENTENCE_PIECE.fingerprint
     (tmp_path / "added_tokens.json").write_text('{"<|im_start|>": 320}')
-    refused(tmp_path, "tokens were added")
+    assert load(tmp_path).pieces()["<|im_start|>"] == 320
+    (tmp_path / "added_tokens.json").write_text('{"<|im_start|>": 321}')
+    refused(tmp_path, "'<|im_start|>' is 321, tokenizer.model makes it 320")
+    (tmp_path / "added_tokens.json").write_text('{"<|im_start|>": "320"}')
+    refused(tmp_path, "must be a whole number")
 
 
 # --- SentencePiece models

@@ -39,9 +39,8 @@ def test_decode_can_show_special_tokens(tokenizer):
     assert tokenizer.decode(ids, skip_special_tokens=False) == "<s>the fox</s>"
 
 
-def test_decode_names_an_unknown_id(tokenizer):
-    with pytest.raises(ValueError, match="99999 is not in the vocabulary"):
-        tokenizer.decode([99999])
+def test_decode_shows_an_id_without_a_token(tokenizer):
+    assert tokenizer.decode([*tokenizer.encode("fox"), 99999, -1]) == "fox[no token: 99999][no token: -1]"
 
 
 def test_save_and_load_give_the_same_tokenizer(tokenizer, tmp_path):

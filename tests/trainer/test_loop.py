@@ -17,7 +17,6 @@ from llama_exp.files.process import ALONE, Process
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
 from llama_exp.optimizer import adamw
 from llama_exp.trainer import Checkpoints, Trainer
-from llama_exp.trainer.signals import StopSignals
 
 pytestmark = pytest.mark.neutral
 
@@ -390,9 +389,20 @@ def test_who_is_not_the_writer_goes_on_from_the_writers_checkpoints_and_changes_
 
 
 def test_every_process_stops_at_a_signal_and_the_writer_says_so(tmp_path, caplog):
-    for process, told in ((ALONE, 1), (SECOND, 0)):
+    for process, count in ((ALONE, 1), (SECOND, 0)):
         caplog.clear()
-        with StopSignals(process) as signals:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        assert signals.received == signal.SIGUSR1
-        assert caplog.text.count("stopping after this step") == told
+        run, *_ = trainer(tmp_path / str(process.rank), process=process)
+        run._batch = terminating(run._batch)
+        with pytest.raises(Preempted, match="step 1"):
+            run.fit()
+        assert caplog.text.count("stopping after this step") == count
+
+
+def terminating(function):
+    """The function, after a signal."""
+
+    def call(*arguments):
+        terminate()
+        return function(*arguments)
+
+    return call

@@ -1,10 +1,4 @@
-"""Arithmetic per token, the machine's rate, and the second signal."""
-
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
+"""Arithmetic per token, the machine's rate, and the digest of what is frozen."""
 
 import numpy as np
 import pytest
@@ -12,7 +6,6 @@ import pytest
 from llama_exp import lora
 from llama_exp.models import LlamaBackbone
 from llama_exp.trainer.metrics import Meter, flops_per_token, gemm_flops_per_second
-from llama_exp.trainer.signals import StopSignals
 from llama_exp.trainer.state import frozen_digest
 
 pytestmark = pytest.mark.neutral
@@ -48,36 +41,6 @@ def test_the_meter_leaves_the_compiling_step_out():
     meter.add(tokens=2, seconds=1.0)
     reading = meter.read()
     assert reading["tokens_per_second"] == 4.0 and reading["mfu"] == 0.4 and reading["peak_memory_bytes"] > 0
-
-
-def test_nohup_keeps_sighup_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with StopSignals() as signals:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert signals.received is None
-            os.kill(os.getpid(), signal.SIGUSR1)
-            assert signals.received == signal.SIGUSR1
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_second_signal_ends_the_process(name):
-    program = f"""
-import os, signal
-from llama_exp.trainer.signals import StopSignals
-from llama_exp.trainer.state import frozen_digest
-with StopSignals() as signals:
-    os.kill(os.getpid(), signal.{name})
-    assert signals.received == signal.{name}
-    os.kill(os.getpid(), signal.{name})
-    print("still here")
-"""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    result = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-    assert result.returncode == -getattr(signal, name) and "still here" not in result.stdout
 
 
 @pytest.mark.parametrize("use_dora", [False, True])

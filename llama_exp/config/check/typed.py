@@ -127,8 +127,10 @@ def convert(value: Any, hint: Any) -> Any:
         if isinstance(name, str) and name in hint.__members__:
             return hint[name]
     elif typing.get_origin(hint) is list:
+        (element,) = typing.get_args(hint)
+        if isinstance(value, str) and element is str:  # `dataset.files=book.txt`: one text is a list of one
+            return [value]
         if isinstance(value, list):
-            (element,) = typing.get_args(hint)
             return [convert(item, element) for item in value]
     elif typing.get_origin(hint) is dict:
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):

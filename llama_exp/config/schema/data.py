@@ -25,7 +25,7 @@ class DatasetConfig:
 class TextFilesConfig(DatasetConfig):
     """Plain text on disk."""
 
-    files: list[str] = MISSING  # paths or glob patterns
+    files: list[str] = MISSING  # a path or glob pattern, or a list of them
     document: Document = MISSING
     encoding_errors: EncodingErrors = MISSING
 
@@ -34,7 +34,7 @@ class TextFilesConfig(DatasetConfig):
 class JsonlConfig(DatasetConfig):
     """One JSON object a line: text, or prompt and completion, or chat messages."""
 
-    files: list[str] = MISSING  # paths or glob patterns
+    files: list[str] = MISSING  # a path or glob pattern, or a list of them
     text_key: str = MISSING  # key of a plain text
     prompt_key: str = MISSING
     completion_key: str = MISSING  # key of the answer, which counts in the loss
