@@ -28,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command (default: the process' own command line) and leaves the process with its exit code."""
     is_whole_process, arguments = arguments is None, sys.argv[1:] if arguments is None else list(arguments)
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    if command in ("-sc", "--shell-completion"):
-        command, rest = "train", arguments  # what the completion script of `llama-exp train -sc install=bash` asks for
-        _hide_command_from_completion()
+    if command in ("-sc", "--shell-completion"):  # what the script of `llama-exp train -sc install=bash` asks for
+        if _completes_no_override():
+            return
+        command, rest = "train", arguments
     if command in ("-h", "--help"):
         print(usage())
     elif command == "--version":
@@ -61,17 +62,26 @@ def usage() -> str:
     )
 
 
-def _hide_command_from_completion() -> None:
-    """Hydra would take `train` for an override and complete nothing; therefore it gets the line without it."""
+def _completes_no_override() -> bool:
+    """Completes the name of a command itself; of what follows the commands with overrides, Hydra gets the rest."""
     program, _, line = os.environ.get("COMP_LINE", "").partition(" ")
-    os.environ["COMP_LINE"] = f"{program} {line.removeprefix('train ')}"
+    command, is_complete, rest = line.lstrip().partition(" ")
+    if not is_complete:
+        print(" ".join(name for name in COMMANDS if name.startswith(command)))
+        return True
+    os.environ["COMP_LINE"] = f"{program} {rest}"  # Hydra would take the command for an override
+    return command not in ("train", "plan")  # the shell completes names of files
 
 
 def _run(command: str, arguments: list[str]) -> int:
     """The exit code of a command; what it raises is told in one place."""
     from llama_exp.console.failures import tell_failure
+    from llama_exp.files.home import require_home
+    from llama_exp.files.writing import restrict_umask
 
+    restrict_umask()
     try:
+        require_home()
         if command not in COMMANDS:
             raise _unknown(command)
         return importlib.import_module(COMMANDS[command][0]).main(arguments) or 0

@@ -23,8 +23,8 @@ class ExitCode(enum.IntEnum):
     NUMERICAL = 5  # the loss or a gradient is not finite
     BUSY = 6  # the run folder is in use by another process
     SWEEP = 7  # a sweep ended with failed jobs
-    PREEMPTED = 75  # stopped by SIGTERM with a complete checkpoint (EX_TEMPFAIL: requeue me)
-    INTERRUPTED = 130  # stopped by SIGINT with a complete checkpoint
+    PREEMPTED = 75  # stopped by SIGTERM, SIGUSR1 or SIGHUP (EX_TEMPFAIL: requeue me)
+    INTERRUPTED = 130  # stopped by SIGINT
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ class BusyError(LlamaExpError):
 
 
 class Preempted(LlamaExpError):
-    """SIGTERM arrived; the step was finished and a complete checkpoint written."""
+    """SIGTERM, SIGUSR1 or SIGHUP arrived; in the training loop a complete checkpoint was written."""
 
     exit_code = ExitCode.PREEMPTED
 
 
 class Interrupted(LlamaExpError):
-    """SIGINT arrived; the step was finished and a complete checkpoint written."""
+    """SIGINT arrived; in the training loop a complete checkpoint was written."""
 
     exit_code = ExitCode.INTERRUPTED

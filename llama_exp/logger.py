@@ -38,6 +38,21 @@ INIT_TIMEOUT_SECONDS = 10.0
 FINISH_TIMEOUT_SECONDS = 30.0
 # What a SIGKILL may take from an offline file; W&B's own default is 15 s.
 FLUSH_SECONDS = 1.0
+# What a run is, says its config: these variables of W&B's do not count, unlike those for who sends where
+# (WANDB_API_KEY, WANDB_BASE_URL, WANDB_ENTITY ...). A sweep's id would give the run another project and id.
+_VARIABLES: tuple[str, ...] = (
+    "DISABLED",
+    "JOB_TYPE",
+    "MODE",
+    "NAME",
+    "NOTES",
+    "PROJECT",
+    "RESUME",
+    "RUN_GROUP",
+    "RUN_ID",
+    "SWEEP_ID",
+)
+_VARIABLES += ("TAGS",)
 _EXIT_CODES = {"finished": ExitCode.OK, "preempted": ExitCode.PREEMPTED, "interrupted": ExitCode.INTERRUPTED}
 _SUPERSEDED = "superseded-"
 _log = logging.getLogger(__name__)
@@ -75,7 +90,7 @@ class WandbLogger:
         config: Mapping[str, Any] | None = None,
         run_id: str | None = None,
     ):
-        LIMITS.require(project=project, entity=entity)
+        LIMITS.require(project=project, entity=entity, tags=list(tags))
         self._mode = choose(LoggerMode, mode, "logger.mode")
         if problems := list(find_credential_problems(self._mode)):
             raise ConfigError(*problems)
@@ -148,7 +163,8 @@ class WandbLogger:
         """Opens the run if this is its first step, and sends the step before."""
         with self._harmless("log"):
             if self._run is None:
-                self._open()
+                with _config_decides(self._mode):
+                    self._open()
             elif step != self._step:
                 self._flush()
             self._step = step
@@ -261,6 +277,20 @@ def find_credential_problems(mode: LoggerMode) -> Iterator[Problem]:
     elif not _has_key():
         action = "run `wandb login` once, or set the environment variable WANDB_API_KEY, or use logger.mode=offline"
         yield Problem("W&B has no API key", "logger.mode", "online", action)
+
+
+@contextlib.contextmanager
+def _config_decides(mode: LoggerMode) -> Iterator[None]:
+    """Hides the variables that the config takes the place of, and names those that are set."""
+    names = (f"WANDB_{name}" for name in _VARIABLES)
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    differing = [name for name in hidden if (name, hidden[name]) != ("WANDB_MODE", mode.value)]
+    if differing:
+        _log.warning("W&B: %s: does not count, logger.* and the run's name decide", ", ".join(differing))
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:

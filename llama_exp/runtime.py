@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 from llama_exp.errors import ConfigError, Problem
-from llama_exp.files.writing import make_folder
+from llama_exp.files.home import require_home
+from llama_exp.files.writing import FOLDER_MODE, storage_errors
 from llama_exp.limits import choose
 from llama_exp.limits.runtime import LIMITS, Backend, Jit
 
@@ -49,12 +50,13 @@ def start(*, backend: str, jit: str, threads: int, cache_dir: str) -> None:
     Raises:
         ConfigError: Keras is already imported with another backend.
         ValueError: an impossible argument.
-        StorageError: `cache_dir` cannot be made.
+        StorageError: `cache_dir` cannot be made, or the user has no home.
     """
     choose(Backend, backend, "runtime.backend")
     choose(Jit, jit, "runtime.jit")
     LIMITS.require(threads=threads, cache_dir=cache_dir)
-    count = str(thread_count(threads))
+    require_home()
+    count, cache_folder = str(thread_count(threads)), Path(cache_dir).expanduser()
     if "keras" in sys.modules:
         _check_running(backend, count)
     else:
@@ -63,15 +65,21 @@ def start(*, backend: str, jit: str, threads: int, cache_dir: str) -> None:
         # Without a GPU TensorFlow's libraries print an error about the missing driver, and hints about the build.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         if backend == Backend.jax.value:
-            _keep_compiled(Path(cache_dir).expanduser())
+            _keep_compiled(cache_folder)
     if backend == Backend.jax.value and jit == Jit.false.value:
         _log.warning("runtime.jit=false on JAX runs every operation by itself: many times slower, for debugging only")
-    make_folder(Path(cache_dir).expanduser())
+    with storage_errors(cache_folder, lambda error: _no_cache(cache_folder, error)):
+        cache_folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
 
 
 def default_cache_dir() -> str:
     """`runtime.cache_dir` where nobody says otherwise: the variable LLAMA_EXP_CACHE, else a folder of the user's."""
     return os.environ.get("LLAMA_EXP_CACHE", "~/.cache/llama_exp")
+
+
+def _no_cache(folder: Path, error: OSError) -> Problem:
+    action = "choose a folder that this user may write: runtime.cache_dir=<folder>, or the variable LLAMA_EXP_CACHE"
+    return Problem("the cache cannot be made", "runtime.cache_dir", f"{folder}: {error.strerror or error}", action)
 
 
 def _keep_compiled(cache_dir: Path) -> None:

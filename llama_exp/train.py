@@ -12,18 +12,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import version
-from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from llama_exp.config.check import CONF, check_arguments, to_config
-from llama_exp.config.check.composition import VERSION_BASE
+from llama_exp.config.check import check_arguments, to_config
 from llama_exp.config.check.resolvers import register_run_dir
+from llama_exp.config.hydra_main import asks_for_completion, complete, run_hydra
 from llama_exp.console.failures import Failures, explain_hydra, tell_failure
 from llama_exp.errors import ExitCode, Interrupted, Preempted
 from llama_exp.files.sweep_record import mask_sweep_record, private_sweep_record
+from llama_exp.files.writing import restrict_umask
 from llama_exp.run import resume
 
 register_run_dir(resume.folder_of)  # here, because processes of a launcher import no more than `job`
@@ -51,30 +50,25 @@ def job(cfg: DictConfig) -> float | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line (default: the process' own) and leaves the process with its exit code."""
+    restrict_umask()  # before Hydra makes folders
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on to us instead of printing them its own way
-    debug, failures = "debug=true" in arguments, None
+    debug, failures, code = "debug=true" in arguments, None, ExitCode.OK
+    if asks_for_completion(arguments):
+        complete(arguments, job)
+        return
     try:
         command = check_arguments(arguments)
         if command.sweep_dir is not None:
-            failures = Failures(command.sweep_dir)
+            failures = Failures(command.sweep_dir, command.constants)
         with private_sweep_record(command.sweep_dir):
-            run_hydra(command.arguments)
-        code = ExitCode.OK
+            run_hydra(command.arguments, job)
     except (Exception, KeyboardInterrupt) as error:
         code = tell_failure(explain_hydra(error), debug)
     if failures is not None and failures.show():
         code = ExitCode.SWEEP
     if code:
         sys.exit(code)
-
-
-def run_hydra(arguments: Sequence[str]) -> None:
-    """What `@hydra.main` does, but `sys.argv` stays as typed, and `job` a function that launchers can send by name."""
-    version.setbase(VERSION_BASE)
-    parser = get_args_parser()
-    options = parser.parse_args(arguments)
-    _run_hydra(options, parser, task_function=job, config_path=str(CONF), config_name="config")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ TABLE = [
     Private(
         "hydra-core",
         {"hydra._internal.utils.get_args_parser", "hydra._internal.utils._run_hydra"},
-        {f"{CHECK}command_line.py", "train.py"},
+        {f"{CHECK}options.py", "config/hydra_main.py"},
         "hydra.main reads sys.argv alone; ours is checked, completed and then handed on",
         {
             found("hydra._internal.utils.get_args_parser"): "",
@@ -92,8 +92,34 @@ TABLE = [
     ),
     Private(
         "hydra-core",
+        {
+            "hydra._internal.core_plugins.file_config_source.FileConfigSource",
+            "hydra._internal.sources_registry.SourcesRegistry",
+            "hydra.core.plugins.Plugins",
+            "hydra.plugins.config_source.ConfigResult",
+        },
+        {f"{CHECK}text_source.py"},
+        "Hydra reads YAML 1.1, where a text such as 2025_11_28 is a number, and registers one reader per scheme",
+        {
+            found("hydra._internal.core_plugins.file_config_source.FileConfigSource.load_config"): "self, config_path",
+            found("hydra._internal.sources_registry.SourcesRegistry.instance"): "args, kwargs",
+            found("hydra.core.plugins.Plugins.instance"): "args, kwargs",
+            found(
+                "hydra.plugins.config_source.ConfigResult"
+            ): "provider, path, config, header, defaults_list, is_schema_source",
+        },
+    ),
+    Private(
+        "hydra-core",
+        {"hydra.core.config_store.ConfigStore"},
+        {f"{CHECK}saved.py"},
+        "a primary config that lies in no folder of ours; documented, but not named by hydra itself",
+        {found("hydra.core.config_store.ConfigStore.store"): "self, name, node, group, package, provider"},
+    ),
+    Private(
+        "hydra-core",
         {"hydra.version"},
-        {f"{CHECK}composition.py", "train.py"},
+        {f"{CHECK}composition.py", "config/hydra_main.py"},
         "what hydra.main(version_base=...) sets; neither of the two goes through hydra.main",
         {found("hydra.version.setbase"): "ver"},
     ),

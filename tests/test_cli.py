@@ -1,5 +1,6 @@
 """The entry points with a fake run behind them: folders, exit codes, sweeps, messages."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import llama_exp
-from llama_exp import cli
+from llama_exp import cli, train
 from llama_exp.config.check import check_arguments, config_hash
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,6 +142,8 @@ def test_a_sweep_survives_its_failing_jobs(tmp_path):
 
 @pytest.mark.process
 def test_hydras_record_of_a_sweep_holds_no_secret(tmp_path):
+    source = "class Tell:\n    def __init__(self, api_key, url): ...\n    def on_metrics(self, row): ...\n"
+    (tmp_path / "mine.py").write_text(source)
     callback = "+trainer.callbacks.mine={_target_: mine.Tell, api_key: canary-4711, url: 's3://me:canary2@host/x'}"
     done = run(tmp_path, "-m", "lora.rank=8,9", callback, "trusted_modules=[mine]")
     (record,) = tmp_path.glob("outputs/default/sweeps/*/multirun.yaml")
@@ -313,3 +316,15 @@ def test_resume_goes_on_in_the_folder_that_latest_leads_to(tmp_path):
         assert done.returncode == 0, done.stderr
         assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, "latest"]
     assert (folder / "seen.json").exists()
+
+
+@pytest.mark.parametrize("command", [lambda: train.main(["--help"]), lambda: cli.main(["presets", "--help"])])
+def test_what_a_command_makes_is_writable_by_its_owner_only(command, capsys):
+    """Before anything is made: Hydra and other libraries make folders too."""
+    before = os.umask(0)
+    try:
+        with contextlib.suppress(SystemExit):
+            command()
+        assert os.umask(0) == 0o022
+    finally:
+        os.umask(before)

@@ -58,6 +58,30 @@ def test_offline_files_equal_the_record(tmp_path, caplog):
     assert command.startswith("wandb sync ") and Path(command.split(" ", 2)[2]).is_dir() and command in caplog.text
 
 
+def test_the_config_decides_and_not_w_and_b_s_variables(tmp_path, monkeypatch, caplog):
+    values = {
+        "MODE": "disabled",
+        "PROJECT": "other",
+        "NAME": "other",
+        "RUN_ID": "other",
+        "TAGS": "x,y",
+        "NOTES": "other",
+    }
+    values |= {"RUN_GROUP": "other", "SWEEP_ID": "other", "JOB_TYPE": "other", "RESUME": "must", "DISABLED": "true"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    watching = observers(tmp_path / "run", run_id="id123")
+    report(watching, range(2))
+    settings = watching[1]._run.settings
+    finish(watching)
+    run = offline_run(tmp_path / "run")
+    assert (run.run_id, run.name, run.group, run.project, run.tags) == ("id123", "the-run", "sweep", "proj", ["a", "b"])
+    assert (settings.run_notes, settings.run_job_type, settings.sweep_id, settings.resume) == (None, None, None, None)
+    (line,) = [record.getMessage() for record in caplog.records if "does not count" in record.getMessage()]
+    assert set(line.split(": ")[1].split(", ")) == {f"WANDB_{name}" for name in values}
+    assert os.environ["WANDB_PROJECT"] == "other"
+
+
 @pytest.mark.parametrize(("status", "code"), [("preempted", 75), ("interrupted", 130), ("failed", 1)])
 def test_the_exit_code_tells_how_it_ended(tmp_path, status, code):
     watching = observers(tmp_path / "run")

@@ -1,6 +1,7 @@
 """What is set before Keras is imported, and that threads and bits follow from it."""
 
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from llama_exp import runtime
+from llama_exp import cli, runtime
 from llama_exp.errors import ConfigError, StorageError
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +36,7 @@ def test_importing_it_imports_no_framework():
 def test_backend_and_threads_take_effect(tmp_path, backend):
     program = f"""
 import resource, sys, time
-from llama_exp import runtime
+from llama_exp import cli, runtime
 runtime.start(backend="{backend}", jit="auto", threads=1, cache_dir={str(tmp_path / "a/b")!r})
 import keras, numpy as np
 from keras import ops
@@ -84,12 +85,29 @@ def test_impossible_arguments(tmp_path):
     with pytest.raises(ValueError, match="runtime.backend.*backend='torch'.*tensorflow, jax"):
         start(tmp_path, backend="torch")
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="file"):
+    with pytest.raises(StorageError, match=r"file/cache.*\n.*runtime.cache_dir=<folder>, or the variable LLAMA_EXP"):
         start(tmp_path, cache_dir=str(tmp_path / "file/cache"))
 
 
+def test_a_user_without_a_home_is_told_which_variable_helps(tmp_path, monkeypatch, capsys):
+    """A container that runs under a bare number."""
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(StorageError, match="set HOME to a folder"):
+        start(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["presets"])
+    assert stop.value.code == 4 and "set HOME to a folder" in capsys.readouterr().err
+    monkeypatch.setenv("HOME", str(tmp_path))
+    start(tmp_path)
+
+
 COMPILING = """
-from llama_exp import runtime
+from llama_exp import cli, runtime
 runtime.start(backend="jax", jit="auto", threads=1, cache_dir={folder!r})
 import jax, numpy as np
 from keras import ops

@@ -42,6 +42,8 @@ DEFAULTS = {
     "dropout": 0.0,
     "tie_word_embeddings": False,
 }
+# What a model is called with: integers (batch, length) by name, of which only the first is required.
+INPUT_KEYS = ("token_ids", "position_ids", "segment_ids", "padding_mask")
 # Standard deviations of random weights: no part of the architecture, so that no preset states them.
 INITIALIZER_RANGES = {"initializer_range": 0.02, "embedding_initializer_range": 0.01}
 EMBEDDINGS = "token_embedding/embeddings"

@@ -17,6 +17,7 @@ that a run on JAX never loads TensorFlow. Everything else in llama_exp is writte
     seed_generators(seed)                       everything that draws without a seed of its own
     view(variable)                              an array that is the variable's memory
     float32(x)                                  a cast where one is needed
+    export_options(input_signature)             what `export` needs to know of inputs of one size
     layer_config(layer)                         `get_config` of Keras' own
 """
 
@@ -146,6 +147,14 @@ def view(variable):
     array = _half.view(variable)
     array.flags.writeable = False
     return array
+
+
+def export_options(input_signature: list) -> dict:
+    """What `keras.Model.export` must also be told of a dict of inputs (batch, length), all of one size.
+
+    JAX would take each length of a signature for another one.
+    """
+    return _half.export_options(input_signature)
 
 
 def serialized_policy(policy: keras.DTypePolicy) -> dict:

@@ -133,6 +133,14 @@ def seed_generators(seed):
     global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)  # Keras makes another, seeded by Python's
 
 
+def export_options(input_signature):
+    def shape(spec):
+        sizes = zip(spec.shape, ("batch", "length"), strict=True)
+        return f"({', '.join(name if size is None else str(size) for size, name in sizes)})"
+
+    return {"jax2tf_kwargs": {"polymorphic_shapes": keras.tree.map_structure(shape, input_signature)}}
+
+
 def view(variable):
     array = np.asarray(variable.value)
     if array.dtype == jnp.float8_e4m3fn:

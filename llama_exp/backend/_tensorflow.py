@@ -76,8 +76,15 @@ def with_gradient(forward, backward):
         result, kept = forward(*tensors)
         return result, lambda upstream: backward(kept, upstream)
 
-    # custom_gradient takes no variables
-    return lambda *tensors: call(*tf.nest.map_structure(tf.convert_to_tensor, tensors))
+    def on_tensors(*tensors):
+        tensors = tf.nest.map_structure(tf.convert_to_tensor, tensors)  # custom_gradient takes no variables
+        has_float8 = any(tensor.dtype == FLOAT8 for tensor in tf.nest.flatten(tensors))
+        if has_float8 and not _traces and tf.inside_function():
+            # In Keras' own graphs the tape would want zeros of float8, which TensorFlow cannot make on a CPU.
+            return tf.function(call, autograph=False)(*tensors)
+        return call(*tensors)
+
+    return on_tensors
 
 
 def repeated(key, function, *tensors):
@@ -144,6 +151,11 @@ def adopt(array, layout=None):
 
 def seed_generators(seed):
     keras.utils.set_random_seed(seed)
+
+
+def export_options(input_signature):
+    del input_signature  # sizes that a graph does not know are whatever comes
+    return {}
 
 
 def view(variable):

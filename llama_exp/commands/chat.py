@@ -114,7 +114,7 @@ class Conversation:
         return behind[0] if behind and self._model.tokenizer.special_id(behind[0]) is None else ""
 
 
-def _talk(conversation: Conversation, messages: Iterator[str]) -> int:
+def _talk(conversation: Conversation, messages: Iterator[str]) -> ExitCode:
     """A conversation with a person, whom no mistake throws out.
 
     Returns:

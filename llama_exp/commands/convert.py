@@ -8,11 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
-from llama_exp import formats, preset
 from llama_exp import tokenizer as tokenizers
 from llama_exp.architecture import EMBEDDING_MODES, LINEAR_NAMES, OPTIONS, Quantization, make_quantization
 from llama_exp.commands import export
 from llama_exp.commands.parser import Parser, group_size, size_in_gib
+from llama_exp.commands.sources import find, opened
+from llama_exp.config.check.spelling import plain_or_quoted
 from llama_exp.console import logs
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.formats.checkpoint import Checkpoint
@@ -34,17 +35,21 @@ def main(arguments: list[str]) -> int:
     logs.attach_console()
     place = export.target(options, options.max_shard_size)
     place = dataclasses.replace(place, quantization=_quantization(options))
-    resolved = preset.resolve(options.source, offline=options.offline)
-    export.require_free(place, resolved.path)
-    with formats.open_checkpoint(resolved.path) as checkpoint:
+    source = find(options.source, offline=options.offline, where="--from")
+    if source.adapter is not None:
+        command = f"llama-exp merge {shlex.quote(options.source)} --to <folder> --format {options.format}"
+        what = "the run trained an adapter, which has to be merged into its model"
+        raise ConfigError(Problem(what, "--from", options.source, command))
+    export.require_free(place, source.path)
+    with opened(source) as checkpoint:
         _require_floats(checkpoint, place)
-        tokenizer = tokenizers.load(resolved.path) if has_tokenizer(resolved.path) else None
+        tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
         rows = export.write(checkpoint, tokenizer, place, Console(stderr=True))
         stored = place.quantization or (checkpoint.quantization if place.dtype is None else None)
-    folder = shlex.quote(str(place.folder))
+    value = shlex.quote(plain_or_quoted(str(place.folder)))
     if stored is not None:
         rows["quantization"] = f"{describe(stored)}; training and every other command find it in the folder"
-        train = f"llama-exp train preset.source={folder} lora.rank=8"
+        train = f"llama-exp train preset.source={value} lora.rank=8"
         rows["to train"] = f"{train} model=<as for the source>"
     rows["next"] = export.next_command(place.folder, tokenizer)
     export.show(rows, Console())
@@ -109,7 +114,7 @@ def _parser() -> Parser:
         dest="source",
         required=True,
         metavar="SRC",
-        help="a built-in preset (llama-exp presets), kaggle://..., hf://..., a folder, or a .gguf file",
+        help="a built-in preset (llama-exp presets), kaggle://..., hf://..., a folder, a .gguf file, or a run's folder",
     )
     export.add_arguments(parser, format_required=True)
     _add_quantization(parser)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from llama_exp.commands.parser import Parser, positive
+from llama_exp.limits.model import find_overrun
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -27,11 +31,20 @@ class Enough(Exception):
 def add_arguments(parser: Parser, temperature: str) -> None:
     """Length and choice of new tokens; `temperature` says what its default is."""
     add = parser.add_argument
+    parser.set_defaults(context_length=None)  # no option: the model says it
     add("--max-new-tokens", type=positive, default=256, metavar="N", help="at most so many (default: 256)")
     add("--temperature", type=float, help=f"0: the likeliest token each time (default: {temperature})")
     add("--top-k", type=positive, metavar="K", help="draw among the K likeliest tokens only")
     add("--top-p", type=float, metavar="P", help="draw among the likeliest that reach probability P together")
     add("--seed", type=int, default=0, help="of the draws (default: 0)")
+
+
+def tell_overrun(num_tokens: int, options) -> None:
+    """Says once, before anything is computed, that prompt and continuation exceed what the model was made for."""
+    doubt = find_overrun(num_tokens + options.max_new_tokens, options.context_length)
+    if doubt is not None:
+        _log.warning("a prompt of %d tokens and up to %d new ones: %s", num_tokens, options.max_new_tokens, doubt)
+        options.context_length = None
 
 
 def continue_text(
@@ -52,6 +65,7 @@ def continue_text(
     """
     from llama_exp.errors import ConfigError, Problem
 
+    tell_overrun(len(token_ids), options)
     started, stop_ids = time.monotonic(), set(model.tokenizer.stop_ids)
 
     def take(new_NB) -> None:

@@ -15,6 +15,7 @@ from llama_exp.formats.quantized import SCALE, require_possible
 from llama_exp.limits import name_choices
 from llama_exp.limits.precision import Policy
 from llama_exp.limits.runtime import Backend
+from llama_exp.preset import PRESETS, context_length
 
 QUANTIZATIONS = (AS_STORED, FLOATS, *MODES)
 
@@ -52,6 +53,8 @@ def add_arguments(parser: Parser, adapters: bool = True) -> None:
 def load(options):
     """The model that the options name.
 
+    `options.context_length` becomes the number of tokens that the model was made for, None where it is not known.
+
     Returns:
         A `LlamaCausalLM` with its tokenizer, or None as its tokenizer, and the `Source`.
 
@@ -64,6 +67,9 @@ def load(options):
 
     tokenizer = load_tokenizer(source)
     with opened(source) as checkpoint:
+        options.context_length = checkpoint.context_length
+        if options.context_length is None and source.origin in PRESETS:
+            options.context_length = context_length(source.origin)
         return LlamaCausalLM(_assemble(checkpoint, source, options), tokenizer), source
 
 

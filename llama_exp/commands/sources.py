@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from llama_exp import preset
 from llama_exp.architecture import CONFIG_KEYS
+from llama_exp.config.check.spelling import plain_or_quoted
 from llama_exp.errors import InputError, Problem
 from llama_exp.files.json_file import MAX_RECORD_BYTES, inside, read_json
 from llama_exp.files.latest import without_latest
 from llama_exp.files.yaml_file import read_yaml
 from llama_exp.formats import open_checkpoint
-from llama_exp.formats.checkpoint import Checkpoint, match_architecture
+from llama_exp.formats.checkpoint import SCALING, Checkpoint, match_architecture
 from llama_exp.limits import name_choices
 from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.tokenizer.chat_template import BUILT_IN
@@ -51,13 +53,14 @@ class Source:
     temperature: float | None = None
 
 
-def find(source: str, adapter: str | None = None, offline: bool = False) -> Source:
+def find(source: str, adapter: str | None = None, offline: bool = False, where: str = "SRC") -> Source:
     """The model that `source` names, downloaded if need be.
 
     Args:
         source: a built-in preset, `kaggle://...`, `hf://...`, a folder, a `.gguf` file, or a run's folder.
         adapter: adapters of another place, on top of it; None: the run's own, if it is a run.
         offline: ask no server.
+        where: the argument that names it, for messages.
 
     Raises:
         InputError: there is no such model, or the run has left none.
@@ -66,7 +69,7 @@ def find(source: str, adapter: str | None = None, offline: bool = False) -> Sour
     folder = Path(source).expanduser()
     if _is_run(folder):
         return _of_run(folder, adapter, offline)
-    resolved = preset.resolve(source, offline=offline)
+    resolved = preset.resolve(source, offline=offline, where=where)
     # A run's own model/: its conversations' template is written in the run beside it.
     config = _run_config(folder.parent) if folder.name == "model" and _is_run(folder.parent) else {}
     return Source(
@@ -106,7 +109,10 @@ def opened(source: Source) -> Iterator[Checkpoint]:
     with open_checkpoint(source.path) as checkpoint:
         stated = source.stated or {}
         checkpoint = match_architecture(checkpoint, stated)
-        yield dataclasses.replace(checkpoint, config={**checkpoint.config, **stated})
+        config, length = {**checkpoint.config, **stated}, checkpoint.context_length
+        if length is not None:  # a run that stretched the positions made the model for more
+            length = int(length * config[SCALING] / checkpoint.config[SCALING])
+        yield dataclasses.replace(checkpoint, config=config, context_length=length)
 
 
 def _is_run(folder: Path) -> bool:
@@ -118,7 +124,7 @@ def _of_run(folder: Path, adapter: str | None, offline: bool) -> Source:
         return find(str(folder / "model"), adapter, offline)
     if not (folder / "adapter").is_dir():
         names = ", ".join(sorted(path.name for path in folder.iterdir())[:8])
-        action = f"finish it first: llama-exp train ... resume={folder}"
+        action = f"finish it first: llama-exp train ... {shlex.quote(f'resume={plain_or_quoted(str(folder))}')}"
         raise InputError(Problem("the run has left no adapter/ and no model/", str(folder), names, action))
     if adapter is not None:
         action = "name the run's preset as the source to put other adapters on it"

@@ -17,14 +17,15 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llama_exp.config.check.contracts import HYDRA_KEYS, KERAS_CALLBACK, keras_problem
 from llama_exp.config.check.nearest import find_nearest_name
 from llama_exp.config.check.typed import KERAS_PREFIX, OWN_PREFIX, TARGET, is_allowed_target, lies_under, show
 from llama_exp.config.identity import to_dict
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.limits import ImpossibleValue
+from llama_exp.limits.trainer import observer_problems
 
-# Keys that speak to Hydra instead of the target.
-HYDRA_KEYS = {TARGET, "_args_", "_partial_"}
+CALLBACKS = "trainer.callbacks."
 # Keras classes whose arguments are code or files to run.
 CODE_CLASSES = {"Lambda", "TFSMLayer", "TorchModuleWrapper"}
 
@@ -116,6 +117,12 @@ def _target_problems(node: dict, trusted_modules: list[str], where: str, added: 
         yield Problem("may not be called from a configuration", where_target, target, action)
         return
     yield from _argument_problems(located, node, where, added)
+    if where.startswith(CALLBACKS) and inspect.isclass(located):
+        bases = [f"{base.__module__}.{base.__name__}" for base in located.__mro__]
+        if KERAS_CALLBACK in bases:
+            yield keras_problem(where, target)
+        else:
+            yield from observer_problems(dir(located), where_target, target)
 
 
 def _locate(target: str) -> Any:

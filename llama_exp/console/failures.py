@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,11 @@ def tell_failure(error: BaseException, debug: bool) -> ExitCode:
 
 def explain_hydra(error: BaseException) -> BaseException:
     """An exception that reached Hydra's caller, typed. Jobs keep theirs, so an OSError is from making a folder."""
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
+    if isinstance(error, (HydraException, OmegaConfBaseException)) or _is_of_hydra(error):
         cause = error if str(error) else error.__cause__
         action = "see --hydra-help, or run with debug=true for the traceback"
         typed: LlamaExpError = ConfigError(
-            Problem("Hydra cannot do this", "command line", redact_assignments(str(cause).splitlines()[0]), action)
+            Problem("Hydra cannot do this", "command line", redact_assignments(_first_line(cause)), action)
         )
     elif isinstance(error, OSError) and error.filename is not None:
         action = "choose another place: hydra.run.dir=<folder>, for a sweep hydra.sweep.dir=<folder>"
@@ -54,14 +55,30 @@ def explain_hydra(error: BaseException) -> BaseException:
     return typed
 
 
+def _is_of_hydra(error: BaseException) -> bool:
+    """Whether an ordinary exception was raised in Hydra or one of its plug-ins; jobs' own do not get here."""
+    if not isinstance(error, (ValueError, TypeError, LookupError, AttributeError, AssertionError, ImportError)):
+        return False
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [module.partition(".")[0] for module in modules]
+    return bool({"hydra", "hydra_plugins"} & set(packages)) and packages[-1] != "llama_exp"
+
+
+def _first_line(error: BaseException | None) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class Failures:
     """The failed jobs of one sweep, one line each, whichever process they ran in.
 
     Args:
         sweep_dir: the folder that holds the jobs' folders. What it records already belongs to an earlier sweep.
+        constants: overrides that are the same in all of the sweep's jobs; the table says them once.
     """
 
-    def __init__(self, sweep_dir: Path):
+    def __init__(self, sweep_dir: Path, constants: Sequence[str] = ()):
+        self._constants = redact_arguments(constants)
         self.path = sweep_dir / "failures.jsonl"
         self._num_earlier = len(self.read())
 
@@ -85,11 +102,14 @@ class Failures:
         """Prints a table of the jobs that have failed since, on standard error, and returns their number."""
         entries = self.read()[self._num_earlier :]
         if entries:
-            table = Table(title=f"{len(entries)} failed; details in {self.path}", title_justify="left")
+            title = f"{len(entries)} failed; details in {self.path}"
+            same = f"\nall with {' '.join(self._constants)}" if self._constants else ""
+            table = Table(title=Text(title + same), title_justify="left")
             for column in ("job", "overrides", "exit code", "error"):
                 table.add_column(column, overflow="fold")
             for entry in entries:
-                overrides, message = " ".join(entry["overrides"]), f"{entry['error']}: {entry['message']}"
+                overrides = " ".join(line for line in entry["overrides"] if line not in self._constants)
+                message = f"{entry['error']}: {entry['message']}"
                 table.add_row(str(entry["job"]), Text(overrides), str(entry["exit_code"]), Text(message))
             Console(stderr=True).print(table)
         return len(entries)

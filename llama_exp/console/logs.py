@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llama_exp.files.process import ALONE, Process
 from llama_exp.files.redact import printable, redact
-from llama_exp.files.writing import FILE_MODE, storage_errors
+from llama_exp.files.writing import FILE_MODE, OWN, storage_errors
 
 LOGGER = logging.getLogger("llama_exp")
 # Marks a line that a live progress bar shows anyway; it goes to the terminal only where there is no bar.
@@ -99,8 +99,8 @@ class LogFile(logging.Handler):
         super().__init__()
         self._path = path
         with storage_errors(path):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor: int | None = os.open(path, flags, FILE_MODE & ~0o022)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | OWN
+            self._descriptor: int | None = os.open(path, flags, FILE_MODE)
         self.setFormatter(_RecordFormatter())
 
     def emit(self, record: logging.LogRecord) -> None:

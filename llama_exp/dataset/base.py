@@ -173,6 +173,13 @@ class Dataset(abc.ABC):
                     advance(len(record.text))
                     writers[split].add(record)
             facts = {split: writer.finish(self.packing) for split, writer in writers.items()}
+        longest = max(counts["longest"] for counts in facts.values())
+        facts = {split: counts | {"longest": longest} for split, counts in facts.items()}
+        for split, counts in facts.items():
+            if counts["overlong"] and self.overlong is Overlong.error:
+                raise report.too_long(
+                    f"{self.name}, split {split}", writers[split].first_overlong, counts, self.sequence_length
+                )
         for split, counts in facts.items():
             if not counts["rows"]:  # before it enters the cache: an empty set is no result
                 raise report.too_small(self.name, split, counts, 1)

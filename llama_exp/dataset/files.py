@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +37,9 @@ def resolve(patterns: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
-        names = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+        path = os.path.expanduser(pattern)
+        # A file that is called so comes first: "[2025] notes.txt" as a pattern would name other files.
+        names = [path] if os.path.isfile(path) else sorted(glob.glob(path, recursive=True))
         files = [Path(name) for name in names if os.path.isfile(name)]
         if not files:
             raise InputError(
@@ -43,13 +47,27 @@ def resolve(patterns: Sequence[str]) -> list[Path]:
                     what="no file of this name",
                     where="dataset.files",
                     found=f"{pattern!r}" + (" (a folder)" if names else ""),
-                    action=f"give files or a pattern such as 'texts/**/*.txt'; relative paths start at {Path.cwd()}",
+                    action=f"{_suggestion(pattern)}; relative paths start at {Path.cwd()}",
                 )
             )
         found |= dict.fromkeys(files)
     for path in found:
         _require_text(path)
     return list(found)
+
+
+def _suggestion(pattern: str) -> str:
+    """What to give instead of a pattern that names no file."""
+    path = Path(os.path.expanduser(pattern))
+    if path.is_dir():
+        suffixes = Counter(file.suffix for file in path.rglob("*") if file.is_file())
+        ((suffix, _),) = suffixes.most_common(1) or [(".txt", 0)]
+        inside = os.path.join(pattern, "**", f"*{suffix}")
+        return f"give the files in it: dataset.files={shlex.quote(inside)}"
+    beside = [file.name for file in path.parent.glob("*") if file.is_file()]
+    if near := difflib.get_close_matches(path.name, beside, n=1):
+        return f"did you mean dataset.files={shlex.quote(str(path.with_name(near[0])))}"
+    return "give files or a pattern such as 'texts/**/*.txt'"
 
 
 def _require_text(path: Path) -> None:

@@ -59,8 +59,8 @@ def _warn_of_loss(place: str, facts: Mapping[str, int], sequence_length: int, ov
         return
     log.warning(
         "dataset %s: %.1f %% of the target tokens (%d of %d) are not trained on: documents are longer than"
-        " dataset.sequence_length=%d (overlong=%s). To keep them: dataset.sequence_length=%d or dataset.overlong=split",
-        *(place, 100 * lost / total, lost, total, sequence_length, overlong.value, facts["longest"]),
+        " dataset.sequence_length=%d (overlong=%s). To keep them set %s",
+        *(place, 100 * lost / total, lost, total, sequence_length, overlong.value, _keeping(facts)),
     )
 
 
@@ -91,13 +91,40 @@ def _remedy(facts: Mapping[str, int]) -> str:
     """What to do, by the stage at which the documents were lost."""
     if facts["rows"]:
         return f"set trainer.batch_size={facts['rows']}, or give more text"
-    with_text = facts["documents"] - facts["empty"]
     if not facts["documents"]:
         return "give more documents: one of them has to validate, and one to train"
-    if not with_text:
+    if facts["documents"] == facts["empty"]:
         return "give documents with text: these hold nothing but white space"
-    if facts["overlong_dropped"]:
-        return f"set dataset.sequence_length={facts['longest']}, or dataset.overlong=split"
     if facts["overlong"]:
-        return f"set dataset.sequence_length={facts['longest']}: the answers begin behind the end of a row"
+        return f"set {_keeping(facts)}, as documents that are longer than a row were left out"
     return "give documents in which something counts in the loss (objective.loss_on=all: everything)"
+
+
+def too_long(name: str, source: str, facts: Mapping[str, int], sequence_length: int) -> InputError:
+    """The InputError for documents that are longer than a row, under `overlong=error`.
+
+    Args:
+        name: the data set's.
+        source: of the first such document.
+        facts: what `RowWriter.finish` counted, of both splits.
+        sequence_length: tokens of a row.
+    """
+    action = _keeping(facts)
+    if "split" not in action:
+        action += " or dataset.overlong=truncate"
+    return InputError(
+        Problem(
+            what="a document is longer than a row, and dataset.overlong is error",
+            where=f"dataset {name}, record {source}",
+            found=f"{facts['overlong']} documents of up to {facts['longest']} tokens,"
+            f" dataset.sequence_length={sequence_length}",
+            action=f"set {action}",
+        )
+    )
+
+
+def _keeping(facts: Mapping[str, int]) -> str:
+    """What keeps every target: to split plain text, or rows as long as the longest document."""
+    if facts["plain"] == facts["documents"] - facts["empty"]:
+        return "dataset.overlong=split"
+    return f"dataset.sequence_length={facts['longest']}"

@@ -54,6 +54,9 @@ class RowWriter:
         sequence_length: L.
         overlong: What to do with documents of more than L tokens.
         loss_on: Whether only the pieces that count are targets, or every token is.
+
+    Attributes:
+        counts: of documents and tokens so far. first_overlong: source of the first document of more than L tokens.
     """
 
     def __init__(
@@ -67,9 +70,9 @@ class RowWriter:
         self._waiting_characters = 0
         self._lengths: list[int] = []
         self._open = _Open()
-        self._all_plain = True
+        self.first_overlong = ""
         self.counts = dict.fromkeys(
-            ("documents", "empty", "overlong", "overlong_dropped", "masked")
+            ("documents", "empty", "plain", "overlong", "overlong_dropped", "masked")
             + ("longest", "source_tokens", "source_target_tokens", "max_token_id"),
             0,
         )
@@ -94,10 +97,10 @@ class RowWriter:
         """Packs everything into rows and returns the counts.
 
         Returns:
-            documents: documents that came in; of these empty (no text), overlong (more than L tokens), overlong_dropped
-            and masked (no target); longest: tokens of the longest; source_tokens, source_target_tokens: of all;
-            masked_pieces: parts of cut documents without a target; tokens, target_tokens, segments and rows that were
-            written; vocabulary_size, max_token_id.
+            documents: documents that came in; of these empty (no text), plain (all of it counts), overlong (more than
+            L tokens), overlong_dropped (under `error` too, which the caller raises) and masked (no target); longest:
+            tokens of the longest; source_tokens, source_target_tokens: of all; masked_pieces: parts of cut documents
+            without a target; tokens, target_tokens, segments and rows that were written; vocabulary_size, max_token_id.
         """
         self._tokenize()
         self._files.close()
@@ -115,7 +118,8 @@ class RowWriter:
 
     def _write(self, lengths: np.ndarray, packing: Packing) -> dict[str, int]:
         if packing is Packing.auto:
-            packing = Packing.concat if self._all_plain else Packing.best_fit
+            with_text = self.counts["documents"] - self.counts["empty"]
+            packing = Packing.concat if self.counts["plain"] == with_text else Packing.best_fit
         tokens = np.memmap(self._folder / _TOKENS_FILE, self._token_type, "r")
         targets = np.memmap(self._folder / _TARGETS_FILE, np.uint8, "r")
         layout, masked_pieces = pack(lengths, targets, self._sequence_length, packing)
@@ -160,15 +164,14 @@ class RowWriter:
         if not document.has_text:
             self.counts["empty"] += 1
             return
-        self._all_plain &= record.is_plain
+        self.counts["plain"] += record.is_plain
         self.counts["longest"] = max(self.counts["longest"], document.tokens)
         self.counts["source_tokens"] += document.tokens
         self.counts["source_target_tokens"] += document.target_tokens
         if document.tokens > self._sequence_length:
             self.counts["overlong"] += 1
-            if self._overlong is Overlong.error:
-                raise self._too_long(record, document.tokens)
-            if self._overlong is Overlong.drop:
+            self.first_overlong = self.first_overlong or record.source
+            if self._overlong in (Overlong.drop, Overlong.error):
                 self.counts["overlong_dropped"] += 1
                 return
         if not document.has_target:
@@ -189,16 +192,6 @@ class RowWriter:
         if self._overlong is not Overlong.auto:
             return self._overlong
         return Overlong.split if record.is_plain else Overlong.truncate
-
-    def _too_long(self, record: Record, num_tokens: int) -> InputError:
-        return InputError(
-            Problem(
-                what="a document is longer than a row, and dataset.overlong is error",
-                where=f"dataset {self._name}, record {record.source}",
-                found=f"{num_tokens} tokens, dataset.sequence_length={self._sequence_length}",
-                action=f"set dataset.overlong=split (or truncate, drop), or dataset.sequence_length={num_tokens}",
-            )
-        )
 
     def _check(self, record: Record, document: _Open, token_ids: np.ndarray) -> None:
         vocabulary_size = self._tokenizer.vocabulary_size

@@ -45,7 +45,9 @@ def read_blocks(path: Path, errors: EncodingErrors) -> Iterator[str]:
     line_ends = io.IncrementalNewlineDecoder(None, translate=True)
     try:
         with open(path, "rb") as file:
-            data = file.read(_BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
+            if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+                file.seek(0)
+            data = file.read(_BLOCK_BYTES)
             while data:
                 following = file.read(_BLOCK_BYTES)
                 yield line_ends.decode(decoder.decode(data, final=not following), final=not following)
@@ -122,11 +124,11 @@ class _Documents:
 
     def take(self, block: str) -> Iterator[tuple[int, str, bool]]:
         self._text += block
-        if self._kind is not Document.file:
-            yield from self._whole_documents(self._last_end())
-        while len(self._text) > PART_CHARACTERS and (self._is_open or self._text.strip()):
-            start = 0 if self._is_open or self._kind is Document.file else self._first_start()
-            self._skip(start)
+        if self._kind is not Document.file and (end := self._last_end()):
+            yield from self._whole_documents(end)
+        if not self._is_open and self._kind is not Document.file:
+            self._skip(self._first_start())
+        while self._certain() > PART_CHARACTERS and (self._is_open or self._text.strip()):
             end = cut_blindly(self._text, PART_CHARACTERS)
             yield self._line, self._text[:end], True
             self._skip(end)
@@ -140,7 +142,7 @@ class _Documents:
 
     def _whole_documents(self, end: int) -> Iterator[tuple[int, str, bool]]:
         """The documents that end before `end`, where nothing goes on."""
-        if self._is_open and end:
+        if self._is_open:
             match = _END[self._kind].search(self._text) or _LAST_END.search(self._text)
             rest = self._text[: match.start()] if match else self._text
             yield self._line, rest, False
@@ -155,6 +157,10 @@ class _Documents:
                 yield line, match.group(), False
         self._skip(end)
 
+    def _certain(self) -> int:
+        """Characters that belong to the document: blanks at the end may turn out to stand behind a paragraph."""
+        return len(self._text.rstrip()) if self._kind is Document.paragraph else len(self._text)
+
     def _last_end(self) -> int:
         """Where the last document that is certainly over ends; 0: none is."""
         if self._kind is Document.line:
@@ -165,7 +171,7 @@ class _Documents:
         return end
 
     def _first_start(self) -> int:
-        """Where the first document begins, behind blank lines."""
+        """Where the first document begins, behind blank lines; 0: it has not come."""
         match = _DOCUMENT[self._kind].search(self._text)
         return match.start() if match else 0
 

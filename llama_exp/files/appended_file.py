@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llama_exp.files.redact import redact
-from llama_exp.files.writing import FILE_MODE, storage_errors
+from llama_exp.files.writing import FILE_MODE, OWN, storage_errors
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ class AppendedFile:
             if size < offset:
                 _log.warning("%s holds %d of the %d bytes it had at the checkpoint", self.path, size, offset)
             elif size > offset:
-                os.truncate(self.path, offset)
+                os.ftruncate(self._open(), offset)
+                self.close()
 
     def close(self) -> None:
         """Closes the file; a later `append` goes on at its end."""
@@ -70,8 +71,7 @@ class AppendedFile:
 
     def _open(self) -> int:
         if self._descriptor is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._descriptor = os.open(self.path, flags, FILE_MODE & ~0o022)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | OWN, FILE_MODE)
             if not self._restored:
                 os.ftruncate(self._descriptor, 0)
         return self._descriptor

@@ -19,7 +19,7 @@ from pathlib import Path
 from llama_exp.errors import BusyError, InputError, Problem
 from llama_exp.files.json_file import parse_json
 from llama_exp.files.json_text import dump_json
-from llama_exp.files.writing import FILE_MODE, storage_errors
+from llama_exp.files.writing import FILE_MODE, OWN, storage_errors
 
 LOCK_NAME = ".lock"
 # How long a loser waits for the winner to write its name, which takes microseconds.
@@ -64,7 +64,7 @@ def held(path: Path, while_waiting: str | None = None) -> Iterator[None]:
     Raises:
         OSError: the file cannot be made.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE & ~0o022)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | OWN, FILE_MODE)
     try:
         locked = lock_descriptor(descriptor)
         if locked is None:
@@ -95,8 +95,7 @@ class FolderLock:
     def __init__(self, folder: Path):
         self.path = folder / LOCK_NAME
         with storage_errors(self.path):
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            descriptor = os.open(self.path, flags, FILE_MODE & ~0o022)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | OWN, FILE_MODE)
         try:
             self.dead_owner = self._take(descriptor)
         except BaseException:

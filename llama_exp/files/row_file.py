@@ -18,9 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_exp.errors import Problem, StorageError
-from llama_exp.files.writing import FILE_MODE
-
-_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+from llama_exp.files.writing import FILE_MODE, OWN
 
 
 @contextlib.contextmanager
@@ -32,7 +30,7 @@ def writing_rows(path: Path, dtype: np.dtype, shape: tuple[int, int]) -> Iterato
         ValueError: other rows came than `shape` says.
     """
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    descriptor, num_rows = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, FILE_MODE & ~0o022), 0
+    descriptor, num_rows = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | OWN, FILE_MODE), 0
     with open(descriptor, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
 
@@ -64,7 +62,7 @@ class RowFile:
     def __init__(self, path: Path):
         self._path = path
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | _FLAGS)
+            self._descriptor = os.open(path, os.O_RDONLY | OWN)
             weakref.finalize(self, os.close, self._descriptor)
             with open(self._descriptor, "rb", closefd=False) as file:
                 np.lib.format.read_magic(file)

@@ -22,6 +22,8 @@ from llama_exp.files.json_text import dump_json
 from llama_exp.files.redact import redact
 
 FILE_MODE = 0o644
+# A link in the place of a file that is opened by its name would send what is written somewhere else.
+OWN = os.O_NOFOLLOW | os.O_CLOEXEC
 FOLDER_MODE = 0o755
 _ACTIONS = {
     errno.ENOSPC: "free some space, then run the same command with resume=auto",
@@ -32,6 +34,7 @@ _ACTIONS = {
     errno.ENAMETOOLONG: "choose a shorter `name`, or another folder with hydra.run.dir=<folder>",
     errno.ENOTDIR: "a part of the path is a file: choose another folder with hydra.run.dir=<folder>",
     errno.EEXIST: "a file is in the way: move it, or choose another folder with hydra.run.dir=<folder>",
+    errno.ELOOP: "a link is in the way: remove it, or choose another folder with hydra.run.dir=<folder>",
     errno.ENOENT: "moved, deleted, or impossible there: choose another folder with hydra.run.dir=<folder>",
 }
 
@@ -69,6 +72,14 @@ def make_folder(path: Path) -> None:
             path.mkdir(mode=FOLDER_MODE)
         if not path.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "not a folder")
+
+
+def refuse_links(folder: Path, names: Iterable[str]) -> None:
+    """Raises `StorageError` if one of the names in a folder is a symbolic link, wherever it leads."""
+    for path in (folder / name for name in names):
+        with storage_errors(path):
+            if path.is_symlink():
+                raise OSError(errno.ELOOP, f"a link to {_shown(path.readlink())}")
 
 
 @contextlib.contextmanager
@@ -119,8 +130,8 @@ def write_blocks(path: Path, blocks: Iterable, start: int | None = None, hasher:
     Raises:
         OSError: it cannot be written, or exists; what was written so far stays.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if start is None else 0)
-    descriptor, size = os.open(path, flags, FILE_MODE & ~0o022), 0
+    flags = os.O_WRONLY | os.O_CREAT | OWN | (os.O_EXCL if start is None else 0)
+    descriptor, size = os.open(path, flags, FILE_MODE), 0
     try:
         if start is not None:
             os.ftruncate(descriptor, start)
@@ -144,7 +155,7 @@ def append_line(path: Path, value: Any) -> None:
     """
     make_folder(path.parent)
     with storage_errors(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | OWN, 0o600)
         try:
             os.write(descriptor, (dump_json(value) + "\n").encode())
         finally:

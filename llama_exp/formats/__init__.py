@@ -81,6 +81,15 @@ def read_quantization(path: str | Path) -> Quantization | None:
     return _reader(Path(path)).read_quantization(Path(path))
 
 
+def read_context_length(path: str | Path) -> int | None:
+    """Tokens that the model in `path` is meant for, by its configuration alone; None: it does not say.
+
+    Raises:
+        InputError: as `open_checkpoint`.
+    """
+    return _reader(Path(path)).read_context_length(Path(path))
+
+
 @contextlib.contextmanager
 def open_adapter(path: str | Path, config: Mapping) -> Iterator[Adapter]:
     """An adapter on disk, checked against the model of `config` before any tensor is read.

@@ -30,6 +30,7 @@ from llama_exp.limits.model import LIMITS as MODEL_LIMITS
 
 logger = logging.getLogger(__name__)
 
+SCALING = "rope_position_scaling_factor"
 SHAPE_KEYS = (*SIZES, "tie_word_embeddings")
 # Several times those of any published Llama. A file of a few bytes must not be able to ask for a machine's memory.
 MAX_SIZES = {
@@ -85,37 +86,33 @@ class Checkpoint:
     context_length: int | None = None
 
 
-def require_agreement(checkpoint: Checkpoint, stated: Mapping) -> None:
-    """Fails if the caller states another architecture than the checkpoint has, field by field.
+def require_agreement(checkpoint: Checkpoint, stated: Mapping, action: str = "") -> None:
+    """Fails if the caller states another architecture than the checkpoint has, with every field that differs.
 
     `dropout` is the caller's own. A field that the format is known to get wrong (`doubtful`) only warns: the caller's
-    value holds.
+    value holds. So does the linear scaling of positions, with which a model is taught longer texts.
 
     Args:
         checkpoint: an open checkpoint.
         stated: constructor arguments that the caller gives, newer names.
+        action: what to do about it; empty: to state the checkpoint's values.
 
     Raises:
-        InputError: one problem per field that differs.
+        InputError: a field differs.
     """
-    config, problems = checkpoint.config, []
+    config, differing = checkpoint.config, []
     for key, value in stated.items():
         if key == "dropout" or key not in config or config[key] == value:
             continue
-        if key in checkpoint.doubtful and key not in SHAPE_KEYS:
+        if key == SCALING or (key in checkpoint.doubtful and key not in SHAPE_KEYS):
             logger.warning("model.%s=%s holds; the preset in %s has %s", key, value, checkpoint.path, config[key])
-            continue
-        problems.append(
-            Problem(
-                f"the preset in {checkpoint.path} has another architecture",
-                f"model.{key}",
-                f"{value} (preset: {config[key]})",
-                f"set model.{key}={'null' if config[key] is None else config[key]}, choose the preset's own model=..., "
-                "or preset=none",
-            )
-        )
-    if problems:
-        raise InputError(*problems)
+        else:
+            differing.append(key)
+    if differing:
+        found = ", ".join(f"{key}={stated[key]} (preset: {config[key]})" for key in differing)
+        keys = " ".join(f"model.{key}={'null' if config[key] is None else config[key]}" for key in differing)
+        what = f"the preset in {checkpoint.path} has another architecture"
+        raise InputError(Problem(what, "model", found, action or f"set {keys}, or preset=none"))
 
 
 def require_possible(config: Mapping, where: str) -> None:
@@ -159,14 +156,17 @@ def tie(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, config=checkpoint.config | {"tie_word_embeddings": True}, tensors=tensors)
 
 
-def match_architecture(checkpoint: Checkpoint, stated: Mapping) -> Checkpoint:
+def match_architecture(checkpoint: Checkpoint, stated: Mapping, action: str = "") -> Checkpoint:
     """The checkpoint as a caller wants it: tied if `stated` says so and the values allow it, the same otherwise.
+
+    Args: as `require_agreement` has them.
 
     Raises:
         InputError: as `require_agreement` and `tie`.
     """
     if stated.get("tie_word_embeddings") and not checkpoint.config["tie_word_embeddings"]:
-        require_agreement(checkpoint, {key: value for key, value in stated.items() if key != "tie_word_embeddings"})
+        others = {key: value for key, value in stated.items() if key != "tie_word_embeddings"}
+        require_agreement(checkpoint, others, action)
         return tie(checkpoint)
-    require_agreement(checkpoint, stated)
+    require_agreement(checkpoint, stated, action)
     return checkpoint

@@ -70,6 +70,11 @@ def allow_from(low: float) -> Limit:
     return Limit(lambda value: is_number(value) and value >= low, f"a number of at least {low}")
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value can be written as UTF-8: a byte that is none of it comes as half a surrogate pair."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 ANY = Limit(lambda value: True, "a finite number")
 COUNT = Limit(lambda value: is_whole(value, 1), "an integer of at least 1")
 COUNT_OR_ZERO = Limit(lambda value: is_whole(value, 0), "an integer of at least 0")
@@ -77,6 +82,7 @@ POSITIVE = Limit(lambda value: is_number(value) and value > 0, "a number above 0
 PROBABILITY = Limit(lambda value: is_number(value) and 0 <= value < 1, "a number in [0, 1)")
 SHARE = Limit(lambda value: is_number(value) and 0 <= value <= 1, "a number in [0, 1]")
 INSIDE = Limit(lambda value: is_number(value) and 0 < value < 1, "a number between 0 and 1, both excluded")
+TEXTS = Limit(lambda value: all(map(is_text, value or ())), "texts in UTF-8")
 FILLED = Limit(lambda value: bool(value) and all(value), "at least one entry, none of them empty")
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import enum
 
-from llama_exp.limits import FILLED, Limits, allow_null
+from llama_exp.limits import Limit, Limits, allow_null
+
+# W&B's own limits: what it refuses, it refuses when the run has begun, and the run is not mirrored.
+_FORBIDDEN = "/\\#?%:"
+_LONGEST_NAME = 128
+_LONGEST_TAG = 64
 
 
 class LoggerMode(enum.Enum):
@@ -15,4 +20,12 @@ class LoggerMode(enum.Enum):
     disabled = "disabled"
 
 
-LIMITS = Limits("logger", {"project": FILLED, "entity": allow_null(FILLED)})
+def _is_name(value: str) -> bool:
+    return 0 < len(value) <= _LONGEST_NAME and not set(value) & set(_FORBIDDEN)
+
+
+_NAME = Limit(_is_name, f"a name of 1 to {_LONGEST_NAME} characters without any of {' '.join(_FORBIDDEN)}")
+_TAGS = Limit(
+    lambda tags: all(0 < len(tag) <= _LONGEST_TAG for tag in tags), f"tags of 1 to {_LONGEST_TAG} characters each"
+)
+LIMITS = Limits("logger", {"project": _NAME, "entity": allow_null(_NAME), "tags": _TAGS})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -56,6 +57,22 @@ def check_rope(model: Mapping[str, Any]) -> Iterator[Problem]:
             f"rope_high_freq_factor={model['rope_high_freq_factor']}",
             "Llama 3.1 uses 1 and 4",
         )
+
+
+def find_overrun(num_tokens: int, context_length: int | None) -> str | None:
+    """What is to be said of a text that is longer than a model was made for; None: nothing.
+
+    Args:
+        num_tokens: of the text.
+        context_length: tokens that the model was made for; None: not known.
+    """
+    if context_length is None or num_tokens <= context_length:
+        return None
+    factor = math.ceil(num_tokens / context_length)
+    return (
+        f"{num_tokens} tokens, and the model was made for {context_length}: behind them its text tends to be nonsense. "
+        f"Shorten it, or stretch the positions: train with model.rope_position_scaling_factor={factor}"
+    )
 
 
 LIMITS = Limits(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from llama_exp.limits import COUNT_OR_ZERO, FILLED, Limits
+from llama_exp.limits import FILLED, Limit, Limits, is_whole
 
 
 class Backend(enum.Enum):
@@ -22,4 +22,6 @@ class Jit(enum.Enum):
     false = "false"
 
 
-LIMITS = Limits("runtime", {"threads": COUNT_OR_ZERO, "cache_dir": FILLED})
+MOST_THREADS = 1024  # more than any machine has cores; frameworks make them all, and end the process where they cannot
+THREADS = Limit(lambda value: is_whole(value, 0) and value <= MOST_THREADS, f"an integer from 0 to {MOST_THREADS}")
+LIMITS = Limits("runtime", {"threads": THREADS, "cache_dir": FILLED})

@@ -108,6 +108,36 @@ def attach(backbone, ranks: Mapping[str, int], scales: Mapping[str, float], drop
         backbone.seed_generator = keras.random.SeedGenerator()
 
 
+def describe(backbone) -> dict | None:
+    """The adapters of `backbone` as plain data, without their values: `lora_arguments`, and the rank of each layer.
+
+    None without adapters.
+    """
+    found = adapters(backbone)
+    if not found:
+        return None
+    return backbone.lora_arguments | {"ranks": {path: adapter.rank for path, adapter in found.items()}}
+
+
+def restore(backbone, described: Mapping) -> None:
+    """Gives `backbone`, which has none, the adapters that `describe` told of, with first values.
+
+    Raises:
+        ValueError: the description is none, or one of another architecture.
+    """
+    from llama_exp.formats.adapter import compute_scale
+
+    try:
+        arguments = {key: value for key, value in described.items() if key != "ranks"}
+        ranks, pattern = dict(described["ranks"]), arguments.get("alpha_pattern", {})
+        alphas = {path: pattern.get(path, arguments["alpha"]) for path in ranks}
+        scales = {path: compute_scale(ranks[path], alphas[path], arguments["use_rslora"]) for path in ranks}
+        attach(backbone, ranks, scales, arguments["dropout"], arguments["use_dora"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"adapters={str(described)[:200]} describes no adapters of this backbone: {error}") from error
+    backbone.lora_arguments = arguments
+
+
 def adapters(backbone) -> dict:
     """Every `LoraAdapter` by the path of its linear layer."""
     linears = backbone.linear_layers()

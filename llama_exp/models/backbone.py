@@ -21,10 +21,12 @@ from llama_exp.models import incremental, layers
 from llama_exp.models.arguments import read_policy, read_quantization
 from llama_exp.models.attention import attention_bias
 from llama_exp.models.dropout import block_seed
+from llama_exp.models.keras_methods import DictModel, require_inputs
 from llama_exp.models.layout import layout_map
 from llama_exp.models.linear import Linear
 from llama_exp.models.norm import RMSNorm
 from llama_exp.models.rope import inverse_frequencies, rope_tables
+from llama_exp.models.saved_form import require_form, write_form
 from llama_exp.models.stack import run_block
 from llama_exp.preset import PRESETS
 
@@ -37,12 +39,12 @@ class _BuiltInPresets:
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
-class LlamaBackbone(keras.Model):
+class LlamaBackbone(DictModel):
     """Token embedding, `num_layers` decoder blocks and a final norm: hidden states, no logits.
 
         x = embed(token_ids);  x = block_i(x) for each i;  hidden = norm(x)
 
-    Called on a dict of integer tensors (B, S); only `token_ids` is required:
+    Called on a dict of integer tensors (B, S); only `token_ids` is required, and other names are refused:
         token_ids: in [0, V). padding_mask: non-zero for real tokens. position_ids: default 0 .. S-1.
         segment_ids: tokens see only their own segment; 0 is padding (documents packed into one row).
     It returns the hidden states (B, S, D) in the compute dtype. At padding they are finite and mean nothing.
@@ -83,6 +85,7 @@ class LlamaBackbone(keras.Model):
         embedding_initializer_range: likewise of the embeddings and the output matrix.
         seed: of random weights, adapters' too: a variable's depend on it and on the variable's path alone, on any
             backend. None: another one each time, but repeatable after `keras.utils.set_random_seed`.
+        adapters: the adapters of a saved model, as `get_config` describes them; `enable_lora` makes new ones.
         **kwargs: `name`, `trainable`.
 
     Attributes:
@@ -124,6 +127,7 @@ class LlamaBackbone(keras.Model):
         initializer_range: float = INITIALIZER_RANGES["initializer_range"],
         embedding_initializer_range: float = INITIALIZER_RANGES["embedding_initializer_range"],
         seed: int | None = None,
+        adapters: Mapping | None = None,
         **kwargs,
     ):
         rope_position_scaling_factor = one_scaling_factor(rope_scaling_factor, rope_position_scaling_factor)
@@ -148,6 +152,8 @@ class LlamaBackbone(keras.Model):
             rope_pretraining_sequence_length,
         )
         self._create_layers()
+        if adapters is not None:
+            lora.restore(self, adapters)
 
     def _create_layers(self):
         self.token_embedding = layers.new_token_embedding(self)
@@ -176,6 +182,7 @@ class LlamaBackbone(keras.Model):
 
     def call(self, inputs, training=False):
         """Hidden states (B, S, D) of a dict of tensors; see the class."""
+        require_inputs(inputs)
         token_ids_BS = inputs["token_ids"]
         length = ops.shape(token_ids_BS)[1]
         position_ids = inputs.get("position_ids")
@@ -286,8 +293,21 @@ class LlamaBackbone(keras.Model):
     def get_config(self) -> dict:
         """All constructor arguments under their newer names, as plain data; `from_config` rebuilds the same model.
 
+        Adapters are described, without their values, as weights are not part of it either.
         KerasHub's constructor takes those in `CONFIG_KEYS`.
         """
         config = {"name": self.name, "trainable": self.trainable, "dtype": backend.serialized_policy(self.dtype_policy)}
         config |= {key: getattr(self, key) for key in (*CONFIG_KEYS, *INITIALIZER_RANGES)} | {"seed": self._given_seed}
-        return config | {"quantization": self.quantization and to_section(self.quantization)}
+        config["quantization"] = self.quantization and to_section(self.quantization)
+        return config | {"adapters": lora.describe(self)}
+
+    def save_own_variables(self, store) -> None:
+        """Writes what the weights are, for whoever loads them into another model; their layers write them."""
+        write_form(store, self.get_config())
+
+    def load_own_variables(self, store) -> None:
+        """Fails if a file's weights are those of other adapters, or stored in another way, than this model's."""
+        require_form(store, self.get_config())
+
+    def _output_form(self):
+        return self.hidden_dim, self.compute_dtype

@@ -5,6 +5,7 @@ Shape letters: B batch, S positions, D hidden_dim, V vocabulary.
 
 from __future__ import annotations
 
+import logging
 import numbers
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,14 +18,17 @@ from llama_exp import preset as presets
 from llama_exp.models import build, weights
 from llama_exp.models.backbone import LlamaBackbone
 from llama_exp.models.generation import Generator
+from llama_exp.models.keras_methods import DictModel, require_inputs
 from llama_exp.models.sampling import sampler
 
 # Positions whose logits `score` holds at a time; the whole (B, S, V) would dominate memory.
 SCORE_POSITIONS = 128
 
+logger = logging.getLogger(__name__)
+
 
 @keras.saving.register_keras_serializable(package="llama_exp")
-class LlamaCausalLM(keras.Model):
+class LlamaCausalLM(DictModel):
     """Next-token logits over a `LlamaBackbone`, and text in and out where there is a tokenizer.
 
     Called on the backbone's input dict it returns logits (B, S, V) float32.
@@ -45,6 +49,7 @@ class LlamaCausalLM(keras.Model):
 
     def call(self, inputs, training=False):
         """Logits (B, S, V) float32 of a dict of integer tensors (B, S); see `LlamaBackbone`."""
+        require_inputs(inputs)
         return self.backbone.token_embedding.project(self.backbone(inputs, training=training))
 
     @classmethod
@@ -90,6 +95,7 @@ class LlamaCausalLM(keras.Model):
         top_p: float | None = None,
         stop_token_ids: Sequence[int] | str | None = "auto",
         seed: int = 0,
+        special_tokens: bool = False,
         on_tokens: Callable[[np.ndarray], None] | None = None,
     ):
         """Continues prompts.
@@ -103,6 +109,9 @@ class LlamaCausalLM(keras.Model):
             top_p: draw among the likeliest tokens that together reach this probability.
             stop_token_ids: tokens that end a row. "auto": the tokenizer's (none without a tokenizer); None: none.
             seed: of the draws; the same seed gives the same tokens.
+            special_tokens: names such as <|eot_id|> in a text stand for the special tokens, as in a chat that is
+                written out, and a begin token that the text has is not put in front once more. Otherwise they are
+                ordinary text.
             on_tokens: called with new tokens of all rows, (n, B) int32, as soon as they are there. What a row is given
                 after its end is no part of it.
 
@@ -118,7 +127,7 @@ class LlamaCausalLM(keras.Model):
         is_text = isinstance(prompts, str) or all(isinstance(prompt, str) for prompt in prompts)
         is_single = isinstance(prompts, str) or (not is_text and np.ndim(prompts[0]) == 0)
         rows = [prompts] if is_single else list(prompts)
-        token_ids = [self._encode(text) for text in rows] if is_text else [_token_array(row) for row in rows]
+        token_ids = [self._encode(row, special_tokens) if is_text else _token_array(row) for row in rows]
         self._check_prompts(token_ids, max_length)
         if not isinstance(seed, numbers.Integral) or seed < 0:
             raise ValueError(f"seed={seed!r} must be a whole number of at least 0.")
@@ -153,20 +162,50 @@ class LlamaCausalLM(keras.Model):
         scores[:, 1:] *= mask[:, 1:] * mask[:, :-1]
         return scores
 
+    def quantize(self, mode=None, config=None, **options) -> None:
+        """Quantizes the backbone, see `LlamaBackbone.quantize`: it has all layers, the output matrix among them."""
+        # Keras makes a `config` for a mode, and takes it back with that mode.
+        self.backbone.quantize(mode, config, **options)
+
     def get_config(self) -> dict:
-        """The backbone; a tokenizer is saved by `save_to_preset`, not here."""
-        return {"backbone": self.backbone.get_config(), "name": self.name}
+        """The backbone's class and constructor arguments; a tokenizer is an asset, see `save_assets`."""
+        backbone = keras.saving.serialize_keras_object(self.backbone)
+        return {"backbone": backbone, "name": self.name, "trainable": self.trainable}
 
     @classmethod
     def from_config(cls, config: dict) -> LlamaCausalLM:
-        """A model with the architecture of `get_config`."""
-        return cls(LlamaBackbone.from_config(config["backbone"]), name=config["name"])
+        """A model with the architecture of `get_config`, without tokenizer."""
+        backbone = keras.saving.deserialize_keras_object(config["backbone"])
+        return cls(backbone, **{key: value for key, value in config.items() if key != "backbone"})
 
-    def _encode(self, text: str) -> np.ndarray:
+    def save_assets(self, dir_path: str) -> None:
+        """Writes the tokenizer into a `.keras` file, as it lies in a preset."""
+        if self.tokenizer is not None:
+            self.tokenizer.save(Path(dir_path))
+
+    def load_assets(self, dir_path: str) -> None:
+        """Reads the tokenizer of a `.keras` file, if it has one."""
+        from llama_exp.tokenizer import assets
+
+        if assets.has_tokenizer(Path(dir_path)):
+            self.tokenizer = assets.load(dir_path)
+
+    def _output_form(self):
+        return self.backbone.vocabulary_size, "float32"
+
+    def _encode(self, text: str, special_tokens: bool = False) -> np.ndarray:
         if self.tokenizer is None:
             raise ValueError("prompts are text, but the model has no tokenizer. Give one, or give token ids.")
-        begin = [] if self.tokenizer.begin_id is None else [self.tokenizer.begin_id]
-        return np.array(begin + self.tokenizer.encode(text), np.int32)
+        plain, special = self.tokenizer.encode(text), self.tokenizer.encode_with_special_tokens(text)
+        if plain != special and not special_tokens:
+            names = [self.tokenizer.decode([id_], skip_special_tokens=False) for id_ in {*special} - {*plain}]
+            logger.warning(
+                "a prompt has the names of special tokens (%s), which are read as text; special_tokens=True makes them "
+                "the tokens, as KerasHub does",
+                ", ".join(sorted(names)[:5]),
+            )
+        ids, begin = special if special_tokens else plain, self.tokenizer.begin_id
+        return np.array(ids if begin is None or ids[:1] == [begin] else [begin, *ids], np.int32)
 
     def _check_prompts(self, prompts: list[np.ndarray], max_length: int) -> None:
         if not isinstance(max_length, numbers.Integral) or isinstance(max_length, bool):

@@ -11,10 +11,11 @@ from keras import ops
 from llama_exp import backend
 from llama_exp.architecture import INITIALIZER_RANGES
 from llama_exp.backend.initial import Initializer, draw_normal
+from llama_exp.models.keras_methods import InnerLayer
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
-class TokenEmbedding(keras.layers.Layer):
+class TokenEmbedding(InnerLayer):
     """Rows of a table (V, D) for token ids, and logits from hidden states.
 
     Args:

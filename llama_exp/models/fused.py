@@ -17,6 +17,9 @@ differentiation.
 Shape letters: B batch, S query positions, T key positions, N heads (of queries, or of keys and values), K key/value
 heads, G = N / K, H head_dim, M = B * S rows, D hidden_dim, F intermediate_dim.
 In masks and tables B is 1 where all rows share them.
+
+B, S and T may be unknown while a graph is traced, as where Keras' own `fit` traces one: they are read with `ops.shape`,
+which gives numbers where they are known.
 """
 
 from __future__ import annotations
@@ -118,7 +121,7 @@ def rotate_heads(x, cos_B1SH, sin_B1SH, num_heads: int):
 
 @backend.fused
 def _rotate_forward(x, cos_B1SH, sin_B1SH, num_heads):
-    dtype, x_BNSH = x.dtype, backend.float32(heads(x, num_heads, cos_B1SH.shape[2]))
+    dtype, x_BNSH = x.dtype, backend.float32(heads(x, num_heads, ops.shape(cos_B1SH)[2]))
     turned_BNSH = ops.roll(x_BNSH, x_BNSH.shape[-1] // 2, axis=-1)
     return ops.cast(x_BNSH * backend.float32(cos_B1SH) + turned_BNSH * backend.float32(sin_B1SH), dtype)
 
@@ -146,7 +149,7 @@ def attend(q_BNSH, k_BKTH, v_BKTH, bias_B1ST, keep_weights: bool = True):
     Returns:
         (B, N, S, H) in the dtype of the operands.
     """
-    num_heads, num_queries, head_dim = q_BNSH.shape[1:]
+    num_heads, num_queries, head_dim = ops.shape(q_BNSH)[1:]
     num_groups = k_BKTH.shape[1]
     stacked = (-1, num_groups, num_heads // num_groups * num_queries, head_dim)  # (B, K, G * S, H)
 
@@ -174,9 +177,10 @@ def _transpose(x):
 
 @backend.fused
 def _softmax_forward(scores, bias_B1ST):
-    num_queries, num_keys = bias_B1ST.shape[2:]
-    scores_BNST = ops.reshape(backend.float32(scores), (scores.shape[0], -1, num_queries, num_keys)) + bias_B1ST
-    return ops.cast(ops.reshape(ops.softmax(scores_BNST, axis=-1), scores.shape), scores.dtype)
+    num_queries, num_keys = ops.shape(bias_B1ST)[2:]
+    shape = ops.shape(scores)
+    scores_BNST = ops.reshape(backend.float32(scores), (shape[0], -1, num_queries, num_keys)) + bias_B1ST
+    return ops.cast(ops.reshape(ops.softmax(scores_BNST, axis=-1), shape), scores.dtype)
 
 
 @backend.fused

@@ -12,10 +12,11 @@ from keras import ops
 from llama_exp import backend
 from llama_exp.architecture import INITIALIZER_RANGES
 from llama_exp.backend.initial import Initializer, draw_normal
+from llama_exp.models.keras_methods import InnerLayer
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
-class Linear(keras.layers.Layer):
+class Linear(InnerLayer):
     """y = x W, or what an adapter makes of x and this product where one is attached.
 
     The kernel is the plain 2-D matrix (I, O); attention heads are a reshape of the result. Rows are flattened

@@ -9,10 +9,11 @@ import keras
 
 from llama_exp import backend
 from llama_exp.models.fused import rms_norm
+from llama_exp.models.keras_methods import InnerLayer
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
-class RMSNorm(keras.layers.Layer):
+class RMSNorm(InnerLayer):
     """Activations divided by their root mean square over the last axis, times a learned `scale`.
 
         y = x / sqrt(mean(x^2) + epsilon) * scale

@@ -6,6 +6,6 @@ ways out. `PRESETS` is the table of what Keras publishes.
 
 from llama_exp.preset.resolved import Resolved
 from llama_exp.preset.source import resolve
-from llama_exp.preset.table import PRESETS, Preset
+from llama_exp.preset.table import PRESETS, Preset, context_length
 
-__all__ = ["PRESETS", "Preset", "Resolved", "resolve"]
+__all__ = ["PRESETS", "Preset", "Resolved", "context_length", "resolve"]

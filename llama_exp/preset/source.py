@@ -11,13 +11,14 @@ KAGGLE = "kaggle://"
 HUGGING_FACE = "hf://"
 
 
-def resolve(source: str, load_weights: bool = True, offline: bool = False) -> Resolved:
+def resolve(source: str, load_weights: bool = True, offline: bool = False, where: str = local.KEY) -> Resolved:
     """The preset on this machine, downloaded if it is neither here nor cached.
 
     Args:
         source: a key of `PRESETS`, `kaggle://user/model/keras/variant[/version]`, `hf://user/repo[@revision]`, a
             folder, or a `.gguf` file.
         load_weights: false leaves the weight files where they are and fetches configuration and tokenizer only.
+        where: config key or argument that names it, for messages about what is on this machine.
         offline: take what is cached and ask no server; for `hf://` the environment's `HF_HUB_OFFLINE=1` does the same.
 
     Raises:
@@ -36,10 +37,10 @@ def resolve(source: str, load_weights: bool = True, offline: bool = False) -> Re
         raise InputError(
             Problem(
                 "the scheme is unknown",
-                "preset.source",
+                where,
                 source,
                 "use kaggle://, hf://, a built-in id, a folder or a .gguf file",
             )
         )
-    path = local.find(source)
+    path = local.find(source, where)
     return Resolved(path, str(path.absolute()), None)

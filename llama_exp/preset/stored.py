@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from llama_exp.architecture import Quantization
+from llama_exp.architecture import SIZES, Quantization
 from llama_exp.errors import InputError
 from llama_exp.preset import local
-from llama_exp.preset.table import PRESETS
+from llama_exp.preset.table import PRESETS, context_length
 
 
 class Stored(NamedTuple):
-    """What is known of a preset's weights. quantization: None means floating point."""
+    """What is known of a preset.
+
+    quantization: None means floating point. sizes: those of `architecture.SIZES`. context_length: tokens that it was
+    made for; None: not known.
+    """
 
     quantization: Quantization | None
+    sizes: Mapping[str, object]
+    context_length: int | None
 
 
 def read_stored(source: str) -> Stored | None:
@@ -27,12 +34,16 @@ def read_stored(source: str) -> Stored | None:
     """
     for name, preset in PRESETS.items():
         if source in (name, preset.handle):
-            return Stored(preset.quantization)
+            sizes = {key: preset.architecture[key] for key in SIZES}
+            return Stored(preset.quantization, sizes, context_length(name))
     if "://" in source:
         return None
-    from llama_exp.formats import read_quantization  # NumPy, which the check of a config does without
+    from llama_exp import formats  # NumPy, which the check of a config does without
 
     try:
-        return Stored(read_quantization(local.find(source)))
+        path = local.find(source)
+        architecture = formats.read_architecture(path)
+        sizes = {key: architecture[key] for key in SIZES}
+        return Stored(formats.read_quantization(path), sizes, formats.read_context_length(path))
     except InputError:
         return None

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from llama_exp.architecture import DEFAULTS, SIZES, Quantization, count_parameters, make_quantization
 
+# Tokens that each generation was trained on, by the beginning of its presets' names.
+_CONTEXT_LENGTHS = {"llama2_": 4096, "vicuna_1.5_": 4096, "llama3_": 8192, "llama3.1_": 131072, "llama3.2_": 131072}
 FLOAT_BYTES = {"float32": 4, "bfloat16": 2}
 PRECISIONS = (*FLOAT_BYTES, "int8", "int4")
 
@@ -151,3 +153,8 @@ PRESETS: dict[str, Preset] = {
         LLAMA32_3B,
     ),
 }
+
+
+def context_length(name: str) -> int:
+    """Tokens that a built-in preset was trained on; the presets' own files do not say it."""
+    return next(length for prefix, length in _CONTEXT_LENGTHS.items() if name.startswith(prefix))

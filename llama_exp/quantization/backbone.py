@@ -213,7 +213,5 @@ def _as_checkpoint(backbone) -> Checkpoint:
     return Checkpoint(Path("memory"), "backbone", backbone.get_config(), tensors)
 
 
-def _array(variable):
-    from keras import ops
-
-    return ops.convert_to_numpy(variable.value)
+def _array(variable) -> np.ndarray:
+    return np.asarray(variable.value)

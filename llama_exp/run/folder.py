@@ -30,11 +30,20 @@ from llama_exp.files.lock import FolderLock
 from llama_exp.files.metrics_file import MetricsFile, Samples, read_metrics
 from llama_exp.files.process import ALONE, Process
 from llama_exp.files.redact import redact_arguments
-from llama_exp.files.writing import make_folder, move, restrict_umask, storage_errors, write_json, write_text
+from llama_exp.files.writing import (
+    make_folder,
+    move,
+    refuse_links,
+    restrict_umask,
+    storage_errors,
+    write_json,
+    write_text,
+)
 from llama_exp.run import discard, figures, provenance
 from llama_exp.run.unfinished import RECORD_FILE, read_run_record
 
 _ARTEFACTS = (RECORD_FILE, "config.yaml", "overrides.yaml", "metrics.jsonl", "samples.md", "summary.json", "loss.png")
+_FOLDERS = ("checkpoints", "adapter", "model", "wandb")
 _log = logging.getLogger(__name__)
 
 
@@ -209,6 +218,7 @@ class RunFolder:
         if self._is_writer:
             restrict_umask()
             make_folder(self.path)
+            refuse_links(self.path, (*_ARTEFACTS, *_FOLDERS, "git.diff", "train.log"))
             self._lock = FolderLock(self.path)
 
     def _open_log(self) -> None:

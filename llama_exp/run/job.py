@@ -19,9 +19,11 @@ from typing import Any
 
 from llama_exp import preset, quantization, runtime, signals
 from llama_exp.architecture import to_section
+from llama_exp.config.check.contracts import ADDED_ARGUMENTS, WITH_TARGET
 from llama_exp.config.check.resolvers import in_default_place
-from llama_exp.config.identity import config_hash, flatten, to_dict, to_record
+from llama_exp.config.identity import config_hash, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
+from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
 from llama_exp.console.data_line import data_line
@@ -31,26 +33,15 @@ from llama_exp.files.process import ALONE, Process
 from llama_exp.files.shown_path import show_path
 from llama_exp.lora import source as lora_source
 from llama_exp.run import data_use, plan, provenance, resume
+from llama_exp.run.agreement import require_prompts, tell_nothing_to_adapt, tell_overrun
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.next_commands import next_commands
+from llama_exp.run.room import require_room
+from llama_exp.run.watching import build_observers
 from llama_exp.tokenizer.ends import stop_where_taught
 
 log = logging.getLogger(__name__)
 
-WITH_TARGET = ("dataset", "tokenizer", "model", "optimizer", "schedule", "logger")
-# What the run itself adds to the keys of a section when it builds the section's object.
-ADDED_ARGUMENTS = {
-    "model": {"dtype", "quantization", "seed"},
-    "tokenizer": {"texts", "preset_folder", "cache_dir", "fingerprint"},
-    "schedule": {"learning_rate", "num_steps"},
-    "logger": {"folder", "name", "group", "config"},
-}
-
-_NOTHING_TO_ADAPT = (
-    "lora.rank=%d on random weights, which stay as they are: the adapters have no trained model to adapt, and the run "
-    "will write nonsense. Give one: preset.source=outputs/default/latest/model (after python train.py), or a preset "
-    "(llama-exp presets)"
-)
 # Packages whose version can change the last bits of a result.
 SAME_BITS = ("jax", "keras", "llama_exp", "numpy", "tensorflow")
 
@@ -91,10 +82,14 @@ def _run(config: Config, overrides: Sequence[str], folder: Path, group: str | No
         bar = progress.Progress(config.trainer.max_steps, shown=process.is_writer)
         try:
             with signals.told(f"{folder}, outside of its training steps"):
-                run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+                with signals.noted(None):  # a folder that has a summary has a record too, and can go on
+                    run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
+                signals.check()
                 planned = plan.make_plan(config)
                 if planned is not None:
                     logs.log_table("plan", plan.rows(planned))
+                    if process.is_writer:
+                        require_room(folder, planned.disk_bytes)
                 run = Run(config, run_folder, group, process, bar)
                 if process.is_writer and in_default_place(folder, config.name):
                     point_latest_to(folder)  # not before: a start without its data would take the place of a good run
@@ -137,7 +132,7 @@ class Run:
         resolved = _resolved_preset(config)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
-            log.warning(_NOTHING_TO_ADAPT, config.lora.rank)
+            tell_nothing_to_adapt(config.lora.rank)
         cache_dir = str(Path(config.runtime.cache_dir).expanduser())
         bar.on_phase("reading the data")
         dataset.open(cache_dir)
@@ -163,7 +158,7 @@ class Run:
             self._base_digest = lora.base_digest(self.model.backbone)
         self._record(config, examples, tokenizer, resolved)
         self._next_commands = next_commands(config, run_folder.path, examples, tokenizer)
-        self._observers = _build_observers(config, run_folder, group, bar) if process.is_writer else {}
+        self._observers = build_observers(config, run_folder, group, bar) if process.is_writer else {}
         self.trainer = self._build_trainer(config, examples)
 
     def fit(self):
@@ -274,11 +269,13 @@ def _resolved_preset(config: Config) -> preset.Resolved | None:
 def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
     """Compares the preset with the config, and with the run's first start, so that no large model is built in vain."""
     from llama_exp.formats import open_checkpoint
-    from llama_exp.formats.checkpoint import match_architecture
+    from llama_exp.formats.checkpoint import SCALING, match_architecture
 
     stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
     with open_checkpoint(preset_folder) as checkpoint:
-        match_architecture(checkpoint, stated)
+        source = config.preset.source
+        match_architecture(checkpoint, stated, say_how_to_fit(checkpoint.config, source))
+        tell_overrun(config, checkpoint.context_length, stated[SCALING] / checkpoint.config[SCALING])
         stored = quantization.choose(to_dict(config.quantization), checkpoint.quantization, preset_folder)
     resume.check_quantization(folder, to_section(stored))
     quantization.require_trainable(stored, config.lora.rank)
@@ -297,6 +294,7 @@ def _build_data(config: Config, dataset: Any, cache_dir: str, preset_folder: Pat
     )
     stop_where_taught(tokenizer, to_dict(config.dataset).get("chat_template"))
     _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
+    require_prompts(config.trainer.sample_prompts or [], tokenizer)
     examples = dataset.prepare(
         tokenizer,
         cache_dir=cache_dir,
@@ -334,23 +332,3 @@ def _build_model(config: Config, preset_folder: Path | None, tokenizer):
         seed=config.seed,
     )
     return LlamaCausalLM(backbone, tokenizer)
-
-
-def _build_observers(
-    config: Config, run_folder: RunFolder, group: str | None, bar: progress.Progress
-) -> dict[str, Any]:
-    """Those who watch the training, the user's callbacks last."""
-    observers = {"metrics": run_folder.metrics, "samples": run_folder.samples}
-    observers["logger"] = instantiate(
-        config.logger,
-        config.trusted_modules,
-        "logger",
-        folder=run_folder.path,
-        name=f"{config.name}/{run_folder.path.name}",
-        group=group,
-        config=flatten(to_record(config)),
-    )
-    observers["progress"] = bar
-    for name, node in config.trainer.callbacks.items():
-        observers[name] = instantiate(node, config.trusted_modules, f"trainer.callbacks.{name}")
-    return observers

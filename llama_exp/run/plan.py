@@ -1,4 +1,4 @@
-"""What a run will need, from its config alone: parameters, tokens, arithmetic, memory. Imports no framework.
+"""What a run will need, from its config alone: parameters, tokens, arithmetic, memory, disk. Imports no framework.
 
 Memory is an estimate of the training step's peak, by component:
 
@@ -40,6 +40,7 @@ from llama_exp.config.schema import Config, ModelConfig
 from llama_exp.formats.quantized import variable_parts
 from llama_exp.limits.trainer import Remat
 from llama_exp.lora.source import count_lora_matrices_and_magnitudes, count_lora_parameters, ranks
+from llama_exp.run.room import count_disk_bytes
 
 FLOAT32_BYTES = 4
 VARIABLE_BYTES = {"float32": 4, "bfloat16": 2, "mixed_bfloat16": 4, "mixed_float16": 4}
@@ -52,6 +53,7 @@ class Plan:
 
     flops_per_token: additions and multiplications of forward and backward pass per trained token.
     memory_bytes: component -> bytes at the peak of a training step.
+    disk_bytes: component -> bytes that the run folder will hold at its peak; see `run.room`.
     """
 
     num_parameters: int
@@ -60,6 +62,7 @@ class Plan:
     total_tokens: int
     flops_per_token: int
     memory_bytes: dict[str, int]
+    disk_bytes: dict[str, int]
 
 
 def make_plan(config: Config) -> Plan | None:
@@ -77,6 +80,7 @@ def make_plan(config: Config) -> Plan | None:
         total_tokens=tokens_per_step * config.trainer.max_steps,
         flops_per_token=count_flops_per_token(model, ranks(lora, model), sequence_length),
         memory_bytes=_memory_bytes(config, model, sequence_length, num_base, num_adapter),
+        disk_bytes=count_disk_bytes(config, num_base, num_adapter, VARIABLE_BYTES[config.precision.policy.value]),
     )
 
 
@@ -135,12 +139,12 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
     """The plan as labels and texts, for a table."""
     share = plan.num_trainable_parameters / plan.num_parameters
     total_flops = plan.flops_per_token * plan.total_tokens
-    parts = [f"{component} {_gib(size)}" for component, size in plan.memory_bytes.items() if size]
     return [
         ("parameters", f"{plan.num_parameters:,}, of which {plan.num_trainable_parameters:,} train ({share:.3%})"),
         ("tokens", f"{plan.tokens_per_step:,} per step, {plan.total_tokens:,} in all"),
         ("arithmetic", f"{_short(plan.flops_per_token)}FLOP per token, {_short(total_flops)}FLOP in all"),
-        ("memory", f"about {_gib(sum(plan.memory_bytes.values()))} beside the frameworks: {', '.join(parts)}"),
+        ("memory", _total(plan.memory_bytes, " beside the frameworks")),
+        ("disk", _total(plan.disk_bytes)),
     ]
 
 
@@ -150,6 +154,11 @@ def show(plan: Plan, console: Console, data: str) -> None:
     for label, text in [*rows(plan), ("data", data)]:
         table.add_row(label, text)
     console.print(table, highlight=False)
+
+
+def _total(parts: Mapping[str, int], note: str = "") -> str:
+    texts = [f"{component} {_gib(size)}" for component, size in parts.items() if size]
+    return f"about {_gib(sum(parts.values()))}{note}: {', '.join(texts)}"
 
 
 def _gib(size: int) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llama_exp.config.check.spelling import plain_or_quoted
 from llama_exp.files.redact import is_secret_name, redact_arguments
 
 # The run-time dependencies and the second backend; a test compares the list with pyproject.toml.
@@ -48,8 +49,31 @@ PACKAGES = (
 _VARIABLES = re.compile(r"^(?:KERAS_|TF_|XLA_|JAX_|CUDA_|NVIDIA_|OMP_|MKL_|OPENBLAS_|PYTHONHASHSEED$|SLURM_JOB_ID$)")
 _GIT_SECONDS = 5.0
 _DIFF_BYTES = 10_000_000
-# Nothing that the repository's own configuration names is executed.
-_GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=true", "--no-optional-locks")
+# Nothing that a configuration names is executed, and none decides what the answers look like: neither the user's nor
+# the repository's. Where files lie and whom git trusts (safe.directory) stays theirs.
+_GIT_SETTINGS = {
+    "core.fsmonitor": "false",
+    "core.quotePath": "true",
+    "core.attributesFile": os.devnull,
+    "color.status": "false",
+    "status.branch": "false",
+    "diff.relative": "false",
+    "diff.suppressBlankEmpty": "false",
+    "diff.ignoreSubmodules": "none",
+    "diff.orderFile": os.devnull,
+}
+_GIT = ("git", *(part for name, value in _GIT_SETTINGS.items() for part in ("-c", f"{name}={value}")))
+_PATCH: tuple[str, ...] = (
+    "--binary",
+    "--full-index",
+    "--no-color",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--src-prefix=a/",
+)
+_PATCH += ("--dst-prefix=b/", "--unified=3", "--inter-hunk-context=0", "--no-renames", "--submodule=short")
+# A hook or an alias sets variables that point to its own repository; these do not.
+_GIT_VARIABLES = re.compile(r"GIT_(?:CONFIG_.*|CEILING_DIRECTORIES|DISCOVERY_ACROSS_FILESYSTEM|EXEC_PATH)")
 
 
 def collect(arguments: Sequence[str], source: Path | None = None) -> tuple[dict[str, Any], str | None]:
@@ -111,7 +135,7 @@ def git_state(source: Path) -> tuple[dict[str, Any], str | None]:
         commit = _git(source, "rev-parse", "HEAD").strip()
         branch = _git(source, "rev-parse", "--abbrev-ref", "HEAD").strip()
         status = _git(source, "status", "--porcelain=v1", "--untracked-files=all").splitlines()
-        patch = _git(source, "diff", "--no-ext-diff", "--no-textconv", "--binary", "HEAD")
+        patch = _git(source, "diff", *_PATCH, "HEAD")
     except (OSError, subprocess.SubprocessError) as error:
         told = getattr(error, "stderr", None) or b""
         reason = (told.decode("utf-8", "backslashreplace").strip() or str(error)).splitlines()
@@ -131,11 +155,8 @@ def command_line(arguments: Sequence[str]) -> str:
 
 def resume_command(arguments: Sequence[str], folder: Path) -> str:
     """The command that continues the run in `folder` where its last checkpoint left it."""
-    path = str(folder)
-    if not re.fullmatch(r"[\w./+@%-]+", path):  # Hydra's grammar wants other characters quoted
-        path = '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
     kept = [argument for argument in arguments[1:] if not argument.startswith(("resume=", "hydra.run.dir="))]
-    own = [f"hydra.run.dir={path}", "resume=auto"]
+    own = [f"hydra.run.dir={plain_or_quoted(str(folder))}", "resume=auto"]
     return shlex.join([*_launcher(arguments), *redact_arguments(kept), *own])
 
 
@@ -164,9 +185,14 @@ def _launcher(arguments: Sequence[str]) -> list[str]:
 
 
 def _git(source: Path, *arguments: str) -> str:
-    environment = {**os.environ, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") or _GIT_VARIABLES.fullmatch(name)
+    }
+    environment = {**kept, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_ATTR_NOSYSTEM": "1"}
     finished = subprocess.run(
-        [*_GIT, *arguments],
+        [*_GIT, "--no-optional-locks", "--no-pager", *arguments],
         cwd=source,
         env=environment,
         stdin=subprocess.DEVNULL,

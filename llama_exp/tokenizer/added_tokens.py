@@ -63,7 +63,7 @@ def _named_keys(config: Mapping[str, Any]) -> list[str]:
 
 
 def _extra(config: Mapping[str, Any]) -> list[Any]:
-    value = next((config[key] for key in _EXTRA if config.get(key)), [])
+    value: Any = next((config[key] for key in _EXTRA if config.get(key)), [])
     if isinstance(value, dict):  # by name, as image_token
         return list(value.values())
     if not isinstance(value, list):

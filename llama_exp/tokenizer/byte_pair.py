@@ -119,7 +119,9 @@ class BytePairTokenizer:
 
     def _config_to_save(self) -> dict[str, Any]:
         """The ends of a text where they are others than Llama 3's."""
-        return {key: name for key, name in self.ends_by_name().items() if self._special.get(name) != self._own[key]}
+        names = {id_: token for token, id_ in self._special.items()}
+        own = {key: None if id_ is None else names[id_] for key, id_ in self._own.items()}
+        return {key: name for key, name in self.ends_by_name().items() if name != own[key]}
 
     def _ordinary(self) -> dict[str, int]:
         return {token: id_ for token, id_ in self._vocabulary.items() if token not in self._special}
@@ -133,7 +135,7 @@ class BytePairTokenizer:
         """`bos_token`, `eos_token`, `pad_token`, each None where there is none."""
         names = {id_: token for token, id_ in self._special.items()}
         ids = dict(zip(KEYS, (self.bos_id, self.eos_id, self.pad_id), strict=True))
-        return {key: names.get(id_) for key, id_ in ids.items()}
+        return {key: None if id_ is None else names[id_] for key, id_ in ids.items()}
 
     def encode(self, text: str, continuation: bool = False) -> list[int]:
         """Token ids of a text; special tokens written in it are ordinary text."""
@@ -206,7 +208,7 @@ class BytePairTokenizer:
             "registered_name": "keras_hub>Llama3Tokenizer",
         }
         (Path(folder) / "tokenizer.json").write_text(json.dumps(config, indent=4), encoding="utf-8")
-        companions.write(Path(folder), self.chat_template, self.generation_config, self._config_to_save())
+        companions.write_beside_keras_hub(Path(folder), self, self._config_to_save())
 
     def save_hugging_face(self, folder: str | Path) -> None:
         """Writes the files from which transformers makes the same tokenizer."""

@@ -11,6 +11,7 @@ Older files say the same elsewhere. What is read has the newest form: names and 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ ADDED_TOKENS_DECODER = "added_tokens_decoder"
 DEFAULT_TEMPLATE = "default"
 MAX_CONFIG_BYTES = 16 << 20  # Llama 3's lists 256 special tokens in 50 KB
 MAX_TEMPLATE_BYTES = 1 << 20
+
+logger = logging.getLogger(__name__)
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
@@ -116,6 +119,20 @@ def with_stops(tokenizer) -> dict[str, Any]:
     if config.get("eos_token_id") is not None or set(tokenizer.stop_ids) <= {tokenizer.eos_id}:
         return config
     return {**config, "eos_token_id": list(tokenizer.stop_ids)}
+
+
+def write_beside_keras_hub(folder: Path, tokenizer, tokenizer_config: dict[str, Any]) -> None:
+    """Writes what goes along with a tokenizer in KerasHub's form, which has no place for it.
+
+    Args:
+        folder: of the tokenizer.
+        tokenizer: whose chat template and generation config they are.
+        tokenizer_config: what the form itself says otherwise. A warning tells of what KerasHub will do otherwise, too.
+    """
+    unread = [f"{key}: {json.dumps(value)}" for key, value in tokenizer_config.items() if key != "pad_token"]
+    if unread:
+        logger.warning("KerasHub does not read tokenizer_config.json, where this model says %s", ", ".join(unread))
+    write(folder, tokenizer.chat_template, tokenizer.generation_config, tokenizer_config)
 
 
 def write(

@@ -76,8 +76,8 @@ def stop_ids(file: GgufFile, tokens: list[str], eos_id: int | None) -> list[int]
             keys[key] = next((ids[name] for name in names if name in ids), None)
     found = [eos_id, *keys.values(), *(ids[name] for name in _STOP_NAMES if name in ids)]
     stops = [id_ for id_ in dict.fromkeys(found) if id_ is not None]
-    names = {tokens[id_] for id_ in stops}
-    dropped = {last for others, last in _NO_STOPS if others <= names}
+    named = {tokens[id_] for id_ in stops}
+    dropped = {last for others, last in _NO_STOPS if others <= named}
     return [id_ for id_ in stops if tokens[id_] not in dropped]
 
 

@@ -66,11 +66,11 @@ class HuggingFaceTokenizer:
         sentence_piece_model: bytes | None = None,
     ):
         added = read_added_tokens(tokenizer_config)
-        self._text, self._tokenizer_config = with_added_tokens(text, added), tokenizer_config
+        self._text, self._whole = with_added_tokens(text, added)
+        self._tokenizer_config = tokenizer_config
         self._sentence_piece_model = sentence_piece_model
         self.generation_config = dict(generation_config)
         self.chat_template = companions.read_template(tokenizer_config) if chat_template is None else chat_template
-        self._whole = processor(self._text)
         vocabulary = self._whole.get_vocab(with_added_tokens=True)
         self.vocabulary_size = max(vocabulary.values()) + 1
         self.holes = tuple(sorted(set(range(self.vocabulary_size)) - set(vocabulary.values())))
@@ -106,8 +106,9 @@ class HuggingFaceTokenizer:
         self.bos_id, self.eos_id, self.pad_id, self.stop_ids = ends.bos, ends.eos, ends.pad, ends.stop
         self.begin_id = self._front()
         for id_ in (*ends.ids().values(), *ends.stop, self.begin_id):
-            if id_ is not None:
-                self._special.setdefault(self._whole.id_to_token(id_), id_)
+            name = None if id_ is None else self._whole.id_to_token(id_)
+            if id_ is not None and name is not None:
+                self._special.setdefault(name, id_)
 
     def _front(self) -> int | None:
         """The token that the post-processor puts in front of a text; None: it puts none there."""

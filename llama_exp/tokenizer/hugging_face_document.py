@@ -26,25 +26,26 @@ def processor(text: str) -> tokenizers.Tokenizer:
     return made
 
 
-def with_added_tokens(text: str, added: Iterable[AddedToken]) -> str:
-    """The text of a tokenizer that has the added tokens too; the same text where it has them.
+def with_added_tokens(text: str, added: Iterable[AddedToken]) -> tuple[str, tokenizers.Tokenizer]:
+    """The text of a tokenizer that has the added tokens too, and the library's tokenizer of it.
+
+    Args:
+        text: content of a `tokenizer.json`; it comes back as it is where it has the tokens.
+        added: in the order in which new ones get their ids.
 
     Raises:
-        ValueError: a token would get another id than is stated for it.
+        ValueError: the text is no tokenizer, or a token would get another id than is stated for it.
     """
-    text = _with_stated_ids(text)
-    known = {token["content"] for token in json.loads(text).get("added_tokens") or []}
+    text, made = _with_stated_ids(text)
+    known = {token.content for token in made.get_added_tokens_decoder().values()}
     missing = [token for token in added if token.content not in known]
-    if not missing and all(token.id is None for token in added):
-        return text
-    made = processor(text)
     made.add_tokens([_library_token(token) for token in missing])
     for token in added:
         found = made.token_to_id(token.content)
         if token.id is not None and found != token.id:
             what = f"added_tokens_decoder says that {token.content!r} is {token.id}, in tokenizer.json it is {found}"
             raise ValueError(f"tokenizer_config.json: {what}")
-    return made.to_str() if missing else text
+    return (made.to_str() if missing else text), made
 
 
 def _library_token(token: AddedToken) -> tokenizers.AddedToken:
@@ -52,24 +53,24 @@ def _library_token(token: AddedToken) -> tokenizers.AddedToken:
     return tokenizers.AddedToken(token.content, special=token.special, normalized=not token.special, **flags)
 
 
-def _with_stated_ids(text: str) -> str:
-    """The same text, in which every added token gets the id that stands beside it.
+def _with_stated_ids(text: str) -> tuple[str, tokenizers.Tokenizer]:
+    """The same tokenizer, in which every added token has the id that stands beside it.
 
     The library counts on from the vocabulary's size; where the vocabulary has holes, that is another token's id.
     """
-    document = json.loads(text)
-    whole = processor(text)
+    document, made = json.loads(text), processor(text)
     added = document.get("added_tokens") or []
-    wrong = [token for token in added if whole.token_to_id(token["content"]) != token["id"]]
+    wrong = [token for token in added if made.token_to_id(token["content"]) != token["id"]]
     if not wrong:
-        return text
+        return text, made
     vocabulary = document["model"].get("vocab")
     taken = set(vocabulary.values()) if isinstance(vocabulary, dict) else set()
     if not isinstance(vocabulary, dict) or any(token["id"] in taken for token in wrong):
         first = wrong[0]
         raise ValueError(f"the added token {first['content']!r} has an id that it cannot have: {first['id']}")
     document["model"]["vocab"] = vocabulary | {token["content"]: token["id"] for token in wrong}
-    return json.dumps(document, ensure_ascii=False)
+    text = json.dumps(document, ensure_ascii=False)
+    return text, processor(text)
 
 
 def without_special_tokens(document: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:
@@ -86,6 +87,7 @@ def without_special_tokens(document: Mapping[str, Any], names: Iterable[str]) ->
     if not special & pieces and all(token["special"] for token in added if token["content"] in special):
         return document
     hidden = {name: f"{uuid.uuid4().hex}{uuid.uuid4().hex}" for name in special & pieces}
+    changed: dict[str, Any]
     if isinstance(vocabulary, list):
         changed = {"vocab": [[hidden.get(piece, piece), score] for piece, score in vocabulary]}
     else:

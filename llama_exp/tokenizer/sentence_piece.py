@@ -167,7 +167,7 @@ class SentencePieceTokenizer:
             "registered_name": "keras_hub>LlamaTokenizer",
         }
         (Path(folder) / "tokenizer.json").write_text(json.dumps(config, indent=4), encoding="utf-8")
-        companions.write(Path(folder), self.chat_template, companions.with_stops(self), self._config_to_save())
+        companions.write_beside_keras_hub(Path(folder), self, self._config_to_save())
 
     def save_hugging_face(self, folder: str | Path) -> None:
         """Writes `tokenizer.model`, and the files from which transformers makes the same tokenizer.

@@ -7,16 +7,15 @@ from typing import Any
 
 from llama_exp.files.process import Process
 
-OPTIONAL = {"on_step", "on_phase"}  # told to those who have them
-
 
 class Observers:
     """Observers by name; they report to the outside, so that only the writer of a run has any.
 
     Args:
-        observers: name -> object with on_start(facts), on_metrics(row), on_sample(step, prompt, text),
-            on_finish(status), state(), restore(state); those who want also on_step(step, loss, tokens) after every step
-            and on_phase(phase), what happens beside the steps: validating, sampling, saving; None: nothing.
+        observers: name -> object with any of on_start(facts), on_step(step, loss, tokens) after every step,
+            on_metrics(row), on_sample(step, prompt, text), on_phase(phase) with what happens beside the steps
+            (validating, sampling, saving; None: nothing), on_finish(status), and with both or none of state(),
+            restore(state).
         process: which of the run's processes this is.
     """
 
@@ -26,15 +25,15 @@ class Observers:
     def tell(self, method: str, *arguments) -> None:
         """Calls a method of each, in order."""
         for observer in self._observers.values():
-            if method not in OPTIONAL or hasattr(observer, method):
+            if hasattr(observer, method):
                 getattr(observer, method)(*arguments)
 
     def state(self) -> dict[str, Any]:
         """Their states by name, JSON for a checkpoint."""
-        return {name: observer.state() for name, observer in self._observers.items()}
+        return {name: observer.state() for name, observer in self._observers.items() if hasattr(observer, "state")}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Goes on from a checkpoint; states of observers that are no longer there are left out."""
         for name, state in saved.items():
-            if name in self._observers:
+            if hasattr(self._observers.get(name), "restore"):
                 self._observers[name].restore(state)

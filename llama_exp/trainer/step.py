@@ -19,10 +19,9 @@ import numpy as np
 from keras import ops
 
 from llama_exp import backend
+from llama_exp.architecture import INPUT_KEYS
 from llama_exp.objective import next_token_loss
 from llama_exp.optimizer import sum_of_squares
-
-INPUT_KEYS = ("token_ids", "position_ids", "segment_ids", "padding_mask")
 
 
 @dataclass(frozen=True)

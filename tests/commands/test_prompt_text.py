@@ -14,6 +14,7 @@ from llama_exp import cli
 from llama_exp.commands import chat
 from llama_exp.commands.prompt_text import lines_of_standard_input, require_text
 from llama_exp.errors import ConfigError
+from llama_exp.limits.trainer import LIMITS
 
 pytestmark = pytest.mark.neutral
 LATIN_1 = b"caf\xe9 au lait"
@@ -80,6 +81,12 @@ def test_other_encodings_that_python_was_told_of_are_read(monkeypatch):
 def test_what_no_tokenizer_takes_is_named(text, found):
     with pytest.raises(ConfigError, match=found):
         require_text(text, "x")
+
+
+def test_prompts_of_a_config():
+    LIMITS.require(sample_prompts=["café", ""])
+    with pytest.raises(ValueError, match="give texts in UTF-8"):
+        LIMITS.require(sample_prompts=["fine", ARGUMENT])
 
 
 class Answers:

@@ -159,7 +159,7 @@ def test_section_as_value_and_value_as_section():
         "dataset.packing=1",
         "runtime.backend=torch",
         "runtime.jit=1",
-        "name=true",
+        "name=null",
         "debug=maybe",
     ],
 )
@@ -369,9 +369,11 @@ def test_nested_targets_are_refused_before_import(tmp_path):
 
 
 def test_trusted_modules_open_the_gate():
-    made = config("trusted_modules=[my_lab]", "optimizer._target_=my_lab.optimizers.Lion", "+optimizer.any=1")
-    assert made.optimizer["_target_"] == "my_lab.optimizers.Lion" and made.optimizer["any"] == 1
-    assert config("optimizer._target_=keras.optimizers.Lion").optimizer["_target_"] == "keras.optimizers.Lion"
+    # json.decoder has no Lion: what a source does not say is asked of the imported class, later.
+    made = config("trusted_modules=[json]", "optimizer._target_=json.decoder.Lion", "+optimizer.any=1")
+    assert made.optimizer["_target_"] == "json.decoder.Lion" and made.optimizer["any"] == 1
+    made = config("optimizer._target_=keras.optimizers.Lion", "~optimizer.epsilon")
+    assert made.optimizer["_target_"] == "keras.optimizers.Lion"
 
 
 def test_targets_of_ours_are_checked_against_their_section():

@@ -97,3 +97,13 @@ def test_sigkill_while_appending_leaves_a_record_that_can_be_cut_back(tmp_path, 
     metrics.restore({"offset": offset})
     metrics.on_metrics({"step": 21, "split": "train", "loss": 2.0})
     assert [row["step"] for row in read_metrics(path)] == list(range(22))
+
+
+@pytest.mark.parametrize("action", ["append", "restore"])
+def test_a_link_is_not_followed(tmp_path, action):
+    (tmp_path / "victim").write_text("a long text of somebody's")
+    (tmp_path / "log").symlink_to(tmp_path / "victim")
+    appended = AppendedFile(tmp_path / "log")
+    with pytest.raises(StorageError, match="ELOOP"):
+        appended.append("x") if action == "append" else appended.restore({"offset": 3})
+    assert (tmp_path / "victim").read_text() == "a long text of somebody's"

@@ -240,9 +240,16 @@ def test_every_difference_is_listed(preset):
     stated = CONFIG | dict(num_layers=3, hidden_dim=64, rope_max_wavelength=500000.0, dropout=0.1)
     with open_checkpoint(preset) as checkpoint, pytest.raises(InputError) as raised:
         require_agreement(checkpoint, stated)
-    wheres = {problem.where for problem in raised.value.problems}
-    assert wheres == {"model.num_layers", "model.hidden_dim", "model.rope_max_wavelength"}
-    assert "3 (preset: 2)" in str(raised.value) and "64 (preset: 32)" in str(raised.value)
+    (problem,) = raised.value.problems
+    assert "num_layers=3 (preset: 2), hidden_dim=64 (preset: 32)" in problem.found
+    assert "rope_max_wavelength=500000.0 (preset: 10000.0)" in problem.found and "dropout" not in problem.found
+    assert problem.where == "model" and "model.num_layers=2 model.hidden_dim=32" in problem.action
+
+
+def test_positions_may_be_stretched(preset, caplog):
+    with open_checkpoint(preset) as checkpoint, caplog.at_level(logging.WARNING):
+        require_agreement(checkpoint, CONFIG | {"rope_position_scaling_factor": 2.0})
+    assert "model.rope_position_scaling_factor=2.0 holds" in caplog.text
 
 
 @pytest.mark.parametrize("key", sorted(DOUBTFUL))

@@ -1,5 +1,6 @@
 """The run folder: made once, owned by one process, complete at the end, private, without secrets."""
 
+import contextlib
 import json
 import logging
 import os
@@ -250,6 +251,39 @@ def test_nothing_is_writable_by_group_or_world(tmp_path):
     paths = [tmp_path / "a", *(tmp_path / "a").rglob("*")]
     assert len(paths) >= 11
     assert [path for path in paths if path.stat().st_mode & 0o022] == []
+
+
+FILES = ["config.yaml", "overrides.yaml", "run.json", "git.diff", "train.log", "metrics.jsonl", "samples.md"]
+FILES += ["summary.json", "loss.png", ".lock"]
+FOLDERS = ["checkpoints", "adapter", "model", "wandb"]
+
+
+@pytest.mark.parametrize("name", FILES + FOLDERS)
+@pytest.mark.parametrize("method", [RunFolder.create, RunFolder.reopen])
+def test_no_file_of_a_run_is_written_through_a_link(tmp_path, name, method):
+    victim = tmp_path / "victim"
+    if name in FOLDERS:
+        victim.mkdir()
+    else:
+        victim.write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(victim)
+    with pytest.raises(StorageError, match=f"{name}(?s:.*)ELOOP(?s:.*)a link is in the way: remove it"):
+        method(tmp_path / "run")
+    assert list(victim.iterdir()) == [] if name in FOLDERS else victim.read_text() == "mine"
+    (tmp_path / "run" / name).unlink()
+    method(tmp_path / "run").close()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "samples.md", "git.diff", "summary.json", "run.json"])
+def test_a_link_that_appears_while_the_run_goes_on_is_not_followed(tmp_path, name):
+    (tmp_path / "victim").write_text("mine")
+    with contextlib.suppress(StorageError), RunFolder.create(tmp_path / "run") as folder:
+        (tmp_path / "run" / name).symlink_to(tmp_path / "victim")
+        begin(folder)
+        folder.metrics.on_metrics(row(1, 1.0))
+        folder.samples.on_sample(1, "a", "b")
+    assert (tmp_path / "victim").read_text() == "mine"
 
 
 # ----------------------------------------------------------------------------------------------------- find_unfinished

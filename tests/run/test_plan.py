@@ -112,7 +112,7 @@ def test_classes_of_the_users_own_have_no_plan():
 @pytest.mark.parametrize("width", [80, 200])
 def test_rows_and_table(width):
     made = planned("model=llama2_7b", "lora.rank=8")
-    assert [label for label, _ in plan.rows(made)] == ["parameters", "tokens", "arithmetic", "memory"]
+    assert [label for label, _ in plan.rows(made)] == ["parameters", "tokens", "arithmetic", "memory", "disk"]
     output = io.StringIO()
     plan.show(made, Console(file=output, width=width), "all of them")
     text = output.getvalue()

@@ -1,6 +1,7 @@
 """Where a run comes from, with git and without."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -57,6 +58,65 @@ def test_nothing_that_the_repository_configures_is_executed(repository):
     _, patch = provenance.git_state(repository / "package")
     assert "+one = 2" in patch
     assert not canary.exists()
+
+
+# Each is in use somewhere: for the eyes, for one repository among many, or set by a hook that starts a run.
+SURROUNDINGS = {
+    "color": ({"color.ui": "always", "color.diff": "always", "color.status": "always"}, {}),
+    "prefix": ({"diff.noprefix": "true", "diff.mnemonicPrefix": "true"}, {}),
+    "other prefix": ({"diff.srcPrefix": "x/", "diff.dstPrefix": "y/"}, {}),
+    "words": ({"diff.wordRegex": ".", "diff.context": "0", "diff.interHunkContext": "9"}, {}),
+    "short": ({"diff.suppressBlankEmpty": "true", "diff.relative": "true", "diff.renames": "copies"}, {}),
+    "status": ({"status.branch": "true", "status.short": "true", "status.showUntrackedFiles": "no"}, {}),
+    "order": ({"diff.orderFile": "no-such-file"}, {}),
+    "pager": ({"core.pager": "false", "pager.diff": "true"}, {"GIT_PAGER": "false", "GIT_PAGER_IN_USE": "1"}),
+    "programs": (
+        {"diff.external": "false", "diff.mine.textconv": "false", "diff.mine.command": "false"},
+        {"GIT_EXTERNAL_DIFF": "false"},
+    ),
+    "attributes": ({"core.attributesFile": "{home}/attributes"}, {}),
+    "another repository": (
+        {},
+        {"GIT_DIR": "{home}/nowhere", "GIT_WORK_TREE": "{home}", "GIT_INDEX_FILE": "{home}/index", "GIT_PREFIX": "x/"},
+    ),
+    "objects": ({}, {"GIT_OBJECT_DIRECTORY": "{home}", "GIT_COMMON_DIR": "{home}", "GIT_NAMESPACE": "x"}),
+    "words of the shell": ({}, {"GIT_DIFF_OPTS": "--unified=0", "GIT_TRACE": "1", "GIT_GLOB_PATHSPECS": "1"}),
+    "no home": ({}, {"HOME": None, "XDG_CONFIG_HOME": None}),
+    "language": ({}, {"LANG": "de_DE.UTF-8", "LANGUAGE": "de", "LC_ALL": "de_DE.UTF-8"}),
+}
+
+
+@pytest.mark.parametrize("name", SURROUNDINGS)
+def test_the_surroundings_change_nothing(repository, tmp_path_factory, monkeypatch, name):
+    module = repository / "package" / "module.py"
+    module.write_text("one = 1\n\n" + "".join(f"line_{number} = 0\n" for number in range(20)))
+    git(repository, "commit", "-aqm", "second")
+    module.write_text(module.read_text().replace("one = 1", "one = 2").replace("line_9 = 0", "line_9 = 1"))
+    (repository / "package" / "new.py").write_text("")
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if not k.startswith("GIT_")})
+    expected = provenance.git_state(repository / "package")
+    settings, variables = SURROUNDINGS[name]
+    home = tmp_path_factory.mktemp("home")
+    (home / "attributes").write_text("*.py -diff\n")
+    environment = {"HOME": "{home}", **variables}
+    config = [f"[{key.rpartition('.')[0]}]\n{key.rpartition('.')[2]} = {value}\n" for key, value in settings.items()]
+    (home / ".gitconfig").write_text("".join(config).replace("[diff.mine]", '[diff "mine"]').format(home=home))
+    os.environ.update({key: value.format(home=home) for key, value in environment.items() if value is not None})
+    for key in [key for key, value in environment.items() if value is None]:
+        os.environ.pop(key, None)
+    assert provenance.git_state(repository / "package") == expected
+    assert expected[0]["dirty"] and expected[1].startswith("diff --git a/package/module.py b/package/module.py\n")
+
+
+def test_whom_git_trusts_is_the_user_s_business(repository, monkeypatch, tmp_path_factory):
+    """A container often runs with another user's files, and its image says `safe.directory`."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setattr(provenance, "_GIT_VARIABLES", re.compile(f"{provenance._GIT_VARIABLES.pattern}|GIT_TEST.*"))
+    monkeypatch.setenv("HOME", str(home))
+    assert "dubious ownership" in provenance.git_state(repository)[0]["reason"]
+    (home / ".gitconfig").write_text("[safe]\ndirectory = *\n")
+    assert provenance.git_state(repository)[0]["commit"]
 
 
 def test_a_package_installed_inside_another_repository_is_not_that_repository(repository):

@@ -227,6 +227,13 @@ def test_spaces_behind_special_tokens_are_those_of_the_config(legacy, tmp_path):
         assert load(tmp_path / name).encode_with_special_tokens(text) == ours.encode_with_special_tokens(text)
 
 
+def test_what_keras_hub_does_not_read_is_told(tmp_path, caplog):
+    ours = load(write(tmp_path / "one", with_pieces(tokenizer=PIECES | {"add_bos_token": False, "eos_token": "<x>"})))
+    ours.save(tmp_path / "two")
+    (record,) = caplog.records
+    assert 'eos_token: "<x>", add_bos_token: false' in record.getMessage()
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [

@@ -27,12 +27,23 @@ from yaml import YAMLError
 
 from llama_exp.config.check import resolvers
 from llama_exp.config.check.nearest import suggest
+from llama_exp.config.check.spelling import holds_texts, spell_texts
+from llama_exp.config.check.text_source import install
 from llama_exp.config.check.typed import lies_under, list_mappings, show
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.shown_path import show_path
 
 VERSION_BASE = "1.3"
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError)
+# What null means for the choice of a part; Hydra itself refuses it.
+NULL_CHOICES = {
+    "experiment": "~experiment",
+    "sweep": "~sweep",
+    "preset": "preset=none",
+    "quantization": "quantization=none",
+}
+# What OmegaConf raises where a value has no place in a node of Hydra's own (`+hydra.sweeper.params.seed=1`).
+MISPLACED = (AttributeError, AssertionError, TypeError, KeyError)
 
 
 class Composer:
@@ -42,16 +53,18 @@ class Composer:
         config_path: folder of the primary config.
         config_name: its name without `.yaml`.
         config_dir: the user's own additional folder, or None.
+        saved: the file that a primary config in Hydra's store was read from, for messages; None: it lies in a folder.
     """
 
-    def __init__(self, config_path: Path, config_name: str, config_dir: Path | None = None):
+    def __init__(self, config_path: Path, config_name: str, config_dir: Path | None = None, saved: Path | None = None):
         version.setbase(VERSION_BASE)
         setup_globals()
         resolvers.register()
         search_path = create_config_search_path(str(config_path))
+        install()
         if config_dir is not None:
             search_path.prepend("command-line", f"file://{config_dir}", anchor=SearchPathQuery(provider="schema"))
-        self.config_name = config_name
+        self.config_path, self.config_name, self._saved = config_path, config_name, saved
         self.loader = ConfigLoaderImpl(config_search_path=search_path)
         self.parser = OverridesParser.create(config_loader=self.loader)
         self._repositories: dict[tuple[str, ...], IConfigRepository] = {}
@@ -61,12 +74,26 @@ class Composer:
         """The overrides that follow Hydra's grammar, and a problem for each that does not."""
         overrides: list[Override] = []
         problems: list[Problem] = []
-        for line in lines:
+        for line in map(self.spell, lines):
             try:
                 overrides.extend(map(_opened, self.parser.parse_overrides([line])))
             except (HydraException, ValueError) as error:
                 problems.append(_syntax_problem(line, str(error).splitlines()[0]))
         return overrides, problems
+
+    def spell(self, line: str) -> str:
+        """An override as Hydra may have it: a value that it takes for no text is quoted where the key holds text."""
+        key = line.partition("=")[0].lstrip("+~")
+        if line.replace(" ", "").lower() == f"{key}=null" and key in NULL_CHOICES:
+            return NULL_CHOICES[key]
+        return spell_texts(line, self._needs_quotes) if holds_texts(key) and "=" in line else line
+
+    def _needs_quotes(self, word: str) -> bool:
+        try:
+            (override,) = self.parser.parse_overrides([f"text={word}"])
+        except (HydraException, ValueError):
+            return True
+        return not isinstance(override.value(), str)
 
     def repository(self, overrides: Sequence[Override]) -> IConfigRepository:
         """The config files in reach, those of an overridden `hydra.searchpath` included."""
@@ -78,6 +105,11 @@ class Composer:
                 raise ConfigError(_composition_problem(error)) from error
             self._repositories[lines] = found[1]
         return self._repositories[lines]
+
+    def is_choice(self, override: Override) -> bool:
+        """Whether an override chooses the file of a part."""
+        is_group = self.repository([]).group_exists(override.key_or_group)
+        return is_group and not isinstance(override.value(), dict)
 
     def compose(self, lines: Sequence[str]) -> DictConfig:
         """A copy of the config, `hydra` node included, that group overrides lead to. Raises ConfigError."""
@@ -100,7 +132,9 @@ class Composer:
         files = []
         for default in listed.defaults:
             result = repository.load_config(default.config_path) if default.config_path else None
-            if result is not None and result.path.startswith("file://"):
+            if result is not None and self._saved is not None and default.config_path == self.config_name:
+                files.append((show_path(self._saved), result.config))
+            elif result is not None and result.path.startswith("file://"):
                 path = Path(result.path.removeprefix("file://")) / f"{default.config_path}.yaml"
                 files.append((show_path(path), self.loader._embed_result_config(result, default.package).config))
         return files
@@ -131,16 +165,18 @@ def apply(override: Override, cfg: DictConfig) -> None:
     """Sets one value override on a composed config. Raises ConfigError if Hydra would refuse it."""
     try:
         ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
+    except MISPLACED as error:
+        raise ConfigError(_refused(override, "it has no place there")) from error
     except COMPOSITION_ERRORS as error:
         cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-        reason = str(cause).splitlines()[0].rstrip(".")
-        problem = Problem(
-            f"Hydra refuses this override: {reason}",
-            override.key_or_group,
-            show(override.input_line),
-            "see https://hydra.cc/docs/advanced/override_grammar/basic",
-        )
-        raise ConfigError(problem) from error
+        raise ConfigError(_refused(override, str(cause).splitlines()[0].rstrip("."))) from error
+
+
+def _refused(override: Override, reason: str) -> Problem:
+    key, action = override.key_or_group, "see https://hydra.cc/docs/advanced/override_grammar/basic"
+    if key.startswith("hydra.sweeper.params"):
+        action = "write -m <key>=<value>,<value>, or put hydra.sweeper.params into a file as those in conf/sweep"
+    return Problem(f"Hydra refuses this override: {reason}", key, show(override.input_line), action)
 
 
 def has_key(cfg: Container, path: str) -> bool:

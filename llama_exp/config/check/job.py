@@ -11,7 +11,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import Container, DictConfig, OmegaConf
 
 from llama_exp.config.check.composition import Composer, apply, has_key, line_of, list_options
-from llama_exp.config.check.nearest import SYNONYMS, find_nearest_key, find_nearest_name, suggest
+from llama_exp.config.check.contracts import find_contract_problems
+from llama_exp.config.check.nearest import advise, ask_whether, find_nearest_key, find_nearest_name, suggest
+from llama_exp.config.check.other_tools import SYNONYMS
 from llama_exp.config.check.ranges import find_impossible_values
 from llama_exp.config.check.resolve import HYDRA, Resolved
 from llama_exp.config.check.rules import find_impossible_pairs
@@ -22,6 +24,7 @@ from llama_exp.config.check.typed import (
     describe_unknown_key,
     find_schemas,
     get_hints,
+    is_schema,
     lies_under,
     list_keys,
     list_scalars,
@@ -36,6 +39,8 @@ from llama_exp.files.redact import redact_arguments
 
 EXPERIMENT, SWEEP = "experiment", "sweep"
 EVERYTHING = "*"
+# Parts that do nothing under some value.
+SWITCHED_OFF = {"lora": "lora.rank=0 switches it off; or ", "logger": "logger.mode=disabled switches it off; or "}
 HANDLERS = (
     "logging.StreamHandler",
     "logging.FileHandler",
@@ -86,6 +91,7 @@ class JobCheck:
         for override in self.values:
             self._set(override, cfg)
         resolved = Resolved(cfg)
+        self.problems += self._displaced(resolved.data)
         typing_pass = Typing(self._origin)
         config = typing_pass.config(resolved.data)
         found = [*typing_pass.problems, *find_impossible_values(config, self._origin)]
@@ -100,7 +106,19 @@ class JobCheck:
         unsound |= set(list_sections()) if EVERYTHING in self.doubtful else self.doubtful
         config = config if unsound & {"preset", "quantization"} else resolve_stored(config)
         self.problems += find_impossible_pairs(config, unsound)
+        if "trusted_modules" not in unsound:
+            self.problems += find_contract_problems(config, unsound)
         return Job(self.problems, config, cfg)
+
+    def _displaced(self, data: dict[str, Any]) -> Iterator[Problem]:
+        """Takes out what experiment and sweep files without a package line put under their own names."""
+        for group in (EXPERIMENT, SWEEP):
+            if group in data and self._override_of(group) is None:
+                keys = ", ".join(data.pop(group) or {})
+                name = next((name for name, content in reversed(self._files) if has_key(content, group)), group)
+                what = f"its keys lie under `{group}`, where nobody reads them"
+                action = "make this the first line of the file: # @package _global_"
+                yield Problem(what, name, f"{group}: {keys}", action)
 
     def _is_news(self, path: str, resolved: Resolved, wrong: set[str]) -> bool:
         # An interpolated value is as wrong as its source, which is reported itself; in a circle, each is a source.
@@ -126,8 +144,9 @@ class JobCheck:
         group, value = override.key_or_group, override.value()
         own = group in (*list_sections(), EXPERIMENT, SWEEP)
         line = show(override.input_line)
-        if own and override.is_delete() or (group in list_sections() and value is None):
-            self._wrong_choice(group, "every run needs this part", line, f"choose one: {self._options(group)}")
+        if (group in list_sections() and (override.is_delete() or value is None)) or (value is None and "/" in group):
+            action = f"{SWITCHED_OFF.get(group, '')}choose one: {self._options(group)}"
+            self._wrong_choice(group, "every run needs this part", line, action)
         elif own and (override.is_add() or override.is_force_add()):
             self._wrong_choice(group, "is in the list of parts already", line, f"write {line.lstrip('+')}")
         else:
@@ -159,9 +178,9 @@ class JobCheck:
         if plain and not has_key(cfg, key):
             if not (self._in_doubt(key) and key.rpartition(".")[2] in self._known_keys(key.partition(".")[0])):
                 self.problems.append(self._unknown(override, cfg))
-        elif override.is_delete() and key in list_keys():
+        elif override.is_delete() and key in list_keys() and is_schema(get_hints(Config).get(key.partition(".")[0])):
             self.problems.append(Problem("every key needs a value", key, line, f"write {key}=<value>"))
-        elif override.is_add() and has_key(cfg, key) and not isinstance(override.value(), (dict, list)):
+        elif override.is_add() and _has_value(cfg, key) and not isinstance(override.value(), (dict, list)):
             self.problems.append(Problem("has a value already", key, line, f"write {line.lstrip('+')}"))
         else:
             try:
@@ -182,12 +201,12 @@ class JobCheck:
         if override.is_hydra_override():
             match = find_nearest_key(key, list_paths(OmegaConf.to_container(cfg[HYDRA]), HYDRA))
         elif "." not in key and key not in SYNONYMS:
-            match = find_nearest_name(key, (*list_sections(), EXPERIMENT, SWEEP, *list_scalars())) or find_nearest_key(
+            match = find_nearest_name(key, (*list_sections(), EXPERIMENT, SWEEP, *list_scalars())) or advise(
                 key, list_keys()
             )
         else:
-            match = find_nearest_key(key, list_keys())
-        action = f"did you mean {match}?" if match else "`python train.py --cfg job` shows every key."
+            match = advise(key, list_keys())
+        action = ask_whether(match, key) if match else "`python train.py --cfg job` shows every key."
         if section in list_sections() and TARGET in cfg[section] and cfg[section][TARGET] not in SCHEMAS:
             action += f" To pass a new argument to {cfg[section][TARGET]}, write +{line.lstrip('+~')}"
         return describe_unknown_key(key, line, action)
@@ -224,6 +243,11 @@ class JobCheck:
             if has_key(content, path):
                 return f"{text}, in {name}"
         return text
+
+
+def _has_value(cfg: DictConfig, key: str) -> bool:
+    """Whether a key exists, and holds more than null below `hydra`, where null is a place for a mapping."""
+    return has_key(cfg, key) and not (key.startswith(f"{HYDRA}.") and OmegaConf.select(cfg, key) is None)
 
 
 def list_paths(node: Any, prefix: str) -> list[str]:

@@ -5,50 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# What other tools call our keys; no spelling distance would find these.
-SYNONYMS = {
-    "lr": "optimizer.learning_rate",
-    "wd": "optimizer.weight_decay",
-    "betas": "optimizer.beta_1",
-    "max_grad_norm": "optimizer.global_clipnorm",
-    "grad_clip": "optimizer.global_clipnorm",
-    "epochs": "trainer.max_steps",
-    "num_epochs": "trainer.max_steps",
-    "steps": "trainer.max_steps",
-    "gradient_accumulation_steps": "trainer.accumulation_steps",
-    "gradient_checkpointing": "trainer.remat",
-    "eval_steps": "trainer.validate_every_steps",
-    "save_steps": "trainer.checkpoint_every_steps",
-    "save_total_limit": "trainer.keep_checkpoints",
-    "seq_len": "dataset.sequence_length",
-    "max_length": "dataset.sequence_length",
-    "max_seq_length": "dataset.sequence_length",
-    "r": "lora.rank",
-    "lora_rank": "lora.rank",
-    "lora_r": "lora.rank",
-    "lora_alpha": "lora.alpha",
-    "target_modules": "lora.targets",
-    "dora": "lora.use_dora",
-    "ranks": "lora.rank_pattern",
-    "alphas": "lora.alpha_pattern",
-    "adapter": "lora.source",
-    "dtype": "precision.policy",
-    "bf16": "precision.policy",
-    "load_in_8bit": "quantization.mode",
-    "load_in_4bit": "quantization.mode",
-    "bits": "quantization.mode",
-    "block_size": "quantization.group_size",
-    "device": "runtime.backend",
-    "vocab_size": "model.vocabulary_size",
-    "hidden_size": "model.hidden_dim",
-    "intermediate_size": "model.intermediate_dim",
-    "num_hidden_layers": "model.num_layers",
-    "num_attention_heads": "model.num_query_heads",
-    "rope_theta": "model.rope_max_wavelength",
-    "rms_norm_eps": "model.layer_norm_epsilon",
-    "rope_scaling_factor": "model.rope_position_scaling_factor",
-    "random_seed": "seed",
-}
+from llama_exp.config.check.other_tools import NOTES, SYNONYMS
+
 CUTOFF = 0.6
 
 
@@ -66,9 +24,8 @@ def find_nearest_key(key: str, keys: Iterable[str]) -> str | None:
     """The dotted path of `keys` that `key` most probably stands for: same section first, then same last name."""
     keys = list(keys)
     section, _, leaf = key.rpartition(".")
-    synonym = SYNONYMS.get(leaf)
-    if synonym in keys:
-        return synonym
+    if (joined := leaf.replace("_", ".", 1)) in keys:  # lora_dropout
+        return joined
 
     def likeness(candidate: str) -> float:
         candidate_section, _, candidate_leaf = candidate.rpartition(".")
@@ -80,6 +37,18 @@ def find_nearest_key(key: str, keys: Iterable[str]) -> str | None:
 
     best = max(keys, key=likeness, default=None)
     return best if best is not None and likeness(best) >= CUTOFF else None
+
+
+def advise(key: str, keys: Iterable[str]) -> str | None:
+    """What to write instead of a key that there is not: a key of `keys`, or a choice such as `schedule=cosine`."""
+    name = key.rpartition(".")[2]
+    return SYNONYMS.get(name) or find_nearest_key(key, keys)
+
+
+def ask_whether(match: str, key: str) -> str:
+    """The sentence that proposes `match` for `key`, with what is different about it here."""
+    note = NOTES.get(key.rpartition(".")[2])
+    return f"did you mean {match}?" + (f" {note}" if note else "")
 
 
 def suggest(name: str, names: Iterable[str], what: str) -> str:

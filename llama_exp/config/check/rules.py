@@ -13,12 +13,14 @@ from pathlib import Path
 from llama_exp.architecture import (
     AS_STORED,
     FLOATS,
+    SIZES,
     Quantization,
     linear_shapes,
     quantization_problems,
     stored_problems,
 )
 from llama_exp.config.check.ranges import LIMITS
+from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config, LoggerConfig, ModelConfig, ScheduleConfig, WsdScheduleConfig
 from llama_exp.config.stored import known_quantization
 from llama_exp.errors import Problem
@@ -29,6 +31,7 @@ from llama_exp.limits.schedule import check_steps
 from llama_exp.limits.tokenizer import NO_PRESET, check_room
 from llama_exp.logger import find_credential_problems
 from llama_exp.lora.targets import layer_problems
+from llama_exp.preset.stored import read_stored
 
 TRAINED_TOKENIZERS = ("llama_exp.tokenizer.auto", "llama_exp.tokenizer.bpe")
 PRESET_TOKENIZER = "llama_exp.tokenizer.preset"
@@ -40,6 +43,19 @@ def lora_layers(config: Config) -> Iterator[Problem]:
     if lora.rank > 0:
         patterns = {key: getattr(lora, key) for key in PATTERNS}
         yield from layer_problems(lora.rank, lora.targets, patterns, linear_shapes(vars(config.model)))
+
+
+def architecture_of_preset(config: Config) -> Iterator[Problem]:
+    """The model has the sizes of the weights that it loads, as far as they are known without a download."""
+    source = config.preset.source
+    stored = None if source is None or not config.preset.load_weights else read_stored(source)
+    if stored is None:
+        return
+    differing = [key for key in SIZES if getattr(config.model, key) != stored.sizes[key]]
+    if differing:
+        found = ", ".join(f"{key}={getattr(config.model, key)} (preset: {stored.sizes[key]})" for key in differing)
+        what = f"is another architecture than the preset {source} has"
+        yield Problem(what, "model", found, say_how_to_fit(stored.sizes, source))
 
 
 def quantization_of_preset(config: Config) -> Iterator[Problem]:
@@ -140,6 +156,7 @@ def credentials(config: Config) -> Iterator[Problem]:
 
 RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...] = (
     (("model", "lora"), lora_layers),
+    (("model", "preset"), architecture_of_preset),
     (("quantization", "preset"), quantization_of_preset),
     (("quantization", "preset", "model"), quantization_groups),
     (("quantization", "preset", "lora"), quantization_trains),

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from llama_exp.config.check.nearest import find_nearest_key, suggest
+from llama_exp.config.check.nearest import advise, ask_whether, suggest
 from llama_exp.config.schema import SCHEMAS, Config
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import is_secret_name, printable, redact, redact_assignments
@@ -245,8 +245,8 @@ class Typing:
                 self._nested_targets(f"{path}.{key}", value)
 
     def _unknown(self, path: str, siblings: list[str], value: Any) -> None:
-        match = find_nearest_key(path, list_keys())
-        action = f"did you mean {match}?" if match else f"keys here: {', '.join(siblings)}"
+        match = advise(path, list_keys())
+        action = ask_whether(match, path) if match else f"keys here: {', '.join(siblings)}"
         self.problems.append(describe_unknown_key(path, self.origin(path, show(value)), action))
 
     def _add(self, path: str, what: str, found: Any, action: str) -> None:

@@ -73,6 +73,12 @@ def read_architecture(path: str | Path) -> dict:
         return read_config(file)
 
 
+def read_context_length(path: str | Path) -> int | None:
+    """Tokens that the model of a GGUF file is meant for; see `gguf.config.context_length`."""
+    with open_gguf(path) as file:
+        return context_length(file)
+
+
 def read_quantization(path: str | Path) -> None:
     """None: blocks of GGUF become floating-point weights when they are read."""
 

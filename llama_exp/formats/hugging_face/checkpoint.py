@@ -48,6 +48,11 @@ def read_architecture(folder: Path) -> dict:
     return read_config(Path(folder)).config
 
 
+def read_context_length(folder: Path) -> int | None:
+    """Tokens that the model is meant for, from the folder's `config.json`."""
+    return read_config(Path(folder)).context_length
+
+
 def read_quantization(folder: Path) -> None:
     """None: what this format stores in small types is refused."""
 

@@ -41,7 +41,7 @@ def open_checkpoint(folder: Path) -> Iterator[Checkpoint]:
     """
     folder = Path(folder)
     config, quantization = read_config(folder)
-    context_length = _context_length(folder)
+    context_length = read_context_length(folder)
     with keras_hub_weights.open_stored(folder) as stored:
         says_tied = config.get("tie_word_embeddings")
         stores_output = _output_matrix(quantization) in stored
@@ -140,7 +140,7 @@ def _output_matrix(quantization: Quantization | None) -> str:
     return keras_hub_quantized.output_matrix_path(quantization)
 
 
-def _context_length(folder: Path) -> int | None:
+def read_context_length(folder: Path) -> int | None:
     """What metadata.json says of it; KerasHub's own says nothing, and a preset may lack the file."""
     path = inside(folder, METADATA_FILE)
     if not os.path.lexists(path):

@@ -13,7 +13,15 @@ from llama_exp.architecture import TOKEN_EMBEDDING, Quantization
 from llama_exp.formats.quantized import REVERSE_TABLE, SCALE, TABLE, ZERO
 from llama_exp.models.embedding import TokenEmbedding
 from llama_exp.models.quantized.integer_product import round_rows
-from llama_exp.models.quantized.linear import add_parts, product, tensors_of, to_floats, unpack
+from llama_exp.models.quantized.linear import (
+    add_parts,
+    product,
+    read_numbers,
+    tensors_of,
+    to_floats,
+    unpack,
+    write_numbers,
+)
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
@@ -89,6 +97,14 @@ class QuantizedTokenEmbedding(TokenEmbedding):
         parts = tensors_of(self._output_matrix)
         matrix = to_floats(parts, self._output_shape, self._output_form, self.quantization, self.compute_dtype)
         return hidden, matrix, 0 if self.tie_word_embeddings else 1, False
+
+    def save_own_variables(self, store) -> None:
+        """Writes the stored numbers into one of Keras' files."""
+        write_numbers(self.weights, store)
+
+    def load_own_variables(self, store) -> None:
+        """Reads the stored numbers from one of Keras' files."""
+        read_numbers(self.weights, store)
 
     def get_config(self) -> dict:
         """Constructor arguments."""

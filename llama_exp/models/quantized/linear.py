@@ -54,6 +54,26 @@ def _zeros(shape, dtype):
     return ops.cast(ops.zeros(shape, "float32"), dtype)  # TensorFlow makes no zeros of float8
 
 
+def write_numbers(variables, store) -> None:
+    """Writes `variables` of a quantized layer into Keras' `store`, float8 as bytes, which its files know."""
+    for variable in variables:
+        store[variable.name] = backend.view(variable)
+
+
+def read_numbers(variables, store) -> None:
+    """Sets `variables` to what `write_numbers` wrote.
+
+    Raises:
+        ValueError: the store has not these variables.
+    """
+    names = sorted(variable.name for variable in variables)
+    if sorted(store.keys()) != names:
+        raise ValueError(f"the weights file has {sorted(store.keys())} where the model has {names}.")
+    for variable in variables:
+        numbers = np.asarray(store[variable.name])
+        variable.assign(numbers.view(FLOAT8) if variable.dtype == FLOAT8.name else numbers)
+
+
 def tensors_of(parts: Mapping) -> dict:
     """The values of the variables `parts`, as tensors."""
     # On TensorFlow `.value` is a variable, and custom gradients may not close over one.
@@ -64,7 +84,7 @@ def unpack(packed, size: int, axis: int):
     """`llama_exp.formats.quantized.unpack` for tensors: integers in [-8, 7] as int8."""
     low = ops.right_shift(ops.left_shift(packed, 4), 4)  # arithmetic: copies the sign
     high = ops.right_shift(packed, 4)
-    shape = list(packed.shape)
+    shape = list(ops.shape(packed))
     shape[axis] *= 2
     integers = ops.reshape(ops.stack([low, high], axis=axis + 1), shape)
     return integers if shape[axis] == size else ops.take(integers, np.arange(size), axis=axis)
@@ -185,6 +205,14 @@ class QuantizedLinear(Linear):
         if exact:
             quantization = dataclasses.replace(quantization, quantize_activations=False)
         return product(x_MI, tensors_of(self._parts), shape, KERNEL, quantization, self.compute_dtype)
+
+    def save_own_variables(self, store) -> None:
+        """Writes the stored numbers into one of Keras' files."""
+        write_numbers(self._parts.values(), store)
+
+    def load_own_variables(self, store) -> None:
+        """Reads the stored numbers from one of Keras' files."""
+        read_numbers(self._parts.values(), store)
 
     def float_kernel(self) -> np.ndarray:
         """The weights that the stored numbers stand for; see `Linear.float_kernel`."""

@@ -1,0 +1,89 @@
+"""A run's saved config.yaml as the whole configuration of a command: `--from <file or run folder>`.
+
+The file is data: it is read as plain values, whose `${...}` mean themselves, and takes the place of conf/config.yaml.
+What Hydra needs stands there as it does in ours. Everything is checked as if it had been typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_store import ConfigStore
+
+from llama_exp.config.check.composition import show_path
+from llama_exp.config.check.typed import show
+from llama_exp.config.conf_folder import CONF
+from llama_exp.config.identity import RECIPE, to_record
+from llama_exp.config.schema import Config
+from llama_exp.errors import ConfigError, InputError, Problem
+from llama_exp.files.yaml_file import read_yaml
+
+CONFIG_FILE = "config.yaml"
+NAME = "saved_config"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A saved config that Hydra knows by `NAME`. file: where it was read. recipe: recorded numbers of algorithms."""
+
+    file: Path
+    recipe: dict[str, Any]
+
+    def problems(self, config: Config) -> Iterator[Problem]:
+        """One for each algorithm that this version computes with other numbers than the saved run."""
+        now = to_record(config)[RECIPE]
+        for name in sorted(self.recipe.keys() & now.keys()):
+            if self.recipe[name] != now[name]:
+                found, action = f"{now[name]}, saved with {self.recipe[name]}", "use the version named in its run.json"
+                what = "this version of llama_exp computes with other numbers"
+                yield Problem(what, f"{RECIPE}.{name}, in {show_path(self.file)}", show(found), action)
+
+
+def store(path: Path) -> Saved:
+    """Makes the saved config known to Hydra.
+
+    Args:
+        path: the file, or the folder that holds it as config.yaml.
+
+    Raises:
+        ConfigError: there is no such file, or it holds no plain data.
+    """
+    file = (path / CONFIG_FILE if path.is_dir() else path).absolute()
+    if not file.is_file():
+        action = "name a run's folder or its config.yaml: outputs/<name>/<run>"
+        raise ConfigError(Problem("no such file", "--from", str(path), action))
+    try:
+        values = read_yaml(file.parent, file.name)
+    except InputError as error:
+        raise ConfigError(*error.problems) from error
+    recipe = values.pop(RECIPE, None)
+    ours = yaml.safe_load((CONF / CONFIG_FILE).read_text(encoding="utf-8"))
+    overrides = [entry for entry in ours["defaults"] if isinstance(entry, dict) and _is_of_hydra(entry)]
+    # A new run: the saved one may have gone on with another.
+    node = {**_literal(values), "resume": "none", "hydra": ours["hydra"], "defaults": [*overrides, "_self_"]}
+    ConfigStore.instance().store(NAME, node)
+    return Saved(file, recipe if isinstance(recipe, dict) else {})
+
+
+def refuse_choices(groups: list[str]) -> Iterator[Problem]:
+    """A problem for each choice of a part: a saved config has values, and no list of parts."""
+    for group in groups:
+        action = f"set the keys that differ: {group.rpartition('/')[2]}.<key>=<value>"
+        yield Problem("cannot be chosen, because a saved config holds values only", group, "--from", action)
+
+
+def _is_of_hydra(entry: dict[str, Any]) -> bool:
+    return any(key.startswith("override hydra/") for key in entry)
+
+
+def _literal(node: Any) -> Any:
+    """The values with every `${` as OmegaConf takes it for text."""
+    if isinstance(node, dict):
+        return {key: _literal(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_literal(value) for value in node]
+    return node.replace("${", "\\${") if isinstance(node, str) else node
