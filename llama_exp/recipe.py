@@ -24,7 +24,11 @@ PYTHON_QA = {
     "max_signature_characters": 120,
 }
 TEXT_FILES = {"version": 1}  # of the way files become documents
-JSONL = {"version": 1}  # of the way lines become records, the built-in chat templates included
+JSONL = {"version": 2}  # of the way lines become records, the built-in chat templates included
+MODEL_CHATS = {
+    "version": 1,  # of the way a model's own chat template makes a record
+    "date": "2024-07-26",  # today for such a template: Llama 3's own where nobody tells it another
+}
 LONG_TEXTS = {
     "version": 1,  # of the way long texts are cut for tokenizers, and few documents for validation
     "part_characters": 1 << 18,  # of a document, stored together

@@ -126,7 +126,11 @@ def test_token_ids_are_transformers(path):
         assert tokenizer.encode_with_special_tokens(prompt) == reference(prompt, add_special_tokens=False).input_ids
     ids = (reference.bos_token_id, reference.eos_token_id, reference.pad_token_id)
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == ids == (1, 2, 2)
-    assert tokenizer.stop_ids == (2,) and tokenizer.vocabulary_size == len(reference) == 49152
+    # By llama.cpp's rules; transformers reads no stop tokens from the file.
+    assert [tokenizer.decode([id_], skip_special_tokens=False) for id_ in tokenizer.stop_ids] == [
+        *("<|im_end|>", "<reponame>", "<|endoftext|>")
+    ]
+    assert tokenizer.vocabulary_size == len(reference) == 49152
     assert tokenizer.chat_template == reference.chat_template
 
 

@@ -98,7 +98,7 @@ class Conversation:
     def _render(self, messages: list[dict[str, str]], **options) -> str:
         tokenizer = self._model.tokenizer
         bos_token, eos_token = (
-            "" if id_ is None else tokenizer.decode([id_], skip_special_tokens=False)
+            None if id_ is None else tokenizer.decode([id_], skip_special_tokens=False)
             for id_ in (tokenizer.bos_id, tokenizer.eos_id)
         )
         return chat_template.render(messages, self._template, bos_token=bos_token, eos_token=eos_token, **options)

@@ -180,7 +180,7 @@ def _stated(folder: Path, config: Mapping) -> dict:
 
 def _chat_template(config: Mapping) -> str | None:
     name = (config.get("dataset") or {}).get("chat_template")
-    return BUILT_IN[ChatTemplate(name)] if name in name_choices(ChatTemplate) else None
+    return BUILT_IN.get(ChatTemplate(name)) if name in name_choices(ChatTemplate) else None  # model: its own
 
 
 def _temperature(config: Mapping) -> float | None:

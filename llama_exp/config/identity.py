@@ -22,6 +22,7 @@ from typing import Any
 from llama_exp import recipe
 from llama_exp.architecture import AS_STORED, MODES
 from llama_exp.config.schema import Config
+from llama_exp.limits.dataset import ChatTemplate
 
 RECIPE = "recipe"
 # Changing these cannot change the result: same hash, same science.
@@ -76,6 +77,10 @@ def _trains_byte_pairs(config: Config) -> bool:
     return own or (_builds("tokenizer", "auto")(config) and config.preset.source is None)
 
 
+def _writes_as_the_model(config: Config) -> bool:
+    return _builds("dataset", "Jsonl")(config) and to_dict(config.dataset)["chat_template"] == ChatTemplate.model.value
+
+
 def _drops(config: Config) -> bool:
     return config.lora.dropout > 0 or to_dict(config.model).get("dropout") != 0.0
 
@@ -86,6 +91,7 @@ _USED: dict[str, Callable[[Config], bool]] = {
     "python_qa": _builds("dataset", "PythonQA"),
     "text_files": _builds("dataset", "TextFiles"),
     "jsonl": _builds("dataset", "Jsonl"),
+    "model_chats": _writes_as_the_model,
     "long_texts": _builds("dataset", "TextFiles", "Jsonl", "Tfds"),
     "rows": _builds("dataset", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
     "byte_pair_training": _trains_byte_pairs,

@@ -11,6 +11,7 @@ from typing import Any
 from llama_exp import recipe
 from llama_exp.console.live import amount_bar
 from llama_exp.dataset import report
+from llama_exp.dataset.answers import watch_answers
 from llama_exp.dataset.cache import cached_folder, content_key
 from llama_exp.dataset.examples import Examples
 from llama_exp.dataset.records import Record
@@ -76,6 +77,13 @@ class Dataset(abc.ABC):
             raise ValueError(f"{self.name}: call open(cache_dir) before anything else")
         return self._fingerprint
 
+    def use_tokenizer(self, tokenizer: Any) -> None:  # noqa: B027 - most sources need nothing of it
+        """Told before documents become rows; a source whose text depends on the tokenizer's model takes it from here.
+
+        Raises:
+            InputError: the tokenizer lacks what the source needs.
+        """
+
     def identify(self, **content: Any) -> None:
         """Computes the fingerprint, for `open`.
 
@@ -123,10 +131,12 @@ class Dataset(abc.ABC):
             minimum_train_rows: Fewer rows than this cannot be trained on (the batch size).
 
         Raises:
-            InputError: a split is empty or too small, a document is too long under `overlong=error`, or a token id
-                lies outside the vocabulary. StorageError: the cache cannot be written. ValueError: another `loss_on`.
+            InputError: a split is empty or too small, every answer is empty, a document is too long under
+                `overlong=error`, or a token id lies outside the vocabulary. StorageError: the cache cannot be written.
+                ValueError: another `loss_on`.
         """
         loss_on = choose(LossOn, loss_on, "objective.loss_on")
+        self.use_tokenizer(tokenizer)
         key = content_key(
             format_version=recipe.ROWS["version"],
             dataset=self.fingerprint,
@@ -169,7 +179,7 @@ class Dataset(abc.ABC):
                 for split in SPLITS
             }
             with amount_bar("tokenizing", self.num_bytes) as advance:
-                for split, record in self.documents():
+                for split, record in watch_answers(self.documents(), self.name, loss_on):
                     advance(len(record.text))
                     writers[split].add(record)
             facts = {split: writer.finish(self.packing) for split, writer in writers.items()}

@@ -24,7 +24,7 @@ from llama_exp.dataset.base import Dataset
 from llama_exp.dataset.cache import cache_errors, cache_problem
 from llama_exp.dataset.records import Record
 from llama_exp.dataset.split import is_by_position
-from llama_exp.errors import InputError, Problem, StorageError
+from llama_exp.errors import InputError, LlamaExpError, Problem, StorageError
 from llama_exp.files.json_file import read_record
 from llama_exp.files.lock import held
 from llama_exp.files.writing import write_json
@@ -99,11 +99,14 @@ class BuilderDataset(Dataset):
         return self._stored["bytes"]
 
     def _records(self) -> Iterator[Record]:
+        for example in self._guarded(self._read()):
+            yield self.record({field: value.decode("utf-8") for field, value in example.items()})
+
+    def _read(self) -> Iterator[dict[str, Any]]:
         from llama_exp.dataset import builders
 
         builder = builders.build(self._tfds_name, self.fields, self._config_name, str(self._folder), self.generate)
-        for example in self._guarded(builders.read(builder, "train")):
-            yield self.record({field: value.decode("utf-8") for field, value in example.items()})
+        yield from builders.read(builder, "train")
 
     def _named(self, key: str) -> str:
         return key
@@ -178,12 +181,14 @@ class BuilderDataset(Dataset):
     def _guarded(self, examples: Iterator[Any]) -> Iterator[Any]:
         try:
             yield from examples
-        except Exception as error:  # the reader's exceptions come from C++, without a type of their own
+        except LlamaExpError:
+            raise
+        except Exception as error:  # of dataset_info.json; of the examples from C++, without a type of their own
             raise InputError(
                 Problem(
                     what="the prepared examples cannot be read",
                     where=str(self._builder_folder()),
-                    found=str(error).splitlines()[0],
+                    found=(str(error).splitlines() or [type(error).__name__])[0],
                     action="delete that folder: it is built again",
                 )
             ) from error

@@ -32,14 +32,16 @@ _MAX_NUL_SHARE = 0.2  # of the first bytes; UTF-16 of English text has a half
 def resolve(patterns: Sequence[str]) -> list[Path]:
     """The files that paths or glob patterns (** goes into folders) name, sorted within each pattern, each once.
 
+    A file is one file under however many names and links.
+
     Raises:
         InputError: a pattern that names no file, or a file that is no text: an archive, another encoding.
     """
-    found: dict[Path, None] = {}
+    found: dict[tuple[int, int], Path] = {}
     for pattern in patterns:
-        path = os.path.expanduser(pattern)
+        typed = os.path.expanduser(pattern)
         # A file that is called so comes first: "[2025] notes.txt" as a pattern would name other files.
-        names = [path] if os.path.isfile(path) else sorted(glob.glob(path, recursive=True))
+        names = [typed] if os.path.isfile(typed) else sorted(glob.glob(typed, recursive=True))
         files = [Path(name) for name in names if os.path.isfile(name)]
         if not files:
             raise InputError(
@@ -50,10 +52,17 @@ def resolve(patterns: Sequence[str]) -> list[Path]:
                     action=f"{_suggestion(pattern)}; relative paths start at {Path.cwd()}",
                 )
             )
-        found |= dict.fromkeys(files)
-    for path in found:
+        for path in files:
+            found.setdefault(_identity(path), path)
+    for path in found.values():
         _require_text(path)
-    return list(found)
+    return list(found.values())
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Device and number, the same for all names of a file."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def _suggestion(pattern: str) -> str:
@@ -80,8 +89,8 @@ def _require_text(path: Path) -> None:
     for first, (kind, command) in _NO_TEXT.items():
         if head.startswith(first):
             plain = path.with_suffix("") if path.suffix in _PACKED_SUFFIXES else path.with_name(f"{path.name}.utf8.txt")
-            file, result = shlex.quote(str(path)), shlex.quote(str(plain))
-            action = f"{command.format(file)} > {result}, then give dataset.files={result}"
+            packed, result = shlex.quote(str(path)), shlex.quote(str(plain))
+            action = f"{command.format(packed)} > {result}, then give dataset.files={result}"
             raise InputError(Problem("this is no text in UTF-8", str(path), kind, action))
     if head.count(0) > _MAX_NUL_SHARE * len(head):
         what, found = "this is no text in UTF-8", f"{head.count(0)} zero bytes in its first {len(head)}"

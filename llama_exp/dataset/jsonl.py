@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from llama_exp import recipe
-from llama_exp.dataset import chat, files
+from llama_exp.dataset import files
 from llama_exp.dataset.builder_dataset import BuilderDataset
 from llama_exp.dataset.cache import content_key
+from llama_exp.dataset.chat import built_in
+from llama_exp.dataset.chat.own_template import OwnTemplate, template_of
+from llama_exp.dataset.json_record import RecordReader
 from llama_exp.dataset.records import Record, document, pair
-from llama_exp.errors import InputError, Problem
 from llama_exp.limits import choose
 from llama_exp.limits.dataset import LIMITS, ChatTemplate
+
+_RENDERED_AT_ONCE = 512  # conversations, in one process
 
 
 class Jsonl(BuilderDataset):
@@ -22,7 +27,7 @@ class Jsonl(BuilderDataset):
 
     A record has one of: `text_key` (a string, all of it counts in the loss); `prompt_key` and `completion_key` (two
     strings, joined as they are, only the completion counts); `messages_key` (a list of {"role", "content"}, only the
-    assistant's turns count).
+    assistant's turns count). Other keys are not read, but for `tools` and `documents` beside messages.
 
     Args:
         files: A path or glob pattern, or several.
@@ -30,7 +35,7 @@ class Jsonl(BuilderDataset):
         prompt_key: As above.
         completion_key: As above.
         messages_key: As above.
-        chat_template: How messages become text.
+        chat_template: How messages become text; `model`: as the tokenizer's own template says, see `use_tokenizer`.
         **options: See `Dataset`.
     """
 
@@ -55,6 +60,7 @@ class Jsonl(BuilderDataset):
         self.text_key, self.prompt_key, self.completion_key = text_key, prompt_key, completion_key
         self.messages_key = messages_key
         self.chat_template = choose(ChatTemplate, chat_template, "dataset.chat_template")
+        self._own_template: OwnTemplate | None = None
 
     @property
     def record_options(self) -> dict[str, Any]:
@@ -73,83 +79,64 @@ class Jsonl(BuilderDataset):
             names=[path.name for path in paths],
             digests=files.digest_files(paths),
             keys=[self.text_key, self.prompt_key, self.completion_key, self.messages_key],
+            chat_template=self.chat_template.value,  # says which lines can be written
         )
 
     def generate(self) -> Iterator[dict[str, str]]:
         """The records in the order of files and lines; `source` is file:line."""
+        keys = (self.text_key, self.prompt_key, self.completion_key, self.messages_key)
+        reader = RecordReader(*keys, template=self.chat_template)
         for path in files.resolve(self.files):
             try:
                 with open(path, "rb") as lines:
                     for number, line in enumerate(lines, start=1):
                         if line.strip() and line.strip() != b"\xef\xbb\xbf":
-                            yield {"record": self._parse(line, path, number), "source": f"{path.name}:{number}"}
+                            record = json.dumps(reader.read(line, path, number))
+                            yield {"record": record, "source": f"{path.name}:{number}"}
             except OSError as error:
                 raise files.explain_unreadable(error) from None
 
+    def use_tokenizer(self, tokenizer: Any) -> None:
+        """Under `chat_template=model`, takes the template of the tokenizer's model, which is then in the fingerprint.
+
+        Raises:
+            InputError: the tokenizer has none.
+        """
+        if self.chat_template is ChatTemplate.model:
+            self._own_template = template_of(tokenizer)
+
+    @property
+    def fingerprint(self) -> str:
+        """As `Dataset` says; with the model's own template, once `use_tokenizer` has told it."""
+        if self._own_template is None:
+            return super().fingerprint
+        return content_key(documents=super().fingerprint, chat_template=self._own_template.fingerprint)
+
+    def documents(self) -> Iterator[tuple[str, Record]]:
+        """Every record with its split."""
+        if self.chat_template is not ChatTemplate.model:
+            yield from super().documents()
+            return
+        if self._own_template is None:
+            raise ValueError("jsonl: call use_tokenizer(tokenizer) first: the template of its model makes the text")
+        documents = super().documents()
+        while batch := list(itertools.islice(documents, _RENDERED_AT_ONCE)):
+            yield from self._rendered(batch, self._own_template)
+
     def record(self, example: dict[str, str]) -> Record:
-        """Text, pair or conversation."""
+        """Text, pair or conversation; with a model's own template, a conversation is without pieces yet."""
         content, source = json.loads(example["record"]), example["source"]
         if "text" in content:
             return document(source, content["text"])
         if "prompt" in content:
             return pair(source, content["prompt"], content["completion"])
-        return Record(source, chat.render(self.chat_template, content["messages"]), example["record"])
+        own = self.chat_template is ChatTemplate.model
+        pieces = () if own else built_in.render(self.chat_template, content["messages"])
+        return Record(source, pieces, example["record"])
 
-    def _parse(self, line: bytes, path: Path, number: int) -> str:
-        """The content of one line as JSON with the keys text, prompt and completion, or messages."""
-
-        def wrong(what: str, found: str, action: str) -> InputError:
-            return InputError(Problem(what=what, where=f"{path}:{number}", found=found, action=action))
-
-        try:
-            item = json.loads(files.decode_line(line, path, number))
-        except (ValueError, RecursionError) as error:
-            raise wrong("not JSON", f"{error}", "each line must be one JSON object") from None
-        if not isinstance(item, dict):
-            raise wrong("not a JSON object", type(item).__name__, "each line must be one JSON object") from None
-        forms = {
-            "text": (self.text_key,),
-            "prompt and completion": (self.prompt_key, self.completion_key),
-            "messages": (self.messages_key,),
-        }
-        present = [form for form, keys in forms.items() if all(key in item for key in keys)]
-        if len(present) != 1:
-            what = "more than one form of record" if present else "a record without any of the known keys"
-            wanted = "; or ".join(" and ".join(repr(key) for key in keys) for keys in forms.values())
-            action = f"one of these is needed: {wanted} (set dataset.*_key to the names that your file uses)"
-            raise wrong(what, f"keys present: {', '.join(map(repr, item)) or 'none'}", action)
-        try:
-            content = self._content(item, present[0])
-            json.dumps(content, ensure_ascii=False).encode()
-            if present[0] == "messages":
-                chat.render(self.chat_template, content["messages"])
-        except UnicodeEncodeError:
-            action = "write the character itself or the whole surrogate pair"
-            raise wrong("half a surrogate pair", "an escape such as \\ud83d alone", action) from None
-        except ValueError as error:
-            action = "text, prompt and completion are strings, messages a list of {role, content}"
-            raise wrong("a value of the wrong form", str(error), action) from None
-        return json.dumps(content)
-
-    def _content(self, item: dict[str, Any], form: str) -> dict[str, Any]:
-        if form == "text":
-            return {"text": _string(item, self.text_key)}
-        if form == "messages":
-            return {"messages": _messages(item[self.messages_key], self.messages_key)}
-        return {"prompt": _string(item, self.prompt_key), "completion": _string(item, self.completion_key)}
-
-
-def _string(item: dict[str, Any], key: str) -> str:
-    if not isinstance(item[key], str):
-        raise ValueError(f"{key!r} must be a string, not {type(item[key]).__name__}")
-    return item[key]
-
-
-def _messages(messages: Any, key: str) -> list[tuple[str, str]]:
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise ValueError(f"{key!r} must be a list of objects")
-    for message in messages:
-        if message.get("role") not in chat.ROLES or not isinstance(message.get("content"), str):
-            roles = ", ".join(chat.ROLES)
-            raise ValueError(f"each of {key!r} needs a role ({roles}) and a string content, not {sorted(message)}")
-    return [(message["role"], message["content"]) for message in messages]
+    def _rendered(self, batch: list[tuple[str, Record]], template: OwnTemplate) -> Iterator[tuple[str, Record]]:
+        waiting = [record for _, record in batch if not record.pieces]
+        conversations = [json.loads(record.group) for record in waiting]
+        made = iter(template.render(conversations, [record.source for record in waiting]) if waiting else ())
+        for split, record in batch:
+            yield split, record if record.pieces else dataclasses.replace(record, pieces=next(made))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib.util
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from llama_exp.errors import InputError, LlamaExpError, Problem
 from llama_exp.limits.dataset import LIMITS
 
 log = logging.getLogger("llama_exp")
+
+_NOWHERE = f"{os.devnull}/none"  # a folder that cannot be there
 
 
 class Tfds(Dataset):
@@ -132,8 +136,21 @@ class Tfds(Dataset):
             near = difflib.get_close_matches(name, known, n=3) or ["see tensorflow.org/datasets/catalog"]
             raise self._error("TFDS knows no such builder", self.builder, f"nearest names: {', '.join(near)}") from None
         except Exception as error:  # unknown versions and configs raise whatever TFDS raises
-            action = "check configuration and version (name[/config][:version])"
-            raise self._error("TFDS cannot make this builder", _line(error), action) from error
+            raise self._unmade(error) from error
+
+    def _unmade(self, error: Exception) -> InputError:
+        """Why there is no builder: what was prepared is damaged, if there would be one without it."""
+        import tensorflow_datasets as tfds
+
+        from llama_exp.dataset.builders import silence
+
+        with contextlib.suppress(Exception), silence():
+            builder = tfds.builder(self.builder, data_dir=_NOWHERE)
+            place = Path(self.data_dir or tfds.core.constants.DATA_DIR) / builder.data_path.relative_to(_NOWHERE)
+            action = f"delete {place} and prepare the set again"
+            return self._error("dataset_info.json of the prepared set is damaged", _line(error), action)
+        action = "check configuration and version (name[/config][:version])"
+        return self._error("TFDS cannot make this builder", _line(error), action)
 
     def _prepare(self) -> None:
         from tensorflow_datasets.core.download import downloader
@@ -189,7 +206,7 @@ class Tfds(Dataset):
                 raise self._error(
                     f"record {source} is not UTF-8", f"byte {error.start}: {error.reason}", "choose another feature"
                 ) from None
-            yield document(source, *texts) if len(texts) == 1 else pair(source, *texts)
+            yield document(source, texts[0]) if len(texts) == 1 else pair(source, *texts)
 
     def _examples(self, split: str) -> Iterator[dict[str, Any]]:
         from llama_exp.dataset import builders

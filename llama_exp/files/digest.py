@@ -1,4 +1,4 @@
-"""Digests of files."""
+"""Digests of files, and of texts as files."""
 
 from __future__ import annotations
 
@@ -32,3 +32,8 @@ def size_and_digest(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         digest = digest_of(file)
         return {"bytes": file.tell(), "sha256": digest}
+
+
+def text_digest(text: str | None) -> str | None:
+    """Hexadecimal SHA-256 of a text, that of the UTF-8 file which holds it; None of none."""
+    return None if text is None else hashlib.sha256(text.encode()).hexdigest()

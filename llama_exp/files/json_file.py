@@ -63,7 +63,7 @@ def parse_json(path: Path, data: bytes, max_values: int = MAX_VALUES) -> dict:
     except UnicodeDecodeError as error:
         where = f"line {data[: error.start].count(10) + 1}, byte {error.start}"
         raise InputError.about(path, "the file is not UTF-8 text", f"{where}: {error.reason}") from error
-    return _parse(path, text)
+    return parse_text(path, text)
 
 
 def read_record(path: Path) -> dict | None:
@@ -152,7 +152,8 @@ def names_in(folder: Path) -> str:
     return (", ".join(repr(name)[1:-1][:60] for name in names[:NAMES_SHOWN]) + more) or "an empty folder"
 
 
-def _parse(path: Path, text: str) -> dict:
+def parse_text(path: object, text: str) -> dict:
+    """As `parse_json`, for text of any size; `path` is what messages say where it stands."""
     if text.startswith(_BYTE_ORDER_MARK):
         raise InputError.about(
             path, "the file starts with a byte order mark", "line 1, column 1", "save it as plain UTF-8"

@@ -50,6 +50,7 @@ class ChatTemplate(enum.Enum):
     chatml = "chatml"  # <|im_start|>role ... <|im_end|>
     llama2 = "llama2"  # [INST] ... [/INST]
     llama3 = "llama3"  # <|start_header_id|>role<|end_header_id|> ... <|eot_id|>
+    model = "model"  # the Jinja template that came with the preset
 
 
 def check_record_keys(dataset: Mapping[str, Any]) -> Iterator[Problem]:

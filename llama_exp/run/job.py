@@ -28,6 +28,7 @@ from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
 from llama_exp.console.data_line import data_line
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
+from llama_exp.files.digest import text_digest
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.files.shown_path import show_path
@@ -38,6 +39,7 @@ from llama_exp.run.folder import RunFolder
 from llama_exp.run.next_commands import next_commands
 from llama_exp.run.room import require_room
 from llama_exp.run.watching import build_observers
+from llama_exp.tokenizer.chat_template import take_template
 from llama_exp.tokenizer.ends import stop_where_taught
 
 log = logging.getLogger(__name__)
@@ -197,7 +199,11 @@ class Run:
             **_machine(config),
             seed=config.seed,
             dataset={split: {"fingerprint": rows.fingerprint, **rows.facts} for split, rows in examples.items()},
-            tokenizer={"fingerprint": tokenizer.fingerprint, "vocabulary_size": tokenizer.vocabulary_size},
+            tokenizer={
+                "fingerprint": tokenizer.fingerprint,
+                "vocabulary_size": tokenizer.vocabulary_size,
+                "chat_template": text_digest(getattr(tokenizer, "chat_template", None)),
+            },
             preset={
                 "source": config.preset.source,
                 "path": resolved and str(resolved.path),
@@ -294,6 +300,7 @@ def _build_data(config: Config, dataset: Any, cache_dir: str, preset_folder: Pat
     )
     stop_where_taught(tokenizer, to_dict(config.dataset).get("chat_template"))
     _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
+    take_template(tokenizer, to_dict(config.dataset).get("chat_template"), str(config.preset.source))
     require_prompts(config.trainer.sample_prompts or [], tokenizer)
     examples = dataset.prepare(
         tokenizer,

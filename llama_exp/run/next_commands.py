@@ -33,6 +33,8 @@ def next_commands(config: Config, folder: Path, examples: Mapping, tokenizer) ->
 def _is_conversation(config: Config, examples, tokenizer) -> bool:
     """Whether the data is conversations, and not text, of which the same section can read."""
     template = getattr(config.dataset, "chat_template", None)
+    if template is ChatTemplate.model:  # which nobody chooses for text
+        return True
     if template not in _TURNS:
         return False
     row = examples.batch(np.arange(1))

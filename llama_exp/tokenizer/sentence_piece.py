@@ -116,11 +116,6 @@ class SentencePieceTokenizer:
     def _encode_later(self, text: str) -> list[int]:
         return self.encode(text, continuation=True)
 
-    @property
-    def special_tokens(self) -> tuple[str, ...]:
-        """Names of the special tokens."""
-        return tuple(self._special)
-
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids, without the space that the model puts in front of a text.
 
@@ -136,6 +131,11 @@ class SentencePieceTokenizer:
             same = list(run)
             text += "".join(map(names.__getitem__, same)) if is_name else self._processor.decode(same)
         return text
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Names of the special tokens."""
+        return tuple(self._special)
 
     def special_id(self, token: str) -> int | None:
         """The id of a control token such as </s>, or None where the model has none of that name."""

@@ -264,6 +264,9 @@ def test_impossible_values(line):
     assert problem.action.startswith("give ")
 
 
+OWN_TEMPLATE = ("dataset=jsonl", "dataset.files=[a]", "dataset.chat_template=model")
+
+
 @pytest.mark.parametrize(
     "where, lines, words",
     [
@@ -295,6 +298,8 @@ def test_impossible_values(line):
         ("dataset.text_key", ["dataset=tfds", "dataset.builder=x", "dataset.prompt_key=q"], "text_key=null"),
         ("resume", ["resume=outputs/nowhere"], "auto"),
         ("dataset.chat_template", ["dataset=jsonl", "dataset.files=[a]", "dataset.chat_template=x"], "chatml"),
+        ("dataset.chat_template", [*OWN_TEMPLATE], "set preset.source to an instruct model"),
+        ("dataset.chat_template", [*OWN_TEMPLATE, "tokenizer=byte"], "tokenizer=auto"),
     ],
 )
 def test_impossible_pairs(where, lines, words):

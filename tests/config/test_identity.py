@@ -25,6 +25,10 @@ USES = {
     "PYTHON_QA": ("dataset=python_qa",),
     "TEXT_FILES": ("dataset=text_files", "dataset.files=[a.txt]"),
     "JSONL": ("dataset=jsonl", "dataset.files=[a.jsonl]"),
+    "MODEL_CHATS": (
+        *("dataset=jsonl", "dataset.files=[a.jsonl]", "dataset.chat_template=model"),
+        "preset.source=some/folder",
+    ),
     "LONG_TEXTS": ("dataset=text_files", "dataset.files=[a.txt]"),
     "ROWS": ("dataset=tfds", "dataset.builder=tiny_shakespeare"),
     "BYTE_PAIR_TRAINING": ("preset.source=some/folder", "tokenizer=bpe"),
@@ -49,13 +53,14 @@ DECIDES_NOTHING = {
     # limits of what is read, asked for, waited for or shown
     *("MAX_SECONDS", "MAX_MEMORY_BYTES", "MAX_CHARACTERS", "MAX_BYTES", "MAX_VALUES", "MAX_IDS", "MAX_CONFIG_BYTES"),
     *("MAX_TEMPLATE_BYTES", "MAX_PIECES", "MAX_PIECE_CHARACTERS", "_MAX_POSITION", "FAILED_SAVES", "SHOWN"),
-    "MOST_INPUTS",
+    *("MOST_INPUTS", "MAX_SECONDS_EACH", "_LONGEST_SHOWN", "_SHOWN"),
     # how much at once: time and memory
     *("COLUMNS", "SCORE_POSITIONS", "SMALLEST_BUCKET", "MOST_ROWS", "_AHEAD_BYTES", "_LINE_BYTES", "_PANEL", "_TILE"),
     *("BLOCK_BYTES", "_SUMMED_AT_ONCE", "_RECORDS_AT_ONCE", "_CHARACTERS_AT_ONCE", "_TOKENS_AT_ONCE", "_READ_AT_ONCE"),
-    *("_BLOCK_BYTES", "_HEAD_BYTES", "_TILE_NUMBERS", "TOKENS_AT_A_TIME"),
+    *("_BLOCK_BYTES", "_HEAD_BYTES", "_TILE_NUMBERS", "TOKENS_AT_A_TIME", "_RENDERED_AT_ONCE"),
     # what is refused or warned of, counted beside the rows, or read once more
     *("_MAX_NUL_SHARE", "_MAX_REPLACED_SHARE", "_MAX_LOST_SHARE", "_FACTS_VERSION", "_ENOUGH"),
+    "_SEPARATORS",  # characters that are taken out again
     # what a type of numbers is, or a file's form
     *("INT8_MAX", "UINT8_MAX", "FLOAT8_MAX", "INT4_MIN", "INT4_MAX", "_CENTRE", "SYMMETRIC_ZERO", "SCHEMA"),
     *("_FLOAT", "_WORD", "NORMAL", "UNKNOWN", "CONTROL", "USER_DEFINED", "UNUSED", "BYTE"),

@@ -292,6 +292,20 @@ def test_a_console_is_attached_once(capsys):
     assert capsys.readouterr().err == "once\n"
 
 
+def test_a_line_for_the_record_is_not_shown(capsys, tmp_path):
+    logs.attach_console()
+    record = logs.LogFile(tmp_path / "train.log")
+    logs.attach(record)
+    try:
+        logging.getLogger("llama_exp.a").info("with XLA: a reason", extra=logs.FOR_THE_RECORD)
+        logging.getLogger("llama_exp.a").info("shown")
+    finally:
+        logs.detach(record)
+        logs.detach_console()
+    assert capsys.readouterr().err == "shown\n"
+    assert "with XLA: a reason" in (tmp_path / "train.log").read_text()
+
+
 def test_the_console_of_another_than_the_writer_is_silent(capfd):
     before = list(logs.LOGGER.handlers)
     for _ in range(2):

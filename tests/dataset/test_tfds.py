@@ -1,6 +1,7 @@
 """Any TFDS builder: splits, keys, formats, and no network."""
 
 import logging
+import shutil
 import subprocess
 import sys
 
@@ -183,3 +184,16 @@ def test_array_records_are_read_without_tensorflow(data_dir):
     command = [sys.executable, "-c", script, str(data_dir)]
     environment = {"PYTHONPATH": ":".join([path for path in sys.path if path])}
     subprocess.run(command, check=True, env=environment, capture_output=True)
+
+
+@pytest.mark.parametrize("damage", [lambda text: "", lambda text: text[:60], lambda text: "{}", lambda text: "[]"])
+def test_a_damaged_description_says_what_to_do(tmp_path, damage):
+    dataset(tmp_path).open(tmp_path)
+    (description,) = tmp_path.rglob("dataset_info.json")
+    description.write_text(damage(description.read_text()))
+    with pytest.raises(
+        InputError, match=f"dataset_info.json of the prepared set is damaged\n.*\n.*delete {description.parent}"
+    ):
+        opened(tmp_path)
+    shutil.rmtree(description.parent)  # the advice, followed
+    dataset(tmp_path).open(tmp_path)

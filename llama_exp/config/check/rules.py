@@ -24,6 +24,7 @@ from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config, LoggerConfig, ModelConfig, ScheduleConfig, WsdScheduleConfig
 from llama_exp.config.stored import known_quantization
 from llama_exp.errors import Problem
+from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.limits.lora import PATTERNS
 from llama_exp.limits.model import find_nearest_divisor
 from llama_exp.limits.precision import Policy
@@ -35,6 +36,8 @@ from llama_exp.preset.stored import read_stored
 
 TRAINED_TOKENIZERS = ("llama_exp.tokenizer.auto", "llama_exp.tokenizer.bpe")
 PRESET_TOKENIZER = "llama_exp.tokenizer.preset"
+OF_A_MODEL = ("llama_exp.tokenizer.auto", PRESET_TOKENIZER)
+WITHOUT_TEMPLATE = tuple(f"llama_exp.tokenizer.{name}" for name in ("bpe", "byte", "sentencepiece"))
 
 
 def lora_layers(config: Config) -> Iterator[Problem]:
@@ -125,6 +128,20 @@ def tokenizer(config: Config) -> Iterator[Problem]:
         yield from check_room(config.tokenizer.vocabulary_size)
 
 
+def chat_template(config: Config) -> Iterator[Problem]:
+    """The chat template of a model comes with the model's tokenizer."""
+    name, target = getattr(config.dataset, "chat_template", None), getattr(config.tokenizer, "_target_", None)
+    has_model = config.preset.source is not None and config.preset.load_weights
+    if name is ChatTemplate.model and (target in WITHOUT_TEMPLATE or (target in OF_A_MODEL and not has_model)):
+        source = f"preset.source={config.preset.source} and {str(target).rpartition('.')[2]} as the tokenizer"
+        yield Problem(
+            "takes the chat template that comes with a model's tokenizer, and this run uses none of a model",
+            "dataset.chat_template",
+            f"chat_template=model with {source}",
+            "set preset.source to an instruct model and tokenizer=auto, or give chatml, llama2 or llama3",
+        )
+
+
 def vocabulary(config: Config) -> Iterator[Problem]:
     """The model has a row for each token."""
     size = getattr(config.tokenizer, "vocabulary_size", 0)
@@ -163,6 +180,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     (("quantization", "precision"), quantization_precision),
     (("schedule", "trainer"), steps),
     (("preset", "tokenizer"), tokenizer),
+    (("dataset", "preset", "tokenizer"), chat_template),
     (("tokenizer", "model"), vocabulary),
     (("resume",), resume),
     (("logger",), credentials),

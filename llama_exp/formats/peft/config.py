@@ -16,6 +16,7 @@ from typing import Any
 from llama_exp.errors import InputError
 from llama_exp.files.json_file import read_json
 from llama_exp.formats.adapter import ACTION, shorten_names
+from llama_exp.formats.peft.expressions import Expressions, Matches
 
 USED = (
     "peft_type",
@@ -71,14 +72,10 @@ REFUSED: dict[str, tuple] = {
     "kasa_config": UNSET,
 }
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
-Pattern = tuple[tuple[re.Pattern, float], ...]
-# An expression of these characters is a module name, or the end of one; all others count as expressions.
+Pattern = tuple[tuple[Matches, float], ...]
+Targets = list[str] | Matches
+# An expression of these characters is a module name, or the end of one: `re` is quick with it.
 PLAIN = re.compile(r"\^?(?:[\w.-]|\\\.)*\$?")
-MAX_EXPRESSIONS = 64
-MAX_EXPRESSION_CHARACTERS = 200
-# Matching takes at most about (length of a module name) ** (repetitions + 1) steps.
-MAX_REPETITIONS = 2
-MAX_GROUPS = 3
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class PeftConfig:
 
     rank, alpha, dropout, use_rslora: for all modules that the patterns do not match.
     rank_pattern, alpha_pattern: expressions with their values; the first that matches a module counts.
-    target_modules: ends of module names, or one expression; None: the file does not say.
+    target_modules: ends of module names, or what an expression matches; None: the file does not say.
     exclude_modules: likewise; None: nothing is excluded.
     layers_to_transform: blocks; None: all.
     """
@@ -99,8 +96,8 @@ class PeftConfig:
     use_dora: bool
     rank_pattern: Pattern
     alpha_pattern: Pattern
-    target_modules: list[str] | str | None
-    exclude_modules: list[str] | str | None
+    target_modules: Targets | None
+    exclude_modules: Targets | None
     layers_to_transform: list[int] | None
 
     def rank_of(self, module: str) -> int:
@@ -122,7 +119,7 @@ class PeftConfig:
             return False
         if self.target_modules is None or not _means(self.target_modules, module):
             return False
-        if self.layers_to_transform is None or isinstance(self.target_modules, str):
+        if self.layers_to_transform is None or not isinstance(self.target_modules, list):
             return True
         layer = LAYER.match(module)
         return layer is not None and int(layer[1]) in self.layers_to_transform
@@ -140,7 +137,7 @@ def read_config(path: Path) -> PeftConfig:
         raise InputError.about(path, "the adapter is not LoRA", f"peft_type={_show(document.get('peft_type'))}", ACTION)
     _refuse_unsupported(path, document)
     try:
-        return _typed(document)
+        return _typed(document, Expressions(path))
     except ValueError as error:
         raise InputError.about(
             path, "the configuration is not one of PEFT's", str(error), "save the adapter again"
@@ -166,7 +163,7 @@ def _refuse_unsupported(path: Path, document: dict) -> None:
         )
 
 
-def _typed(document: dict) -> PeftConfig:
+def _typed(document: dict, expressions: Expressions) -> PeftConfig:
     layers = document.get("layers_to_transform")
     layers = [layers] if _is_count(layers, 0) else layers or None
     if layers is not None and not (isinstance(layers, list) and all(_is_count(layer, 0) for layer in layers)):
@@ -183,10 +180,10 @@ def _typed(document: dict) -> PeftConfig:
         dropout=float(dropout),
         use_rslora=_flag(document, "use_rslora"),
         use_dora=_flag(document, "use_dora"),
-        rank_pattern=_pattern(document, "rank_pattern", _rank),
-        alpha_pattern=_pattern(document, "alpha_pattern", _alpha),
-        target_modules=_names(document, "target_modules"),
-        exclude_modules=_names(document, "exclude_modules"),
+        rank_pattern=_pattern(document, "rank_pattern", _rank, expressions),
+        alpha_pattern=_pattern(document, "alpha_pattern", _alpha, expressions),
+        target_modules=_names(document, "target_modules", expressions),
+        exclude_modules=_names(document, "exclude_modules", expressions),
         layers_to_transform=layers,
     )
 
@@ -218,54 +215,41 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _pattern(document: dict, key: str, typed) -> Pattern:
+def _pattern(document: dict, key: str, typed, expressions: Expressions) -> Pattern:
     pattern = {} if document.get(key) is None else document[key]
     if not isinstance(pattern, dict):
         raise ValueError(f"{key}={_show(pattern)} is not an object")
-    expressions = [name for name in pattern if PLAIN.fullmatch(name) is None]
-    if len(expressions) > MAX_EXPRESSIONS:
-        raise ValueError(f"{key} has {len(expressions)} regular expressions, more than {MAX_EXPRESSIONS}")
-    for name in expressions:
-        _require_simple(key, name)
-    # PEFT's rule: an expression matches a whole module name, or its end after a dot.
     return tuple(
-        (re.compile(rf"(?:.*\.)?(?:{name})$"), typed(f"{key}[{_show(name)}]", value)) for name, value in pattern.items()
+        (_end_of_name(key, name, expressions), typed(f"{key}[{_show(name)}]", value)) for name, value in pattern.items()
     )
 
 
-def _names(document: dict, key: str) -> list[str] | str | None:
+def _end_of_name(key: str, name: str, expressions: Expressions) -> Matches:
+    """PEFT's rule for patterns: an expression matches a whole module name, or its end after a dot."""
+    whole = rf"(?:.*\.)?(?:{name})$"
+    if PLAIN.fullmatch(name) is None:
+        return expressions.compile(key, whole)
+    plain = re.compile(whole)
+    return lambda module: plain.match(module) is not None
+
+
+def _names(document: dict, key: str, expressions: Expressions) -> Targets | None:
     names = document.get(key)
     if isinstance(names, str) and names:
-        if names.lower() == ALL_LINEAR:
-            return r".*_proj"
-        _require_simple(key, names)
-        return names
+        return expressions.compile(key, r".*_proj" if names.lower() == ALL_LINEAR else names)
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ValueError(f"{key}={_show(names)} is neither a list of names nor an expression")
     return names
 
 
-def _require_simple(key: str, expression: str) -> None:
-    """Refuses an expression that could match for hours, which the file's author would not need for module names."""
-    repetitions = sum(expression.count(symbol) for symbol in "*+?{")
-    nested = re.search(r"\)[*+?{]|\(\?|\\\d", expression) is not None
-    too_long = len(expression) > MAX_EXPRESSION_CHARACTERS or expression.count("(") > MAX_GROUPS
-    if repetitions > MAX_REPETITIONS or nested or too_long:
-        raise ValueError(f"{key}: the regular expression {_show(expression)} is too complex for module names")
-    try:
-        re.compile(expression)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{key}: {_show(expression)} is no regular expression: {error}") from error
-
-
 def _matched(pattern: Pattern, module: str, default: float):
-    return next((value for expression, value in pattern if expression.match(module)), default)
+    return next((value for matches, value in pattern if matches(module)), default)
 
 
-def _means(targets: list[str] | str, module: str) -> bool:
+def _means(targets: Targets, module: str) -> bool:
     """PEFT's rule for targets: one expression for whole names, or several names that count as ends."""
-    if isinstance(targets, str):
-        return re.fullmatch(targets, module) is not None
+    if not isinstance(targets, list):
+        return targets(module)
     return any(module == name or module.endswith(f".{name}") for name in targets)
 
 
