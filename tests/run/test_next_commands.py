@@ -5,7 +5,7 @@ import dataclasses
 from in_memory import prepared
 
 from llama_exp.config.check import check_arguments
-from llama_exp.dataset import chat
+from llama_exp.dataset.chat import built_in
 from llama_exp.dataset.records import Record
 from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.run.next_commands import next_commands
@@ -13,10 +13,14 @@ from llama_exp.tokenizer import byte_pair
 
 TOKENIZER = byte_pair.from_merges([])
 TEXTS = [f"Some text of number {i}." for i in range(10)]
-CHATS = [
-    Record(f"#{i}", chat.render(ChatTemplate.llama3, [("user", f"How {i}?"), ("assistant", "So.")]), str(i))
-    for i in range(10)
-]
+
+
+def conversation(number):
+    messages = [{"role": "user", "content": f"How {number}?"}, {"role": "assistant", "content": "So."}]
+    return Record(f"#{number}", built_in.render(ChatTemplate.llama3, messages), str(number))
+
+
+CHATS = [conversation(number) for number in range(10)]
 
 
 def suggested(tmp_path, records, *arguments):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from in_memory import prepared
 
-from llama_exp.dataset import chat
+from llama_exp.dataset.chat import built_in
 from llama_exp.dataset.records import Record, document, pair
 from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.tokenizer import byte_pair
@@ -33,8 +33,9 @@ def shown(split):
 
 
 def conversation(number, question, answer):
-    messages = [("user", question), ("assistant", answer), ("user", "And?"), ("assistant", "More.")]
-    return Record(f"#{number}", chat.render(ChatTemplate.chatml, messages), question)
+    said = [("user", question), ("assistant", answer), ("user", "And?"), ("assistant", "More.")]
+    messages = [{"role": role, "content": content} for role, content in said]
+    return Record(f"#{number}", built_in.render(ChatTemplate.chatml, messages), question)
 
 
 def test_a_text_is_begun_with_whole_words(tmp_path):
