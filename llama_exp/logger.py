@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from llama_exp.console.logs import FOR_THE_RECORD
 from llama_exp.errors import ConfigError, ExitCode, Problem
 from llama_exp.files.json_text import plain
 from llama_exp.files.metrics_file import read_metrics
 from llama_exp.files.redact import is_secret_name, printable, redact
+from llama_exp.files.shown_path import show_path
 from llama_exp.files.writing import move
 from llama_exp.limits import choose
 from llama_exp.limits.logger import LIMITS, LoggerMode
@@ -114,7 +116,7 @@ class WandbLogger:
         """The command that sends the run to W&B; None if nothing waits for that."""
         if self._run is None or self._mode is not LoggerMode.offline:
             return None
-        return shlex.join(["wandb", "sync", str(self._run.settings.sync_dir)])
+        return shlex.join(["wandb", "sync", show_path(Path(self._run.settings.sync_dir))])
 
     def on_start(self, facts: dict[str, Any]) -> None:
         """Takes the facts of the run that are scalars into the W&B config, as `facts.<name>`."""
@@ -143,8 +145,8 @@ class WandbLogger:
             with self._harmless("finish"):
                 self._flush()
                 self._run.finish(exit_code=int(_EXIT_CODES.get(status, ExitCode.BUG)))
-                if self.sync_command:
-                    _log.info("W&B: send this run with: %s", self.sync_command)
+                if self.sync_command:  # the end of the run tells it
+                    _log.info("W&B: send this run with: %s", self.sync_command, extra=FOR_THE_RECORD)
         if self._given_up:
             self._abandon()
 
@@ -199,7 +201,8 @@ class WandbLogger:
         self._next_step = self._run.starting_step
         self._replay()
         where = self._run.url if self._mode is LoggerMode.online else self._run.settings.sync_dir
-        _log.info("W&B %s: %s", self._mode.value, where)
+        offline = self._mode is LoggerMode.offline  # the end of the run says how to send it
+        _log.info("W&B %s: %s", self._mode.value, where, extra=FOR_THE_RECORD if offline else None)
 
     def _init(self, wandb: Any, mode: LoggerMode) -> Any:
         settings = wandb.Settings(

@@ -1,5 +1,7 @@
 """Compilation, gradients, loops and conditional updates behave alike on both backends."""
 
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -161,3 +163,18 @@ def test_resolve_jit(monkeypatch):
     assert backend.resolve_jit("auto", "bfloat16")[0] is True
     with pytest.raises(ValueError, match="auto, true, false"):
         backend.resolve_jit("yes", "float32")
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="TensorFlow's logger")
+def test_advice_about_tracing_is_left_out_and_warnings_are_not():
+    import tensorflow as tf
+
+    seen, handler = [], logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())
+    tf.get_logger().addHandler(handler)
+    try:
+        tf.get_logger().warning("5 out of the last 5 calls to %s triggered tf.function retracing.", "f")
+        tf.get_logger().warning("the disk is full")
+    finally:
+        tf.get_logger().removeHandler(handler)
+    assert seen == ["the disk is full"]

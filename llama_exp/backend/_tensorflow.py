@@ -13,6 +13,8 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
 ALIGNMENT_BYTES = 64
 FLOAT8 = np.dtype(ml_dtypes.float8_e4m3fn)
+# A sweep's jobs, like validation and samples, have graphs of their own: TensorFlow's advice would be wrong here.
+tf.get_logger().addFilter(lambda record: "triggered tf.function retracing" not in record.getMessage())
 
 
 _traces: list[_Trace] = []  # of the functions that are being traced, outermost first
@@ -86,13 +88,14 @@ def with_gradient(forward, backward):
 
 
 def repeated(key, function, *tensors):
-    if not _traces:
+    # Under XLA a call may not be a function: its gradient needs constants of the forward pass (axes of a transpose),
+    # for which XLA takes every argument of the call for a constant too, and compiles anew whenever one changes.
+    if not _traces or _traces[-1].jit:
         return function(*tensors)
     known = _traces[-1].repeated
     if key not in known:
         # Copied into the graph at every call, the function would be optimized as often before the first step.
-        attributes = {} if _traces[-1].jit else {"_noinline": True}
-        known[key] = tf.function(function, autograph=False, experimental_attributes=attributes)
+        known[key] = tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
     return known[key](*tensors)
 
 

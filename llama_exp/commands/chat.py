@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from llama_exp.commands import generation_options, models
 from llama_exp.commands.parser import Parser
 from llama_exp.commands.prompt_text import keep_bytes, lines_of_standard_input, require_text
+from llama_exp.commands.streaming import TextStream
 from llama_exp.console import logs
 from llama_exp.console.failures import tell_failure
 from llama_exp.errors import ConfigError, ExitCode, InputError
-from llama_exp.files.redact import printable
 from llama_exp.tokenizer import chat_template
 from llama_exp.tokenizer.special_tokens import encode_rendered, hide_names
 
 COMMANDS = "/reset forgets the conversation, /exit leaves (as does Ctrl-D); Ctrl-C stops an answer"
+
+TEMPERATURE = 0.2  # an answer is what the model is surest of, without the loops of the likeliest token
 
 
 def main(arguments: list[str]) -> int:
@@ -36,14 +38,14 @@ def main(arguments: list[str]) -> int:
     conversation, code = Conversation(model, template, options), ExitCode.OK
     if options.message:
         for message in options.message:
-            _print(conversation.answer(message))
+            conversation.answer(message)
     elif sys.stdin.isatty():
         print(COMMANDS, file=sys.stderr)
         code = _talk(conversation, _typed())
     else:
         for line in lines_of_standard_input():
             if line.strip():
-                _print(conversation.answer(line))
+                conversation.answer(line)
     if conversation.tally.num_tokens:
         print(f"{conversation.tally}, compilation included", file=sys.stderr)
     return code
@@ -64,6 +66,7 @@ class Conversation:
 
     def __init__(self, model, template: str, options):
         self._model, self._template, self._options = model, template, options
+        self._end = self._turn_end()
         self.tally = generation_options.Tally()
         self.reset()
 
@@ -73,23 +76,42 @@ class Conversation:
         self.messages = [] if system is None else [{"role": "system", "content": system}]
 
     def answer(self, message: str) -> str:
-        """The assistant's next words. Only a whole turn enters the conversation; an interrupted one leaves no trace."""
+        """The assistant's next words, written to standard output as they come.
+
+        Only a whole turn enters the conversation; an interrupted one leaves no trace.
+        """
         messages = [*self.messages, {"role": "user", "content": message}]
-        token_ids = self._token_ids(messages)
-        new_ids = generation_options.generate_text(self._model, token_ids, self._options, self.tally)
-        text = self._model.tokenizer.decode(new_ids).strip()
+        shown, marks = hide_names(messages, self._model.tokenizer.special_tokens)
+        token_ids = encode_rendered(self._render(shown), marks, self._model.tokenizer)
+        stream = TextStream(sys.stdout, self._model.tokenizer, [self._end], strips=True)
+
+        def write(new_ids: list[int]) -> None:
+            stream.add(new_ids)
+            if stream.ended:
+                raise generation_options.Enough
+
+        generation_options.continue_text(self._model, token_ids, self._options, self.tally, write, TEMPERATURE)
+        text = stream.finish()
         self.messages = [*messages, {"role": "assistant", "content": text}]
         return text
 
-    def _token_ids(self, messages: list[dict[str, str]]) -> list[int]:
+    def _render(self, messages: list[dict[str, str]], **options) -> str:
         tokenizer = self._model.tokenizer
         bos_token, eos_token = (
             None if id_ is None else tokenizer.decode([id_], skip_special_tokens=False)
             for id_ in (tokenizer.bos_id, tokenizer.eos_id)
         )
-        shown, marks = hide_names(messages, tokenizer.special_tokens)
-        text = chat_template.render(shown, self._template, bos_token=bos_token, eos_token=eos_token)
-        return encode_rendered(text, marks, tokenizer)
+        return chat_template.render(messages, self._template, bos_token=bos_token, eos_token=eos_token, **options)
+
+    def _turn_end(self) -> str:
+        """What the template writes behind an answer, where the model has no token for it and writes it out."""
+        answer = "(the answer)"
+        turn = [{"role": "user", "content": "(the question)"}, {"role": "assistant", "content": answer}]
+        try:
+            behind = self._render(turn, add_generation_prompt=False).partition(answer)[2].split()
+        except InputError:  # it refuses this conversation; the user's own will tell
+            return ""
+        return behind[0] if behind and self._model.tokenizer.special_id(behind[0]) is None else ""
 
 
 def _talk(conversation: Conversation, messages: Iterator[str]) -> ExitCode:
@@ -109,7 +131,7 @@ def _talk(conversation: Conversation, messages: Iterator[str]) -> ExitCode:
             print(COMMANDS, file=sys.stderr)
         elif message.strip():
             try:
-                _print(conversation.answer(require_text(message, "the line that was typed")))
+                conversation.answer(require_text(message, "the line that was typed"))
             except KeyboardInterrupt:
                 print("\n(stopped; this turn is forgotten)", file=sys.stderr)
             except InputError as error:  # the template refuses the message
@@ -134,10 +156,6 @@ def _typed() -> Iterator[str]:
             print("\n(Ctrl-D or /exit leaves)", file=sys.stderr)
 
 
-def _print(answer: str) -> None:
-    print(printable(answer), flush=True)
-
-
 def _parser() -> Parser:
     parser = Parser(
         "chat",
@@ -152,5 +170,5 @@ def _parser() -> Parser:
     models.add_arguments(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message")
     parser.add_argument("--message", metavar="TEXT", action="append", help="one turn, then leave; may be repeated")
-    generation_options.add_arguments(parser, temperature=0.7)
+    generation_options.add_arguments(parser, str(TEMPERATURE))
     return parser

@@ -46,14 +46,12 @@ def main(arguments: list[str]) -> int:
         tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
         rows = export.write(checkpoint, tokenizer, place, Console(stderr=True))
         stored = place.quantization or (checkpoint.quantization if place.dtype is None else None)
-    folder = shlex.quote(str(place.folder))
     value = shlex.quote(plain_or_quoted(str(place.folder)))
     if stored is not None:
         rows["quantization"] = f"{describe(stored)}; training and every other command find it in the folder"
         train = f"llama-exp train preset.source={value} lora.rank=8"
         rows["to train"] = f"{train} model=<as for the source>"
-    command = "chat" if tokenizer is not None and tokenizer.chat_template is not None else "generate"
-    rows["next"] = f"llama-exp {command} {folder}"
+    rows["next"] = export.next_command(place.folder, tokenizer)
     export.show(rows, Console())
     return 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import shlex
 import shutil
 import time
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from llama_exp import formats
 from llama_exp.architecture import Quantization
 from llama_exp.errors import ConfigError, Problem, StorageError
 from llama_exp.files.redact import printable
+from llama_exp.files.shown_path import show_path
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
 from llama_exp.formats.hugging_face import checkpoint as hugging_face
 from llama_exp.formats.keras_hub import checkpoint as keras_hub
@@ -140,6 +142,13 @@ def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console) ->
         "tokenizer": "none" if tokenizer is None else f"{tokenizer.vocabulary_size} tokens",
         "chat template": "yes" if tokenizer is not None and tokenizer.chat_template is not None else "none",
     }
+
+
+def next_command(folder: Path, tokenizer) -> str:
+    """What to try with a model that was written: a conversation if it was made for one, or else a text."""
+    if tokenizer is not None and tokenizer.chat_template is not None:
+        return shlex.join(["llama-exp", "chat", show_path(folder)])
+    return shlex.join(["llama-exp", "generate", show_path(folder), "--prompt", "The"])
 
 
 def show(rows: Mapping[str, str], console: Console) -> None:

@@ -7,8 +7,11 @@ import sys
 from llama_exp.commands import generation_options, models
 from llama_exp.commands.parser import Parser
 from llama_exp.commands.prompt_text import read_standard_input, require_text
+from llama_exp.commands.streaming import TextStream
 from llama_exp.console import logs
-from llama_exp.files.redact import printable
+
+# Of a model that no run of ours says another of. The likeliest token each time makes a small model repeat itself.
+TEMPERATURE = 0.5
 
 
 def main(arguments: list[str]) -> int:
@@ -26,8 +29,11 @@ def main(arguments: list[str]) -> int:
         token_ids = [tokenizer.begin_id, *token_ids]
     if not token_ids:
         parser.error("the prompt is empty, and this tokenizer has no token to begin with")
-    new_ids = generation_options.generate_text(model, token_ids, options, tally)
-    print(printable(tokenizer.decode([*token_ids, *new_ids])))
+    stream = TextStream(sys.stdout, tokenizer)
+    stream.add(token_ids)
+    temperature = TEMPERATURE if source.temperature is None else source.temperature
+    generation_options.continue_text(model, token_ids, options, tally, stream.add, temperature)
+    stream.finish()
     print(f"{tally}, compilation included", file=sys.stderr)
     return 0
 
@@ -41,7 +47,7 @@ def _standard_input(parser: Parser) -> str:
 def _parser() -> Parser:
     parser = Parser(
         "generate",
-        "Continues a text, and prints it with its continuation on standard output.",
+        "Continues a text, and prints it with its continuation on standard output, token by token.",
         [
             'llama-exp generate hf://HuggingFaceTB/SmolLM2-135M --prompt "The capital of France is"',
             'llama-exp generate outputs/default/<run> --prompt "def add(a, b):" --temperature 0.8 --top-p 0.95',
@@ -55,5 +61,5 @@ def _parser() -> Parser:
         action="store_true",
         help="names such as <|eot_id|> in the text stand for these tokens (default: they are text like any other)",
     )
-    generation_options.add_arguments(parser, temperature=0.0)
+    generation_options.add_arguments(parser, f"of a run its trainer.sample_temperature, else {TEMPERATURE}")
     return parser

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import shlex
 from collections.abc import Iterator
 
 import numpy as np
@@ -59,7 +58,7 @@ def main(arguments: list[str]) -> int:
             rows["quantization"] = f"none any more: {describe(checkpoint.quantization)} became floating point"
             small = checkpoint.quantization.mode
             logger.info("the merged model is not quantized: %s cannot hold the sum of a kernel and its adapter", small)
-    rows["next"] = f"llama-exp generate {shlex.quote(str(place.folder))}"
+    rows["next"] = export.next_command(place.folder, tokenizer)
     export.show(rows, Console())
     return 0
 

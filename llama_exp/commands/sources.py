@@ -40,6 +40,7 @@ class Source:
         policy: dtype policy that a run trained under; None: not known.
         quantization: a run's `quantization` section; None: not known.
         chat_template: Jinja text that a run's conversations were written with; None: not known.
+        temperature: that a run's samples were drawn with; None: not known.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Source:
     policy: str | None = None
     quantization: Mapping | None = None
     chat_template: str | None = None
+    temperature: float | None = None
 
 
 def find(source: str, adapter: str | None = None, offline: bool = False, where: str = "SRC") -> Source:
@@ -75,6 +77,7 @@ def find(source: str, adapter: str | None = None, offline: bool = False, where: 
         source if source in preset.PRESETS else resolved.origin,
         None if adapter is None else Path(adapter).expanduser(),
         chat_template=_chat_template(config),
+        temperature=_temperature(config),
     )
 
 
@@ -137,6 +140,7 @@ def _of_run(folder: Path, adapter: str | None, offline: bool) -> Source:
         (config.get("precision") or {}).get("policy"),
         quantization if isinstance(quantization, dict) else None,
         _chat_template(config),
+        _temperature(config),
     )
 
 
@@ -175,3 +179,9 @@ def _stated(folder: Path, config: Mapping) -> dict:
 def _chat_template(config: Mapping) -> str | None:
     name = (config.get("dataset") or {}).get("chat_template")
     return BUILT_IN.get(ChatTemplate(name)) if name in name_choices(ChatTemplate) else None  # model: its own
+
+
+def _temperature(config: Mapping) -> float | None:
+    section = config.get("trainer")
+    temperature = section.get("sample_temperature") if isinstance(section, dict) else None
+    return float(temperature) if isinstance(temperature, int | float) else None

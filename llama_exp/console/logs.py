@@ -21,6 +21,8 @@ from llama_exp.files.writing import FILE_MODE, OWN, storage_errors
 LOGGER = logging.getLogger("llama_exp")
 # Marks a line that a live progress bar shows anyway; it goes to the terminal only where there is no bar.
 SHOWN_BY_BAR = {"shown_by_bar": True}
+# Marks a line for `train.log` alone: right, but nothing that a person at a terminal can use.
+FOR_THE_RECORD = {"for_the_record": True}
 
 
 def attach(handler: logging.Handler) -> None:
@@ -74,6 +76,8 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Writes the line, or drops it if nobody can read it any more."""
         print_above_bar = ConsoleHandler.print_above_bar
+        if getattr(record, "for_the_record", False):
+            return
         if print_above_bar is not None and getattr(record, "shown_by_bar", False):
             return
         line = self.format(record)

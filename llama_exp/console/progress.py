@@ -8,52 +8,58 @@ without control characters. A terminal that went away never stops the training.
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import logging
 import math
-import os
-import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from llama_exp.console.data_line import data_line
-from llama_exp.console.logs import SHOWN_BY_BAR, ConsoleHandler, log_table
+from llama_exp.console.live import LiveLine, format_seconds
+from llama_exp.console.logs import SHOWN_BY_BAR, log_table
 from llama_exp.files.metrics_file import perplexity
 from llama_exp.files.redact import printable
+from llama_exp.files.shown_path import show_path
 
 _log = logging.getLogger(__name__)
-_REFRESHES_PER_SECOND = 2
 _BAR_WIDTH = 30
 _SAMPLE_CHARACTERS = 300
-# An observer's errors must not reach the loop: OSError: the terminal is gone, ValueError: its stream is closed.
-_TERMINAL_GONE = (OSError, ValueError, AttributeError)
 
 
 class Progress:
-    """Observer that shows how far the training is.
+    """Observer that shows how far the training is, and before it what is being made ready.
 
     Args:
         max_steps: optimizer steps of the whole run.
+        shown: whether this process may write to the terminal.
     """
 
-    def __init__(self, max_steps: int):
-        self._max_steps = max_steps
+    def __init__(self, max_steps: int, shown: bool = True):
+        self._max_steps, self._shown = max_steps, shown
         self._step = 0
         self._row: dict[str, Any] = {}
+        self._loss: float | None = None
         self._validation_loss: float | None = None
         self._mark: tuple[float, int] | None = None  # time and step that the speed is measured from
         self._seconds_per_step: float | None = None
-        self._live: Any = None
+        self._live = LiveLine(self.line)
 
     def on_start(self, facts: dict[str, Any]) -> None:
         """Opens the live line, if standard error is a terminal."""
-        if is_terminal() and self._live is None:
-            with contextlib.suppress(*_TERMINAL_GONE):
-                self._open_live()
+        self.on_phase(None)
+
+    def on_phase(self, phase: str | None) -> None:
+        """Opens the live line and says there what happens beside the steps; None: nothing else."""
+        if self._shown:
+            self._live.open()
+        self._live.show_phase(phase)
+
+    def on_step(self, step: int, loss: float, tokens: int) -> None:
+        """Moves the bar."""
+        self._live.show_phase(None)
+        self._step, self._loss = max(self._step, step), loss
+        self._measure(step)
 
     def on_metrics(self, row: dict[str, Any]) -> None:
         """Takes the row into the live line and logs it as a line."""
@@ -61,7 +67,7 @@ class Progress:
         if row["split"] == "validation":
             self._validation_loss = row["loss"]
         else:
-            self._row = dict(row)
+            self._row, self._loss = dict(row), row["loss"]
             self._measure(row["step"])
         _log.info("%s", self._metrics_line(row), extra=SHOWN_BY_BAR)
 
@@ -72,12 +78,13 @@ class Progress:
         _log.info("sample at step %d: %s", step, shorten(shown, _SAMPLE_CHARACTERS))
 
     def on_finish(self, status: str) -> None:
-        """Closes the live line; it stays on the screen as it is."""
-        live, self._live = self._live, None
-        ConsoleHandler.print_above_bar = None
-        if live is not None:
-            with contextlib.suppress(*_TERMINAL_GONE):
-                live.stop()
+        """Closes the live line."""
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the live line on the screen with its last figures; what comes next may open it again."""
+        self._live.show_phase(None)
+        self._live.close()
 
     def state(self) -> dict[str, Any]:
         """The last step and validation loss, for a checkpoint."""
@@ -104,11 +111,17 @@ class Progress:
         return " ".join(part for part in (count, bar, text) if part)[: max(width, 0)]
 
     def _parts(self) -> list[str]:
-        """The figures of the live line, most important first."""
-        row = self._row
-        parts = [f"loss {row['loss']:.4f}"] if "loss" in row else ["compiling"]
+        """What the live line says, most important first."""
+        parts = [] if self._live.phase is None else [self._live.phase]
+        if self._loss is not None:
+            parts.append(f"loss {self._loss:.4f}")
         if self._validation_loss is not None:
             parts.append(f"val {self._validation_loss:.4f}")
+        return parts + self._speed()
+
+    def _speed(self) -> list[str]:
+        """Tokens per second, time left, memory, as far as they are known."""
+        row, parts = self._row, []
         if row.get("tokens_per_second"):
             parts.append(f"{format_number(row['tokens_per_second'])} tokens/s")
         if (left := self._seconds_left()) is not None:
@@ -127,36 +140,20 @@ class Progress:
         for name, shape in (("learning_rate", "lr {:.2e}"), ("grad_norm", "grad {:.3f}")):
             if row.get(name) is not None:
                 parts.append(shape.format(row[name]))
-        return "  ".join(parts + [part for part in self._parts()[1:] if not part.startswith("val ")])
+        return "  ".join(parts + self._speed())
 
     def _measure(self, step: int) -> None:
-        """Time per step since the first training row, so that compilation and validation before it do not count."""
+        """Time per step since the first that was told: compilation and validation before it do not count."""
         now = time.monotonic()
-        if self._mark is None or step <= self._mark[1]:
+        if self._mark is None or step < self._mark[1]:
             self._mark = (now, step)
-        else:
+        elif step > self._mark[1]:
             self._seconds_per_step = (now - self._mark[0]) / (step - self._mark[1])
 
     def _seconds_left(self) -> float | None:
         if self._seconds_per_step is None:
             return None
         return max(0, self._max_steps - self._step) * self._seconds_per_step
-
-    def _open_live(self) -> None:
-        from rich.live import Live  # only where there is a terminal
-        from rich.text import Text
-
-        console = terminal()
-
-        def render() -> Text:
-            return Text(self.line(console.width - 1, console.options.ascii_only), no_wrap=True, overflow="crop")
-
-        def print_above(line: str) -> None:
-            console.print(Text(line), soft_wrap=True)
-
-        self._live = Live(get_renderable=render, console=console, refresh_per_second=_REFRESHES_PER_SECOND)
-        self._live.start()
-        ConsoleHandler.print_above_bar = print_above
 
 
 def end_table(summary: Mapping[str, Any], folder: Path, commands: Mapping[str, str]) -> None:
@@ -169,12 +166,11 @@ def end_table(summary: Mapping[str, Any], folder: Path, commands: Mapping[str, s
     """
     rows = [("status", f"{summary['status']} (exit code {summary['exit_code']})")]
     if "steps" in summary:
-        done = f"{summary['steps']}"
-        if "tokens" in summary:
-            done += f", {format_number(summary['tokens'])} tokens"
-        if "tokens_per_second" in summary:
-            done += f", {format_number(summary['tokens_per_second'])} tokens/s"
-        rows.append(("steps", f"{done}, {format_seconds(summary['seconds'])}"))
+        tokens = f", {format_number(summary['tokens'])} tokens" if "tokens" in summary else ""
+        rows.append(("steps", f"{summary['steps']}{tokens}"))
+        rate = summary.get("tokens_per_second")
+        speed = "" if rate is None else f"; the steps alone: {format_number(rate)} tokens/s"
+        rows.append(("time", f"{format_seconds(summary['seconds'])} in all{speed}"))
     validation = summary.get("validation")
     if validation:
         first, best, last = (float(validation[key]) for key in ("first", "best", "last"))
@@ -184,40 +180,8 @@ def end_table(summary: Mapping[str, Any], folder: Path, commands: Mapping[str, s
         rows.append(("perplexity", f"{perplexity(last):.2f}"))
     if "data" in summary:
         rows.append(("data", data_line(summary["data"])))
-    rows.append(("folder", str(folder)))
+    rows.append(("folder", show_path(folder)))
     log_table("run summary", [*rows, *commands.items()])
-
-
-@contextlib.contextmanager
-def steps_bar(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar with times while its block runs, if standard error is a terminal; yields what each step has to call."""
-    if not is_terminal():
-        yield lambda: None
-        return
-    from rich import progress
-
-    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
-    times = (progress.TimeElapsedColumn(), progress.TimeRemainingColumn())
-    with progress.Progress(*columns, *times, console=terminal(), transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda: bar.advance(task)
-
-
-def is_terminal() -> bool:
-    """Whether standard error is a terminal that can move its cursor."""
-    try:
-        return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
-    except (ValueError, AttributeError):
-        return False
-
-
-def terminal() -> Any:
-    """A rich console on standard error with a sensible width, also where COLUMNS or the terminal says 0."""
-    from rich.console import Console
-
-    says_nothing = os.environ.get("COLUMNS", "1").strip() == "0"
-    width = shutil.get_terminal_size().columns if says_nothing else None
-    return Console(stderr=True, width=width, markup=False, emoji=False, highlight=False)
 
 
 def bar_text(share: float, width: int, ascii_only: bool = False) -> str:
@@ -241,12 +205,6 @@ def format_bytes(value: float) -> str:
         if value >= size:
             return f"{value / size:.{digits}f} {unit}"
     return f"{value:.0f} B"
-
-
-def format_seconds(seconds: float) -> str:
-    """0:07, 1:23, 2:03:04, 3 days, 1:00:00."""
-    text = str(datetime.timedelta(seconds=round(seconds))).removeprefix("0:")
-    return text[1:] if len(text) == 5 and text[0] == "0" else text
 
 
 def shorten(text: str, length: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp import recipe
-from llama_exp.console.amount_bar import amount_bar
+from llama_exp.console.live import amount_bar
 from llama_exp.dataset import report
 from llama_exp.dataset.answers import watch_answers
 from llama_exp.dataset.cache import cached_folder, content_key

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp import recipe
-from llama_exp.console.amount_bar import amount_bar
+from llama_exp.console.live import amount_bar
 from llama_exp.dataset.base import Dataset
 from llama_exp.dataset.cache import cache_errors, cache_problem
 from llama_exp.dataset.records import Record

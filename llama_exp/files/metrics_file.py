@@ -26,13 +26,24 @@ _NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-
 
 
 class MetricsFile:
-    """Observer that appends each row of metrics to `metrics.jsonl` at once."""
+    """Observer that appends each row of metrics to `metrics.jsonl` at once.
+
+    Attributes:
+        reached: `steps` and `tokens` of the last finished step, which may be later than the last row; {} before.
+    """
 
     def __init__(self, path: Path):
         self._file = AppendedFile(path)
+        self.reached: dict[str, int] = {}
 
     def on_start(self, facts: dict[str, Any]) -> None:
-        """Nothing: the facts of a run stand in `run.json`."""
+        """Where the run begins: its other facts stand in `run.json`."""
+        if "step" in facts:
+            self.on_step(facts["step"], math.nan, facts["tokens"])
+
+    def on_step(self, step: int, loss: float, tokens: int) -> None:
+        """Notes how far the run is."""
+        self.reached = {"steps": step, "tokens": tokens}
 
     def on_metrics(self, row: dict[str, Any]) -> None:
         """Appends the row; it survives a kill from here on. Raises `StorageError`."""

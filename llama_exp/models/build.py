@@ -101,7 +101,8 @@ def build(
         as_stored = None if checkpoint is None else checkpoint.quantization
         stored = small_types.choose(quantization, as_stored, preset_dir or "random weights")
         small_types.require_trainable(stored, lora["rank"])
-        logger.info("quantization: %s", small_types.describe(stored))
+        if stored is not None:
+            logger.info("quantization: %s", small_types.describe(stored))
         if checkpoint is None and stored is not None:  # random integers, which are never all there as floats
             plain = weights.build_empty(factory)
             checkpoint = random_checkpoint(plain.get_config(), plain.seed)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -101,6 +101,7 @@ class LlamaCausalLM(DictModel):
         stop_token_ids: Sequence[int] | str | None = "auto",
         seed: int = 0,
         special_tokens: bool = False,
+        on_tokens: Callable[[np.ndarray], None] | None = None,
     ):
         """Continues prompts.
 
@@ -116,6 +117,8 @@ class LlamaCausalLM(DictModel):
             special_tokens: names such as <|eot_id|> in a text stand for the special tokens, as in a chat that is
                 written out, and a begin token that the text has is not put in front once more. Otherwise they are
                 ordinary text.
+            on_tokens: called with new tokens of all rows, (n, B) int32, as soon as they are there. What a row is given
+                after its end is no part of it.
 
         Returns:
             Prompt and continuation, in the form of `prompts`: texts without special tokens, or int32 arrays, which
@@ -136,7 +139,7 @@ class LlamaCausalLM(DictModel):
         num_tokens = self._num_tokens()
         kind = sampler(temperature, top_k, top_p, num_tokens, self._holes(num_tokens))
         stops = self._stop_ids(stop_token_ids)
-        outputs = self._generator.generate(token_ids, max_length, kind, temperature, top_p, stops, int(seed))
+        outputs = self._generator.generate(token_ids, max_length, kind, temperature, top_p, stops, int(seed), on_tokens)
         results = [self.tokenizer.decode(output.tolist()) for output in outputs] if is_text else outputs
         return results[0] if is_single else results
 

@@ -15,7 +15,8 @@ positions still count from its first real token (.: padding, x: prompt, o: new):
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -24,6 +25,7 @@ from llama_exp import backend
 from llama_exp.models.sampling import Sampler, choose, is_candidate, uniform_numbers
 
 SMALLEST_BUCKET = 16
+TOKENS_AT_A_TIME = 8  # of a decoding in one function that somebody watches
 
 
 class Inputs(NamedTuple):
@@ -62,6 +64,7 @@ class Generator:
         top_p: float | None,
         stop_token_ids: list[int],
         seed: int,
+        on_tokens: Callable[[np.ndarray], None] | None = None,
     ) -> list[np.ndarray]:
         """Continues every prompt to `max_length` tokens or to the first stop token, which is kept.
 
@@ -73,6 +76,8 @@ class Generator:
             top_p: None without a nucleus.
             stop_token_ids: tokens that end a row.
             seed: of the random choices.
+            on_tokens: called with new tokens of all rows, (n, B), as soon as they are there; what a row is given after
+                its end is no part of it.
 
         Returns:
             Prompt and continuation of each row, 1-D int32 arrays.
@@ -97,19 +102,30 @@ class Generator:
             1.0 if top_p is None else float(top_p),
         )
         run = self._token_by_token if cpu_decoder.can_decode(self._backbone, len(prompts)) else self._at_once
-        new_NB, length_B = run(kind, inputs)
+        new_NB, length_B = run(kind, inputs, on_tokens)
         return [np.concatenate([prompt, new_NB[: length_B[row], row]]) for row, prompt in enumerate(prompts)]
 
-    def _at_once(self, kind: Sampler, inputs: Inputs):
-        """What `decode` returns, as arrays; all of it is one compiled function."""
+    def _at_once(self, kind: Sampler, inputs: Inputs, on_tokens):
+        """What `decode` returns, as arrays: one compiled function, or where somebody waits for the first tokens two."""
         num_steps, stops = len(inputs.uniform_NB), len(inputs.stop_ids) > 0
-        key = ("decode", inputs.token_ids_BP.shape, num_steps, len(inputs.stop_ids), kind)
-        function = self._function(
-            key, lambda *arrays: decode(self._backbone, num_steps, stops, kind, *arrays), self._whole()
-        )
-        return tuple(ops.convert_to_numpy(array) for array in function(*inputs))
+        choice = Choice(self._backbone, kind, stops)
+        shapes = (inputs.token_ids_BP.shape, num_steps, len(inputs.stop_ids), kind)
+        if on_tokens is None:
+            function = self._function(("decode", *shapes), functools.partial(decode, choice), self._whole())
+            return tuple(ops.convert_to_numpy(array) for array in function(inputs))
+        begin = self._function(("begin", *shapes), functools.partial(begin_decoding, choice), self._whole())
+        go_on = self._function(("go on", *shapes), functools.partial(go_on_decoding, choice), self._whole())
+        state, told = begin(inputs), 0
+        while True:
+            step, ended_B = int(ops.convert_to_numpy(state.step)), ops.convert_to_numpy(state.ended_B)
+            new_NB = ops.convert_to_numpy(state.new_NB)
+            on_tokens(new_NB[told:step])
+            told = step
+            if ended_B.all() or step >= num_steps:
+                return new_NB, ops.convert_to_numpy(state.length_B)
+            state = go_on(inputs, state, min(step + TOKENS_AT_A_TIME, num_steps))
 
-    def _token_by_token(self, kind: Sampler, inputs: Inputs):
+    def _token_by_token(self, kind: Sampler, inputs: Inputs, on_tokens):
         """The same tokens by `CpuDecoder`, after a prompt that is read by a compiled function."""
         from llama_exp.models.cpu.decoder import CpuDecoder
 
@@ -124,6 +140,8 @@ class Generator:
             new_NB[step] = self._choose(kind, logits_BV, uniform_B, inputs.temperature, inputs.top_p)
             length_B += ~ended_B
             ended_B |= (step + 1 >= inputs.num_new_B) | np.isin(new_NB[step], inputs.stop_ids)
+            if on_tokens is not None:
+                on_tokens(new_NB[step : step + 1])
             if ended_B.all():
                 break
             logits_BV = decoder.step(new_NB[step])
@@ -188,70 +206,85 @@ def _is_prompt(num_slots: int, num_prompt_B):
     return ops.cast(ops.arange(num_slots, dtype="int32")[None, :] >= (num_slots - num_prompt_B)[:, None], "int32")
 
 
-def decode(
-    backbone,
-    num_steps: int,
-    stops: bool,
-    kind: Sampler,
-    token_ids_BP,
-    num_prompt_B,
-    num_new_B,
-    stop_ids,
-    uniform_NB,
-    temperature,
-    top_p,
-):
-    """The prompt in one pass, then one token for all rows per iteration until every row is done.
+class Choice(NamedTuple):
+    """What a decoding function is compiled for.
 
-    Args:
-        backbone: a `LlamaBackbone`.
-        num_steps: N.
-        stops: whether there are stop tokens.
-        kind: how tokens are chosen.
-        token_ids_BP: prompts, padded in front.
-        num_prompt_B: real tokens of each prompt.
-        num_new_B: tokens that each row may get, 1 .. N.
-        stop_ids: 1-D int32.
-        uniform_NB: float32.
-        temperature: float32 scalar.
-        top_p: float32 scalar.
+    backbone: a `LlamaBackbone`. kind: how tokens are chosen. stops: whether there are stop tokens.
+    """
+
+    backbone: Any
+    kind: Sampler
+    stops: bool
+
+    def next_token(self, inputs: Inputs, logits_BV, step):
+        """A token of each row, (B,) int32, and whether it is the row's last, (B,) bool."""
+        uniform_B = inputs.uniform_NB[step]
+        token_B = choose(self.kind, logits_BV, uniform_B, inputs.temperature, inputs.top_p)
+        ended_B = step + 1 >= inputs.num_new_B
+        if self.stops:
+            ended_B = ops.logical_or(ended_B, ops.any(token_B[:, None] == inputs.stop_ids[None, :], axis=-1))
+        return token_B, ended_B
+
+
+class State(NamedTuple):
+    """A decoding under way: `step` tokens of each row are there.
+
+    token_B: the last ones. ended_B: rows that are done. length_B: how many of the tokens belong to each row.
+    new_NB: all of them. cache: see `LlamaBackbone.new_cache`, T slots.
+    """
+
+    step: Any
+    token_B: Any
+    ended_B: Any
+    length_B: Any
+    new_NB: Any
+    cache: Any
+
+
+def decode(choice: Choice, inputs: Inputs):
+    """The prompt in one pass, then one token for all rows per iteration until every row is done.
 
     Returns:
         New tokens (N, B) int32, and how many of them belong to each row, (B,) int32.
     """
-    num_slots = token_ids_BP.shape[1]
+    state = go_on_decoding(choice, inputs, begin_decoding(choice, inputs), inputs.uniform_NB.shape[0])
+    return state.new_NB, state.length_B
 
-    def next_token(logits_BV, step):
-        token_B = choose(kind, logits_BV, uniform_NB[step], temperature, top_p)
-        ended_B = step + 1 >= num_new_B
-        if stops:
-            ended_B = ops.logical_or(ended_B, ops.any(token_B[:, None] == stop_ids[None, :], axis=-1))
-        return token_B, ended_B
 
-    logits_BV, cache = read_prompt(backbone, token_ids_BP, num_prompt_B)
+def begin_decoding(choice: Choice, inputs: Inputs) -> State:
+    """The prompt in one pass, and a first token for all rows."""
+    num_steps = inputs.uniform_NB.shape[0]
+    logits_BV, cache = read_prompt(choice.backbone, inputs.token_ids_BP, inputs.num_prompt_B)
     # The prompt is done with a cache of its own length: its queries need no look at the empty slots.
     room = ((0, 0), (0, 0), (0, num_steps), (0, 0))
     cache = [(ops.pad(keys, room), ops.pad(values, room)) for keys, values in cache]
-    mask_BT = ops.pad(_is_prompt(num_slots, num_prompt_B), ((0, 0), (0, num_steps)), constant_values=1)
-    token_B, ended_B = next_token(logits_BV, 0)
+    token_B, ended_B = choice.next_token(inputs, logits_BV, 0)
     new_NB = ops.pad(token_B[None, :], ((0, num_steps - 1), (0, 0)))
+    one = ops.convert_to_tensor(1, dtype="int32")
+    return State(one, token_B, ended_B, ops.ones_like(token_B), new_NB, cache)
+
+
+def go_on_decoding(choice: Choice, inputs: Inputs, state: State, limit) -> State:
+    """One token for all rows per iteration, until every row is done or `limit` tokens are there."""
+    num_slots, num_steps = inputs.token_ids_BP.shape[1], inputs.uniform_NB.shape[0]
+    mask_BP = _is_prompt(num_slots, inputs.num_prompt_B)
+    mask_BT = ops.pad(mask_BP, ((0, 0), (0, num_steps)), constant_values=1)
 
     def proceed(step, token_B, ended_B, length_B, new_NB, cache):
-        return ops.logical_and(step < num_steps, ops.logical_not(ops.all(ended_B)))
+        return ops.logical_and(step < limit, ops.logical_not(ops.all(ended_B)))
 
     def advance(step, token_B, ended_B, length_B, new_NB, cache):
-        hidden_B1D, cache = backbone.call_with_cache(
+        hidden_B1D, cache = choice.backbone.call_with_cache(
             token_B[:, None],
             cache,
             num_slots + step - 1,
             padding_mask=mask_BT,
-            position_ids=(num_prompt_B + step - 1)[:, None],
+            position_ids=(inputs.num_prompt_B + step - 1)[:, None],
         )
-        token_B, ends_B = next_token(backbone.token_embedding.project(hidden_B1D[:, 0]), step)
+        logits_BV = choice.backbone.token_embedding.project(hidden_B1D[:, 0])
+        token_B, ends_B = choice.next_token(inputs, logits_BV, step)
         new_NB = ops.slice_update(new_NB, (step, 0), token_B[None, :])
         length_B = length_B + ops.cast(ops.logical_not(ended_B), "int32")
         return step + 1, token_B, ops.logical_or(ended_B, ends_B), length_B, new_NB, cache
 
-    first = (ops.convert_to_tensor(1, dtype="int32"), token_B, ended_B, ops.ones_like(token_B), new_NB, cache)
-    _, _, _, length_B, new_NB, _ = ops.while_loop(proceed, advance, first)
-    return new_NB, length_B
+    return State(*ops.while_loop(proceed, advance, tuple(state)))

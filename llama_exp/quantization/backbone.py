@@ -24,7 +24,7 @@ from llama_exp.architecture import (
     variable_shapes,
 )
 from llama_exp.architecture.quantization import describe
-from llama_exp.console import progress
+from llama_exp.console import live
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats.checkpoint import RANDOM, Checkpoint, Tensor
 from llama_exp.formats.quantized import dequantize as dequantize_matrix
@@ -114,7 +114,7 @@ def _weigh_inputs(checkpoint: Checkpoint, quantization: Quantization) -> tuple[M
     if quantization.mode != "int4" or checkpoint.format == RANDOM:
         return {}, {}
     if quantization.gptq:
-        with progress.steps_bar("rounding", gptq.num_steps(checkpoint.config)) as advance:
+        with live.steps_bar("rounding", gptq.num_steps(checkpoint.config)) as advance:
             return {}, gptq.kernels(checkpoint, quantization, advance)
     return importance.of_inputs(checkpoint), {}
 

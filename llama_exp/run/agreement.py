@@ -30,6 +30,16 @@ def tell_overrun(config: Config, context_length: int | None, scaling: float) -> 
         log.warning("dataset.sequence_length=%d: %s", row, doubt)
 
 
+def tell_nothing_to_adapt(rank: int) -> None:
+    """Says that adapters stand beside random weights: it works, and is hardly what somebody wants."""
+    log.warning(
+        "lora.rank=%d on random weights, which stay as they are: the adapters have no trained model to adapt, and the "
+        "run will write nonsense. Give one: preset.source=outputs/default/latest/model (after python train.py), or a "
+        "preset (llama-exp presets)",
+        rank,
+    )
+
+
 def require_prompts(prompts: Sequence[str], tokenizer) -> None:
     """Fails if a sample would begin with nothing: with no token of its prompt, and none that begins a text."""
     empty = [prompt for prompt in prompts if tokenizer.begin_id is None and len(tokenizer.encode(prompt)) == 0]

@@ -216,7 +216,7 @@ class RunFolder:
                 figures.write_plot({self.path.name: rows}, self.path / "loss.png")
         except Exception as failure:  # a picture is no reason to lose a run
             _log.warning("metrics.jsonl could not be summarised or drawn: %s", failure)
-        summary |= results
+        summary |= self.metrics.reached | results
         write_json(self.path / "summary.json", summary)
         return read_record(self.path / "summary.json") or {}
 

@@ -21,7 +21,7 @@ from llama_exp import preset, quantization, runtime, signals
 from llama_exp.architecture import to_section
 from llama_exp.config.check.contracts import ADDED_ARGUMENTS, WITH_TARGET
 from llama_exp.config.check.resolvers import in_default_place
-from llama_exp.config.identity import config_hash, continuation_hash, flatten, to_dict, to_record
+from llama_exp.config.identity import config_hash, continuation_hash, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config
@@ -32,10 +32,12 @@ from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
 from llama_exp.run import data_use, facts, plan, provenance, recorded, resume
-from llama_exp.run.agreement import require_prompts, tell_overrun
+from llama_exp.run.agreement import require_prompts, tell_nothing_to_adapt, tell_overrun
 from llama_exp.run.folder import RunFolder
+from llama_exp.run.next_commands import next_commands
 from llama_exp.run.opened import open_folder
 from llama_exp.run.room import require_room
+from llama_exp.run.watching import build_observers
 from llama_exp.tokenizer.chat_template import take_template
 from llama_exp.tokenizer.ends import stop_where_taught
 
@@ -78,6 +80,7 @@ def _run(
     logs.attach_console(process)
     with open_folder(config, folder, process, is_chosen) as run_folder:
         folder = run_folder.path
+        bar = progress.Progress(config.trainer.max_steps, shown=process.is_writer)
         try:
             with signals.told(f"{folder}, outside of its training steps"):
                 with signals.noted(None):  # a folder that has a summary has a record too, and can go on
@@ -89,11 +92,12 @@ def _run(
                     logs.log_table("plan", plan.rows(planned))
                     if process.is_writer:
                         require_room(folder, planned.disk_bytes)
-                run = Run(config, run_folder, group, process)
+                run = Run(config, run_folder, group, process, bar)
                 if process.is_writer and in_default_place(folder, config.name):
                     point_latest_to(folder)  # not before: a start without its data would take the place of a good run
                 result = run.fit()
                 signals.check()
+                bar.on_phase("writing the model")
                 results = run.export()
                 signals.decide()
             summary = run_folder.finish(**results)
@@ -101,8 +105,11 @@ def _run(
             summary = run_folder.finish(error)
             run_folder.discard_if_fruitless(error)
             if error.exit_code in (ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
+                bar.close()
                 progress.end_table(summary, folder, {"resume": provenance.resume_command(sys.argv, folder)})
             raise
+        finally:
+            bar.close()
         progress.end_table(summary, folder, run.next_commands())
     return result.validation_loss
 
@@ -115,7 +122,9 @@ class Run:
         trainer: fits it.
     """
 
-    def __init__(self, config: Config, run_folder: RunFolder, group: str | None, process: Process):
+    def __init__(
+        self, config: Config, run_folder: RunFolder, group: str | None, process: Process, bar: progress.Progress
+    ):
         self._folder, self._process = run_folder, process
         self._has_adapters = config.lora.rank > 0
         self._checkpoint = resume.choose_checkpoint(config.resume, process)
@@ -124,9 +133,11 @@ class Run:
         resolved = _resolved_preset(config, run_folder.path)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
-            log.warning("the adapters train on random weights; preset.source=<preset> gives them a trained model")
+            tell_nothing_to_adapt(config.lora.rank)
         cache_dir = str(Path(config.runtime.cache_dir).expanduser())
+        bar.on_phase("reading the data")
         dataset.open(cache_dir)
+        bar.on_phase("loading Keras")
         runtime.import_backend()
         if preset_folder is not None:
             _check_preset(config, preset_folder, run_folder.path)
@@ -136,11 +147,13 @@ class Run:
             config.trusted_modules,
             ADDED_ARGUMENTS,
         )
+        bar.on_phase("preparing data")
         tokenizer, examples = _build_data(config, dataset, cache_dir, preset_folder)
         read = facts.of_data(examples, tokenizer)
         recorded.check_data(run_folder.path, **read)
         self._data = data_use.measure(config, examples["train"])
         log.info("data: %s", data_line(self._data))
+        bar.on_phase("building the model")
         self.model = _build_model(config, preset_folder, tokenizer)
         digest = None
         if self._has_adapters or resolved is not None:
@@ -151,7 +164,8 @@ class Run:
         read["preset"] = facts.of_preset(config, resolved, digest)
         recorded.check_preset(run_folder.path, read["preset"])
         self._record(config, read)
-        self._observers = _build_observers(config, run_folder, group) if process.is_writer else {}
+        self._next_commands = next_commands(config, run_folder.path, examples, tokenizer)
+        self._observers = build_observers(config, run_folder, group, bar) if process.is_writer else {}
         self.trainer = self._build_trainer(config, examples)
 
     def fit(self):
@@ -183,7 +197,7 @@ class Run:
     def next_commands(self) -> dict[str, str]:
         """What a person may want to type next."""
         sync = getattr(self._observers.get("logger"), "sync_command", None)
-        return {"sync W&B": sync} if sync else {}
+        return self._next_commands | ({"sync W&B": sync} if sync else {})
 
     def _record(self, config: Config, read: dict[str, Any]) -> None:
         """Adds what is known now to run.json; `read`: data, tokenizer and preset."""
@@ -224,6 +238,7 @@ class Run:
             base_digest=self._base_digest,
             chunk_tokens=config.objective.chunk_tokens,
             jit=config.runtime.jit.value,
+            sample_at_start=config.preset.source is not None and config.preset.load_weights,
             **section,
         )
 
@@ -264,7 +279,7 @@ def _build_data(config: Config, dataset: Any, cache_dir: str, preset_folder: Pat
     stop_where_taught(tokenizer, to_dict(config.dataset).get("chat_template"))
     _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
     take_template(tokenizer, to_dict(config.dataset).get("chat_template"), str(config.preset.source))
-    require_prompts(config.trainer.sample_prompts, tokenizer)
+    require_prompts(config.trainer.sample_prompts or [], tokenizer)
     examples = dataset.prepare(
         tokenizer,
         cache_dir=cache_dir,
@@ -302,21 +317,3 @@ def _build_model(config: Config, preset_folder: Path | None, tokenizer):
         seed=config.seed,
     )
     return LlamaCausalLM(backbone, tokenizer)
-
-
-def _build_observers(config: Config, run_folder: RunFolder, group: str | None) -> dict[str, Any]:
-    """Those who watch the training, the user's callbacks last."""
-    observers = {"kept": run_folder.kept, "metrics": run_folder.metrics, "samples": run_folder.samples}
-    observers["logger"] = instantiate(
-        config.logger,
-        config.trusted_modules,
-        "logger",
-        folder=run_folder.path,
-        name=f"{config.name}/{run_folder.path.name}",
-        group=group,
-        config=flatten(to_record(config)),
-    )
-    observers["progress"] = progress.Progress(config.trainer.max_steps)
-    for name, node in config.trainer.callbacks.items():
-        observers[name] = instantiate(node, config.trusted_modules, f"trainer.callbacks.{name}")
-    return observers

@@ -8,6 +8,7 @@ from pathlib import Path
 from llama_exp.config.identity import to_record
 from llama_exp.config.schema import Config
 from llama_exp.files.process import Process
+from llama_exp.files.shown_path import show_path
 from llama_exp.run import recorded, resume
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.unfinished import require_run_record
@@ -41,5 +42,5 @@ def open_folder(config: Config, folder: Path, process: Process, is_chosen: bool)
         _log.info("resume=auto finds %s: a new one begins", found)
     begin = RunFolder.reopen if continues else RunFolder.create if is_chosen else RunFolder.create_beside
     run_folder = begin(folder, process)
-    _log.info("run folder %s%s", run_folder.path, " (continued)" if continues else "")
+    _log.info("run folder %s%s", show_path(run_folder.path), " (continued)" if continues else "")
     return run_folder

@@ -16,6 +16,7 @@ from typing import Any
 
 from llama_exp.config.check.spelling import plain_or_quoted
 from llama_exp.files.redact import is_secret_name, redact_arguments
+from llama_exp.files.shown_path import show_path
 
 # The run-time dependencies and the second backend; a test compares the list with pyproject.toml.
 PACKAGES = (
@@ -156,7 +157,7 @@ def command_line(arguments: Sequence[str]) -> str:
 def resume_command(arguments: Sequence[str], folder: Path) -> str:
     """The command that continues the run in `folder` where its last checkpoint left it."""
     kept = [argument for argument in arguments[1:] if not argument.startswith(("resume=", "hydra.run.dir="))]
-    own = [f"hydra.run.dir={plain_or_quoted(str(folder))}", "resume=auto"]
+    own = [f"hydra.run.dir={plain_or_quoted(show_path(folder))}", "resume=auto"]
     return shlex.join([*_launcher(arguments), *redact_arguments(kept), *own])
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from llama_exp import backend, precision, signals
+from llama_exp.console.logs import FOR_THE_RECORD
 from llama_exp.dataset.order import Order
 from llama_exp.errors import Interrupted, Preempted, StorageError
 from llama_exp.files.metrics_file import perplexity
@@ -41,6 +42,7 @@ from llama_exp.trainer.evaluate import Evaluation
 from llama_exp.trainer.finite import require_finite_validation, require_mere_overflow
 from llama_exp.trainer.metrics import Meter, flops_per_token, gemm_flops_per_second
 from llama_exp.trainer.observers import Observers
+from llama_exp.trainer.samples import SampleWriter
 from llama_exp.trainer.step import StepResult, TrainStep
 
 FAILED_SAVES = 3  # in a row, until the run gives up
@@ -69,9 +71,10 @@ class Trainer:
         validate_every_steps: validation and samples each, besides the first and the last step.
         validation_batches: of batch_size rows, at most; None: the whole split.
         checkpoint_every_steps: a checkpoint each, besides the last step.
-        sample_prompts: continued at each validation.
+        sample_prompts: continued at each validation; None: beginnings of validation documents.
         sample_tokens: new tokens per sample.
         sample_temperature: 0: greedy.
+        sample_at_start: whether also before the first step; a model of random weights has nothing to show.
 
     Raises:
         ValueError: an impossible number.
@@ -97,9 +100,10 @@ class Trainer:
         validate_every_steps: int,
         validation_batches: int | None,
         checkpoint_every_steps: int,
-        sample_prompts: Sequence[str],
+        sample_prompts: Sequence[str] | None,
         sample_tokens: int,
         sample_temperature: float,
+        sample_at_start: bool = True,
     ):
         LIMITS.require(max_steps=max_steps, batch_size=batch_size, accumulation_steps=accumulation_steps)
         LIMITS.require(log_every_steps=log_every_steps, validate_every_steps=validate_every_steps)
@@ -112,11 +116,12 @@ class Trainer:
         self._max_steps, self._batch_size, self._accumulation_steps = max_steps, batch_size, accumulation_steps
         self._log_every_steps, self._validate_every_steps = log_every_steps, validate_every_steps
         self._checkpoint_every_steps = checkpoint_every_steps
-        self._sample_prompts, self._sample_tokens = list(sample_prompts), sample_tokens
-        self._sample_temperature = sample_temperature
+        options: dict[str, Any] = {"num_tokens": sample_tokens, "temperature": sample_temperature, "seed": seed}
+        self._write_samples = SampleWriter(model, examples["validation"], prompts=sample_prompts, **options)
+        self._sample_at_start = sample_at_start
         self._jit, reason = backend.resolve_jit(jit, self._backbone.compute_dtype)
-        _log.info("%s XLA: %s", "with" if self._jit else "without", reason)
-        options: dict[str, Any] = {"chunk_tokens": chunk_tokens, "jit": self._jit, "fuse": jit != "false"}
+        _log.info("%s XLA: %s", "with" if self._jit else "without", reason, extra=FOR_THE_RECORD)
+        options = {"chunk_tokens": chunk_tokens, "jit": self._jit, "fuse": jit != "false"}
         self._train_step = TrainStep(self._backbone, optimizer, **options)
         types = (self._backbone.compute_dtype, backend.device_kind(), optimizer.variables)
         for doubt in precision.doubts(*types):
@@ -128,7 +133,7 @@ class Trainer:
         self._base_digest = base_digest
         self._saved_step: int | None = None
         self._failed_saves = 0
-        self._restored = False
+        self._restored = self._compiled = False
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continues from a checkpoint: weights, optimizer, seeds, position in the data, observers.
@@ -188,16 +193,25 @@ class Trainer:
                 self._save(required=is_last)
             if is_last:
                 return
-            start = time.perf_counter()
-            batch = self._batch(counters.step)
-            result = self._train_step(batch)
-            seconds = time.perf_counter() - start
-            if not result.finite:
-                require_mere_overflow(result, counters.step + 1, self._rows(counters.step), self._saved_step)
-            counters.advance(int(batch["padding_mask"].sum()), seconds, result.applied)
-            meter.add(int(batch["padding_mask"].sum()), seconds)
+            result = self._step(meter)
             if counters.step % self._log_every_steps == 0 or counters.step == self._max_steps:
                 self._tell_train_row(result, meter)
+
+    def _step(self, meter: Meter) -> StepResult:
+        """One optimizer step, counted and told."""
+        counters = self._counters
+        self._observers.tell("on_phase", None if self._compiled else "compiling the step")
+        start = time.perf_counter()
+        batch = self._batch(counters.step)
+        result = self._train_step(batch)
+        seconds, num_tokens = time.perf_counter() - start, int(batch["padding_mask"].sum())
+        if not result.finite:
+            require_mere_overflow(result, counters.step + 1, self._rows(counters.step), self._saved_step)
+        counters.advance(num_tokens, seconds, result.applied)
+        meter.add(num_tokens, seconds)
+        self._compiled = True
+        self._observers.tell("on_step", counters.step, result.loss, counters.tokens)
+        return result
 
     def _is_due(self, every: int, at_start: bool = False) -> bool:
         step = self._counters.step
@@ -217,6 +231,7 @@ class Trainer:
 
     def _validate(self, stop) -> None:
         """Validation row and samples; nothing at all if `stop()` turns true before the loss is known."""
+        self._observers.tell("on_phase", "validating" if self._counters.step else "compiling and validating")
         start = time.perf_counter()
         sums = self._evaluation(stop)
         if sums is None:
@@ -229,8 +244,11 @@ class Trainer:
             _log.warning("the validation split has no counted tokens: no validation loss at step %d", counters.step)
         else:
             self._tell_validation_row(total / count)
-        for number, prompt in enumerate(self._sample_prompts):
-            self._observers.tell("on_sample", counters.step, prompt, self._sample(prompt, number))
+        if counters.step == 0 and not self._sample_at_start:
+            return
+        self._observers.tell("on_phase", "sampling")
+        for prompt, text in self._write_samples(counters.step):
+            self._observers.tell("on_sample", counters.step, prompt, text)
 
     def _tell_validation_row(self, loss: float) -> None:
         counters = self._counters
@@ -247,22 +265,12 @@ class Trainer:
         row |= {"grad_norm": result.grad_norm, "tokens": counters.tokens}
         self._observers.tell("on_metrics", row | meter.read() | {"seconds": counters.seconds})
 
-    def _sample(self, prompt: str, number: int) -> str:
-        """Prompt and continuation; the draws depend on seed, step and prompt number only."""
-        tokenizer = self._model.tokenizer
-        num_prompt = len(tokenizer.encode(prompt)) + (tokenizer.begin_id is not None)
-        return self._model.generate(
-            prompt,
-            max_length=num_prompt + self._sample_tokens,
-            temperature=self._sample_temperature,
-            seed=abs(self._seed) + 1009 * self._counters.step + number,
-        )
-
     def _save(self, required: bool) -> None:
         """A checkpoint of this step, unless there is one; a full disk is forgiven twice if not `required`."""
         counters = self._counters
         if self._saved_step == counters.step:
             return
+        self._observers.tell("on_phase", "saving")
         tensors = {group: state.arrays(variables) for group, variables in self._variables().items()}
         contents = {
             "progress": vars(counters),
@@ -303,6 +311,7 @@ class Trainer:
         trainable = self._backbone.trainable_variables
         return {
             "step": self._counters.step,
+            "tokens": self._counters.tokens,
             "max_steps": self._max_steps,
             "num_parameters": sum(int(np.prod(v.shape)) for v in self._backbone.weights if not is_derived(v)),
             "num_trainable_parameters": sum(int(np.prod(variable.shape)) for variable in trainable),

@@ -14,8 +14,10 @@ class Observers:
     """Observers by name; they report to the outside, so that only the writer of a run has any.
 
     Args:
-        observers: name -> object with any of on_start(facts), on_metrics(row), on_sample(step, prompt, text),
-            on_finish(status), and with both or none of state(), restore(state).
+        observers: name -> object with any of on_start(facts), on_step(step, loss, tokens) after every step,
+            on_metrics(row), on_sample(step, prompt, text), on_phase(phase) with what happens beside the steps
+            (validating, sampling, saving; None: nothing), on_finish(status), and with both or none of state(),
+            restore(state).
         process: which of the run's processes this is.
     """
 

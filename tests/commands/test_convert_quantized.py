@@ -22,7 +22,7 @@ from llama_exp.architecture import LINEAR_NAMES, make_quantization
 from llama_exp.commands import convert as command
 from llama_exp.commands import export, generate, models
 from llama_exp.config.check import CONF
-from llama_exp.console import progress
+from llama_exp.console import live
 from llama_exp.formats.quantized import dequantize_checkpoint
 from llama_exp.models import LlamaCausalLM
 from llama_exp.quantization import describe, fit_checkpoint
@@ -244,8 +244,8 @@ def test_how_it_was_rounded_is_read_back_too(tmp_path, capsys, monkeypatch):
 def test_progress_of_rounding_is_shown_on_a_terminal(tmp_path, monkeypatch):
     make(tmp_path / "one")
     shown = io.StringIO()
-    monkeypatch.setattr(progress, "is_terminal", lambda: True)
-    monkeypatch.setattr(progress, "terminal", lambda: Console(file=shown, force_terminal=True))
+    monkeypatch.setattr(live, "is_terminal", lambda: True)
+    monkeypatch.setattr(live, "terminal", lambda: Console(file=shown, force_terminal=True))
     convert(tmp_path / "one", tmp_path / "two", *GPTQ)
     assert "rounding" in shown.getvalue() and "129/129" in shown.getvalue()  # 127 tokens and 2 blocks
 

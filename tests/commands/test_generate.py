@@ -14,6 +14,7 @@ from llama_exp.commands import chat, generate, models
 from llama_exp.commands.generation_options import tell_overrun
 from llama_exp.commands.sources import find
 from llama_exp.errors import InputError
+from llama_exp.files.redact import printable
 from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.models import LlamaCausalLM
 from llama_exp.tokenizer.chat_template import BUILT_IN
@@ -45,7 +46,7 @@ def test_generate_prints_the_models_own_continuation(model, folder, capsys, monk
     ids = [TOKENIZER.bos_id, *TOKENIZER.encode("Hi é")]
     expected = model.generate([ids], max_length=len(ids) + 9, temperature=0.7, seed=3)[0]
     text = TOKENIZER.decode(expected.tolist())
-    assert output.out == chat.printable(text) + "\n" and output.out.startswith("Hi é")
+    assert output.out == printable(text) + "\n" and output.out.startswith("Hi é")
     assert "tokens/s" in output.err
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hi é\n"))
     run("generate", folder, "--max-new-tokens", "9", "--temperature", "0.7", "--seed", "3")
@@ -55,14 +56,14 @@ def test_generate_prints_the_models_own_continuation(model, folder, capsys, monk
 def test_a_runs_folder_and_a_bare_adapter_are_the_adapted_model(folder, tmp_path, capsys, model):
     other = with_adapters(LlamaCausalLM.from_preset(folder))
     make_run(tmp_path / "run", folder, other)
-    run("generate", tmp_path / "run", "--prompt", "abc", "--max-new-tokens", "6")
+    run("generate", tmp_path / "run", "--prompt", "abc", "--max-new-tokens", "6", "--temperature", "0")
     ids = [TOKENIZER.bos_id, *TOKENIZER.encode("abc")]
     expected, plain = (one.generate([ids], max_length=4 + 6)[0].tolist() for one in (other, model))
-    assert capsys.readouterr().out == chat.printable(TOKENIZER.decode(expected)) + "\n"
+    assert capsys.readouterr().out == printable(TOKENIZER.decode(expected)) + "\n"
     assert expected != plain
     (tmp_path / "latest").symlink_to("run")
-    run("generate", tmp_path / "latest", "--prompt", "abc", "--max-new-tokens", "6")
-    assert capsys.readouterr().out == chat.printable(TOKENIZER.decode(expected)) + "\n"
+    run("generate", tmp_path / "latest", "--prompt", "abc", "--max-new-tokens", "6", "--temperature", "0")
+    assert capsys.readouterr().out == printable(TOKENIZER.decode(expected)) + "\n"
     assert find(str(tmp_path / "latest")).adapter == tmp_path / "run" / "adapter"
     options = generate._parser().parse_args([str(folder), "--adapter", str(tmp_path / "run/adapter")])
     loaded, _ = models.load(options)
@@ -157,13 +158,15 @@ class Recorder:
     def __init__(self, answers):
         self.tokenizer, self.answers, self.prompts = TOKENIZER, iter(answers), []
 
-    def generate(self, rows, max_length, **options):
+    def generate(self, rows, max_length, on_tokens, temperature, **options):
         (ids,) = rows
         self.prompts.append(TOKENIZER.decode(ids, skip_special_tokens=False))
+        self.temperature = temperature
         answer = next(self.answers)
         if isinstance(answer, BaseException):
             raise answer
-        return [[*ids, *TOKENIZER.encode(answer), TOKENIZER.special_id("<|eot_id|>")][:max_length]]
+        for token in [*TOKENIZER.encode(answer), TOKENIZER.special_id("<|eot_id|>")][: max_length - len(ids)]:
+            on_tokens(np.array([[token]]))
 
 
 def conversation(answers, *arguments, template=TEMPLATE):
@@ -181,8 +184,7 @@ def test_the_whole_conversation_goes_to_the_model_as_special_tokens(capsys):
         f"{system}user: first<|eot_id|>assistant:",
         f"{system}user: first<|eot_id|>assistant: one<|eot_id|>user: second<|eot_id|>assistant:",
     ]
-    ids = talk._token_ids([{"role": "user", "content": "x"}])
-    assert ids[0] == TOKENIZER.bos_id and TOKENIZER.special_id("<|eot_id|>") in ids
+    assert capsys.readouterr().out == "one\ntwo\n"
     talk.reset()
     talk.answer("again")
     assert talk._model.prompts[-1] == f"{system}user: again<|eot_id|>assistant:"
@@ -214,8 +216,37 @@ def test_typing_ends_with_the_input(monkeypatch, capsys):
 
 
 def test_answers_cannot_steer_the_terminal(capsys):
-    chat._print("a\x1b[2Jb")
+    conversation(["a\x1b[2Jb"]).answer("x")
     assert capsys.readouterr().out == "a\\x1b[2Jb\n"
+
+
+def test_an_answer_ends_where_its_turn_does_also_without_a_token_for_it(capsys):
+    """A tokenizer that was trained on conversations has no token for the marks, and writes them out."""
+    talk = conversation(["fine.<|im_end|>\n<|im_start|>user", "1 <|im_ 2"], template=BUILT_IN[ChatTemplate.chatml])
+    assert (talk.answer("How?"), talk.answer("And?")) == ("fine.", "1 <|im_ 2")
+    assert capsys.readouterr().out == "fine.\n1 <|im_ 2\n"
+    assert talk.tally.num_tokens == len("fine.<|im_end|>") + len("1 <|im_ 2") + 1
+
+
+def test_defaults_show_a_model_well(folder, tmp_path, monkeypatch, capsys):
+    """A conversation at 0.2; a text at the temperature of the run's own samples, or in between."""
+    talk = conversation(["a", "b"])
+    talk.answer("x")
+    assert talk._model.temperature == 0.2
+    seen = []
+
+    def note(model, token_ids, options, tally, on_tokens, temperature):
+        seen.append(temperature)
+        tally.seconds = 1.0
+
+    monkeypatch.setattr(generate.generation_options, "continue_text", note)
+    run("generate", folder, "--prompt", "a")
+    make_run(tmp_path / "run", folder)
+    (tmp_path / "run/model").symlink_to(folder)
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(config | {"trainer": {"sample_temperature": 0.8}}))
+    run("generate", tmp_path / "run", "--prompt", "a")
+    assert seen == [0.5, 0.8]
 
 
 def test_chat_from_the_command_line(folder, capsys, monkeypatch):

@@ -56,7 +56,7 @@ def test_it_is_lora_merge_bit_for_bit(form, arguments, tmp_path, capsys):
     make_run(tmp_path / "run", tmp_path / "base", model)
     run("merge", tmp_path / "run", "--to", tmp_path / "merged", "--format", form)
     output = capsys.readouterr().out
-    assert "14 layers" in output and f"llama-exp generate {tmp_path / 'merged'}" in output
+    assert "14 layers" in output and f"llama-exp chat {tmp_path / 'merged'}" in output
     lora.merge(model.backbone)
     same(arrays_of(tmp_path / "merged"), variables(model))
     with formats.open_checkpoint(tmp_path / "merged") as checkpoint:

@@ -46,6 +46,7 @@ USES = {
     "INITIAL_VALUES": (),
     "DROPOUT": ("lora.rank=4", "lora.dropout=0.1"),
     "LOSS_SCALE": ("precision=mixed_float16",),
+    "SAMPLE_PROMPTS": (),
     "SAMPLING": (),
     "ROUNDING": ("quantization=int8", "lora.rank=4"),
     "INT4_SEARCH": INT4,
@@ -66,7 +67,7 @@ DECIDES_NOTHING = {
     # how much at once: time and memory
     *("COLUMNS", "SCORE_POSITIONS", "SMALLEST_BUCKET", "MOST_ROWS", "_AHEAD_BYTES", "_LINE_BYTES", "_PANEL", "_TILE"),
     *("BLOCK_BYTES", "_SUMMED_AT_ONCE", "_RECORDS_AT_ONCE", "_CHARACTERS_AT_ONCE", "_TOKENS_AT_ONCE", "_READ_AT_ONCE"),
-    *("_BLOCK_BYTES", "_HEAD_BYTES", "_TILE_NUMBERS", "_RENDERED_AT_ONCE"),
+    *("_BLOCK_BYTES", "_HEAD_BYTES", "_TILE_NUMBERS", "TOKENS_AT_A_TIME", "_RENDERED_AT_ONCE"),
     # what is refused or warned of, counted beside the rows, or read once more
     *("_MAX_NUL_SHARE", "_MAX_REPLACED_SHARE", "_MAX_LOST_SHARE", "_FACTS_VERSION", "_ENOUGH"),
     "_SEPARATORS",  # characters that are taken out again
@@ -110,6 +111,7 @@ def test_a_constant_belongs_to_the_runs_that_use_it(monkeypatch):
     plain = config()
     assert set(to_record(plain)[RECIPE]) == {
         *("python_docs", "rows", "byte_pair_training", "example_order", "initial_values", "sampling"),
+        "sample_prompts",
     }
     before = config_hash(plain)
     monkeypatch.setitem(recipe.GPTQ, "damping", 0.3)

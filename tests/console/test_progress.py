@@ -1,7 +1,6 @@
 """What a person sees: a live line on a terminal, plain lines elsewhere, in spite of odd terminals."""
 
 import fcntl
-import io
 import logging
 import os
 import pty
@@ -14,16 +13,14 @@ import termios
 import time
 
 import pytest
-from rich.console import Console
 
-from llama_exp.console import logs, progress
+from llama_exp.console import live, logs, progress
 from llama_exp.console.progress import (
     Progress,
     bar_text,
     end_table,
     format_bytes,
     format_number,
-    format_seconds,
     shorten,
 )
 from llama_exp.files.process import Process
@@ -31,9 +28,14 @@ from llama_exp.files.process import Process
 RUN = """
 import logging, sys, time
 from llama_exp.console import logs
+from llama_exp.console.live import steps_bar
 from llama_exp.console.progress import Progress
 logs.attach_console()
 bar = Progress(max_steps=8)
+bar.on_phase("preparing data")
+with steps_bar("training the tokenizer", 3) as advance:
+    advance()
+    time.sleep(2 * float(sys.argv[1]))
 bar.on_start({})
 bar.on_metrics({"step": 0, "split": "validation", "loss": 6.0})
 for step in range(1, 9):
@@ -156,6 +158,7 @@ def test_live_line_on_a_terminal():
     output, status = run_in_terminal()
     assert status == 0
     assert "\x1b[" in output and "━" in output and "loss" in output
+    assert "training the tokenizer 1/3" in output  # in the one line that there is
     lines = [line for line in screen(output) if line]
     live = [line for line in lines if line.startswith(("0/8", "1/8", "8/8")) or "━" in line or "─" in line]
     assert len(live) == 1, lines  # log lines did not leave copies of it behind
@@ -201,8 +204,37 @@ def test_line_fits_and_keeps_what_matters():
     assert "512 MiB" not in bar.line(50)
 
 
-def test_before_the_first_step_the_line_says_why_nothing_moves():
-    assert "compiling" in Progress(max_steps=10).line(80)
+def test_before_the_first_step_the_line_says_what_happens(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    bar = Progress(max_steps=10)
+    for phase in ("preparing data", "building the model", "compiling the step"):
+        bar.on_phase(phase)
+        assert f" {phase}" in bar.line(80) and ":" not in bar.line(80)
+        now[0] += 65.0
+        assert f" {phase} 1:05" in bar.line(80)
+    bar.on_step(1, 5.25, 1024)
+    assert bar.line(80).startswith("1/10 ━") and "loss 5.2500" in bar.line(80) and "compiling" not in bar.line(80)
+
+
+def test_every_step_moves_the_bar_and_what_happens_beside_it_is_shown():
+    bar = progress_at(20, tokens_per_second=12345.0)
+    for step in (21, 22, 23):
+        bar.on_step(step, 4.0 - step / 100, 1024 * step)
+        assert bar.line(100).startswith(f"{step}/300 ") and f"loss {4.0 - step / 100:.4f}" in bar.line(100)
+    bar.on_phase("sampling")
+    assert "sampling · loss 3.7700" in bar.line(100)
+    bar.on_phase(None)
+    assert "sampling" not in bar.line(100)
+
+
+def test_another_than_the_writer_shows_no_line(monkeypatch):
+    opened = []
+    monkeypatch.setattr(live.LiveLine, "open", lambda line: opened.append(line))
+    Progress(max_steps=10, shown=False).on_phase("preparing data")
+    assert opened == []
+    Progress(max_steps=10).on_phase("preparing data")
+    assert len(opened) == 1
 
 
 def test_eta_counts_neither_compilation_nor_what_a_resume_skipped(monkeypatch):
@@ -237,7 +269,8 @@ def test_end_table(tmp_path, caplog):
     }
     end_table(summary, tmp_path, {"resume": "python train.py resume=auto"})
     text = caplog.messages[0]
-    assert "finished (exit code 0)" in text and "300, 1.2M tokens, 12.3k tokens/s, 2:05" in text
+    assert "finished (exit code 0)" in text and "300, 1.2M tokens\n" in text
+    assert "2:05 in all; the steps alone: 12.3k tokens/s" in text
     assert "6.0000 -> 2.1000 (-65 %)" in text and "2.0000 at step 250" in text and "8.17" in text
     assert str(tmp_path) in text and "python train.py resume=auto" in text
 
@@ -257,6 +290,20 @@ def test_a_console_is_attached_once(capsys):
     finally:
         logs.detach_console()
     assert capsys.readouterr().err == "once\n"
+
+
+def test_a_line_for_the_record_is_not_shown(capsys, tmp_path):
+    logs.attach_console()
+    record = logs.LogFile(tmp_path / "train.log")
+    logs.attach(record)
+    try:
+        logging.getLogger("llama_exp.a").info("with XLA: a reason", extra=logs.FOR_THE_RECORD)
+        logging.getLogger("llama_exp.a").info("shown")
+    finally:
+        logs.detach(record)
+        logs.detach_console()
+    assert capsys.readouterr().err == "shown\n"
+    assert "with XLA: a reason" in (tmp_path / "train.log").read_text()
 
 
 def test_the_console_of_another_than_the_writer_is_silent(capfd):
@@ -279,28 +326,8 @@ def test_no_secret_on_the_terminal(monkeypatch, capsys):
     assert capsys.readouterr().err == "ERROR: header {'token': '***'}\n"
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0:00"), (7.4, "0:07"), (83, "1:23"), (600, "10:00"), (3600, "1:00:00"), (90061, "1 day, 1:01:01")],
-)
-def test_clock(seconds, text):
-    assert format_seconds(seconds) == text
-
-
 def test_short_forms():
     assert [format_number(value) for value in (850, 12345, 4.5e6, 1.2e9)] == ["850", "12.3k", "4.5M", "1.2G"]
     assert [format_bytes(value) for value in (850, 2**29, 1.25 * 2**30)] == ["850 B", "512 MiB", "1.2 GiB"]
     assert shorten("abcdefgh", 6) == "abc..." and shorten("abc", 6) == "abc"
     assert bar_text(0.5, 4) == "━━──" and bar_text(2.0, 3, ascii_only=True) == "###" and bar_text(-1, 2) == "──"
-
-
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_bar_of_steps(monkeypatch, capsys, is_terminal):
-    shown = io.StringIO()
-    monkeypatch.setattr(progress, "is_terminal", lambda: is_terminal)
-    monkeypatch.setattr(progress, "terminal", lambda: Console(file=shown, force_terminal=True))
-    with progress.steps_bar("rounding", 3) as advance:
-        for _ in range(3):
-            advance()
-    assert ("rounding" in shown.getvalue() and "3/3" in shown.getvalue()) == is_terminal
-    assert "".join(capsys.readouterr()) == ""

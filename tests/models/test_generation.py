@@ -188,7 +188,25 @@ def test_decoding_ends_when_every_row_has_ended(model, monkeypatch):
 
 
 def _eager(function):
-    return lambda *arrays: function(*(keras.ops.convert_to_tensor(array) for array in arrays))
+    return lambda *arrays: function(*keras.tree.map_structure(keras.ops.convert_to_tensor, arrays))
+
+
+def test_tokens_are_told_as_they_come(model, monkeypatch):
+    """What is told is what is returned, piece by piece; the text does not depend on who watches."""
+    monkeypatch.setattr(generation, "TOKENS_AT_A_TIME", 3)
+    silent = model.generate(PROMPTS, MAX_LENGTH, temperature=0.7, seed=4)
+    pieces = []
+    watched = model.generate(PROMPTS, MAX_LENGTH, temperature=0.7, seed=4, on_tokens=pieces.append)
+    assert [tokens.tolist() for tokens in watched] == [tokens.tolist() for tokens in silent]
+    told_NB = np.concatenate(pieces)
+    for row, (prompt, tokens) in enumerate(zip(PROMPTS, silent, strict=True)):
+        new = tokens[len(prompt) :]
+        assert told_NB[: len(new), row].tolist() == new.tolist()
+    assert len(pieces) >= 5 and max(map(len, pieces)) <= 3
+    stop = int(silent[1][len(PROMPTS[1]) + 1])
+    pieces.clear()
+    stopped = model.generate(PROMPTS[1], 17, temperature=0.7, seed=4, stop_token_ids=[stop], on_tokens=pieces.append)
+    assert stopped[len(PROMPTS[1]) :].tolist() == np.concatenate(pieces)[:, 0].tolist()[: len(stopped) - 5]
 
 
 @pytest.mark.parametrize("arguments", [{}, {"top_k": 20, "top_p": 0.9}])

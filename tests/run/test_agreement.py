@@ -1,4 +1,4 @@
-"""What the parts of a run are asked before anything is computed."""
+"""What the parts of a run are asked and told before anything is computed."""
 
 import logging
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import pytest
 from llama_exp.config.check import check_arguments
 from llama_exp.errors import ConfigError
 from llama_exp.limits.model import find_overrun
-from llama_exp.run.agreement import require_prompts, tell_overrun
+from llama_exp.run.agreement import require_prompts, tell_nothing_to_adapt, tell_overrun
 
 
 def test_what_is_longer_than_the_model_was_made_for():
@@ -43,3 +43,10 @@ def test_prompts_that_give_no_token():
     require_prompts([""], SimpleNamespace(begin_id=1, encode=bytes_only.encode))
     with pytest.raises(ConfigError, match="trainer.sample_prompts"):
         require_prompts(["a", ""], bytes_only)
+
+
+def test_adapters_on_random_weights_are_told_with_the_remedy(caplog):
+    caplog.set_level(logging.WARNING, "llama_exp")
+    tell_nothing_to_adapt(8)
+    assert "lora.rank=8 on random weights" in caplog.text and "will write nonsense" in caplog.text
+    assert "preset.source=outputs/default/latest/model" in caplog.text

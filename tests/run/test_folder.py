@@ -92,6 +92,20 @@ def test_a_finished_run_is_complete(tmp_path):
     assert summary["steps"] == 4 and summary["validation"]["best"] == 2.0 and summary["validation"]["first"] == 5.0
 
 
+def test_the_summary_has_the_last_finished_step_and_not_the_last_row(tmp_path):
+    """A run that is stopped between two rows: the checkpoint, the message and the summary agree."""
+    folder = RunFolder.create(tmp_path / "run")
+    with pytest.raises(Interrupted), folder:
+        begin(folder)
+        folder.metrics.on_start({"step": 0, "tokens": 0})
+        folder.metrics.on_metrics(row(0, 5.0, "validation"))
+        for step in range(1, 8):
+            folder.metrics.on_step(step, 4.0, 100 * step)
+        raise Interrupted(problem())
+    summary = read(folder.path / "summary.json")
+    assert (summary["steps"], summary["tokens"], summary["status"]) == (7, 700, "interrupted")
+
+
 def test_status_is_running_until_the_end(tmp_path):
     with RunFolder.create(tmp_path / "run") as folder:
         begin(folder)

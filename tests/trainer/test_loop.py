@@ -217,6 +217,35 @@ def test_rows_samples_and_facts(tmp_path):
     json.dumps(recorder.rows)
 
 
+class Watcher(Recorder):
+    """Also wants to know about every step and what happens beside them."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def on_step(self, step, loss, tokens):
+        self.told.append((step, loss, tokens))
+
+    def on_phase(self, phase):
+        self.told.append(phase)
+
+
+def test_every_step_and_what_happens_beside_it_is_told(tmp_path):
+    watcher = Watcher()
+    options = {"max_steps": 3, "validate_every_steps": 2, "log_every_steps": 100, "checkpoint_every_steps": 100}
+    run, _, _, recorder = trainer(
+        tmp_path, prompts=["ab"], observers={"watcher": watcher}, sample_at_start=False, **options
+    )
+    run.fit()
+    names = [entry if isinstance(entry, str | None) else entry[0] for entry in watcher.told]
+    start = ["compiling and validating", "compiling the step", 1, None, 2]
+    assert names == [*start, "validating", "sampling", None, 3, "validating", "sampling", "saving"]
+    *_, (step, loss, tokens) = [entry for entry in watcher.told if isinstance(entry, tuple)]
+    assert (step, loss, tokens) == (3, recorder.rows[-2]["loss"], recorder.rows[-2]["tokens"])
+    assert [sample[0] for sample in recorder.samples] == [2, 3]  # random weights have nothing to show at the start
+
+
 def test_validation_weighs_tokens_not_batches(tmp_path):
     whole = trainer(tmp_path / "a", max_steps=1, batch_size=7)
     parts = trainer(tmp_path / "b", max_steps=1, batch_size=3)

@@ -31,6 +31,7 @@ from llama_exp.config.check.spelling import holds_texts, spell_texts
 from llama_exp.config.check.text_source import install
 from llama_exp.config.check.typed import lies_under, list_mappings, show
 from llama_exp.errors import ConfigError, Problem
+from llama_exp.files.shown_path import show_path
 
 VERSION_BASE = "1.3"
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError, RecursionError)
@@ -176,11 +177,6 @@ def _refused(override: Override, reason: str) -> Problem:
     if key.startswith("hydra.sweeper.params"):
         action = "write -m <key>=<value>,<value>, or put hydra.sweeper.params into a file as those in conf/sweep"
     return Problem(f"Hydra refuses this override: {reason}", key, show(override.input_line), action)
-
-
-def show_path(path: Path) -> str:
-    """A path relative to the working folder where it lies inside."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def has_key(cfg: Container, path: str) -> bool:

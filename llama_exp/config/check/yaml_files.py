@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from llama_exp.config.check.composition import show_path
 from llama_exp.errors import Problem
+from llama_exp.files.shown_path import show_path
 from llama_exp.files.yaml_file import MAX_NODES, expanded_size
 
 LARGEST_BYTES = 1_000_000

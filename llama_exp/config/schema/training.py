@@ -60,7 +60,7 @@ class TrainerConfig:
     checkpoint_every_steps: int = MISSING  # optimizer steps between two checkpoints
     keep_checkpoints: int = MISSING  # newest checkpoints that stay on disk
     remat: Remat = MISSING
-    sample_prompts: list[str] = MISSING  # continued at every validation; empty: no samples
+    sample_prompts: list[str] | None = MISSING  # null: beginnings of validation documents; empty: no samples
     sample_tokens: int = MISSING  # new tokens per sample
     sample_temperature: float = MISSING  # 0: greedy
     callbacks: dict[str, Any] = MISSING  # name -> node with a `_target_`
