@@ -47,6 +47,14 @@ def options_of_groups():
 
 GROUPS = options_of_groups()
 OPTIONS = [(group, option) for group, options in GROUPS.items() if group != "hydra" for option in sorted(options)]
+
+
+def model_of(preset):
+    """The choice of `model=` with the shape of a built-in preset."""
+    shape = preset.removesuffix("_int8").removesuffix("_en").replace(".", "_")
+    return shape.replace("_instruct_", "_").replace("_guard_", "_") if shape.startswith("llama3_") else shape
+
+
 # What a choice needs from the user before it can run.
 NEEDED = {
     ("dataset", "text_files"): ["dataset.files=[a.txt]"],
@@ -60,7 +68,10 @@ NEEDED = {
     ("quantization", "int4"): ["lora.rank=4"],
     ("quantization", "float8"): ["lora.rank=4"],
     ("experiment", "llama2_7b_lora"): ["dataset.files=[a.jsonl]"],
-    **{("preset", name): ["lora.rank=4"] for name, preset in PRESETS.items() if preset.int8},
+    **{
+        ("preset", name): [f"model={model_of(name)}", *(["lora.rank=4"] if preset.int8 else [])]
+        for name, preset in PRESETS.items()
+    },
 }
 # Published: Hugging Face's and Meta's model cards; llama2.c for the 15M and 110M models.
 PARAMETERS = {

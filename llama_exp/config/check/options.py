@@ -14,7 +14,17 @@ from llama_exp.config.check.typed import describe_unknown_key, list_keys
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
 
-OPTIONS = ("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info")
+OPTIONS: tuple[str, ...] = (
+    "--help",
+    "--hydra-help",
+    "--version",
+    "--cfg",
+    "--resolve",
+    "--package",
+    "--run",
+    "--multirun",
+    "--info",
+)
 _SOURCES = ("--shell-completion", "--config-path", "--config-name", "--config-dir", "--from")
 
 
