@@ -78,7 +78,8 @@ class RunFolder:
         self._finished = False
         self._lock: FolderLock | None = None
         self._log_file: logs.LogFile | None = None
-        self._is_new = self._is_fruitless = False
+        self._is_new = False
+        self._is_fruitless = False
 
     @classmethod
     def create(cls, path: Path, process: Process = ALONE) -> RunFolder:

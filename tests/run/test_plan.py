@@ -103,7 +103,9 @@ def test_quantized_weights():
     assert planned(*lora[:-1], "preset.source=llama2_7b_en_int8").memory_bytes == int8
 
 
-def test_classes_of_the_users_own_have_no_plan():
+def test_classes_of_the_users_own_have_no_plan(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("class Net:\n    def __init__(self, **keys): ...\n\n\nclass Data(Net): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
     assert planned("trusted_modules=[mine]", "model._target_=mine.Net") is None
     assert planned("trusted_modules=[mine]", "dataset._target_=mine.Data") is not None
     assert planned("trusted_modules=[mine]", "dataset._target_=mine.Data", "dataset.sequence_length=long") is None
