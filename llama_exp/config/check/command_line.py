@@ -91,7 +91,7 @@ def check_arguments(arguments: Sequence[str]) -> Command:
     _raise_if_any([*problems, *sweep_problems])
     if options.cfg or options.info:
         return Command(_for_hydra_to_show(options, composer, constants, points), config)
-    has_time = "${now:" in str(OmegaConf.to_container(job.cfg.hydra.sweep)["dir"])  # of another second: a new sweep
+    has_time = "${now:" in str(OmegaConf.to_container(job.cfg.hydra.sweep))  # of another second: a new sweep
     sweep_dir = free_name(_sweep_dir(job.cfg)) if has_time else _sweep_dir(job.cfg)
     extra, same = _sweep_overrides(overrides, sweep_dir), tuple(map(line_of, constants))
     return Command(_for_hydra(options, composer, extra), config, sweep_dir, same, makes_sweep_dir=has_time)
