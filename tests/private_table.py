@@ -7,7 +7,7 @@ from typing import NamedTuple
 import keras
 
 # Private names of our own classes that another of our files reads: the parts of one backbone.
-OWN = {"._frequencies", "._product"}
+OWN = {"._frequencies", "._is_new", "._product"}
 
 
 class Private(NamedTuple):

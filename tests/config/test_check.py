@@ -149,7 +149,6 @@ def test_section_as_value_and_value_as_section():
         "optimizer.learning_rate=true",
         "model.tie_word_embeddings=1",
         "model.tie_word_embeddings=yes",
-        "lora.targets={query: 1}",
         "lora.targets=[[query]]",
         "lora.rank_pattern=4",
         "lora.rank_pattern={query: 1.5}",
