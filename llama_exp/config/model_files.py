@@ -47,9 +47,10 @@ def _read(name: str) -> tuple[dict[str, Any], str | None]:
     return values | content, chosen
 
 
-def say_how_to_fit(sizes: Mapping[str, Any], source: str | None) -> str:
-    """What to do about a model of other sizes than its preset has."""
+def say_how_to_fit(sizes: Mapping[str, Any], stated: Mapping[str, Any], source: str | None) -> str:
+    """What to do about a model with the `stated` sizes, where its preset has others."""
     files = find_model_files(sizes, source)
     if files:
         return f"choose {' or '.join(f'model={name}' for name in files)}, or preset=none"
-    return f"set {' '.join(f'model.{key}={sizes[key]}' for key in SIZES)}, or preset=none"
+    differing = [key for key in SIZES if stated[key] != sizes[key]]
+    return f"set {' '.join(f'model.{key}={sizes[key]}' for key in differing)}, or preset=none"

@@ -45,9 +45,9 @@ def require_inputs(inputs) -> None:
         )
     for key in inputs:
         if key not in INPUT_KEYS:
-            nearest = difflib.get_close_matches(str(key), INPUT_KEYS, n=1, cutoff=0.0)
-            action = NAMES_ELSEWHERE.get(key, nearest[0])
-            raise ValueError(f"inputs has {key!r}, which is not read. Rename it to {action!r}, or leave it out.")
+            nearest = NAMES_ELSEWHERE.get(key) or next(iter(difflib.get_close_matches(str(key), INPUT_KEYS, n=1)), None)
+            action = f"Rename it to {nearest!r}, or leave it out" if nearest else "Leave it out"
+            raise ValueError(f"inputs has {key!r}, which is not read. {action}; known: {', '.join(INPUT_KEYS)}.")
     if "token_ids" not in inputs:
         raise ValueError(f"inputs has no 'token_ids', only {sorted(inputs)}.")
 

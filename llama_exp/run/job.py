@@ -258,7 +258,7 @@ def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
     stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
     with open_checkpoint(preset_folder) as checkpoint:
         source = config.preset.source
-        match_architecture(checkpoint, stated, say_how_to_fit(checkpoint.config, source))
+        match_architecture(checkpoint, stated, say_how_to_fit(checkpoint.config, stated, source))
         tell_overrun(config, checkpoint.context_length, stated[SCALING] / checkpoint.config[SCALING])
         stored = quantization.choose(to_dict(config.quantization), checkpoint.quantization, preset_folder)
     recorded.check_quantization(folder, to_section(stored))

@@ -155,6 +155,7 @@ def test_what_was_traced_follows_the_model():
     [
         ({"token_ids": IDS, "attention_mask": IDS}, "'attention_mask', which is not read. Rename it to 'padding_mask'"),
         ({"input_ids": IDS}, "'input_ids', which is not read. Rename it to 'token_ids'"),
+        ({"token_ids": IDS, "labels": IDS}, "'labels', which is not read. Leave it out; known: token_ids, "),
         ({"token_ids": IDS, "segments": IDS}, "Rename it to 'segment_ids'"),
         ({"padding_mask": MASK}, "no 'token_ids', only"),
         (IDS, "must be a dict of integers"),

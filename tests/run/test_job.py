@@ -319,7 +319,7 @@ def test_a_run_s_model_is_the_preset_of_the_next(uninterrupted, playground):
         f"hydra.run.dir={folder}",
     )
     assert rows(folder)[0]["loss"] == pytest.approx(rows(first)[-1]["loss"], rel=1e-5)
-    output = run_here(playground, f"preset.source={first}/model", "model.num_layers=3", code=3)
+    output = run_here(playground, f"preset.source={first}/model", "model.num_layers=3", code=2)
     assert "num_layers" in output and "Traceback" not in output
 
 

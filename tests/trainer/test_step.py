@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from llama_exp.architecture import INPUT_KEYS
 from llama_exp.models.backbone import LlamaBackbone
 from llama_exp.optimizer import adamw
 from llama_exp.trainer.step import TrainStep, seed_states
@@ -72,7 +73,8 @@ def test_four_micro_batches_of_one_equal_one_of_four():
 def test_loss_is_the_mean_over_counted_tokens_of_the_whole_step():
     examples = batch(2, 2)
     backbone = model()
-    hidden = ops.concatenate([backbone({k: v[i] for k, v in examples.items()}) for i in range(2)])
+    inputs = [{key: examples[key][i] for key in INPUT_KEYS} for i in range(2)]
+    hidden = ops.concatenate([backbone(each) for each in inputs])
     logits = np.asarray(ops.convert_to_numpy(backbone.token_embedding.project(hidden)), "float64").reshape(-1, V)
     rows = np.arange(len(logits))
     losses = np.log(np.exp(logits).sum(1)) - logits[rows, examples["labels"].reshape(-1)]

@@ -58,7 +58,7 @@ def architecture_of_preset(config: Config) -> Iterator[Problem]:
     if differing:
         found = ", ".join(f"{key}={getattr(config.model, key)} (preset: {stored.sizes[key]})" for key in differing)
         what = f"is another architecture than the preset {source} has"
-        yield Problem(what, "model", found, say_how_to_fit(stored.sizes, source))
+        yield Problem(what, "model", found, say_how_to_fit(stored.sizes, vars(config.model), source))
 
 
 def quantization_of_preset(config: Config) -> Iterator[Problem]:
