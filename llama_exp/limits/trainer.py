@@ -9,9 +9,9 @@ from llama_exp.errors import Problem
 from llama_exp.limits import COUNT, TEXTS, Limits, allow_from, allow_null
 
 # What an observer may be told. A callback has those that it uses.
-OBSERVER_METHODS = ("on_start", "on_metrics", "on_sample", "on_finish")
+OBSERVER_METHODS = ("on_start", "on_step", "on_metrics", "on_sample", "on_phase", "on_finish")
 STATE_METHODS = ("state", "restore")
-OWN_OBSERVERS = ("metrics", "samples", "logger", "progress")
+OWN_OBSERVERS = ("kept", "metrics", "samples", "logger", "progress")
 
 
 class Remat(enum.Enum):
