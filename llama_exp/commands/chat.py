@@ -81,8 +81,7 @@ class Conversation:
         Only a whole turn enters the conversation; an interrupted one leaves no trace.
         """
         messages = [*self.messages, {"role": "user", "content": message}]
-        shown, marks = hide_names(messages, self._model.tokenizer.special_tokens)
-        token_ids = encode_rendered(self._render(shown), marks, self._model.tokenizer)
+        token_ids = self.encode(messages)
         stream = TextStream(sys.stdout, self._model.tokenizer, [self._end], strips=True)
 
         def write(new_ids: list[int]) -> None:
@@ -94,6 +93,11 @@ class Conversation:
         text = stream.finish()
         self.messages = [*messages, {"role": "assistant", "content": text}]
         return text
+
+    def encode(self, messages: list[dict[str, str]]) -> list[int]:
+        """The conversation as the template writes it, up to where the assistant answers; what people said is text."""
+        shown, marks = hide_names(messages, self._model.tokenizer.special_tokens)
+        return encode_rendered(self._render(shown), marks, self._model.tokenizer)
 
     def _render(self, messages: list[dict[str, str]], **options) -> str:
         tokenizer = self._model.tokenizer

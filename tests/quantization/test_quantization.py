@@ -28,6 +28,7 @@ from quantized_oracle import batch as example_batch
 
 from llama_exp import backend, lora, quantization
 from llama_exp.architecture import (
+    INPUT_KEYS,
     LINEAR_NAMES,
     OPTIONS,
     Quantization,
@@ -579,7 +580,8 @@ def test_the_training_loss_is_that_of_the_logits(name):
     backbone = make()
     backbone.quantize(**MODES[name])
     batch = example_batch()
-    logits = ops.convert_to_numpy(backbone.token_embedding.project(backbone(batch))).astype("float64")
+    inputs = {key: batch[key] for key in INPUT_KEYS if key in batch}
+    logits = ops.convert_to_numpy(backbone.token_embedding.project(backbone(inputs))).astype("float64")
     logits -= logits.max(-1, keepdims=True)
     losses = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, batch["labels"][..., None], -1)[..., 0]
     expected = (losses * batch["loss_mask"]).sum() / batch["loss_mask"].sum()
