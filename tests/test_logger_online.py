@@ -96,6 +96,7 @@ def test_offline_run_can_be_synced_later(tmp_path, fake):
 def test_a_sick_server_costs_bounded_time_and_the_run_goes_offline(tmp_path, fake, monkeypatch, caplog, behaviour):
     monkeypatch.setattr(logger_module, "INIT_TIMEOUT_SECONDS", 1.5)
     monkeypatch.setattr(logger_module, "FINISH_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.delenv("WANDB_MODE", raising=False)  # a warning of its own
     fake.behaviour = behaviour
     folder = tmp_path / "run"
     watching = observers(folder, "online", run_id="id123")

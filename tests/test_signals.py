@@ -20,9 +20,12 @@ CODES = {"SIGTERM": 75, "SIGUSR1": 75, "SIGHUP": 75, "SIGINT": 130}
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind():
+    """The tests may run under nohup, which switches SIGHUP off."""
+    outside = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = [signal.getsignal(number) for number in signals.STOPPING]
     yield
     assert [signal.getsignal(number) for number in signals.STOPPING] == before
+    signal.signal(signal.SIGHUP, outside)
 
 
 def send(name):

@@ -7,7 +7,7 @@ import sys
 import pytest
 from small_models import config, make
 
-from llama_exp.architecture import Quantization, make_quantization
+from llama_exp.architecture import SIZES, Quantization, make_quantization
 from llama_exp.formats import open_checkpoint, read_quantization
 from llama_exp.formats.keras_hub import checkpoint as keras_hub
 from llama_exp.formats.quantized import quantize_checkpoint
@@ -17,10 +17,16 @@ from llama_exp.preset.stored import Stored, read_stored
 INT4 = make_quantization("int4", group_size=5)
 
 
+def sizes():
+    return {key: config()[key] for key in SIZES}
+
+
 def test_built_in_presets():
     for name, preset in PRESETS.items():
-        expected = Stored(Quantization("int8", True) if name.endswith("_int8") else None)
-        assert read_stored(name) == read_stored(preset.handle) == expected
+        stored = read_stored(name)
+        assert stored == read_stored(preset.handle)
+        assert stored.quantization == (Quantization("int8", True) if name.endswith("_int8") else None)
+        assert stored.sizes == {key: preset.architecture[key] for key in SIZES}
 
 
 def test_only_a_download_tells(tmp_path):
@@ -34,21 +40,22 @@ def test_only_a_download_tells(tmp_path):
 @pytest.mark.parametrize("wanted", [INT4, Quantization("int8", True), Quantization("int8", False)])
 def test_a_quantized_folder(wanted, tmp_path):
     make(tmp_path / "floats")
-    assert read_stored(str(tmp_path / "floats")) == Stored(None)
+    assert read_stored(str(tmp_path / "floats")) == Stored(None, sizes(), None)
     with open_checkpoint(tmp_path / "floats") as checkpoint:
         tensors = quantize_checkpoint(checkpoint, wanted).tensors
         (tmp_path / "small").mkdir()
         keras_hub.write(tmp_path / "small", checkpoint.config, tensors, wanted)
-    assert read_stored(str(tmp_path / "small")) == Stored(wanted)
+    assert read_stored(str(tmp_path / "small")) == Stored(wanted, sizes(), None)
     with open_checkpoint(tmp_path / "small") as checkpoint:
         assert read_quantization(tmp_path / "small") == checkpoint.quantization == wanted
 
 
 def test_other_formats_are_floating_point(tmp_path):
     make(tmp_path / "hf", form="hf")
+    stored = read_stored(str(tmp_path / "hf"))
+    assert (stored.quantization, stored.sizes) == (None, sizes())
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    for name in ("hf", "model.gguf"):
-        assert read_stored(str(tmp_path / name)) == Stored(None)
+    assert read_stored(str(tmp_path / "model.gguf")) is None  # damaged: whoever opens it tells why
 
 
 def test_it_is_told_before_any_framework(tmp_path):
