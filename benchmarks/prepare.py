@@ -117,7 +117,7 @@ def measure(shape, options):
 
 def main():
     """Measures every shape and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=float, default=100)
     parser.add_argument("--only", nargs="*", choices=SHAPES, default=SHAPES)
     parser.add_argument("--tokenizer", choices=("bpe", "byte"), default="bpe")

@@ -429,7 +429,7 @@ def test_a_run_goes_on_from_data_only(tmp_path):
     (run / "config.yaml").write_text(json.dumps({"hydra": hydra, "model": {"_target_": "os.mkdir", "path": "canary"}}))
     before = snapshot(tmp_path)
     code, text = train(tmp_path, f"resume={run}")
-    assert code == 2 and "hydra.job.env_set.CANARY: a run cannot change this when it goes on" in text
+    assert code == 3 and f"{run}/config.yaml: " in text and "fix:" in text
     assert snapshot(tmp_path) == before
 
 

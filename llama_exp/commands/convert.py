@@ -13,7 +13,7 @@ from llama_exp.architecture import EMBEDDING_MODES, LINEAR_NAMES, OPTIONS, Quant
 from llama_exp.commands import export
 from llama_exp.commands.parser import Parser, group_size, size_in_gib
 from llama_exp.commands.sources import find, opened
-from llama_exp.config.check.spelling import plain_or_quoted
+from llama_exp.config.quoting import plain_or_quoted
 from llama_exp.console import logs
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.formats.checkpoint import Checkpoint

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from llama_exp import preset
 from llama_exp.architecture import CONFIG_KEYS
-from llama_exp.config.check.spelling import plain_or_quoted
+from llama_exp.config.quoting import plain_or_quoted
 from llama_exp.errors import InputError, Problem
 from llama_exp.files.json_file import MAX_RECORD_BYTES, inside, read_json
 from llama_exp.files.latest import without_latest

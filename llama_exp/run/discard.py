@@ -6,7 +6,7 @@ import contextlib
 import shutil
 from pathlib import Path
 
-from llama_exp.config.check.resolvers import home_of
+from llama_exp.config.run_home import home_of
 from llama_exp.files.latest import LATEST, is_latest, point_latest_to
 from llama_exp.files.metrics_file import read_metrics
 from llama_exp.run.unfinished import RECORD_FILE

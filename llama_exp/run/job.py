@@ -20,10 +20,10 @@ from typing import Any
 from llama_exp import preset, quantization, runtime, signals
 from llama_exp.architecture import to_section
 from llama_exp.config.check.contracts import ADDED_ARGUMENTS, WITH_TARGET
-from llama_exp.config.check.resolvers import in_default_place
 from llama_exp.config.identity import config_hash, continuation_hash, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.model_files import say_how_to_fit
+from llama_exp.config.run_home import in_default_place
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
 from llama_exp.console.data_line import data_line

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llama_exp.config.check.spelling import plain_or_quoted
+from llama_exp.config.quoting import plain_or_quoted
 from llama_exp.files.redact import is_secret_name, redact_arguments
 from llama_exp.files.shown_path import show_path
 

@@ -3,7 +3,7 @@
 import pytest
 
 from llama_exp.config.check import check_arguments, config_hash, to_dict
-from llama_exp.config.check.resolvers import in_default_place
+from llama_exp.config.run_home import in_default_place
 from llama_exp.files.latest import point_latest_to
 
 NAMES = ("2026-01-01_00-00-00_0123abcd", "2026-01-02_00-00-00_0123abcd")

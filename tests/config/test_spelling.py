@@ -7,7 +7,8 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from llama_exp.config.check import check_arguments
-from llama_exp.config.check.spelling import list_texts, plain_or_quoted, quote
+from llama_exp.config.check.spelling import list_texts
+from llama_exp.config.quoting import plain_or_quoted, quote
 from llama_exp.errors import ConfigError
 
 ODD = ["2025_11_28", "012", "0x1F", "1e3", "1_000", "1.50", "+5", ".5", "yes", "no", "on", "true", "12:30", "nan", "~"]

@@ -202,6 +202,5 @@ def test_a_run_stops_before_frameworks_are_imported(trained):
         output = run(trained, *LORA, *source, f"hydra.run.dir={trained}/third-{number}", code=3, PYTHONPATH=path)
         assert all(text in " ".join(output.split()) for text in named)
         assert "fix:" in output and "Traceback" not in output
-        summary = json.loads((trained / f"third-{number}" / "summary.json").read_text())
-        assert summary["status"] == "failed" and summary["exit_code"] == 3
+        assert not (trained / f"third-{number}").exists()  # nothing was trained
     assert "blocked" in run(trained, *LORA, f"hydra.run.dir={trained}/fourth", code=1, PYTHONPATH=path)

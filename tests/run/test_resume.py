@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from llama_exp.config.check import check_arguments
-from llama_exp.config.check.resolvers import home_of
 from llama_exp.config.identity import config_hash, continuation_hash, to_record
+from llama_exp.config.run_home import home_of
 from llama_exp.errors import ConfigError, InputError
 from llama_exp.run import resume
 

@@ -18,11 +18,11 @@ from llama_exp.config.check import saved
 from llama_exp.config.check.composition import Composer, line_of, names_entries
 from llama_exp.config.check.job import Job, JobCheck
 from llama_exp.config.check.options import parse_options
-from llama_exp.config.check.spelling import quote
 from llama_exp.config.check.sweep_points import find_wrong_count, list_points
 from llama_exp.config.check.typed import show
 from llama_exp.config.check.yaml_files import find_oversized_files
 from llama_exp.config.conf_folder import CONF
+from llama_exp.config.quoting import quote
 from llama_exp.config.schema import Config
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments

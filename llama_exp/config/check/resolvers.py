@@ -12,13 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from llama_exp.config.check.resolve import to_config
 from llama_exp.config.identity import config_hash
+from llama_exp.config.run_home import HASH_LETTERS, home_of
 from llama_exp.config.schema import Config
 from llama_exp.runtime import default_cache_dir
 
-HASH_LETTERS = 8
 LONGEST_FOLDER_NAME = 60
-# With a number where another run of the same second has the name.
-RUN_NAME = re.compile(rf"\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{{{HASH_LETTERS}}}(-\d+)?")
 
 
 def share(fraction: float | str, steps: int | str, least: int | str = 0) -> int:
@@ -38,16 +36,6 @@ def folder_name(text: str) -> str:
     if len(name) <= LONGEST_FOLDER_NAME:
         return name
     return f"{name[: LONGEST_FOLDER_NAME - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:HASH_LETTERS]}"
-
-
-def home_of(name: str) -> Path:
-    """Where the runs of a name lie unless the user says otherwise."""
-    return Path("outputs") / name
-
-
-def in_default_place(folder: Path, name: str) -> bool:
-    """Whether a run folder is where, and called as, `${run_dir:}` has it."""
-    return RUN_NAME.fullmatch(folder.name) is not None and folder.parent.absolute() == home_of(name).absolute()
 
 
 def register() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from llama_exp.config.check.typed import find_schemas, get_hints, is_schema, list_sections
+from llama_exp.config.quoting import quote
 from llama_exp.config.schema import Config
 
 # Keys of Hydra's own that hold a folder.
@@ -23,7 +24,6 @@ _OPENING, _CLOSING = "[{(", "]})"
 # Functions of Hydra's grammar whose arguments are values of the key; those of all others are numbers or patterns.
 _OF_VALUES = re.compile(r"\s*(choice|shuffle|sort)\(")
 _FUNCTION = re.compile(r"\s*(range|interval|glob|tag|int|float|str|bool|json_str|extend_list)\(")
-_RESERVED = ("true", "false", "null", "nan", "inf")
 _NULL = re.compile(r"null", re.IGNORECASE)
 
 
@@ -61,17 +61,6 @@ def is_text(path: str) -> bool:
 def holds_texts(path: str) -> bool:
     """Whether a key, or one below it, holds text."""
     return is_text(path) or path in list_texts() or any(name.startswith(f"{path}.") for name in list_texts())
-
-
-def quote(text: str) -> str:
-    """Text as a quoted value of Hydra's grammar."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text) + "'"
-
-
-def plain_or_quoted(text: str) -> str:
-    """Text as a value of Hydra's grammar, without quotes where it needs none."""
-    is_plain = re.fullmatch(r"(\.{1,2}/|[A-Za-z_/])[\w/.@-]*", text, re.ASCII) and text.lower() not in _RESERVED
-    return text if is_plain else quote(text)
 
 
 def spell_texts(line: str, needs_quotes: Callable[[str], bool]) -> str:
