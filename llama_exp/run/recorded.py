@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp import preset
-from llama_exp.errors import InputError, Problem
+from llama_exp.errors import ExitCode, InputError, Problem
 from llama_exp.files.json_file import read_record
 from llama_exp.files.metrics_file import read_metrics
 from llama_exp.files.yaml_file import read_yaml
@@ -126,8 +126,11 @@ def check_progress(folder: Path) -> None:
     reached = max((row["step"] for row in read_metrics(folder / "metrics.jsonl")), default=0)
     if last_step(folder) >= 0 or any(checkpoints.glob("step-*.corrupt-*")):  # which whoever reads them tells
         return
-    status = (read_record(folder / "summary.json") or {}).get("status")
-    if reached > _steps_to_the_first(folder) or (reached > 0 and status in _LEAVES_A_CHECKPOINT):
+    summary = read_record(folder / "summary.json") or {}
+    status = summary.get("status")
+    had_one = reached > _steps_to_the_first(folder) or (reached > 0 and status in _LEAVES_A_CHECKPOINT)
+    # On a full disk a run goes on past its first checkpoints, which it could not write.
+    if had_one and summary.get("exit_code") != ExitCode.STORAGE:
         what, found = "the checkpoints of the run are gone", f"none, and metrics.jsonl is at step {reached}"
         raise InputError.about(checkpoints, what, found, f"put the folder back, {NEW_RUN}")
     log.warning("%s has no checkpoint (it ended as: %s): the run begins again at step 0", folder, status or "unknown")

@@ -160,6 +160,14 @@ def test_a_run_that_was_cut_before_its_first_checkpoint_begins_again_and_says_so
     assert f"no checkpoint (it ended as: {status}): the run begins again at step 0" in caplog.text
 
 
+def test_a_run_that_could_write_no_checkpoint_begins_again_and_says_so(run, caplog):
+    """On a full disk a run goes on past its first checkpoint."""
+    (run / "summary.json").write_text(json.dumps({"status": "failed", "exit_code": ExitCode.STORAGE}))
+    (run / "checkpoints" / "step-00000006").rmdir()
+    recorded.check_progress(run)
+    assert "no checkpoint (it ended as: failed): the run begins again at step 0" in caplog.text
+
+
 def test_damaged_checkpoints_are_told_by_who_reads_them(run):
     (run / "checkpoints" / "step-00000006").rename(run / "checkpoints" / "step-00000006.corrupt-1")
     recorded.check_progress(run)
