@@ -7,6 +7,7 @@ import numpy as np
 import oracles
 import pytest
 from adapted import fill, make
+from daily import with_others
 
 from llama_exp import backend
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
@@ -29,6 +30,7 @@ STORED = {
     "int4 with other int8": {"mode": "int4", "int8_layers": ["query", "value", "feedforward_gate_dense"]},
     "float8": {"mode": "float8"},
 }
+DAILY = ("float32", "int4")
 
 
 def logits_of(backbone, token_ids):
@@ -50,7 +52,7 @@ def assert_decodes(backbone, tolerance=oracles.EXACT_TOLERANCE):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("stored", with_others(DAILY, [name for name in STORED if name not in DAILY]))
 def test_a_step_equals_the_whole_call(stored, tied):
     backbone = make(tie_word_embeddings=tied)
     if STORED[stored]:
@@ -59,7 +61,7 @@ def test_a_step_equals_the_whole_call(stored, tied):
     assert_decodes(backbone)
 
 
-@pytest.mark.parametrize("stored", ["float32", "int4"])
+@pytest.mark.parametrize("stored", with_others(["float32"], ["int4"]))
 @pytest.mark.parametrize(
     "lora",
     [

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import oracles
 import pytest
+from daily import with_others
 from keras import ops
 
 from llama_exp import backend, lora
@@ -43,13 +44,6 @@ FORMS = {
     "int4-lora": {"mode": "int4", "adapters": {"rank": 2, "use_rslora": True}},
     "float8-lora": {"mode": "float8", "adapters": {"rank": 2}},
 }
-# On JAX a form takes five to ten seconds of compilation: there one of them runs every day, the others are slow tests.
-SLOW_ON_JAX = [pytest.mark.slow] if keras.backend.backend() == "jax" else []
-
-
-def forms(daily, *others):
-    """Parameters: a form for every day, and those that are slow tests on JAX."""
-    return [daily, *(pytest.param(form, marks=SLOW_ON_JAX) for form in others)]
 
 
 IDS = np.random.default_rng(1).integers(0, 300, (6, 9)).astype("int32")
@@ -101,7 +95,7 @@ def head_on(backbone, inputs=None):
 # --- compile, fit, evaluate, predict
 
 
-@pytest.mark.parametrize("form", forms("int8-lora", "dropout", "bfloat16", "dora", "float8-lora"))
+@pytest.mark.parametrize("form", with_others(["int8-lora"], ["dropout", "bfloat16", "dora", "float8-lora"]))
 def test_fit_evaluate_and_predict_take_a_short_last_batch(form):
     model = compiled(LlamaCausalLM(make(form)))
     tolerance = 0.3 if form == "bfloat16" else oracles.TOLERANCE  # compiled and eager round in another order
@@ -193,7 +187,7 @@ def test_symbolic_inputs_and_outputs():
     assert backbone.input is backbone.input and backbone.output is backbone.output
 
 
-@pytest.mark.parametrize("form", forms("lora", "dropout", "float8-lora"))
+@pytest.mark.parametrize("form", with_others(["lora"], ["dropout", "float8-lora"]))
 @pytest.mark.parametrize("called", [False, True])
 def test_a_head_trains_and_is_saved(form, called, tmp_path):
     inputs = {key: keras.Input((None,), dtype="int32", name=key) for key in INPUTS} if called else None

@@ -1,0 +1,13 @@
+"""Parameters that take seconds of compilation each on JAX: some are repeated there every day, others as slow tests."""
+
+import os
+
+import pytest
+
+SLOW_ON_JAX = [pytest.mark.slow] if os.environ.get("KERAS_BACKEND") == "jax" else []
+
+
+def with_others(daily, others):
+    """Parameters: those of `daily`, and `others`, which are slow tests on JAX."""
+    slow = [pytest.param(value, marks=SLOW_ON_JAX) for value in others]
+    return [*daily, *slow]
