@@ -11,3 +11,8 @@ def with_others(daily, others):
     """Parameters: those of `daily`, and `others`, which are slow tests on JAX."""
     slow = [pytest.param(value, marks=SLOW_ON_JAX) for value in others]
     return [*daily, *slow]
+
+
+def slow_on_jax(test):
+    """Marks a whole test so."""
+    return SLOW_ON_JAX[0](test) if SLOW_ON_JAX else test

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import yaml
+from daily import slow_on_jax
 from promptness import within
 from rich.console import Console
 from small_models import make, make_run, with_adapters
@@ -127,6 +128,7 @@ def test_commands_load_the_same_model(mode, tmp_path):
     same({variable.path: np.asarray(variable.numpy()) for variable in two.weights}, expected)
 
 
+@slow_on_jax
 @pytest.mark.neutral
 def test_adapters_of_one_fit_the_other(tmp_path):
     """Trained over integers that were made at the start, merged into those that were made once; and the other way."""
