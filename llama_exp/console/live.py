@@ -43,11 +43,12 @@ class LiveLine:
             with contextlib.suppress(*TERMINAL_GONE):
                 self._open()
 
-    def close(self) -> None:
-        """Leaves the line on the screen as it is."""
+    def close(self, leaves: bool = True) -> None:
+        """Leaves the line on the screen as it is, or takes it away."""
         live, self._live = self._live, None
         if live is None:
             return
+        live.transient = not leaves
         _open_lines.remove(self)
         ConsoleHandler.print_above_bar = None
         with contextlib.suppress(*TERMINAL_GONE):

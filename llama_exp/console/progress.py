@@ -44,6 +44,7 @@ class Progress:
         self._mark: tuple[float, int] | None = None  # time and step that the speed is measured from
         self._seconds_per_step: float | None = None
         self._live = LiveLine(self.line)
+        self._left = False  # whether the line stands on the screen with its last figures
 
     def on_start(self, facts: dict[str, Any]) -> None:
         """Opens the live line, if standard error is a terminal."""
@@ -82,9 +83,10 @@ class Progress:
         self.close()
 
     def close(self) -> None:
-        """Leaves the live line on the screen with its last figures; what comes next may open it again."""
+        """Leaves the live line on the screen with its last figures; one that was opened again since is taken away."""
         self._live.show_phase(None)
-        self._live.close()
+        self._live.close(leaves=not self._left)
+        self._left = True
 
     def state(self) -> dict[str, Any]:
         """The last step and validation loss, for a checkpoint."""

@@ -46,6 +46,9 @@ for step in range(1, 9):
         logging.getLogger("llama_exp.x").warning("between the steps: \\u6771\\u4eac \\x1b[2J")
         bar.on_sample(4, "The zip", "The zip\\nfunction\\x1b[2J")
 bar.on_finish("finished")
+bar.on_phase("writing the model")
+time.sleep(2 * float(sys.argv[1]))
+bar.close()
 logs.log_table("run summary", [("a", "1"), ("longer", "2")])
 print("done")
 """
@@ -159,6 +162,7 @@ def test_live_line_on_a_terminal():
     assert status == 0
     assert "\x1b[" in output and "━" in output and "loss" in output
     assert "training the tokenizer 1/3" in output  # in the one line that there is
+    assert "writing the model" in output  # in a line that went again
     lines = [line for line in screen(output) if line]
     live = [line for line in lines if line.startswith(("0/8", "1/8", "8/8")) or "━" in line or "─" in line]
     assert len(live) == 1, lines  # log lines did not leave copies of it behind
