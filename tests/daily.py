@@ -8,8 +8,9 @@ SLOW_ON_JAX = [pytest.mark.slow] if os.environ.get("KERAS_BACKEND") == "jax" els
 
 
 def with_others(daily, others):
-    """Parameters: those of `daily`, and `others`, which are slow tests on JAX."""
-    slow = [pytest.param(value, marks=SLOW_ON_JAX) for value in others]
+    """Parameters: those of `daily`, and `others`, which are slow tests on JAX. Tuples are several parameters each."""
+    rows = [value if isinstance(value, tuple) else (value,) for value in others]
+    slow = [pytest.param(*row, marks=SLOW_ON_JAX) for row in rows]
     return [*daily, *slow]
 
 

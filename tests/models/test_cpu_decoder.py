@@ -30,7 +30,7 @@ STORED = {
     "int4 with other int8": {"mode": "int4", "int8_layers": ["query", "value", "feedforward_gate_dense"]},
     "float8": {"mode": "float8"},
 }
-DAILY = ("float32", "int4")
+DAILY = ("float32",)
 
 
 def logits_of(backbone, token_ids):

@@ -308,7 +308,7 @@ def from_preset(folder, **arguments):
     return LlamaBackbone.from_preset(folder / "preset", **arguments)
 
 
-@pytest.mark.parametrize("gptq", [False, True])
+@pytest.mark.parametrize("gptq", with_others([False], [True]))
 @pytest.mark.parametrize("names", [None, [], ["query", "feedforward_output_dense"]])
 def test_embeddings_and_some_layers_stay_int8_under_int4(names, gptq):
     """Byte for byte what int8 makes of them."""
@@ -503,7 +503,9 @@ def train(backbone, steps=12):
     return [float(ops.convert_to_numpy(call(batch))) for _ in range(steps)]
 
 
-@pytest.mark.parametrize(("policy", "use_dora"), [("float32", False), ("mixed_bfloat16", False), ("float32", True)])
+@pytest.mark.parametrize(
+    ("policy", "use_dora"), with_others([("float32", False)], [("mixed_bfloat16", False), ("float32", True)])
+)
 @pytest.mark.parametrize("name", MODES)
 def test_adapters_train_and_what_is_quantized_stays(name, policy, use_dora):
     backbone = make(dtype=policy)

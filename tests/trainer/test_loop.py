@@ -135,7 +135,7 @@ VARIANTS = {
     "int4-dora": {"dora": True, "quantize": "int4", "dropout": 0.2, "accumulation_steps": 2},
     "float8-lora-dropout": {"lora": True, "quantize": "float8", "dropout": 0.2},
 }
-DAILY = ("full", "lora-dropout-2x4", "int4-lora-dropout")
+DAILY = ("full", "lora-dropout-2x4")
 
 
 @pytest.mark.parametrize("variant", with_others(DAILY, [name for name in VARIANTS if name not in DAILY]))
