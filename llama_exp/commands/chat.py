@@ -16,6 +16,7 @@ from llama_exp.commands.prompt_text import keep_bytes, lines_of_standard_input, 
 from llama_exp.commands.streaming import TextStream
 from llama_exp.console import logs
 from llama_exp.console.failures import tell_failure
+from llama_exp.dataset.chat.own_template import variables_of
 from llama_exp.errors import ConfigError, ExitCode, InputError
 from llama_exp.tokenizer import chat_template
 from llama_exp.tokenizer.special_tokens import encode_rendered, hide_names
@@ -100,12 +101,7 @@ class Conversation:
         return encode_rendered(self._render(shown), marks, self._model.tokenizer)
 
     def _render(self, messages: list[dict[str, str]], **options) -> str:
-        tokenizer = self._model.tokenizer
-        bos_token, eos_token = (
-            None if id_ is None else tokenizer.decode([id_], skip_special_tokens=False)
-            for id_ in (tokenizer.bos_id, tokenizer.eos_id)
-        )
-        return chat_template.render(messages, self._template, bos_token=bos_token, eos_token=eos_token, **options)
+        return chat_template.render(messages, self._template, **variables_of(self._model.tokenizer), **options)
 
     def _turn_end(self) -> str:
         """What the template writes behind an answer, where the model has no token for it and writes it out."""

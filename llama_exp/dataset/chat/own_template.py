@@ -138,11 +138,13 @@ def template_of(tokenizer: Any) -> OwnTemplate:
             "chat_template=model",
             "train on a preset that has one (an instruct model), or give chatml, llama2 or llama3",
         )
+    return OwnTemplate(tokenizer.chat_template, tuple(tokenizer.special_tokens), variables_of(tokenizer))
+
+
+def variables_of(tokenizer: Any) -> dict[str, Any]:
+    """What a template reads of its tokenizer: `bos_token` and `eos_token`, where there are some."""
     ids = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id}
-    variables = {
-        name: tokenizer.decode([id_], skip_special_tokens=False) for name, id_ in ids.items() if id_ is not None
-    }
-    return OwnTemplate(tokenizer.chat_template, tuple(tokenizer.special_tokens), variables)
+    return {name: tokenizer.decode([id_], skip_special_tokens=False) for name, id_ in ids.items() if id_ is not None}
 
 
 def _without_space_behind_the_turn(answer: list[Piece]) -> list[Piece]:
