@@ -27,10 +27,11 @@ LAYERS = (
     {"quantization", "tokenizer"},
     {"lora"},
     {"config", "models", "trainer"},
+    {"sweeps"},
     {"cli", "run"},
     {"__main__", "commands", "train"},
 )
-CONFIG_SIDE = {"config", "console", "train"}
+CONFIG_SIDE = {"config", "console", "sweeps", "train"}
 BEHIND_THE_FRONTIER = {
     "keras": {
         "backend",
