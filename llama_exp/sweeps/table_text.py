@@ -6,6 +6,8 @@
       1  lora.rank=8   failed    ValueError: ...
       2  lora.rank=16  ━━━━━━━─────    180/300  3.0000  3.1000     12.3k     0:50     0:33
     32 waiting
+
+On a small screen groups shrink to one line each, the waiting first, then the finished.
 """
 
 from __future__ import annotations
