@@ -127,7 +127,7 @@ class Table:
             value = format_value(row.value)
             return f"job {number} finished in {took}" + (f": {self._objective} {value}" if value else "")
         cause = "" if row.cause is None else f": {row.cause}"
-        return f"job {number} {row.state.value} after {took}{cause} ({row.text})"
+        return f"job {number} ({row.text}) {row.state.value} after {took}{cause}"
 
 
 def _progress(glimpse: Glimpse) -> str:

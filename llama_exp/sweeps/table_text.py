@@ -12,7 +12,9 @@ On a small screen groups shrink to one line each, the waiting first, then the fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
@@ -25,8 +27,9 @@ from llama_exp.sweeps.jobs import State
 Line = tuple[str, str]  # the text and how it looks, in rich's words
 _STATE_WIDTH = 12
 _BAR_WIDTH = 20
-_NARROWEST = 24  # columns of the overrides, before another column is left out
+_NARROWEST = 48  # columns of the overrides, before another column is left out
 _GAP = "  "
+_COLUMNS = ("job", "overrides", "state", "step", "loss", "val", "tokens/s", "time", "ETA")
 _DROPPED_FIRST = ("tokens/s", "time", "val", "ETA", "step", "loss")
 _LOOKS = {State.running: "bold", State.failed: "red", State.finished: "green", State.pending: "dim"}
 _TOLD = (State.failed, State.running, State.interrupted, State.preempted, State.pruned, State.pending)
@@ -80,21 +83,27 @@ def _group(board: Board) -> dict[State, list[Row]]:
 
 def _choose(groups: dict[State, list[Row]], room: int) -> list[tuple[State, Row | None]]:
     """What is shown: a row each, or None for a whole group in one line, so that all fit into `room` lines."""
-    whole = [state for state, rows in groups.items() if rows]
-    short: list[State] = []
-    size = {state: len(groups[state]) for state in whole}
-    while sum(size[state] for state in whole) + len(short) > room and len(whole) > 1:
-        short.append(whole.pop())
-    chosen: list[tuple[State, Row | None]] = []
-    for state in whole:
-        rows = groups[state]
-        left = room - len(chosen) - len(short)
-        if len(rows) > left:  # only the group that matters most is cut
-            chosen += [(state, row) for row in rows[: max(0, left - 1)]]
-            short.append(state)
-        else:
-            chosen += [(state, row) for row in rows]
-    return chosen + [(state, None) for state in reversed(short)]
+    present = [state for state, rows in groups.items() if rows]
+    short = next((short for short in _short_groups(present) if _count(groups, short) <= room), present[1:])
+    chosen: list[tuple[State, Row | None]] = [(state, None) for state in present if state in short]
+    for state in (state for state in present if state not in short):
+        left = room - len(chosen)
+        cut = groups[state] if len(groups[state]) <= left else groups[state][: max(0, left - 1)]
+        chosen += [(state, row) for row in cut]
+        if len(cut) < len(groups[state]):  # only the group that matters most is ever cut
+            chosen.append((state, None))
+    return chosen
+
+
+def _short_groups(present: Sequence[State]) -> Iterator[Sequence[State]]:
+    """Which groups take one line, in the order in which it is tried; the first of all never does."""
+    yield ()
+    yield from ((state,) for state in (State.pending, State.finished) if state in present[1:])
+    yield from (present[-count:] for count in range(2, len(present)))
+
+
+def _count(groups: dict[State, list[Row]], short: Sequence[State]) -> int:
+    return sum(1 if state in short else len(rows) for state, rows in groups.items() if rows)
 
 
 def _title(board: Board, folder: str, style: Style) -> str:
@@ -135,9 +144,11 @@ def _table(rows: Sequence[Row], style: Style) -> Iterator[Line]:
     if not rows:
         return
     cells = {row.job.number: _cells(row, style) for row in rows}
-    names = [name for name in ("job", "overrides", "state", "step", "loss", "val", "tokens/s", "time", "ETA")
-             if name == "job" or any(own.get(name) for own in cells.values())]  # fmt: skip
+    names = [name for name in _COLUMNS if name == "job" or any(own.get(name) for own in cells.values())]
     widths = {name: max(len(name), *(cell_len(own.get(name, "")) for own in cells.values())) for name in names}
+    if _sum(widths) > style.columns:
+        _shorten_keys(cells)
+        widths["overrides"] = max(len("overrides"), *(cell_len(own["overrides"]) for own in cells.values()))
     narrowest = min(widths["overrides"], _NARROWEST)
     for name in _DROPPED_FIRST:
         if _sum(widths) - widths["overrides"] + narrowest > style.columns:
@@ -151,6 +162,17 @@ def _table(rows: Sequence[Row], style: Style) -> Iterator[Line]:
             before = {name: widths[name] for name in ("job", "overrides", "state")}
             line = _join(cells[row.job.number], before, style) + _GAP + row.cause
         yield line, _LOOKS.get(row.state, "yellow")
+
+
+def _shorten_keys(cells: Mapping[int, dict[str, str]]) -> None:
+    """Writes `rank=8` for `lora.rank=8` in all rows, if no other key ends in the same word."""
+    keys = {key for own in cells.values() for key in re.findall(r"(?:^|(?<= ))([\w.+/~@-]+)(?==)", own["overrides"])}
+    last = Counter(key.rpartition(".")[2] for key in keys)
+    for own in cells.values():
+        for key in keys:
+            word = key.rpartition(".")[2]
+            if last[word] == 1:
+                own["overrides"] = re.sub(rf"(^|(?<= )){re.escape(key)}=", f"{word}=", own["overrides"])
 
 
 def _sum(widths: dict[str, int]) -> int:
