@@ -1,19 +1,21 @@
 """Mistakes of a search, all at once and before anything starts."""
 
+from pathlib import Path
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from llama_exp.config import search_space
-from llama_exp.config.conf_folder import CONF
 from llama_exp.config.search_space import find_search_problems, read_axes
 
+YAML = Path(__file__).resolve().parents[2] / "hydra_plugins/llama_exp_sweeps/conf/hydra/sweeper/search.yaml"
 PARSER = OverridesParser.create()
 GOOD = ["optimizer.learning_rate=tag(log,interval(1e-5,1e-2))", "lora.rank=4,8,16"]
 
 
 def node(launcher=search_space.PROCESSES_LAUNCHER, **changes):
-    sweeper = OmegaConf.load(CONF / "hydra" / "sweeper" / "search.yaml")
+    sweeper = OmegaConf.load(YAML)
     return OmegaConf.create({"sweeper": {**sweeper, **changes}, "launcher": {"_target_": launcher}})
 
 
