@@ -25,6 +25,7 @@ from llama_exp.files.sweep_record import mask_sweep_record, private_sweep_record
 from llama_exp.files.writing import restrict_umask
 from llama_exp.run import resume
 from llama_exp.run.sweep import check_and_claim
+from llama_exp.sweeps.child import is_a_job
 
 register_run_dir(resume.find_folder)  # here, because processes of a launcher import no more than `job`
 
@@ -44,7 +45,8 @@ def job(cfg: DictConfig) -> float | None:
         return run_job(to_config(cfg), overrides, Path(node.runtime.output_dir), group, is_chosen=is_chosen)
     except (Exception, KeyboardInterrupt) as error:
         code = tell_failure(error, debug=bool(cfg.debug))
-        if not in_sweep or isinstance(error, (Preempted, Interrupted, KeyboardInterrupt)):
+        stops = isinstance(error, (Preempted, Interrupted, KeyboardInterrupt))
+        if not in_sweep or stops or is_a_job():
             raise SystemExit(code) from error
         Failures(Path(node.sweep.dir)).add(node.job.num, overrides, error, code)
         return None
