@@ -113,7 +113,7 @@ def identify(space: Mapping[str, str] | None, identities: Iterable[str]) -> str:
 
 
 def split_common(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What all configs have, and for each what it has besides, as strict JSON; `ABSENT` stands for a key that it lacks."""
+    """What all configs have, and for each what it has besides, as strict JSON; `ABSENT`: it lacks the key."""
     if not configs:
         return {}, []
     first = configs[0]
