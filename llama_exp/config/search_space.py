@@ -25,11 +25,6 @@ SEARCH_SWEEPER = "hydra_plugins.llama_exp_sweeps.search.SearchSweeper"
 PROCESSES_LAUNCHER = "hydra_plugins.llama_exp_sweeps.processes.ProcessesLauncher"
 
 
-def is_search(hydra: Any) -> bool:
-    """Whether the `hydra` node of a composed config chooses our search."""
-    return hydra.sweeper.get("_target_") == SEARCH_SWEEPER
-
-
 def find_search_problems(hydra: Any, sweeps: Sequence[Override]) -> Iterator[Problem]:
     """Every problem of a search: its options, its space, its launcher, and what is not installed.
 

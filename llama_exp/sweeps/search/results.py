@@ -9,6 +9,7 @@ importance.png              how much each key of the space decides (Watanabe et 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import logging
 import warnings
@@ -21,13 +22,20 @@ import yaml
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from llama_exp.console.logs import say
+from llama_exp.errors import ExitCode
 from llama_exp.files.writing import write_text
 from llama_exp.limits.search import Axis, Direction
+from llama_exp.sweeps.ending import Report, repeat_command, tell_end
+from llama_exp.sweeps.jobs import State
+from llama_exp.sweeps.manifest import Manifest
+from llama_exp.sweeps.reports import make_reports
 from llama_exp.sweeps.search.options import Options
 from llama_exp.sweeps.search.plots import draw_history, draw_importance
 from llama_exp.sweeps.search.space import write_overrides
 from llama_exp.sweeps.search.study import Study, find_cause, find_stopped_step
 
+_MOST_SHOWN = 5  # of several best points
 FEWEST_FOR_IMPORTANCE = 4  # finished trials; of fewer, chance alone decides
 _log = logging.getLogger(__name__)
 
@@ -117,3 +125,32 @@ def _write_table(trials: Sequence[FrozenTrial], axes: Sequence[Axis], names: Seq
         step = trial.last_step if stopped is None else stopped
         writer.writerow([trial.number, trial.state.name.lower(), *values, *point, step, seconds, find_cause(trial)])
     return text.getvalue()
+
+
+def tell_end_of(study: Study, axes: Sequence[Axis], options: Options, manifest: Manifest) -> ExitCode:
+    """Tells what came of all trials, and the best point with the command that repeats it alone; the exit code."""
+    trials, names = study.trials, list_objectives(options)
+    reports = [_as_study_says(report, trials[report.number]) for report in make_reports(manifest)]
+    is_done = not study.num_left and all(trial.state.is_finished() for trial in trials)
+    words = dataclasses.replace(
+        manifest.words,
+        objective=names[0] if options.objectives else manifest.words.objective,
+        direction=options.directions[0].value if len(names) == 1 else None,
+        go_on="" if is_done else manifest.words.go_on,  # trials that failed are not tried again
+    )
+    code = tell_end(reports, manifest.folder, words)
+    manifest.is_told = True
+    for best in find_best(study, axes)[:_MOST_SHOWN]:
+        values = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, best.values, strict=True))
+        say(f"best: trial {best.number}, {values}; alone:\n  {repeat_command(reports[best.number], words.program)}")
+    return code
+
+
+def _as_study_says(report: Report, trial: FrozenTrial) -> Report:
+    """A job as the search sees it: one that returned no number has failed."""
+    if trial.state is TrialState.COMPLETE:
+        value = trial.values[0] if len(trial.values) == 1 else tuple(trial.values)
+        return dataclasses.replace(report, state=State.finished, value=value, cause=None)
+    if trial.state is TrialState.FAIL:
+        return dataclasses.replace(report, state=State.failed, value=None, cause=find_cause(trial))
+    return dataclasses.replace(report, state=State.pruned) if trial.state is TrialState.PRUNED else report

@@ -36,15 +36,15 @@ class Study:
         folder: the sweep's, locked for this process.
         options: of the search.
         axes: its space.
-        fixed: what is the same in all trials, flat: key -> value.
 
     Raises:
-        ConfigError: the folder holds a search of another space, direction or fixed config.
+        ConfigError: the folder holds a search of another space or direction; what else must be the same, the sweep's
+            manifest knows.
         InputError: its journal cannot be read.
         StorageError: it cannot be written.
     """
 
-    def __init__(self, folder: Path, options: Options, axes: Sequence[Axis], fixed: Mapping[str, Any]):
+    def __init__(self, folder: Path, options: Options, axes: Sequence[Axis]):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._options, self._axes = options, list(axes)
         self._distributions = find_distributions(axes)
@@ -56,9 +56,10 @@ class Study:
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
             action = "put back a whole copy of it, or search in another folder: hydra.sweep.dir=<folder>"
             raise InputError.about(path, "is no journal of a search", str(error), action) from error
-        identity = _identify(options, axes, fixed)
-        if known.get(NAME, {}).get(_IDENTITY, identity) != identity:
-            raise _refuse(path, known[NAME][_IDENTITY], identity)
+        identity = _identify(options, axes)
+        before = known.get(NAME, {}).get(_IDENTITY, identity)
+        if before != identity:
+            raise _refuse(path, before, identity)
         self._study = optuna.create_study(
             storage=self._storage, study_name=NAME, directions=self._directions, load_if_exists=True
         )
@@ -160,14 +161,13 @@ def _make_pruner(options: Options, first: int, last: int) -> BasePruner:
     return HyperbandPruner(min_resource=first, max_resource=last, reduction_factor=options.reduction_factor)
 
 
-def _identify(options: Options, axes: Sequence[Axis], fixed: Mapping[str, Any]) -> dict[str, Any]:
+def _identify(options: Options, axes: Sequence[Axis]) -> dict[str, Any]:
     """What must be the same for the trials of an earlier invocation to count, as plain JSON values."""
     scale = {axis.key: [axis.low, axis.high, axis.step, axis.log] for axis in axes}
     return {
         "direction": [direction.value for direction in options.directions],
         "objectives": None if options.objectives is None else list(options.objectives),
         "space": {axis.key: list(axis.values) if axis.low is None else scale[axis.key] for axis in axes},
-        "fixed": {key: repr(value) for key, value in sorted(fixed.items())},
     }
 
 

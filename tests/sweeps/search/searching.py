@@ -127,9 +127,9 @@ def freeze_into(folder):
     return lambda overrides, number: Job(number, (), tuple(overrides), Path(folder) / str(number), OmegaConf.create())
 
 
-def open_study(folder, chosen, axes=AXES, fixed=None):
+def open_study(folder, chosen, axes=AXES):
     Path(folder).mkdir(exist_ok=True)
-    return Study(Path(folder), chosen, axes, fixed or {"seed": 0})
+    return Study(Path(folder), chosen, axes)
 
 
 def run_search(folder, pool, axes=AXES, outcomes=None, stop_on_failure=False, **changes):
