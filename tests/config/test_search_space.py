@@ -6,8 +6,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from llama_exp.config import search_space
-from llama_exp.config.search_space import find_search_problems, read_axes
+from llama_exp.config.check import search_space
+from llama_exp.config.check.search_space import find_search_problems, read_axes
 
 YAML = Path(__file__).resolve().parents[2] / "hydra_plugins/llama_exp_sweeps/conf/hydra/sweeper/search.yaml"
 PARSER = OverridesParser.create()

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llama_exp.config.check.composition import Composer, line_of
 from llama_exp.config.check.job import JobCheck
+from llama_exp.config.check.search_space import SEARCH_SWEEPER, find_search_problems
 from llama_exp.config.check.sweep_points import (
     drop_repeated,
     find_too_many,
@@ -31,7 +32,6 @@ from llama_exp.config.check.typed import show
 from llama_exp.config.identity import NOT_SCIENCE, config_hash, flatten, to_record
 from llama_exp.config.quoting import quote
 from llama_exp.config.schema import Config
-from llama_exp.config.search_space import SEARCH_SWEEPER, find_search_problems
 from llama_exp.config.sweep_point import Point
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments

@@ -21,7 +21,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from llama_exp import signals
-from llama_exp.config.search_space import find_search_problems, read_axes
+from llama_exp.config.check.search_space import find_search_problems, read_axes
 from llama_exp.config.sweep_point import Point
 from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem
 from llama_exp.files.redact import redact_arguments

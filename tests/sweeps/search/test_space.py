@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from optuna.samplers import RandomSampler
 from optuna.study import create_study
 
-from llama_exp.config.search_space import read_axes
+from llama_exp.config.check.search_space import read_axes
 from llama_exp.sweeps.search.space import find_distributions, write_overrides
 
 PARSER = OverridesParser.create()
