@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
@@ -104,7 +105,8 @@ def find_importance(study: Study, axes: Sequence[Axis], directions: Sequence[Dir
 
 
 def _summarise(best: Sequence[Best]) -> dict[str, Any]:
-    points = [dict(line.split("=", 1) for line in one.overrides) for one in best]
+    parser = OverridesParser.create()
+    points = [{line.partition("=")[0]: parser.parse_override(line).value() for line in one.overrides} for one in best]
     if len(best[0].values) > 1:
         solutions = [{"params": point, "values": list(one.values)} for one, point in zip(best, points, strict=True)]
         return {"name": "optuna", "solutions": solutions}

@@ -44,6 +44,9 @@ def test_the_best_point_stands_under_the_names_of_hydras_optuna_sweeper(tmp_path
     (best,) = find_best(study, AXES)
     assert found["best_value"] == best.values[0] == study.optuna.best_value
     assert [f"{key}={value}" for key, value in found["best_params"].items()] == list(best.overrides)
+    assert {key: type(value) for key, value in found["best_params"].items()} == {
+        "optimizer.learning_rate": float, "lora.rank": int, "layers": int
+    }  # fmt: skip
 
 
 def test_pictures_are_drawn(tmp_path):
