@@ -20,18 +20,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llama_exp.config.quoting import plain_or_quoted
 from llama_exp.config.sweep_point import Point
 from llama_exp.errors import BusyError, ConfigError, Problem
 from llama_exp.files.json_text import plain
 from llama_exp.files.lock import FolderLock
 from llama_exp.files.redact import redact_arguments
+from llama_exp.files.shown_path import show_path
 from llama_exp.files.writing import make_folder
 from llama_exp.sweeps import journal
 from llama_exp.sweeps.app import App
-from llama_exp.sweeps.jobs import Job, Outcome, State
+from llama_exp.sweeps.ending import Words
+from llama_exp.sweeps.jobs import Glimpse, Job, Outcome, State
 from llama_exp.sweeps.liveness import identify_process
-from llama_exp.sweeps.opening import added_entries, begin_record, go_on_record, mask, tell_other_code
-from llama_exp.sweeps.record import Entry, Record, holds_sweep, join_common, read_record
+from llama_exp.sweeps.opening import added_entries, begin_record, drop_same, go_on_record, mask, tell_other_code
+from llama_exp.sweeps.record import Entry, Record, holds_sweep, join_common, key_of, own_lines, read_record
 from llama_exp.sweeps.states import RETRY, Status, find_status, may_start, problem_of_live
 
 # A fork server that lost its launcher gives its jobs 30 seconds for a checkpoint.
@@ -48,6 +51,15 @@ def collect_facts() -> dict[str, Any]:
     }
 
 
+def make_words(facts: Mapping[str, Any], folder: Path) -> Words:
+    """How the end of an application's sweep is told that says no more of itself."""
+    command = shlex.split(str(facts.get("command", ""))) or [""]
+    program = ["python", command[0]] if command[0].endswith(".py") else command[:1]
+    kept = [word for word in command[1:] if not word.startswith("hydra.sweep.dir=")]
+    place = f"hydra.sweep.dir={plain_or_quoted(show_path(folder))}"
+    return Words(program, shlex.join([*program, *kept, place]))
+
+
 class Manifest:
     """The manifest of one sweep, owned by this process until it is closed. `open` one.
 
@@ -55,14 +67,17 @@ class Manifest:
         folder: the sweep's.
         entries: its jobs by number, with the overrides of this invocation.
         is_new: whether the sweep began with this invocation.
+        words: how its end is told.
+        is_told: whether it has been.
     """
 
-    def __init__(self, folder: Path, app: App, lock: FolderLock, on_failed: str):
+    def __init__(self, folder: Path, app: App, lock: FolderLock, on_failed: str, words: Words):
         self.folder, self.is_new = folder, True
         self.entries: dict[int, Entry] = {}
         self._app, self._lock, self._on_failed = app, lock, on_failed
-        self._record = Record("", {}, None, {}, ())
-        self._numbers: dict[tuple[str, ...], int] = {}
+        self.is_told, self.words = False, words
+        self._record = Record("", {}, None, {}, (), "")
+        self._numbers: dict[frozenset[str], int] = {}
         self._keys: set[str] = set()
         self._events: dict[int, list[dict[str, Any]]] = {}
 
@@ -78,18 +93,20 @@ class Manifest:
         extend: bool = False,
         on_failed: str = RETRY,
         space: Mapping[str, str] | None = None,
+        words: Words | None = None,
     ) -> Manifest:
         """Begins the sweep in a folder, or goes on with the one that is there.
 
         Args:
             folder: the sweep's; made if needed.
-            points: in the order of this invocation; of a search none.
+            points: in the order of this invocation; of a search one that stands for all.
             app: answers for the folders of jobs.
             facts: how the sweep was started: command, arguments, working_folder; of its code git, patch.
             resume: whether a sweep that is there goes on; else it is refused.
             extend: whether points may be added to it.
             on_failed: what becomes of failed jobs when it goes on: retry or skip.
             space: of a search, key -> what it may be; its jobs are added as it asks for them.
+            words: how its end is told; None: by what `facts` say.
 
         Raises:
             BusyError: another process has the sweep, or a job of it still runs.
@@ -99,7 +116,8 @@ class Manifest:
         """
         masked = mask(points)
         make_folder(folder)
-        manifest = cls(folder, app, FolderLock(folder, "sweep"), on_failed)
+        words = make_words(facts, folder) if words is None else words
+        manifest = cls(folder, app, FolderLock(folder, "sweep"), on_failed, words)
         try:
             manifest._open(masked, facts, resume, extend, space)
         except BaseException:
@@ -119,7 +137,7 @@ class Manifest:
 
     def find_entry(self, overrides: Sequence[str]) -> Entry | None:
         """The job that Hydra's overrides mean, by those of them whose keys differ between the points."""
-        number = self._numbers.get(self._own(redact_arguments(overrides)))
+        number = self._numbers.get(own_lines(redact_arguments(overrides), self._keys))
         return None if number is None else self.entries[number]
 
     def folder_of(self, entry: Entry) -> Path:
@@ -165,7 +183,7 @@ class Manifest:
         attempt = self.find_status(job.number).attempts
         self._remember(journal.append_end(self.folder, job.number, attempt, outcome))
 
-    def on_tick(self) -> None:
+    def on_tick(self, running: Sequence[tuple[Job, Glimpse, float]]) -> None:
         """Nothing: what happens is written when it does."""
 
     def close(self) -> None:
@@ -186,15 +204,15 @@ class Manifest:
         extend: bool,
         space: Mapping[str, str] | None,
     ) -> None:
-        folder, before = self.folder, None
+        folder, before, unique = self.folder, None, drop_same(points)
         if holds_sweep(folder):
             before = read_record(folder)
             self.is_new = False
             if not resume:
                 raise ConfigError(_taken(folder, before))
-            record = go_on_record(before, points, space, folder, extend)
+            record = go_on_record(before, unique, facts, space, folder, extend)
         else:
-            record = begin_record(points, facts, space)
+            record = begin_record(unique, facts, space)
         events = journal.read(folder)
         if before is not None:
             starts = [event for event in events if event["event"] == "open"]
@@ -204,6 +222,9 @@ class Manifest:
         self._record = record
         for entry in [*record.entries, *added_entries(events)]:
             self._take(entry)
+        numbers = {entry.identity: entry.number for entry in record.entries}
+        for point in points if space is None else ():  # also those that are others under another name
+            self._numbers[own_lines(point.overrides, self._keys)] = numbers[point.identity]
         self._read_events()
         self._wait_for_orphans()
         code = {key: facts.get(key) for key in ("command", "git", "patch")}
@@ -211,11 +232,8 @@ class Manifest:
 
     def _take(self, entry: Entry) -> None:
         self.entries[entry.number] = entry
-        self._keys |= {line.partition("=")[0] for line in entry.overrides}
-        self._numbers[self._own(entry.overrides)] = entry.number
-
-    def _own(self, overrides: Sequence[str]) -> tuple[str, ...]:
-        return tuple(sorted(line for line in overrides if line.partition("=")[0] in self._keys))
+        self._keys |= set(map(key_of, entry.overrides))
+        self._numbers[own_lines(entry.overrides, self._keys)] = entry.number
 
     def _is_own(self, key: str, value: Any) -> bool:
         return key not in self._record.common or self._record.common[key] != value

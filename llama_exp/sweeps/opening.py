@@ -12,56 +12,66 @@ from llama_exp.config.sweep_point import Point
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
 from llama_exp.sweeps import journal
-from llama_exp.sweeps.points import UNDO, match_points, require_same
-from llama_exp.sweeps.record import Entry, Record, entry_from, join_common, split_common
+from llama_exp.sweeps.points import UNDO, match_points, require_same, require_same_base
+from llama_exp.sweeps.record import Entry, Record, entry_from, identify, join_common, split_common
 
 log = logging.getLogger(__name__)
 
 
 def mask(points: Iterable[Point]) -> list[Point]:
-    """Each point once, without secrets in its overrides.
+    """The points without secrets in their overrides.
 
     Raises:
         ConfigError: two of them differ in a secret only, so that no record could tell them apart.
     """
     unique = {point.overrides: point for point in points}
-    masked = [
-        dataclasses.replace(point, overrides=tuple(redact_arguments(point.overrides))) for point in unique.values()
-    ]
+    masked = [dataclasses.replace(point, overrides=tuple(redact_arguments(lines))) for lines, point in unique.items()]
     if len({point.overrides for point in masked}) < len(masked):
-        what, action = (
-            "jobs of a sweep cannot differ in a secret only: no record tells them apart",
-            "add a key that differs",
-        )
-        raise ConfigError(Problem(what, "command line", " ".join(masked[0].overrides), action))
+        what = "jobs of a sweep cannot differ in a secret only: no record would tell them apart"
+        raise ConfigError(Problem(what, "command line", " ".join(masked[0].overrides), "let another key differ too"))
     return masked
+
+
+def drop_same(points: Iterable[Point]) -> list[Point]:
+    """The first of each identity."""
+    unique: dict[str, Point] = {}
+    for point in points:
+        unique.setdefault(point.identity, point)
+    return list(unique.values())
 
 
 def begin_record(points: Sequence[Point], facts: Mapping[str, Any], space: Mapping[str, str] | None) -> Record:
     """The record of a new sweep: its points get their numbers in their order.
 
     Args:
-        points: masked.
+        points: masked, none twice; of a search one that stands for all.
         facts: how it was started.
         space: of a search.
 
     Raises:
         ConfigError: two jobs would share a folder.
     """
+    identity = identify(space, [point.identity for point in points])
     common, differs = split_common([point.config for point in points])
-    entries = tuple(_entry(number, point, differs[number]) for number, point in enumerate(points))
+    entries = () if space is not None else tuple(map(_entry, range(len(points)), points, differs))
     _require_own_folders(entries)
-    return Record(journal.now(), dict(facts), space, common, entries)
+    return Record(journal.now(), dict(facts), space, common, entries, identity)
 
 
 def go_on_record(
-    record: Record, points: Sequence[Point], space: Mapping[str, str] | None, sweep_dir: Path, extend: bool
+    record: Record,
+    points: Sequence[Point],
+    facts: Mapping[str, Any],
+    space: Mapping[str, str] | None,
+    sweep_dir: Path,
+    extend: bool,
 ) -> Record:
     """The record of a sweep that goes on: its jobs as they are called now, and behind them those that are added.
 
     Args:
         record: as it was.
-        points: masked, of this invocation.
+        points: masked, none twice, of this invocation; of a search one that stands for all.
+        facts: how this invocation was started.
         space: of a search.
         sweep_dir: for messages.
         extend: whether points may be added.
@@ -70,22 +80,29 @@ def go_on_record(
         ConfigError: it is another sweep.
     """
     _require_same_space(record.space, space)
-    match = match_points(record.entries, points)
     if space is not None:
+        require_same_base(record, points)
         return record
+    match = match_points(record.entries, points)
     require_same(record, match, sweep_dir, extend)
     now = {entry.number: dataclasses.replace(entry, overrides=point.overrides) for entry, point in match.jobs}
-    entries = [now.get(entry.number, entry) for entry in record.entries]
-    if not match.added:
-        return dataclasses.replace(record, entries=tuple(entries))
-    first = max((entry.number for entry in entries), default=-1) + 1
-    entries += [_entry(first + index, point, {}) for index, point in enumerate(match.added)]
+    record = dataclasses.replace(record, entries=tuple(now.get(entry.number, entry) for entry in record.entries))
+    return _add_points(record, match.added, facts) if match.added else record
+
+
+def _add_points(record: Record, points: Sequence[Point], facts: Mapping[str, Any]) -> Record:
+    first = max((entry.number for entry in record.entries), default=-1) + 1
     before = [join_common(record.common, entry.differs) for entry in record.entries]
-    common, differs = split_common([*before, *(point.config for point in match.added)])
-    entries = [dataclasses.replace(entry, differs=own) for entry, own in zip(entries, differs, strict=True)]
+    common, differs = split_common([*before, *(point.config for point in points)])
+    added = [_entry(first + index, point, {}) for index, point in enumerate(points)]
+    entries = [
+        dataclasses.replace(entry, differs=own) for entry, own in zip([*record.entries, *added], differs, strict=True)
+    ]
     _require_own_folders(entries)
-    log.info("%d points are added to the %d of %s", len(match.added), len(before), sweep_dir)
-    return dataclasses.replace(record, common=common, entries=tuple(entries))
+    log.info("%d points are added to the %d of the sweep", len(points), len(before))
+    identity = identify(None, [entry.identity for entry in entries])
+    # Whoever goes on with all of it needs the command that says all of it.
+    return dataclasses.replace(record, facts=dict(facts), common=common, entries=tuple(entries), identity=identity)
 
 
 def added_entries(events: Iterable[Mapping[str, Any]]) -> list[Entry]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from llama_exp.config.sweep_point import Point
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.json_text import plain
-from llama_exp.sweeps.record import ABSENT, Entry, Record, join_common
+from llama_exp.sweeps.record import ABSENT, Entry, Record, identify, join_common
 
 MOST_SHOWN = 5
+# What no identity of llama_exp counts; in another application these keys are rare, and the points are told anyway.
+MAY_CHANGE = re.compile(r"(runtime|logger|resume|debug)(\.|$)")
 UNDO = "undo the edit, or begin a new sweep with resume=none in another folder"
 EXTEND = f"{UNDO}; to add the new points to this one: hydra.launcher.extend=true"
 
@@ -27,21 +30,12 @@ class Match:
 
 
 def match_points(entries: Sequence[Entry], points: Sequence[Point]) -> Match:
-    """Pairs of the same identity; where several have it, those of the same overrides first, then in their order."""
-    left: dict[str, list[Entry]] = {}
-    for entry in entries:
-        left.setdefault(entry.identity, []).append(entry)
-    found: dict[int, Entry] = {}
-    for is_spelled_alike in (True, False):
-        for index, point in enumerate(points):
-            same = [entry for entry in left.get(point.identity, []) if index not in found]
-            alike = [entry for entry in same if entry.overrides == point.overrides or not is_spelled_alike]
-            if alike:
-                found[index] = alike[0]
-                left[point.identity].remove(alike[0])
-    jobs = [(found[index], point) for index, point in enumerate(points) if index in found]
-    added = [point for index, point in enumerate(points) if index not in found]
-    return Match(jobs, added, [entry for entries_left in left.values() for entry in entries_left])
+    """Pairs of the same identity; no two points have the same."""
+    by_identity = {entry.identity: entry for entry in entries}
+    jobs = [(by_identity[point.identity], point) for point in points if point.identity in by_identity]
+    added = [point for point in points if point.identity not in by_identity]
+    found = {entry.number for entry, _ in jobs}
+    return Match(jobs, added, [entry for entry in entries if entry.number not in found])
 
 
 def require_same(record: Record, match: Match, sweep_dir: Path, extend: bool) -> None:
@@ -60,20 +54,32 @@ def require_same(record: Record, match: Match, sweep_dir: Path, extend: bool) ->
     raise ConfigError(Problem(what, "hydra.sweep.dir", found, action), *_changes(record, changed))
 
 
+def require_same_base(record: Record, points: Sequence[Point]) -> None:
+    """Raises ConfigError unless the point that stands for all of a search is the one that it was begun with."""
+    if record.identity != identify(record.space, [point.identity for point in points]):
+        changes = [change for point in points for change in _find_changes(record.common, point)]
+        raise ConfigError(*(_changed(key, old, new, "") for key, old, new in changes))
+
+
 def _changes(record: Record, changed: Sequence[tuple[Entry, Point]]) -> list[Problem]:
     """One problem for each key that another value stands in, with the points that have it."""
     with_it: dict[tuple[str, str, str], list[tuple[str, ...]]] = {}
     for entry, point in changed:
-        before = join_common(record.common, entry.differs)
-        now: Mapping[str, Any] = plain(dict(point.config))
-        for key in sorted(before.keys() | now.keys()):
-            old, new = before.get(key, ABSENT), now.get(key, ABSENT)
-            if old != new:
-                with_it.setdefault((key, str(old), str(new)), []).append(point.overrides)
-    return [
-        Problem(f"is another value than when the sweep began, at {_list(points)}", key, f"{new}, before {old}", UNDO)
-        for (key, old, new), points in list(with_it.items())[: 2 * MOST_SHOWN]
-    ]
+        for change in _find_changes(join_common(record.common, entry.differs), point):
+            with_it.setdefault(change, []).append(point.overrides)
+    return [_changed(*change, f", at {_list(points)}") for change, points in list(with_it.items())[: 2 * MOST_SHOWN]]
+
+
+def _find_changes(before: Mapping[str, Any], point: Point) -> Iterator[tuple[str, str, str]]:
+    """Each key that differs, with its values before and now."""
+    now: Mapping[str, Any] = plain(dict(point.config))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key, ABSENT) != now.get(key, ABSENT) and not MAY_CHANGE.match(key):
+            yield key, str(before.get(key, ABSENT)), str(now.get(key, ABSENT))
+
+
+def _changed(key: str, old: str, new: str, where: str) -> Problem:
+    return Problem(f"is another value than when the sweep began{where}", key, f"{new}, before {old}", UNDO)
 
 
 def _list(points: Sequence[tuple[str, ...]]) -> str:

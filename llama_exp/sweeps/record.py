@@ -10,7 +10,7 @@ jobs                            number, overrides, folder, identity, and under `
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,18 +43,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Record:
-    """All of `sweep.json`; `facts`: how the sweep was started."""
+    """All of `sweep.json`.
+
+    facts: how the sweep was started. space: of a search, key -> what it may be; its jobs are in the journal. common: of
+    a search, the config of the point that stands for all. identity: of the whole, whatever the order of its points.
+    """
 
     started: str
     facts: Mapping[str, Any]
     space: Mapping[str, str] | None
     common: Mapping[str, Any]
     entries: tuple[Entry, ...]
-
-    @property
-    def identity(self) -> str:
-        """The hash of the points, whatever their order."""
-        return identify(self.space, [entry.identity for entry in self.entries])
+    identity: str
 
     def write(self, sweep_dir: Path) -> None:
         """Replaces the file; raises `StorageError`."""
@@ -91,7 +91,9 @@ def read_record(sweep_dir: Path) -> Record:
         entries = tuple(entry_from(job) for job in content["jobs"])
         known = ("schema", "identity", "started", "space", "common", "jobs")
         facts = {key: value for key, value in content.items() if key not in known}
-        record = Record(content["started"], facts, content["space"], dict(content["common"]), entries)
+        record = Record(
+            content["started"], facts, content["space"], dict(content["common"]), entries, str(content["identity"])
+        )
     except (KeyError, TypeError, ValueError) as error:
         found = f"{type(error).__name__}: {error}"
         raise InputError.about(path, "the record of the sweep is damaged", found, _ACTION) from error
@@ -106,9 +108,26 @@ def entry_from(job: Mapping[str, Any]) -> Entry:
     return Entry(number, tuple(map(str, job["overrides"])), folder, str(job["identity"]), dict(job["differs"]))
 
 
+def find_entry(entries: Sequence[Entry], overrides: Sequence[str]) -> Entry | None:
+    """The job that Hydra's overrides, without secrets, mean: by those of them whose keys differ between the jobs."""
+    keys = {key_of(line) for entry in entries for line in entry.overrides}
+    own = own_lines(overrides, keys)
+    return next((entry for entry in entries if own_lines(entry.overrides, keys) == own), None)
+
+
+def own_lines(overrides: Iterable[str], keys: Collection[str]) -> frozenset[str]:
+    """Those of some overrides that are about some keys; what they do to a config (`+`, `++`) does not count."""
+    return frozenset(line.lstrip("+") for line in overrides if key_of(line) in keys)
+
+
+def key_of(line: str) -> str:
+    """The key of an override."""
+    return line.lstrip("+").partition("=")[0]
+
+
 def identify(space: Mapping[str, str] | None, identities: Iterable[str]) -> str:
-    """The hash of a sweep: of its points, whatever their order; of a search its space."""
-    parts = sorted(identities) if space is None else [f"{key}={text}" for key, text in sorted(space.items())]
+    """The hash of a sweep: of its points, whatever their order; of a search, of its space and one point."""
+    parts = [*sorted(identities), *(f"{key}={text}" for key, text in sorted((space or {}).items()))]
     return hashlib.sha256("\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from llama_exp.config.check import saved
 from llama_exp.config.check.composition import Composer, line_of, names_entries
 from llama_exp.config.check.job import Job, JobCheck
 from llama_exp.config.check.options import parse_options
-from llama_exp.config.check.sweep import Sweep, SweepCheck
+from llama_exp.config.check.sweep import SWEEP_DIR, Sweep, SweepCheck
 from llama_exp.config.check.typed import show
 from llama_exp.config.check.yaml_files import find_oversized_files
 from llama_exp.config.conf_folder import CONF
@@ -81,7 +81,7 @@ def check_arguments(arguments: Sequence[str]) -> Command:
     if options.cfg or options.info:
         return Command(_for_hydra_to_show(options, composer, sweep), sweep.config)
     made = sweep.make()
-    return Command(_for_hydra(options, composer, made.fixed), made.config, made)
+    return Command(_for_hydra(options, composer, made), made.config, made)
 
 
 def _composer(options: argparse.Namespace, source: saved.Saved | None) -> Composer:
@@ -145,16 +145,17 @@ def _ambiguous(override: Override) -> Problem:
     return Problem("has several values, but this is a single run", key, show(override.input_line), action)
 
 
-def _for_hydra(options: argparse.Namespace, composer: Composer, fixed: Mapping[str, str] | None = None) -> list[str]:
+def _for_hydra(options: argparse.Namespace, composer: Composer, sweep: Sweep | None = None) -> list[str]:
     """The command line again, with folders that hold from anywhere, and options before overrides.
 
     Args:
         options: as they were parsed.
         composer: of their folders.
-        fixed: overrides that take the place of what was typed.
+        sweep: what it decides takes the place of what was typed; its folder is told to Hydra by whoever makes it.
     """
-    fixed = fixed or {}
-    lines = [line for line in map(composer.spell, options.overrides) if line.partition("=")[0] not in fixed]
+    fixed = {} if sweep is None else sweep.fixed
+    replaced = set() if sweep is None else {*fixed, SWEEP_DIR}
+    lines = [line for line in map(composer.spell, options.overrides) if line.partition("=")[0] not in replaced]
     own = [f"{key}={value}" for key, value in fixed.items()]
     return [*_flags(options, composer, ("help", "resolve", "run", "multirun")), *map(_opened, lines), *own]
 

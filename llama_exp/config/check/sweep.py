@@ -35,10 +35,12 @@ from llama_exp.config.schema import Config
 from llama_exp.config.sweep_point import Point
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
-from llama_exp.files.writing import free_name
+from llama_exp.limits.launcher import find_launcher_problems
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+PROCESSES_LAUNCHER = "hydra_plugins.llama_exp_sweeps.processes.ProcessesLauncher"
+SWEEP_DIR = "hydra.sweep.dir"
 RESUME, SUBDIR, EXCLUDED = "resume", "hydra.sweep.subdir", "hydra.job.config.override_dirname.exclude_keys"
 LONGEST_NAME = 255  # bytes, on every usual file system
 POINTS_SHOWN = 3
@@ -49,10 +51,11 @@ SECONDS_IN_SILENCE = 1.0
 class Sweep:
     """What a sound command line says of its sweep.
 
-    folder: the sweep's. is_dated: whether it is a new one for its time. points: in the order in which Hydra numbers
-    them; of a search one that stands for all. space: of a search, key -> what it may be; None: the points are all.
-    launcher: its keys, as plain data. config: of the first point. fixed: overrides that decide once what Hydra would
-    decide for each job, and that take the place of what was typed.
+    folder: the sweep's. is_dated: whether its name is one for its time, so that a sweep of the same second may have it.
+    points: in the order in which Hydra numbers them; of a search one that stands for all. space: of a search, key ->
+    what it may be; None: the points are all. launcher: its keys, as plain data. constants: overrides that all points
+    have. config: of the first point. fixed: overrides that decide once what Hydra would decide for each job, and that
+    take the place of what was typed.
     """
 
     folder: Path
@@ -60,6 +63,7 @@ class Sweep:
     points: tuple[Point, ...]
     space: Mapping[str, str] | None
     launcher: Mapping[str, Any]
+    constants: tuple[str, ...]
     config: Config
     fixed: Mapping[str, str]
 
@@ -114,19 +118,22 @@ class SweepCheck:
     def make(self) -> Sweep:
         """The sweep, once there are no problems."""
         assert self.config is not None and self._points
-        has_time = "${now:" in str(OmegaConf.to_container(self._cfg.hydra.sweep))  # of another second: a new sweep
-        folder = _resolve_folder(self._cfg)
-        folder = free_name(folder) if has_time else folder
         space = dict(line_of(sweep).split("=", 1) for sweep in self._sweeps)
         launcher: Any = OmegaConf.to_container(self._cfg.hydra.launcher, resolve=True)
-        points = self._points if self._is_grid else self._points[:1]
         return Sweep(
-            folder, has_time, tuple(points), None if self._is_grid else space, launcher, self.config, self._fix(folder)
+            Path(_select(self._cfg, SWEEP_DIR)),
+            "${now:" in str(OmegaConf.to_container(self._cfg.hydra.sweep)["dir"]),  # type: ignore[index,call-overload]
+            tuple(self._points if self._is_grid else self._points[:1]),
+            None if self._is_grid else space,
+            launcher,
+            tuple(line_of(override) for override in self._constants),
+            self.config,
+            self._fix(),
         )
 
-    def _fix(self, folder: Path) -> dict[str, str]:
-        """Fixes the sweep's folder once for all jobs, and keeps what is the same in all of them out of their names."""
-        fixed = {"hydra.sweep.dir": quote(str(folder)), **self._shortened}
+    def _fix(self) -> dict[str, str]:
+        """Keeps what is the same in all jobs out of their names, and what stands there again out of their number."""
+        fixed = dict(self._shortened)
         if EXCLUDED not in self._given:
             fixed[EXCLUDED] = f"[{','.join(map(quote, self._same_keys()))}]"
         return fixed
@@ -183,15 +190,15 @@ class SweepCheck:
                 with_it.setdefault(problem, []).append(lines)
             if number == 0:
                 self.config = job.config
-            if job.config is not None:
-                for key, values in processes.items():
-                    values.add(str(getattr(job.config.runtime, key)))
+            for key, values in processes.items():
+                values |= {str(getattr(job.config.runtime, key))} if job.config is not None else set()
             if not with_it and job.config is not None and job.cfg is not None:
                 self._points.append(self._make_point(number, lines, overrides, job.config, job.cfg))
         for problem, where in with_it.items():
             self.problems.append(problem if len(where) == len(points) else _at_points(problem, where))
         self.problems += _process_problems(self._cfg, processes)
-        self.problems += [] if self.problems else _folder_problems(self._points)
+        self.problems += _launcher_problems(self._cfg)
+        self.problems += [] if self.problems else [*_same_problems(self._points), *_folder_problems(self._points)]
 
     def _make_point(
         self, number: int, lines: tuple[str, ...], overrides: list[Override], config: Config, cfg: DictConfig
@@ -253,6 +260,24 @@ def _process_problems(cfg: DictConfig, processes: Mapping[str, set[str]]) -> Ite
             yield Problem(what, f"runtime.{key}", ", ".join(sorted(values)), action)
 
 
+def _launcher_problems(cfg: DictConfig) -> Iterator[Problem]:
+    """Impossible values of our own launcher's keys; others check theirs."""
+    if cfg.hydra.launcher.get("_target_") == PROCESSES_LAUNCHER:
+        node: Any = OmegaConf.to_container(cfg.hydra.launcher, resolve=True)
+        yield from find_launcher_problems({key: value for key, value in node.items() if key != RESUME})
+
+
+def _same_problems(points: Sequence[Point]) -> Iterator[Problem]:
+    """Points that are the same experiment, under two names."""
+    first: dict[str, Point] = {}
+    for point in points:
+        other = first.setdefault(point.identity, point)
+        if other is not point:
+            found = f"{' '.join(redact_arguments(point.overrides))} is {' '.join(redact_arguments(other.overrides))}"
+            action = "leave one of them out; the same once more, in another folder, is a job with another name=<name>"
+            yield Problem("two jobs of the sweep are the same experiment", "command line", found, action)
+
+
 def _folder_problems(points: Sequence[Point]) -> Iterator[Problem]:
     """Jobs need folders of their own, inside of the sweep's, with names that a file system takes."""
     owners: dict[str, int] = {}
@@ -276,13 +301,9 @@ def _folder_problem(what: str, name: str, number: int) -> Problem:
     return Problem(what, SUBDIR, f"{shown}, of job {number}", action)
 
 
-def _resolve_folder(cfg: DictConfig) -> Path:
-    return Path(_select(cfg, "hydra.sweep.dir"))
-
-
 def _select(cfg: DictConfig, key: str) -> str:
     """A value of Hydra's own node, which may look at all of it."""
-    HydraConfig.instance().cfg = cfg  # `set_config` would copy it, once for each job
+    HydraConfig.instance().cfg = cfg  # type: ignore[assignment]  # `set_config` would copy it, once for each job
     try:
         return str(OmegaConf.select(cfg, key))
     except OmegaConfBaseException as error:
