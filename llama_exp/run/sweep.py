@@ -39,7 +39,7 @@ from llama_exp.sweeps.reports import tell_once
 from llama_exp.sweeps.states import RETRY
 
 # What a sweep may change when its record is gone on with: where and how it runs, and how it is watched.
-_MAY_CHANGE = re.compile(r"[+~]*(runtime|logger|debug|hydra[./]launcher)([.=@/].*)?")
+_MAY_CHANGE = re.compile(r"[+~]*(runtime|logger|debug|hydra[./](launcher|sweeper))([.=@/].*)?")
 _OF_THE_FOLDER = ("resume=", f"{SWEEP_DIR}=", "hydra.launcher.extend=")
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def run_sweep(manifest: Manifest, arguments: Sequence[str], job: Callable[..., A
         SystemExit: a launcher or a signal ended it, once it is told.
         Exception: Hydra or the sweep's folder failed.
     """
-    if not manifest.list_open():
+    if not manifest.is_search and not manifest.list_open():
         print(f"nothing is left to do in {show_path(manifest.folder)}", file=sys.stderr)
         return tell_once(manifest)
     token = opened.set(manifest)

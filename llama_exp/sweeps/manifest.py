@@ -131,6 +131,11 @@ class Manifest:
         return self._record.facts
 
     @property
+    def is_search(self) -> bool:
+        """Whether its jobs are added as a search asks for them."""
+        return self._record.space is not None
+
+    @property
     def identity(self) -> str:
         """The hash of its points."""
         return self._record.identity
