@@ -6,6 +6,7 @@ other figures of that moment. A number that JSON cannot express stands as the st
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -121,6 +122,28 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             found = f"line {number}: {wrong} is {json.dumps(row.get(wrong))[:60]}"
             raise InputError.about(path, "a line is no row of metrics", found, "restore the line, or delete it")
     return rows
+
+
+def read_samples(path: Path) -> list[tuple[int, str, str]]:
+    """Step, prompt and continuation of every sample of a `samples.md`, in file order; a cut one is none.
+
+    A file that does not exist has none.
+    """
+    lines = iter(path.read_text(encoding="utf-8").splitlines() if path.exists() else [])
+    found: list[tuple[int, str, str]] = []
+    step, texts = 0, {"Prompt:": "", "Continuation:": ""}
+    label = ""
+    for line in lines:
+        if match := re.fullmatch(r"## Step (\d+)", line):
+            step = int(match[1])
+        elif line in texts:
+            label = line
+        elif match := re.fullmatch(r"(`{3,})text", line):
+            block = list(itertools.takewhile(lambda line, fence=match[1]: line != fence, lines))
+            texts[label] = "\n".join(block)
+            if label == "Continuation:":
+                found.append((step, texts["Prompt:"], texts[label]))
+    return found
 
 
 def _find_wrong(row: dict[str, Any]) -> str | None:

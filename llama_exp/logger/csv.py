@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp.files.appended_file import AppendedFile
+from llama_exp.files.shown_path import show_path
 from llama_exp.logger.mirror import Mirror
 
 FILE = "metrics.csv"
@@ -28,6 +29,11 @@ class CsvLogger(Mirror):
         self._lines: list[dict[str, float]] = []  # one a step, the last one still open
         self._columns = [_STEP]
         self._file = AppendedFile(self._folder / FILE)
+
+    @property
+    def outcome(self) -> str:
+        """What was written where, for a person."""
+        return f"{len(self._lines)} steps to {show_path(self._file.path)}"
 
     def _open(self) -> None:
         self._lines, self._columns = [], [_STEP]

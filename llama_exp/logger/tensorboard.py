@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp.files.redact import printable, redact
+from llama_exp.files.shown_path import show_path
 from llama_exp.files.writing import make_folder
 from llama_exp.logger.mirror import Mirror
 
@@ -37,6 +38,11 @@ class TensorBoardLogger(Mirror):
             self._begin()
             shown = redact(f"{prompt}{text.removeprefix(prompt)}")
             self._add(step, _text_value("samples", printable(shown)), time.time())
+
+    @property
+    def outcome(self) -> str:
+        """What was written where, for a person."""
+        return show_path(self._path.parent)
 
     def _open(self) -> None:
         make_folder(self._path.parent)

@@ -53,6 +53,7 @@ class WandbLogger(Mirror):
         config: the resolved config, flat (`lora.rank`); stored without secrets.
         run_id: W&B id; None takes that of the folder's run.json, or makes one. A checkpoint's takes its place.
         falls_back: whether a run that finds no server goes on offline; else the mirror ends.
+        finish_seconds: how long the end may take; None: the session's own limit.
 
     Raises:
         ConfigError: mode `online` without an API key or without wandb; a variable with a value that W&B refuses.
@@ -72,6 +73,7 @@ class WandbLogger(Mirror):
         config: Mapping[str, Any] | None = None,
         run_id: str | None = None,
         falls_back: bool = True,
+        finish_seconds: float | None = None,
     ):
         super().__init__("W&B", folder, name, group, config)
         tags = None if tags is None else list(tags)
@@ -89,6 +91,7 @@ class WandbLogger(Mirror):
         self._mode = settled.mode
         self._log_model = log_model
         self._falls_back = falls_back
+        self._finish_seconds = finish_seconds
         self._run_id = run_id or settled.run_id or secrets.token_hex(4)
         self._run: Any = None
         self._next_step = 0  # W&B takes no row below it
@@ -192,6 +195,7 @@ class WandbLogger(Mirror):
         return wandb_session.connect(
             mode,
             self._folder,
+            self._finish_seconds,
             project=redact(settled.project),
             entity=settled.entity,
             tags=[redact(tag) for tag in settled.tags],
@@ -232,7 +236,7 @@ class WandbLogger(Mirror):
 
     def _close(self, status: str) -> None:
         self._flush()
-        summary = {"status": status}
+        summary: dict[str, Any] = {"status": status}
         if self._best is not None:
             summary |= {"best/validation_loss": self._best[0], "best/step": self._best[1]}
         self._run.summary.update(summary)

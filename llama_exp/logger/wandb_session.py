@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llama_exp.files.writing import move
 from llama_exp.limits.logger import LoggerMode
@@ -19,12 +19,13 @@ FLUSH_SECONDS = 1.0
 _SUPERSEDED = "superseded-"
 
 
-def connect(mode: LoggerMode, folder: Path, **arguments: Any) -> Any:
+def connect(mode: LoggerMode, folder: Path, finish_seconds: float | None = None, **arguments: Any) -> Any:
     """An open W&B run whose files lie below `folder`.
 
     Args:
         mode: online or offline.
         folder: the run folder; W&B makes `wandb` in it.
+        finish_seconds: how long its end may take; None: FINISH_TIMEOUT_SECONDS.
         **arguments: of `wandb.init`.
 
     Raises:
@@ -40,7 +41,7 @@ def connect(mode: LoggerMode, folder: Path, **arguments: Any) -> Any:
     settings = wandb.Settings(
         mode=mode.value,
         init_timeout=INIT_TIMEOUT_SECONDS,
-        finish_timeout=FINISH_TIMEOUT_SECONDS,
+        finish_timeout=FINISH_TIMEOUT_SECONDS if finish_seconds is None else finish_seconds,
         finish_timeout_raises=True,  # what is not sent by then is told
         silent=True,
         console="off",
@@ -52,7 +53,7 @@ def connect(mode: LoggerMode, folder: Path, **arguments: Any) -> Any:
         x_disable_machine_info=True,
         x_transaction_log_flush_interval=FLUSH_SECONDS,
     )
-    resume = "allow" if mode is LoggerMode.online else None
+    resume: Literal["allow"] | None = "allow" if mode is LoggerMode.online else None
     return wandb.init(dir=str(folder), resume=resume, reinit="finish_previous", settings=settings, **arguments)
 
 
