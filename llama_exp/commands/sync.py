@@ -23,6 +23,7 @@ from llama_exp.config.identity import flatten
 from llama_exp.config.loggers import SECTION, TARGET
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError
 from llama_exp.files.json_file import read_record
+from llama_exp.files.latest import without_latest
 from llama_exp.files.lock import FolderLock
 from llama_exp.files.metrics_file import read_metrics, read_samples
 from llama_exp.files.shown_path import show_path
@@ -67,7 +68,7 @@ def find_runs(path: Path) -> Iterator[Path]:
     Raises:
         InputError: there is none.
     """
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(without_latest(str(path))))  # a run's name is part of what it is known by
     found = [path] if (path / RECORD_FILE).is_file() else [file.parent for file in path.glob(f"*/{RECORD_FILE}")]
     if not found:
         action = "name a run's folder, outputs/<name>/<run>, or a sweep's, outputs/<name>/sweeps/<sweep>"
@@ -135,17 +136,17 @@ def _make(folder: Path, config: dict[str, Any], record: dict[str, Any], options:
         "group": folder.parent.name if folder.parent.parent.name == "sweeps" else None,
         "config": flatten(config),
     }
-    section = config.get(SECTION) if isinstance(config.get(SECTION), dict) else {}
+    section = _mapping(config, SECTION)
     if options.to == "tensorboard":
         return TensorBoardLogger(**common)
     if options.to == "csv":
         return CsvLogger(**common)
     if options.to == "mlflow":
-        own = section.get("mlflow") if isinstance(section.get("mlflow"), dict) else {}
+        own = _mapping(section, "mlflow")
         experiment = options.project or own.get("experiment") or str(config.get("name"))
         return MlflowLogger(own.get("tracking_uri"), experiment, **common)
     own = section if section.get(TARGET) == "llama_exp.logger.WandbLogger" else {}
-    known = record.get(SECTION, {}).get(SECTION, {}) if isinstance(record.get(SECTION), dict) else {}
+    known = _mapping(_mapping(record, SECTION), SECTION)
     return WandbLogger(
         options.mode,
         options.project or own.get("project"),
@@ -157,6 +158,12 @@ def _make(folder: Path, config: dict[str, Any], record: dict[str, Any], options:
         falls_back=False,
         finish_seconds=float(options.timeout),
     )
+
+
+def _mapping(node: dict[str, Any], key: str) -> dict[str, Any]:
+    """The mapping under a key, or {}."""
+    found = node.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _number(folder: Path) -> tuple[int, str]:

@@ -6,7 +6,6 @@ other figures of that moment. A number that JSON cannot express stands as the st
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
@@ -129,20 +128,22 @@ def read_samples(path: Path) -> list[tuple[int, str, str]]:
 
     A file that does not exist has none.
     """
-    lines = iter(path.read_text(encoding="utf-8").splitlines() if path.exists() else [])
     found: list[tuple[int, str, str]] = []
-    step, texts = 0, {"Prompt:": "", "Continuation:": ""}
-    label = ""
-    for line in lines:
-        if match := re.fullmatch(r"## Step (\d+)", line):
+    step, label, fence = 0, "", ""
+    texts: dict[str, list[str]] = {"Prompt:": [], "Continuation:": []}
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+        if fence and line != fence:
+            texts[label].append(line)
+        elif fence:
+            fence = ""
+            if label == "Continuation:":
+                found.append((step, "\n".join(texts["Prompt:"]), "\n".join(texts[label])))
+        elif match := re.fullmatch(r"## Step (\d+)", line):
             step = int(match[1])
         elif line in texts:
             label = line
         elif match := re.fullmatch(r"(`{3,})text", line):
-            block = list(itertools.takewhile(lambda line, fence=match[1]: line != fence, lines))
-            texts[label] = "\n".join(block)
-            if label == "Continuation:":
-                found.append((step, texts["Prompt:"], texts[label]))
+            fence, texts[label] = match[1], []
     return found
 
 

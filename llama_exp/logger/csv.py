@@ -32,7 +32,7 @@ class CsvLogger(Mirror):
 
     @property
     def outcome(self) -> str:
-        """What was written where, for a person."""
+        """What was written where."""
         return f"{len(self._lines)} steps to {show_path(self._file.path)}"
 
     def _open(self) -> None:

@@ -86,6 +86,11 @@ class Mirror(abc.ABC):
     def _take(self, row: dict[str, Any]) -> None:
         self._write(row["step"], figures(row), row.get("seconds") or 0.0)
 
+    @property
+    @abc.abstractmethod
+    def outcome(self) -> str:
+        """What was written where, for a person; once the run has ended."""
+
     @abc.abstractmethod
     def _open(self) -> None:
         """Makes the other side ready for rows."""

@@ -58,7 +58,7 @@ class MlflowLogger(Mirror):
 
     @property
     def outcome(self) -> str:
-        """What was written where, for a person."""
+        """What was written where."""
         return f"{self._sent_rows} rows to {redact(self._tracking_uri)}"
 
     def _open(self) -> None:

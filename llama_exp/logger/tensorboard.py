@@ -41,7 +41,7 @@ class TensorBoardLogger(Mirror):
 
     @property
     def outcome(self) -> str:
-        """What was written where, for a person."""
+        """What was written where."""
         return show_path(self._path.parent)
 
     def _open(self) -> None:

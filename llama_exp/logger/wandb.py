@@ -111,10 +111,10 @@ class WandbLogger(Mirror):
 
     @property
     def outcome(self) -> str:
-        """What was written where, for a person; once it has finished."""
+        """What was written where."""
         if self._run is None:
             return "nothing to send"
-        where = self._run.url if self._mode is LoggerMode.online else show_path(self._run.settings.sync_dir)
+        where = self._run.url if self._mode is LoggerMode.online else show_path(Path(self._run.settings.sync_dir))
         return f"{self._sent_steps} steps to {where}"
 
     def record(self) -> dict[str, Any]:
