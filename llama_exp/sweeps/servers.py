@@ -75,11 +75,11 @@ class Servers:
 
     def hear(self, seconds: float) -> Iterator[tuple[Server, tuple[Any, ...]]]:
         """What servers say in a time, see `server`; ("gone",) is the last word of one that died."""
-        for key, _ in self._selector.select(seconds):
-            if isinstance(key.data, Inbox):
-                if not key.data.drain():
-                    self._selector.unregister(key.fd)
-                continue
+        ready = [key for key, _ in self._selector.select(seconds)]
+        for key in [key for key in ready if isinstance(key.data, Inbox)]:  # before a message closes one of them
+            if not key.data.drain():
+                self._selector.unregister(key.fd)
+        for key in [key for key in ready if not isinstance(key.data, Inbox)]:
             server = self._servers[key.data]
             try:
                 message, _ = server.channel.receive()
