@@ -67,5 +67,5 @@ def hydra_is_of(cfg: DictConfig) -> Iterator[None]:
 def without_hydra(cfg: DictConfig) -> DictConfig:
     """What the job's function gets."""
     with hydra_is_of(cfg):
-        plain: Any = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        plain: Any = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     return plain

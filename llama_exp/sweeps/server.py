@@ -96,13 +96,13 @@ class _Server:
                 self._stop_all(selector)
 
     def _obey(self) -> None:
-        (word, *details), files = self._channel.receive()
-        if word == "serve":
-            self._serve(*details, files[0])
-        elif word == "run":
-            self._run(*details, files[0])
+        message, files = self._channel.receive()
+        if message[0] == "serve":
+            self._serve(message[1], files[0])
+        elif message[0] == "run":
+            self._run(message[1], files[0])
         else:
-            number, signum = details
+            _, number, signum = message
             for pid in [pid for pid, name in self._numbers.items() if name == number]:
                 self._signalled.add(pid)
                 os.kill(pid, signum)  # not reaped yet, so it is still the job's own
