@@ -53,7 +53,12 @@ _VARIABLES: tuple[str, ...] = (
     "SWEEP_ID",
 )
 _VARIABLES += ("TAGS",)
-_EXIT_CODES = {"finished": ExitCode.OK, "preempted": ExitCode.PREEMPTED, "interrupted": ExitCode.INTERRUPTED}
+_EXIT_CODES = {
+    "finished": ExitCode.OK,
+    "preempted": ExitCode.PREEMPTED,
+    "pruned": ExitCode.PREEMPTED,
+    "interrupted": ExitCode.INTERRUPTED,
+}
 _SUPERSEDED = "superseded-"
 _log = logging.getLogger(__name__)
 

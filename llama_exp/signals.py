@@ -2,6 +2,7 @@
 
 SIGINT                       Interrupted (exit code 130)
 SIGTERM, SIGUSR1, SIGHUP     Preempted (exit code 75: requeue me); SIGHUP only if nohup did not switch it off
+SIGUSR2                      Pruned (exit code 75): a search that this run is a job of expects nothing of it
 
 The first signal is taken in one of two ways, the second has its usual effect at once.
 
@@ -24,9 +25,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from llama_exp.errors import Interrupted, LlamaExpError, Preempted, Problem
+from llama_exp.errors import Interrupted, LlamaExpError, Preempted, Problem, Pruned
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGUSR2)
+_KINDS = {signal.SIGINT: Interrupted, signal.SIGUSR2: Pruned}  # of the others: Preempted
 _log = logging.getLogger(__name__)
 
 
@@ -39,9 +41,8 @@ class Stopped(KeyboardInterrupt):
 
     def told(self, where: str) -> LlamaExpError:
         """What ends the run, for a person; `where` is the run folder or the step it had reached."""
-        kind = Interrupted if self.number == signal.SIGINT else Preempted
         action = "run the same command with resume=auto to go on"
-        return kind(Problem("the run was stopped", where, self.number.name, action))
+        return _KINDS.get(self.number, Preempted)(Problem("the run was stopped", where, self.number.name, action))
 
 
 class _Catcher:

@@ -82,7 +82,7 @@ def test_the_config_decides_and_not_w_and_b_s_variables(tmp_path, monkeypatch, c
     assert os.environ["WANDB_PROJECT"] == "other"
 
 
-@pytest.mark.parametrize(("status", "code"), [("preempted", 75), ("interrupted", 130), ("failed", 1)])
+@pytest.mark.parametrize(("status", "code"), [("preempted", 75), ("pruned", 75), ("interrupted", 130), ("failed", 1)])
 def test_the_exit_code_tells_how_it_ended(tmp_path, status, code):
     watching = observers(tmp_path / "run")
     report(watching, [0])

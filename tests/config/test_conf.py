@@ -121,7 +121,7 @@ def test_groups_have_at_least_these_many_options():
 def test_every_file_composes_and_types(group, option):
     command = compose(f"{group}={option}", *NEEDED.get((group, option), []))
     assert command.config is not None
-    assert (command.sweep_dir is not None) == (group == "sweep")
+    assert (command.sweep is not None) == (group == "sweep")
 
 
 @pytest.mark.parametrize(
