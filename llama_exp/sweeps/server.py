@@ -134,7 +134,9 @@ class _Server:
 
     def _run(self, seat: child.Seat, descriptor: int) -> None:
         parent = os.getpid()
-        signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)  # until the job has handlers: one that comes now would be lost
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, IGNORED
+        )  # until the job has handlers: one that comes now would be lost
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)

@@ -27,10 +27,10 @@ COUNTS = {
     "objective": 1,
     "optimizer": 2,
     "schedule": 4,
-    "trainer": 2,
+    "trainer": 3,
     "logger": 1,
     "experiment": 3,
-    "sweep": 3,
+    "sweep": 5,
     "hydra": 1,
 }
 
