@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, setup_globals
@@ -15,11 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from llama_exp import signals
 from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem
+from llama_exp.files.redact import redact_arguments
 from llama_exp.sweeps.app import App, load_app
-from llama_exp.sweeps.freeze import find_same, freeze, hydra_is_of, without_hydra
+from llama_exp.sweeps.freeze import hydra_is_of, without_hydra
+from llama_exp.sweeps.grid import Grid
 from llama_exp.sweeps.jobs import Job, Outcome, State
+from llama_exp.sweeps.manifest import Manifest, collect_facts, opened
 from llama_exp.sweeps.options import Options
-from llama_exp.sweeps.pool import OUTPUT, Observer, Pool
+from llama_exp.sweeps.pool import OUTPUT, Pool
+from llama_exp.sweeps.reports import tell_once
+from llama_exp.sweeps.table import Table
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 SAME_ERRORS = 3  # jobs in a row; says that the next ones will hardly do better
@@ -38,37 +42,55 @@ def launch(
     job_overrides: Sequence[Sequence[str]],
     initial_job_idx: int,
 ) -> list[JobReturn]:
-    """Runs the jobs of a sweep; see `hydra_plugins/llama_exp_sweeps/processes.py`.
+    """Runs what is left of the jobs of a sweep; see `hydra_plugins/llama_exp_sweeps/processes.py`.
 
     Raises:
-        SystemExit: 2 for impossible options, before anything starts; 7 for failed jobs, where nobody else would tell;
-            130 and 75 for a sweep that a signal stopped.
+        SystemExit: 2 for impossible options and for another sweep's folder, before anything starts; 6 for a folder that
+            is in use; 7 for failed jobs, where Hydra's sweeper would not tell; 130 and 75 for a sweep that a signal
+            stopped.
     """
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     try:
         options, app = read_options(config)
+        grid = Grid(config, hydra_context, job_overrides, initial_job_idx, app)
+        manifest = own_manifest(grid, options)
     except LlamaExpError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from error
-    numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-    jobs = freeze(config, hydra_context, job_overrides, numbers)
-    same = find_same(jobs, app)
-    tell_same(jobs, same)
-    unique = [job for job in jobs if job.number not in same]
-    sweep_dir = Path(os.path.abspath(str(config.hydra.sweep.dir)))
-    observers: list[Observer] = []
-    with signals.noted(None):
-        with Pool(task_function, hydra_context, options, app, observers, sweep_dir / OUTPUT) as pool:
-            outcomes = run_all(pool, unique, options)
+    jobs = grid.number_as(manifest)
+    tell_same(jobs)
+    unique = {job.number: job for job in jobs}
+    is_open = {entry.number for entry in manifest.list_open()}
+    waiting = [job for number, job in sorted(unique.items()) if number in is_open]
+    words, output = manifest.words, manifest.folder / OUTPUT
+    table = Table(manifest.folder, len(unique), waiting, len(unique) - len(waiting), words.objective, words.direction)
+    with signals.noted(None), contextlib.closing(table):
+        with Pool(task_function, hydra_context, options, app, [manifest, table], output) as pool:
+            outcomes = run_all(pool, waiting, options)
         stopped = signals.received()
-    tell_end(unique, outcomes, stopped)
+    return answer(jobs, outcomes, manifest, stopped, str(config.hydra.sweeper.get("_target_")))
+
+
+def answer(
+    jobs: Sequence[Job],
+    outcomes: Mapping[int, Outcome],
+    manifest: Manifest,
+    stopped: signals.signal.Signals | None,
+    sweeper: str,
+) -> list[JobReturn]:
+    """What Hydra's sweeper gets; raises SystemExit as `launch` does."""
     if stopped is not None:
+        tell_once(manifest)
         raise SystemExit(ExitCode.INTERRUPTED if stopped == signals.signal.SIGINT else ExitCode.PREEMPTED)
-    has_failed = any(outcome.state is State.failed for outcome in outcomes.values())
-    if has_failed and config.hydra.sweeper.get("_target_") == BASIC_SWEEPER:
-        raise SystemExit(ExitCode.SWEEP)
-    return [make_return(job, outcomes.get(same.get(job.number, job.number))) for job in jobs]
+    if sweeper == BASIC_SWEEPER and (code := tell_once(manifest)):
+        raise SystemExit(code)
+    return [make_return(job, outcomes.get(job.number) or _recorded(manifest, job.number)) for job in jobs]
+
+
+def _recorded(manifest: Manifest, number: int) -> Outcome:
+    status = manifest.find_status(number)
+    return Outcome(status.state, status.cause, status.exit_code, status.value)
 
 
 def read_options(config: DictConfig) -> tuple[Options, App]:
@@ -87,12 +109,36 @@ def read_options(config: DictConfig) -> tuple[Options, App]:
         raise ConfigError(problem) from error
 
 
-def tell_same(jobs: Sequence[Job], same: Mapping[int, int]) -> None:
+def own_manifest(grid: Grid, options: Options) -> Manifest:
+    """The manifest that the command line opened, or that of an earlier batch of this sweep; else a new one.
+
+    Raises:
+        BusyError, ConfigError, InputError, StorageError: as `Manifest.open`.
+    """
+    manifest = opened.get()
+    if manifest is None or manifest.folder.absolute() != grid.folder:
+        manifest = Manifest.open(
+            grid.folder,
+            grid.list_points(),
+            grid.app,
+            collect_facts(),
+            resume=options.resume == "auto",
+            extend=options.extend,
+            on_failed=options.on_failed,
+        )
+        opened.set(manifest)  # for the next batch; the process' end gives the folder back
+    manifest.is_told = False
+    return manifest
+
+
+def tell_same(jobs: Sequence[Job]) -> None:
     """Says which points are there twice."""
+    seen: set[int] = set()
     for job in jobs:
-        if job.number in same:
-            words = " ".join(job.overrides) or "no overrides"
-            print(f"job {job.number} ({words}) is job {same[job.number]} again: it runs once", file=sys.stderr)
+        if job.number in seen:
+            words = " ".join(redact_arguments(job.overrides)) or "no overrides"
+            print(f"{words} is job {job.number} again: it runs once", file=sys.stderr)
+        seen.add(job.number)
 
 
 def run_all(pool: Pool, jobs: Sequence[Job], options: Options) -> dict[int, Outcome]:
@@ -142,31 +188,19 @@ class _SameError:
             print(text, file=sys.stderr)
 
 
-def tell_end(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], stopped: object) -> None:
-    """What came of the jobs, on standard error."""
-    failed = [job for job in jobs if job.number in outcomes and outcomes[job.number].state is State.failed]
-    for job in failed:
-        words = " ".join(job.overrides) or "no overrides"
-        print(f"job {job.number} failed ({words}): {outcomes[job.number].cause}", file=sys.stderr)
-    finished = sum(outcome.state is State.finished for outcome in outcomes.values())
-    left = len(jobs) - finished - len(failed)
-    print(f"{finished} finished, {len(failed)} failed, {left} left", file=sys.stderr)
-
-
-def make_return(job: Job, outcome: Outcome | None) -> JobReturn:
-    """What Hydra and its sweepers want to know of a job; None: it never started."""
+def make_return(job: Job, outcome: Outcome) -> JobReturn:
+    """What Hydra and its sweepers want to know of a job."""
     cfg = without_hydra(job.cfg)
     overrides: Any = OmegaConf.to_container(job.cfg.hydra.overrides.task)
     result = JobReturn(overrides=overrides, cfg=cfg, working_dir=str(job.folder))
     with hydra_is_of(job.cfg):
         result.hydra_cfg = OmegaConf.masked_copy(job.cfg, ["hydra"])
     result.task_name = JobRuntime.instance().get("name")
-    if outcome is not None and outcome.state is State.finished:
+    if outcome.state is State.finished:
         result.status, result.return_value = JobStatus.COMPLETED, outcome.value
-    else:
-        cause = "never started" if outcome is None else outcome.cause
-        error = None if outcome is None else outcome.error
-        is_ordinary = isinstance(error, Exception)
-        result.status = JobStatus.FAILED
-        result.return_value = error if is_ordinary else JobFailed(f"job {job.number} {cause}")
+        return result
+    cause = outcome.cause or outcome.state.value
+    is_ordinary = isinstance(outcome.error, Exception)
+    result.status = JobStatus.FAILED
+    result.return_value = outcome.error if is_ordinary else JobFailed(f"job {job.number}: {cause}")
     return result

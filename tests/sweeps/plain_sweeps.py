@@ -17,7 +17,8 @@ import hydra
 def main(cfg):
     here = pathlib.Path(hydra.core.hydra_config.HydraConfig.get().runtime.output_dir)
     (here / "pids").write_text(f"{os.getpid()} {os.getppid()}")
-    exec(cfg.get("do", "pass") if cfg.x == cfg.get("bad", cfg.x) else "pass")
+    if cfg.x == cfg.get("bad", cfg.x):
+        exec(pathlib.Path("do.py").read_text(), {**globals(), "here": here, "cfg": cfg})
     (here / "done").write_text(str(time.time()))
     return cfg.x * 2
 
@@ -43,7 +44,8 @@ class Sweep:
         (folder / "app.py").write_text(APP)
         self.folder = folder / "sweep"
         self.command = [sys.executable, "app.py", "-m", "hydra/launcher=processes", f"hydra.sweep.dir={self.folder}"]
-        self.command += [*overrides, "+do='" + do.replace("'", "\\'") + "'"]
+        self.command += overrides
+        (folder / "do.py").write_text(do)
         self.process = subprocess.Popen(
             self.command,
             cwd=folder,
