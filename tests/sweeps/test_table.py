@@ -63,7 +63,7 @@ def test_a_line_for_each_job():
     assert "1 of 4 done · 1 failed · 1 running · 1 waiting" in title
     assert [" ".join(line.split()) for line in rows] == [
         "job overrides state step loss val tokens/s time ETA",
-        "0 lora.rank=1 seed=0 finished 150/300 3.0000 3.0000 12.3k 0:30",
+        "0 lora.rank=1 seed=0 finished 300/300 3.0000 3.0000 12.3k 0:30",
         "1 lora.rank=2 seed=1 failed ValueError: a hole in the data",
         "2 lora.rank=4 seed=2 ━━━━━━────── 150/300 3.0000 12.3k 0:30 1:00",
         "3 lora.rank=8 seed=3 waiting",
