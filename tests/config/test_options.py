@@ -126,7 +126,7 @@ def test_null_means_none():
         assert check_arguments([line]).config == plain
     quantized = check_arguments(["quantization=null"])
     assert quantized.config.quantization.mode == "none" and "quantization=none" in quantized.arguments
-    assert "logger.mode=disabled" in problems("logger=null")["logger"].action
+    assert "logger=none" in problems("logger=null")["logger"].action
     assert "every run needs" in problems("hydra/launcher=null")["hydra/launcher"].what
 
 
