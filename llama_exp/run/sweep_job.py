@@ -21,7 +21,6 @@ from llama_exp.sweeps.child import is_a_job
 from llama_exp.sweeps.jobs import Outcome, State
 from llama_exp.sweeps.record import holds_sweep
 from llama_exp.sweeps.reporter import Reporter, find_by_folder, find_by_overrides
-from llama_exp.sweeps.states import RETRY, may_start
 
 
 class SweepJob:
@@ -39,7 +38,7 @@ class SweepJob:
     def __init__(self, node: Any, in_sweep: bool):
         self.folder, self.group = Path(node.runtime.output_dir), None
         self._reporter: Reporter | None = None
-        self._goes_on, self._on_failed = False, str(node.launcher.get("on_failed", RETRY))
+        self._goes_on = False
         if in_sweep:
             sweep_dir = Path(node.sweep.dir)
             self.group = sweep_dir.name
@@ -57,9 +56,9 @@ class SweepJob:
         reporter = self._reporter
         if reporter is None:
             return call(self._own(config))
-        state = reporter.status.state
-        if self._goes_on and not may_start(state, self._on_failed):
-            print(f"job {reporter.entry.number} is {state.value} and left as it is", file=sys.stderr)
+        if self._goes_on and not reporter.may_start:
+            told = f"job {reporter.entry.number} is {reporter.status.state.value} and left as it is"
+            print(told, file=sys.stderr)
             return reporter.status.value
         reporter.begin()
         try:

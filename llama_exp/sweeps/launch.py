@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, setup_globals
+from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,6 +30,7 @@ BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 SAME_ERRORS = 3  # jobs in a row; says that the next ones will hardly do better
 PATIENCE = 30.0  # seconds that schedulers wait between SIGTERM and SIGKILL
 GOES_ON = (State.interrupted, State.preempted, State.pending)
+_own: list[Manifest] = []  # those that this launcher opened; of others the command line tells the end
 
 
 class JobFailed(RuntimeError):
@@ -54,10 +56,11 @@ def launch(
     try:
         options, app = read_options(config)
         grid = Grid(config, hydra_context, job_overrides, initial_job_idx, app)
-        manifest = own_manifest(grid, options)
+        manifest = find_manifest(grid, options)
     except LlamaExpError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from error
+    is_own = manifest in _own
     jobs = grid.number_as(manifest)
     tell_same(jobs)
     unique = {job.number: job for job in jobs}
@@ -69,23 +72,55 @@ def launch(
         with Pool(task_function, hydra_context, options, app, [manifest, table], output) as pool:
             outcomes = run_all(pool, waiting, options)
         stopped = signals.received()
-    return answer(jobs, outcomes, manifest, stopped, str(config.hydra.sweeper.get("_target_")))
+    code = find_stop(stopped, outcomes.values())
+    if code is not None:
+        tell_once(manifest)
+        raise SystemExit(code)
+    is_basic = config.hydra.sweeper.get("_target_") == BASIC_SWEEPER
+    if is_basic and is_own:
+        tell_at_the_end(hydra_context, manifest)
+    return answer(jobs, outcomes, manifest, told_later=is_basic)
+
+
+def find_stop(stopped: signals.signal.Signals | None, outcomes: Iterable[Outcome]) -> ExitCode | None:
+    """The exit code of a sweep that a signal stopped, or some of its jobs; None: nothing is left for the next time."""
+    states = {outcome.state for outcome in outcomes}
+    if stopped is None and (State.failed in states or not states & {State.interrupted, State.preempted}):
+        return None
+    is_interrupt = State.interrupted in states if stopped is None else stopped == signals.signal.SIGINT
+    return ExitCode.INTERRUPTED if is_interrupt else ExitCode.PREEMPTED
 
 
 def answer(
-    jobs: Sequence[Job],
-    outcomes: Mapping[int, Outcome],
-    manifest: Manifest,
-    stopped: signals.signal.Signals | None,
-    sweeper: str,
+    jobs: Sequence[Job], outcomes: Mapping[int, Outcome], manifest: Manifest, told_later: bool
 ) -> list[JobReturn]:
-    """What Hydra's sweeper gets; raises SystemExit as `launch` does."""
-    if stopped is not None:
-        tell_once(manifest)
-        raise SystemExit(ExitCode.INTERRUPTED if stopped == signals.signal.SIGINT else ExitCode.PREEMPTED)
-    if sweeper == BASIC_SWEEPER and (code := tell_once(manifest)):
-        raise SystemExit(code)
-    return [make_return(job, outcomes.get(job.number) or _recorded(manifest, job.number)) for job in jobs]
+    """What Hydra's sweeper gets; `told_later`: somebody else says at the end which jobs failed."""
+    returns = []
+    for job in jobs:
+        outcome = outcomes.get(job.number) or _recorded(manifest, job.number)
+        if told_later and outcome.state is not State.finished:
+            outcome = Outcome(State.finished)
+        returns.append(make_return(job, outcome))
+    return returns
+
+
+class _End(Callback):
+    """Tells at the end of a sweep what came of it, and gives the process its exit code."""
+
+    def __init__(self, manifest: Manifest):
+        self.manifest = manifest
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Raises SystemExit if a job failed."""
+        if code := tell_once(self.manifest):
+            raise SystemExit(code)
+
+
+def tell_at_the_end(hydra_context: HydraContext, manifest: Manifest) -> None:
+    """Lets Hydra call `_End` behind the application's own callbacks, once for all batches of a sweep."""
+    callbacks = hydra_context.callbacks.callbacks
+    if not any(isinstance(callback, _End) and callback.manifest is manifest for callback in callbacks):
+        callbacks.insert(0, _End(manifest))  # they are called in the reverse order
 
 
 def _recorded(manifest: Manifest, number: int) -> Outcome:
@@ -109,7 +144,7 @@ def read_options(config: DictConfig) -> tuple[Options, App]:
         raise ConfigError(problem) from error
 
 
-def own_manifest(grid: Grid, options: Options) -> Manifest:
+def find_manifest(grid: Grid, options: Options) -> Manifest:
     """The manifest that the command line opened, or that of an earlier batch of this sweep; else a new one.
 
     Raises:
@@ -127,7 +162,7 @@ def own_manifest(grid: Grid, options: Options) -> Manifest:
             on_failed=options.on_failed,
         )
         opened.set(manifest)  # for the next batch; the process' end gives the folder back
-    manifest.is_told = False
+        _own.append(manifest)
     return manifest
 
 

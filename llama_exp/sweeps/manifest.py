@@ -131,6 +131,11 @@ class Manifest:
         return self._record.facts
 
     @property
+    def is_search(self) -> bool:
+        """Whether its jobs are added as a search asks for them."""
+        return self._record.space is not None
+
+    @property
     def identity(self) -> str:
         """The hash of its points."""
         return self._record.identity
@@ -229,7 +234,8 @@ class Manifest:
         self._read_events()
         self._wait_for_orphans()
         code = {key: facts.get(key) for key in ("command", "git", "patch")}
-        journal.append(folder, "open", process=identify_process(os.getpid()), **code)
+        process = identify_process(os.getpid())
+        journal.append(folder, "open", process=process, on_failed=self._on_failed, **code)
 
     def _take(self, entry: Entry) -> None:
         self.entries[entry.number] = entry

@@ -155,7 +155,7 @@ def test_a_record_leads_out_of_no_folder(tmp_path):
             open_one(tmp_path, points(2))
 
 
-@pytest.mark.parametrize("modes", [{}, {"torn": True}, {"power": True}])
+@pytest.mark.parametrize("modes", [{"torn": True}, {"power": True}])
 def test_death_at_every_write_loses_no_job(tmp_path, modes):
     """Begins a sweep, runs its two jobs, and is killed at each call: the next start knows how far it was."""
 

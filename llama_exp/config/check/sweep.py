@@ -41,6 +41,7 @@ BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 PROCESSES_LAUNCHER = "hydra_plugins.llama_exp_sweeps.processes.ProcessesLauncher"
 SWEEP_DIR = "hydra.sweep.dir"
+OURS = frozenset({"hydra.launcher.extend", "hydra.launcher.on_failed"})  # whichever launcher runs the jobs
 RESUME, SUBDIR, EXCLUDED = "resume", "hydra.sweep.subdir", "hydra.job.config.override_dirname.exclude_keys"
 LONGEST_NAME = 255  # bytes, on every usual file system
 POINTS_SHOWN = 3
@@ -71,6 +72,16 @@ class Sweep:
     def resume(self) -> str:
         """Whether a sweep goes on: none or auto."""
         return self.config.resume
+
+
+def take_ours(overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Override]]:
+    """What is said of the manifest, key -> value, and the other overrides.
+
+    A launcher of somebody else knows no such keys, and Hydra would build it with them.
+    """
+    kept = [override for override in overrides if override.is_sweep_override() or override.key_or_group not in OURS]
+    taken = [override for override in overrides if override not in kept]
+    return {override.key_or_group.rpartition(".")[2]: override.value() for override in taken}, kept
 
 
 class SweepCheck:
@@ -115,8 +126,8 @@ class SweepCheck:
         """How many jobs there are; of a search, how many points were checked."""
         return len(self._points)
 
-    def make(self) -> Sweep:
-        """The sweep, once there are no problems."""
+    def make(self, ours: Mapping[str, Any]) -> Sweep:
+        """The sweep, once there are no problems; `ours`: what was typed of the manifest's keys."""
         assert self.config is not None and self._points
         space = dict(line_of(sweep).split("=", 1) for sweep in self._sweeps)
         launcher: Any = OmegaConf.to_container(self._cfg.hydra.launcher, resolve=True)
@@ -125,7 +136,7 @@ class SweepCheck:
             "${now:" in str(OmegaConf.to_container(self._cfg.hydra.sweep)["dir"]),  # type: ignore[index,call-overload]
             tuple(self._points if self._is_grid else self._points[:1]),
             None if self._is_grid else space,
-            launcher,
+            {**launcher, **ours},
             tuple(line_of(override) for override in self._constants),
             self.config,
             self._fix(),
@@ -149,7 +160,7 @@ class SweepCheck:
         line, num_repeated = drop_repeated(override)
         if num_repeated == 0:
             return override
-        told = f"{show(override.input_line)}: {num_repeated} values stand there again and make no further jobs"
+        told = f"{show(override.input_line)}: values that stand there again make no further jobs: {num_repeated}"
         print(told, file=sys.stderr)
         ((shorter,), _) = self._composer.parse([line])
         key, _, value = line.partition("=")
