@@ -6,6 +6,7 @@ and loads NumPy, whose threads a server's variables could not set any more.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -128,12 +129,17 @@ def _read_overrides(
 
 def _search(plan: Plan, task_function: TaskFunction) -> int:
     """The exit code."""
-    manifest = opened.get()
-    with manifest or _open_manifest(plan) as manifest, signals.noted(None):
+    of_command_line = opened.get()
+    held = _open_manifest(plan) if of_command_line is None else contextlib.nullcontext(of_command_line)
+    with held as manifest, signals.noted(None):
         OmegaConf.save(plan.config, plan.folder / "multirun.yaml")
-        total = plan.options.n_trials
-        direction = plan.options.directions[0].value if len(plan.options.directions) == 1 else None
-        table = Table(plan.folder, total, earlier=_count_ended(manifest), direction=direction)
+        table = Table(
+            plan.folder,
+            plan.options.n_trials,
+            earlier=_count_ended(manifest),
+            objective=manifest.words.objective,
+            direction=plan.options.directions[0].value if len(plan.options.directions) == 1 else None,
+        )
         output = plan.folder / OUTPUT
         try:
             observers = [manifest, table]
