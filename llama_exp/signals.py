@@ -2,6 +2,7 @@
 
 SIGINT                       Interrupted (exit code 130)
 SIGTERM, SIGUSR1, SIGHUP     Preempted (exit code 75: requeue me); SIGHUP only if nohup did not switch it off
+SIGUSR2                      Preempted where the process has a handler for it already: submitit's, which requeues the job
 
 The first signal is taken in one of two ways, the second has its usual effect at once.
 
@@ -65,8 +66,8 @@ class _Catcher:
         if self._previous or threading.current_thread() is not threading.main_thread():
             return False
         self.received, self.raises, self.raised, self.notice = None, False, False, None
-        for number in STOPPING:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+        for number in (*STOPPING, signal.SIGUSR2):
+            if _counts(number):
                 self._previous[number] = signal.signal(number, self._handle)
         return True
 
@@ -99,6 +100,14 @@ class _Catcher:
             _log.warning(self.notice, self.received.name)
 
 
+def _counts(number: signal.Signals) -> bool:
+    """Whether a signal asks this process to stop."""
+    handler = signal.getsignal(number)
+    if number == signal.SIGUSR2:
+        return callable(handler)
+    return number != signal.SIGHUP or handler != signal.SIG_IGN
+
+
 _catcher = _Catcher()
 
 
@@ -121,6 +130,19 @@ def decide() -> None:
     """The last moment at which a signal counts: raises `Stopped` if one came; from here on as `only_note`."""
     only_note()
     check()
+
+
+def hand_on() -> None:
+    """Gives the signal that stopped a run to the handler that the process had for it before the run.
+
+    A launcher that started the process (submitit) has one, which queues the job again. Called by the run, it does so
+    with the checkpoint written; called in its place, it would end the process in the middle of a step.
+    """
+    number = _catcher.received
+    if number is None or number == signal.SIGINT or _catcher._previous:
+        return
+    if callable(signal.getsignal(number)):
+        signal.raise_signal(number)
 
 
 @contextlib.contextmanager
