@@ -6,6 +6,8 @@ It keeps what clients send, and misbehaves on demand, so that tests can show wha
 import gzip
 import json
 import re
+import socket
+import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,7 +18,8 @@ API_KEY = "0123456789abcdef0123456789abcdef01234567"
 class FakeWandb:
     """`with FakeWandb() as server:` listens on `server.url` until the block ends.
 
-    behaviour: `ok`; an HTTP status as an int (every request fails with it); `hang` (requests are read, never answered).
+    behaviour: `ok`; an HTTP status as an int (every request fails with it); `hang` (requests are read, never answered);
+    `reset` (the connection is cut off in their place); `slow` (a byte of the answer every fifth of a second).
     """
 
     def __init__(self, behaviour: str | int = "ok"):
@@ -55,6 +58,10 @@ class FakeWandb:
     def wait_for_release(self) -> None:
         """Blocks the calling request until the server closes."""
         self._released.wait()
+
+    def waits(self, seconds: float) -> bool:
+        """Waits so long; whether the server closed meanwhile."""
+        return self._released.wait(seconds)
 
     def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         """The answer to one GraphQL request."""
@@ -166,6 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(self.fake.behaviour, int):
             self._send({"error": "out of order"}, self.fake.behaviour)
             return
+        if self.fake.behaviour == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            return
         stream = re.match(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path)
         if self.path.startswith("/graphql"):
             request = json.loads(body)
@@ -193,4 +204,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        for start in range(len(content)) if self.fake.behaviour == "slow" else ():
+            if self.fake.waits(0.2):
+                return
+            self.wfile.write(content[start : start + 1])
+        if self.fake.behaviour != "slow":
+            self.wfile.write(content)
