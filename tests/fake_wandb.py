@@ -28,6 +28,7 @@ class FakeWandb:
         self.runs: dict[str, dict[str, Any]] = {}  # run id -> variables of UpsertBucket
         self.streams: dict[str, dict[str, list[str]]] = {}  # run id -> file name -> lines
         self.exit_codes: dict[str, int] = {}
+        self.artifacts: dict[str, dict[str, Any]] = {}  # name -> type, state
         self._released = threading.Event()
         handler = type("Handler", (_Handler,), {"fake": self})
         self._server = _QuietServer(("127.0.0.1", 0), handler)
@@ -73,8 +74,14 @@ class FakeWandb:
             "UpsertBucket": self._upsert,
             "RunResumeStatus": self._resume_status,
             "CreateRunFiles": self._create_files,
+            "ArtifactType": lambda _: {"project": {"artifact": None}},
+            "ClientIDMapping": lambda _: {"clientIDMapping": None},
+            "CreateArtifact": self._create_artifact,
+            "CreateArtifactManifest": self._create_manifest,
+            "CreateArtifactFiles": self._create_artifact_files,
+            "CommitArtifact": self._commit_artifact,
         }
-        return {"data": answers.get(operation, lambda _: {})(variables)}
+        return {"data": answers.get(operation, lambda _: {})(variables.get("input") or variables)}
 
     def stream(self, run_id: str, message: dict[str, Any]) -> None:
         """Takes one file-stream message: appended lines, and at the end the exit code."""
@@ -133,6 +140,32 @@ class FakeWandb:
     def _create_files(self, variables: dict[str, Any]) -> dict[str, Any]:
         files = [{"name": name, "uploadUrl": f"{self.url}/storage/{name}"} for name in variables.get("files", [])]
         return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
+
+    def _create_artifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        name = variables["artifactCollectionName"]
+        self.artifacts[name] = {"type": variables["artifactTypeName"], "state": "PENDING"}
+        return {
+            "createArtifact": {
+                "artifact": {"id": name, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+            }
+        }
+
+    def _create_manifest(self, variables: dict[str, Any]) -> dict[str, Any]:
+        file = {"id": "f", "name": "m", "displayName": "m", "uploadUrl": f"{self.url}/storage/m", "uploadHeaders": []}
+        return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+
+    def _create_artifact_files(self, variables: dict[str, Any]) -> dict[str, Any]:
+        names = [spec["name"] for spec in variables["artifactFiles"]]
+        nodes = [
+            {"name": name, "displayName": name, "uploadUrl": f"{self.url}/storage/{name}", "uploadHeaders": []}
+            | {"storagePath": name, "artifact": {"id": "a"}, "uploadMultipartUrls": None}
+            for name in names
+        ]
+        return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def _commit_artifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        self.artifacts[variables["artifactID"]]["state"] = "COMMITTED"
+        return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": "d"}}}
 
     @staticmethod
     def _project(run: dict[str, Any]) -> dict[str, Any]:

@@ -200,3 +200,28 @@ def test_large_and_foreign_texts_do_no_harm(tmp_path, fake, caplog):
     assert mirrored_rows(fake.history("id1")) == expected_rows(tmp_path / "run")
     assert (fake.runs["id1"]["displayName"], fake.runs["id1"]["tags"]) == ("läuft 実験", ["größe"])
     assert fake.config("id1")["a"] == long
+
+
+def test_the_model_is_an_artifact_of_the_server(tmp_path, fake):
+    folder = tmp_path / "run"
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "adapter.json").write_text("{}")
+    watching = observers(folder, "online", run_id="id1", log_model=True)
+    report(watching, range(3))
+    finish(watching)
+    assert fake.exit_codes == {}  # the run is not over before its model is written
+    watching[1].on_export(folder / "adapter")
+    assert fake.artifacts == {"the-run-adapter": {"type": "adapter", "state": "COMMITTED"}}
+    assert fake.exit_codes == {"id1": 0} and mirrored_rows(fake.history("id1")) == expected_rows(folder)
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_without_the_model_the_rows_go_all_the_same(tmp_path, fake, monkeypatch, caplog, exported):
+    """The artifact breaks, or the export did and there is none."""
+    monkeypatch.setattr(wandb_session, "log_folder", lambda *_: 1 / 0)
+    watching = observers(tmp_path / "run", "online", run_id="id1", log_model=True)
+    report(watching, range(3))
+    finish(watching)
+    watching[1].on_export(tmp_path / "run" / "model" if exported else None)
+    assert fake.exit_codes == {"id1": 0} and mirrored_rows(fake.history("id1")) == expected_rows(tmp_path / "run")
+    assert [record.levelname for record in caplog.records].count("WARNING") == exported
