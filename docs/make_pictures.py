@@ -30,7 +30,13 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 COLUMNS, LINES = 110, 50
-SWEEP = ["trainer=quick", "optimizer.learning_rate=1e-3,3e-3,1e-2", "seed=0,1", "hydra.launcher.n_jobs=2"]
+SWEEP = [
+    "trainer=quick",
+    "trainer.max_steps=100",
+    "optimizer.learning_rate=1e-3,3e-3,1e-2",
+    "seed=0,1",
+    "hydra.launcher.n_jobs=2",
+]
 # A control sequence of ECMA-48: parameters, then one letter that says what it does.
 CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 # Rich's own frame loads a font from the network; a picture in a repository should not.
@@ -79,10 +85,10 @@ def _draw_sweep(to: Path, overrides: list[str]) -> None:
     """Runs a sweep and writes its picture: the table when half of its jobs are done, and what is told at the end."""
     arguments = ["-m", "name=ranks", *(overrides or SWEEP)]
     output, code = record([sys.executable, "train.py", *arguments], {})
-    half = output.rfind("3 of 6 done")
-    if code or half < 0:
+    drawings = [match.start() for match in re.finditer("3 of 6 done", output)]
+    if code or not drawings:
         sys.exit(f"the sweep ended with exit code {code}:\n{output}")
-    end = output.find("\x1b[1A", half)  # where the next drawing begins
+    end = output.find("\r\x1b[2K", drawings[len(drawings) // 2])  # where the next one begins
     table = [line for line in screen(output[:end], COLUMNS) if line.strip()]
     told = [line for line in screen(output, COLUMNS) if line.strip()]
     to.mkdir(parents=True, exist_ok=True)
