@@ -77,6 +77,7 @@ LOADER = "hydra._internal.config_loader_impl.ConfigLoaderImpl"
 REPOSITORY = "hydra._internal.config_repository.IConfigRepository"
 GRAMMAR = "hydra.core.override_parser"
 SERVICE = "kagglesdk.models.types.model_api_service"
+TENSORBOARD = "tensorboard.compat.proto"
 CHECK = "config/check/"
 TABLE = [
     Private(
@@ -304,12 +305,31 @@ TABLE = [
     Private(
         "wandb",
         {"x_disable_meta=", "x_disable_machine_info=", "x_transaction_log_flush_interval="},
-        {"logger.py"},
+        {"logger/wandb_session.py"},
         "what starts with x_ may change at any time; without the first, a command line with its secrets is sent",
         {
             wandb_setting("x_disable_meta"): bool,
             wandb_setting("x_disable_machine_info"): bool,
             wandb_setting("x_transaction_log_flush_interval"): float,
+        },
+    ),
+    Private(
+        "tensorboard",
+        {
+            f"{TENSORBOARD}.event_pb2.Event",
+            f"{TENSORBOARD}.summary_pb2.Summary",
+            f"{TENSORBOARD}.summary_pb2.SummaryMetadata",
+            f"{TENSORBOARD}.tensor_pb2.TensorProto",
+            f"{TENSORBOARD}.types_pb2.DT_STRING",
+            "tensorboard.summary.writer.record_writer.RecordWriter",
+        },
+        {"logger/tensorboard.py"},
+        "its own writer of event files imports TensorFlow where that is installed, and drops what a full disk refuses",
+        {
+            found("tensorboard.summary.writer.record_writer.RecordWriter.write"): "self, data",
+            found(f"{TENSORBOARD}.types_pb2.DT_STRING"): int,
+            lambda: found(f"{TENSORBOARD}.event_pb2.Event")()(step=1, wall_time=1.0, file_version="").step: int,
+            lambda: found(f"{TENSORBOARD}.summary_pb2.Summary.Value")()(tag="a", simple_value=1.0).tag: str,
         },
     ),
     Private(

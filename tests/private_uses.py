@@ -23,6 +23,8 @@ PUBLIC_MODULES = {
     "llvmlite.ir",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
+    "mlflow.entities",
+    "mlflow.tracking",
     "numba.extending",
     "numba.types",
     "omegaconf.errors",

@@ -48,6 +48,8 @@ BEHIND_THE_FRONTIER = {
     "tensorflow": {"backend"},
     "jax": {"backend"},
     "wandb": {"logger"},
+    "tensorboard": {"logger"},
+    "mlflow": {"logger"},
     "tensorflow_datasets": {"dataset"},
     "hydra": CONFIG_SIDE,
     "omegaconf": CONFIG_SIDE,
@@ -246,7 +248,7 @@ def test_sections_are_never_assigned_to():
 @pytest.mark.process
 @pytest.mark.parametrize("module", FRONTIER)
 def test_no_framework_behind_an_import_on_this_side(module):
-    frameworks = ("keras", "tensorflow", "jax", "torch", "wandb", "tensorflow_datasets")
+    frameworks = ("keras", "tensorflow", "jax", "torch", "wandb", "tensorflow_datasets", "tensorboard", "mlflow")
     code = f"import sys, llama_exp.{module}; print([m for m in {frameworks} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

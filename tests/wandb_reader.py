@@ -28,6 +28,8 @@ class WandbRun:
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    artifacts: list[tuple[str, str]] = field(default_factory=list)  # name, type
     exit_code: int | None = None
 
 
@@ -50,6 +52,12 @@ def read(folder: Path) -> WandbRun:
             run.config |= _items(record.config.update)
         elif kind == "history":
             run.history.append(_items(record.history.item))
+        elif kind == "summary":
+            run.summary |= _items(record.summary.update)
+        elif kind == "request" and record.request.WhichOneof("request_type") == "log_artifact":
+            run.artifacts.append((record.request.log_artifact.artifact.name, record.request.log_artifact.artifact.type))
+        elif kind == "artifact":
+            run.artifacts.append((record.artifact.name, record.artifact.type))
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     run.config.pop("_wandb", None)

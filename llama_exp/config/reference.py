@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llama_exp.config import loggers
 from llama_exp.config.check.command_line import CONF
 from llama_exp.config.check.typed import TARGET, find_schemas, get_hints, is_schema, list_sections
-from llama_exp.config.schema import Config
+from llama_exp.config.schema import NAMED_LOGGERS, Config
 
 _NOTE = re.compile(r"^\s*(?:- )?(\w+)\s*[:=][^#]*#\s*(.+?)\s*$")
 
@@ -102,6 +103,8 @@ def _part(name: str) -> Part:
     schemas = list(dict.fromkeys(by_target.values())) or [declared]
     notes = _notes(sorted((CONF / name).glob("*.yaml")))
     keys = _keys(schemas, notes)
+    if name == loggers.SECTION:
+        keys |= _keys_of_named_loggers(notes)
     return Part(name, inspect.cleandoc(schemas[0].__doc__ or ""), choices(name), keys, list(by_target))
 
 
@@ -114,6 +117,15 @@ def _keys(schemas: list[type], notes: dict[str, str]) -> dict[str, Key]:
             if name != TARGET and (known is None or hint == known.hint | None):  # the wider type of two choices
                 found[name] = Key(name, hint, meanings.get(name, ""), notes.get(name, ""))
     return found
+
+
+def _keys_of_named_loggers(notes: dict[str, str]) -> dict[str, Key]:
+    """The keys of the loggers that stand below a name, under `<name>.<key>`."""
+    return {
+        f"{loggers.name_of(target)}.{name}": key
+        for target, schema in NAMED_LOGGERS.items()
+        for name, key in _keys([schema], notes).items()
+    }
 
 
 def _meanings(schema: type) -> dict[str, str]:
@@ -158,17 +170,35 @@ def _whole_schema() -> dict[str, Any]:
 
 def _part_schema(part: Part) -> dict[str, Any]:
     """A section whose `_target_` is ours, or left out, has the keys that we know; another class has its own."""
+    keys = {name: key for name, key in part.keys.items() if "." not in name}
     schema: dict[str, Any] = {
         "type": "object",
         "description": part.docstring,
-        "properties": {name: _key_schema(key) for name, key in part.keys.items()},
+        "properties": {name: _key_schema(key) for name, key in keys.items()},
     }
     if not part.targets:
         return schema | {"additionalProperties": False}
     target = {"description": "the class or function that Hydra builds", "type": "string", "examples": part.targets}
-    names = {"propertyNames": {"enum": ["defaults", TARGET, *part.keys]}}
+    names: dict[str, Any] = {"propertyNames": {"enum": ["defaults", TARGET, *keys]}}
+    if part.name == loggers.SECTION:
+        names = _named_loggers(part, ["defaults", TARGET, *keys])
     ours = {"properties": {TARGET: {"enum": part.targets}}}
     return schema | {"properties": {TARGET: target} | schema["properties"], "if": ours, "then": names}
+
+
+def _named_loggers(part: Part, own: list[str]) -> dict[str, Any]:
+    """Any further name holds a logger; those of ours have the keys that we know."""
+    known: dict[str, Any] = {loggers.name_of(target): {} for target in NAMED_LOGGERS}
+    for path, key in part.keys.items():
+        name, _, leaf = path.rpartition(".")
+        if name:
+            known[name][leaf] = _key_schema(key)
+    described = {
+        name: {"type": "object", "properties": {TARGET: {"type": "string"}} | keys, "additionalProperties": False}
+        for name, keys in known.items()
+    }
+    other = {"type": "object", "required": [TARGET]}
+    return {"properties": dict.fromkeys(own, True) | described, "additionalProperties": other}
 
 
 def _key_schema(key: Key) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llama_exp.console.logs import say
 from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem, StorageError
 from llama_exp.files.json_file import read_lines
 from llama_exp.files.redact import printable, redact, redact_arguments, redact_assignments
@@ -34,7 +35,7 @@ def tell_failure(error: BaseException, debug: bool) -> ExitCode:
         return ExitCode.OK
     code = error.exit_code if isinstance(error, LlamaExpError) else ExitCode.BUG
     text = "".join(traceback.format_exception(error)) if debug or code is ExitCode.BUG else str(error)
-    print(printable(redact(text)).rstrip(), file=sys.stderr)
+    say(text.rstrip())
     return code
 
 

@@ -123,6 +123,30 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_samples(path: Path) -> list[tuple[int, str, str]]:
+    """Step, prompt and continuation of every sample of a `samples.md`, in file order; a cut one is none.
+
+    A file that does not exist has none.
+    """
+    found: list[tuple[int, str, str]] = []
+    step, label, fence = 0, "", ""
+    texts: dict[str, list[str]] = {"Prompt:": [], "Continuation:": []}
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+        if fence and line != fence:
+            texts[label].append(line)
+        elif fence:
+            fence = ""
+            if label == "Continuation:":
+                found.append((step, "\n".join(texts["Prompt:"]), "\n".join(texts[label])))
+        elif match := re.fullmatch(r"## Step (\d+)", line):
+            step = int(match[1])
+        elif line in texts:
+            label = line
+        elif match := re.fullmatch(r"(`{3,})text", line):
+            fence, texts[label] = match[1], []
+    return found
+
+
 def _find_wrong(row: dict[str, Any]) -> str | None:
     """The first key of a row that is missing or of another kind; other keys may hold anything."""
     step = row.get("step")

@@ -44,8 +44,9 @@ from llama_exp.run import discard, figures, provenance
 from llama_exp.run.recorded import find_changes, tell_other_code
 from llama_exp.run.unfinished import RECORD_FILE, last_step, read_run_record
 
-_ARTEFACTS = (RECORD_FILE, "config.yaml", "overrides.yaml", "metrics.jsonl", "samples.md", "summary.json", "loss.png")
-_FOLDERS = ("checkpoints", "adapter", "model", "wandb")
+_ARTEFACTS: tuple[str, ...] = (RECORD_FILE, "config.yaml", "overrides.yaml", "metrics.jsonl", "metrics.csv")
+_ARTEFACTS += ("samples.md", "summary.json", "loss.png")
+_FOLDERS = ("checkpoints", "adapter", "model", "wandb", "tensorboard")
 _log = logging.getLogger(__name__)
 
 

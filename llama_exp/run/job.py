@@ -19,7 +19,7 @@ from typing import Any
 
 from llama_exp import preset, quantization, runtime, signals
 from llama_exp.architecture import to_section
-from llama_exp.config.check.contracts import ADDED_ARGUMENTS, WITH_TARGET
+from llama_exp.config.check.contracts import find_added_arguments, list_targets
 from llama_exp.config.identity import config_hash, continuation_hash, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.model_files import say_how_to_fit
@@ -141,12 +141,8 @@ class Run:
         runtime.import_backend()
         if preset_folder is not None:
             _check_preset(config, preset_folder, run_folder.path)
-        check_targets(
-            {name: getattr(config, name) for name in WITH_TARGET}
-            | {f"trainer.callbacks.{name}": node for name, node in config.trainer.callbacks.items()},
-            config.trusted_modules,
-            ADDED_ARGUMENTS,
-        )
+        targets = list_targets(config)
+        check_targets(targets, config.trusted_modules, {where: find_added_arguments(where) for where in targets})
         bar.on_phase("preparing data")
         tokenizer, examples = _build_data(config, dataset, cache_dir, preset_folder)
         read = facts.of_data(examples, tokenizer)
@@ -181,7 +177,15 @@ class Run:
         if not self._process.is_writer:
             return {}
         self._folder.kept.require()
-        return {"data": self._data, **self._export()}
+        exported: Path | None = None
+        try:
+            results = self._export()
+            exported = self._folder.adapter if self._has_adapters else self._folder.model
+        finally:
+            for observer in self._observers.values():
+                if hasattr(observer, "on_export"):  # only a logger has
+                    observer.on_export(exported)
+        return {"data": self._data, **results}
 
     def _export(self) -> dict[str, Any]:
         if not self._has_adapters:

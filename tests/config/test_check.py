@@ -582,13 +582,13 @@ def test_bad_combination_names_its_point():
 
 def test_sweep_from_a_file():
     command = check_arguments(["sweep=lora_rank"])
-    assert command.sweep_dir is not None and command.config.lora.rank == 4
+    assert command.sweep is not None and command.config.lora.rank == 4
     assert "lora.rank=300" in problems("sweep=lora_rank", "lora.rank=4,300")["lora.rank"].what
 
 
 def test_sweep_over_required_values(tmp_path):
     files = [str(tmp_path / name) for name in "ab"]
-    assert check_arguments(["-m", "dataset=text_files", f"dataset.files=[{files[0]}],[{files[1]}]"]).sweep_dir
+    assert check_arguments(["-m", "dataset=text_files", f"dataset.files=[{files[0]}],[{files[1]}]"]).sweep
 
 
 def test_large_grids_are_checked_in_bounded_time():

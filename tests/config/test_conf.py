@@ -10,6 +10,7 @@ from llama_exp.architecture import count_parameters
 from llama_exp.config.check import CONF, check_arguments, to_dict
 from llama_exp.config.check.typed import list_sections
 from llama_exp.errors import ConfigError
+from llama_exp.logger import needed
 from llama_exp.lora.source import count_lora_parameters
 from llama_exp.preset import PRESETS
 
@@ -28,7 +29,7 @@ COUNTS = {
     "optimizer": 2,
     "schedule": 4,
     "trainer": 2,
-    "logger": 1,
+    "logger": 5,
     "experiment": 3,
     "sweep": 3,
     "hydra": 1,
@@ -101,6 +102,12 @@ PRESET_OF = {
 
 
 @functools.cache
+@pytest.fixture(autouse=True)
+def every_package(monkeypatch):
+    """Whether a logger's package is installed is not the question here."""
+    monkeypatch.setattr(needed, "_PACKAGES", {})
+
+
 def compose(*arguments):
     """The checked command; each is composed once for all tests, which change nothing in it."""
     return check_arguments(arguments)
@@ -121,7 +128,7 @@ def test_groups_have_at_least_these_many_options():
 def test_every_file_composes_and_types(group, option):
     command = compose(f"{group}={option}", *NEEDED.get((group, option), []))
     assert command.config is not None
-    assert (command.sweep_dir is not None) == (group == "sweep")
+    assert (command.sweep is not None) == (group == "sweep")
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,15 @@ import sys
 import pytest
 
 from llama_exp.config.check import check_arguments, to_dict
-from llama_exp.config.check.ranges import LIMITS
-from llama_exp.config.check.typed import get_hints, list_keys, list_sections
-from llama_exp.config.schema import SCHEMAS, Config
+from llama_exp.config.check.ranges import LIMITS, OF_LOGGERS
+from llama_exp.config.check.typed import get_hints, list_keys, list_named_logger_keys, list_sections
+from llama_exp.config.loggers import list_loggers
+from llama_exp.config.schema import NAMED_LOGGERS, SCHEMAS, Config
 
 NO_RANGE = {"debug", "trusted_modules"}
 
 
-@pytest.mark.parametrize("schema", [Config, *{schema: None for schema in SCHEMAS.values()}])
+@pytest.mark.parametrize("schema", [Config, *dict.fromkeys([*SCHEMAS.values(), *NAMED_LOGGERS.values()])])
 def test_values_live_in_yaml_only(schema):
     for field in dataclasses.fields(schema):
         if field.default is not dataclasses.MISSING:
@@ -25,7 +26,7 @@ def test_values_live_in_yaml_only(schema):
 
 def test_every_number_and_text_has_a_range():
     """A key without a limit takes any finite value; that is right only for those without bad ones."""
-    limited = {limits.path_of(key) for limits in LIMITS.values() for key in limits.values}
+    limited = {limits.path_of(key) for limits in [*LIMITS.values(), *OF_LOGGERS.values()] for key in limits.values}
     without = set()
     for key in list_keys():
         section, _, leaf = key.rpartition(".")
@@ -38,6 +39,8 @@ def test_every_number_and_text_has_a_range():
 
 
 def _hints_of(section, leaf):
+    if f"{section}.{leaf}" in list_named_logger_keys():
+        return [list_named_logger_keys()[f"{section}.{leaf}"]]
     declared = get_hints(Config)[section]
     schemas = [declared] if dataclasses.is_dataclass(declared) else SCHEMAS.values()
     return [get_hints(schema)[leaf] for schema in schemas if leaf in get_hints(schema)]
@@ -64,8 +67,9 @@ def test_sections_stand_in_build_order():
 def test_a_typed_config_has_no_value_missing():
     config = check_arguments([]).config
     assert "???" not in str(to_dict(config))
-    for name in list_sections():
-        assert dataclasses.is_dataclass(getattr(config, name)), name
+    sections = {name: getattr(config, name) for name in list_sections() if name != "logger"}
+    for name, section in (sections | list_loggers(config.logger)).items():
+        assert dataclasses.is_dataclass(section), name
 
 
 @pytest.mark.process

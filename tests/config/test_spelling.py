@@ -48,7 +48,7 @@ def test_texts_in_a_mapping():
 
 def test_numbers_stay_numbers_and_null_stays_null():
     made = config("trainer.max_steps=1_000", "logger.entity=null", "dataset.sequence_length=64")
-    assert (made.trainer.max_steps, made.logger.entity, made.dataset.sequence_length) == (1000, None, 64)
+    assert (made.trainer.max_steps, made.logger["entity"], made.dataset.sequence_length) == (1000, None, 64)
     with pytest.raises(ConfigError, match="name: has the wrong type"):
         config("name=null")
 
@@ -81,13 +81,13 @@ def test_words_in_a_file(tmp_path, package):
     else:
         (folder / "mine.yaml").write_text(f"defaults: [wandb, _self_]\n{section}")
         made = config("--config-dir", str(tmp_path), "logger=mine")
-    assert (made.logger.project, made.logger.tags) == ("0x1F", [*ODD, "null", "012"])
+    assert (made.logger["project"], made.logger["tags"]) == ("0x1F", [*ODD, "null", "012"])
 
 
 def test_what_is_saved_is_read_as_it_was(tmp_path):
     """The record is YAML of PyYAML, which quotes what YAML 1.1 would take for something else."""
     made = config("name=2025_11_28", "logger.tags=[012,1e3,yes]")
-    saved = yaml.safe_load(yaml.safe_dump({"name": made.name, "tags": made.logger.tags}))
+    saved = yaml.safe_load(yaml.safe_dump({"name": made.name, "tags": made.logger["tags"]}))
     assert saved == {"name": "2025_11_28", "tags": ["012", "1e3", "yes"]}
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from llama_exp.config.check.nearest import find_nearest_name
 from llama_exp.config.check.typed import TARGET, is_allowed_target, show
+from llama_exp.config.loggers import SECTION as LOGGER
+from llama_exp.config.loggers import list_loggers
 from llama_exp.config.outline import Outline, has_module, read_outline
 from llama_exp.config.schema import Config
 from llama_exp.errors import Problem
@@ -17,7 +19,7 @@ from llama_exp.limits.trainer import OWN_OBSERVERS, observer_problems
 
 # Keys that speak to Hydra instead of the target.
 HYDRA_KEYS = {TARGET, "_args_", "_partial_"}
-WITH_TARGET = ("dataset", "tokenizer", "model", "optimizer", "schedule", "logger")
+WITH_TARGET = ("dataset", "tokenizer", "model", "optimizer", "schedule")
 # What the run itself adds to the keys of a section when it builds the section's object.
 ADDED_ARGUMENTS: Mapping[str, set[str]] = {
     "model": {"dtype", "quantization", "seed"},
@@ -38,9 +40,9 @@ INSTEAD = {
     "ModelCheckpoint": "trainer.checkpoint_every_steps and trainer.keep_checkpoints",
     "BackupAndRestore": "every run can go on: resume=auto",
     "OrbaxCheckpoint": "trainer.checkpoint_every_steps and trainer.keep_checkpoints",
-    "CSVLogger": "metrics.jsonl of the run folder has every row",
+    "CSVLogger": "logger=[wandb,csv]",
     "History": "metrics.jsonl of the run folder has every row",
-    "TensorBoard": "the logger (W&B) and metrics.jsonl have every row",
+    "TensorBoard": "logger=[wandb,tensorboard]",
     "RemoteMonitor": "logger.mode=online",
     "ProgbarLogger": "every run has a bar",
     "TerminateOnNaN": "every run ends at a loss that is not finite, with exit code 5",
@@ -51,11 +53,22 @@ INSTEAD = {
 NO_KERAS_CALLBACK = "is a callback of Keras' fit(), which never calls it here"
 
 
+def list_targets(config: Config) -> dict[str, Any]:
+    """Config key -> section of every object that a run builds from a `_target_`."""
+    sections = {name: getattr(config, name) for name in WITH_TARGET} | list_loggers(config.logger)
+    return sections | {f"trainer.callbacks.{name}": node for name, node in config.trainer.callbacks.items()}
+
+
+def find_added_arguments(where: str) -> set[str]:
+    """The arguments that the run adds to the keys of a section."""
+    return ADDED_ARGUMENTS.get(where.partition(".")[0], set())
+
+
 def find_contract_problems(config: Config, unsound: set[str]) -> Iterator[Problem]:
     """The problems of every class that is not ours, as far as its source tells; not of sections in `unsound`."""
-    for section in WITH_TARGET:
-        node = getattr(config, section)
-        if isinstance(node, dict) and section not in unsound:
+    sound = {section: getattr(config, section) for section in WITH_TARGET if section not in unsound}
+    for section, node in (sound | ({} if LOGGER in unsound else list_loggers(config.logger))).items():
+        if isinstance(node, dict):
             yield from _key_problems(section, node)
             yield from _class_problems(section, node, config.trusted_modules)
     callbacks = {} if "trainer" in unsound else config.trainer.callbacks
@@ -103,7 +116,7 @@ def _outline(target: Any, trusted_modules: list[str]) -> Outline | None:
 def _argument_problems(outline: Outline, node: Mapping[str, Any], where: str) -> Iterator[Problem]:
     if "_args_" in node or node.get("_partial_"):
         return
-    added = ADDED_ARGUMENTS.get(where, set())
+    added = find_added_arguments(where)
     # Keras' optimizers take any name, and refuse it later.
     is_open = outline.is_open and KERAS_OPTIMIZER not in outline.names
     names = outline.parameters

@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from omegaconf import Container, DictConfig, OmegaConf
 
+from llama_exp.config import loggers
 from llama_exp.config.check.composition import Composer, apply, has_key, line_of, list_options
 from llama_exp.config.check.contracts import find_contract_problems
 from llama_exp.config.check.nearest import advise, ask_whether, find_nearest_key, find_nearest_name, suggest
@@ -41,7 +42,7 @@ from llama_exp.files.redact import redact_arguments
 EXPERIMENT, SWEEP = "experiment", "sweep"
 EVERYTHING = "*"
 # Parts that do nothing under some value.
-SWITCHED_OFF = {"lora": "lora.rank=0 switches it off; or ", "logger": "logger.mode=disabled switches it off; or "}
+SWITCHED_OFF = {"lora": "lora.rank=0 switches it off; or ", "logger": "logger=none switches it off; or "}
 HANDLERS = (
     "logging.StreamHandler",
     "logging.FileHandler",
@@ -145,7 +146,8 @@ class JobCheck:
         group, value = override.key_or_group, override.value()
         own = group in (*list_sections(), EXPERIMENT, SWEEP)
         line = show(override.input_line)
-        if (group in list_sections() and (override.is_delete() or value is None)) or (value is None and "/" in group):
+        is_empty = override.is_delete() or value is None or value == []
+        if (group in list_sections() and is_empty) or (value is None and "/" in group):
             action = f"{SWITCHED_OFF.get(group, '')}choose one: {self._options(group)}"
             self._wrong_choice(group, "every run needs this part", line, action)
         elif own and (override.is_add() or override.is_force_add()):
@@ -153,21 +155,21 @@ class JobCheck:
         else:
             names = value if isinstance(value, list) else [value]
             wrong = [name for name in names if name is not None and not self._exists(group, name)]
+            options = list_options(self.repository, group)
             for name in wrong:
-                match = find_nearest_name(str(name), list_options(self.repository, group))
-                action = suggest(str(name), list_options(self.repository, group), "choices")
+                what, action = "no such choice", suggest(str(name), options, "choices")
                 if package := PLUGINS.get(f"{group}={name}"):
-                    self._wrong_choice(group, "is a plug-in that is not installed", line, f"pip install {package}")
-                else:
-                    self._wrong_choice(group, "no such choice", line, action, stand_in=match)
+                    what, action = "is a plug-in that is not installed", f"pip install {package}"
+                self._wrong_choice(group, what, line, action)
+            stand_ins = filter(None, (find_nearest_name(str(name), options) for name in wrong))
             if not wrong:
                 self.lines.append(line_of(override))
+            elif stand_in := next(stand_ins, None):
+                self.lines.append(f"{group}={stand_in}")
 
-    def _wrong_choice(self, group: str, what: str, found: str, action: str, stand_in: str | None = None) -> None:
+    def _wrong_choice(self, group: str, what: str, found: str, action: str) -> None:
         self.problems.append(Problem(what, group, found, action))
         self.doubtful |= {EVERYTHING} if group == EXPERIMENT else {group, *(["preset"] if group == "model" else [])}
-        if stand_in is not None:
-            self.lines.append(f"{group}={stand_in}")
 
     def _exists(self, group: str, name: object) -> bool:
         return isinstance(name, str) and self.repository.config_exists(f"{group}/{name}")
@@ -223,6 +225,9 @@ class JobCheck:
         schemas = find_schemas(section)
         target = cfg[section].get(TARGET) if isinstance(cfg[section], DictConfig) else None
         owners = [name.rpartition(".")[2] for name, schema in schemas.items() if leaf in get_hints(schema)]
+        if section == loggers.SECTION and target is None:
+            action = "choose W&B too: logger=[wandb,...]; or leave the key out"
+            return Problem("the chosen logger has no such key", f"{section}.{leaf}", line, action)
         if target in schemas and target.rpartition(".")[2] not in owners:
             action = f"choose another {section}; these have it: {', '.join(owners)}"
             return Problem(f"the chosen {section} has no such key", f"{section}.{leaf}", line, action)

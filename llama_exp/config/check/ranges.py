@@ -9,7 +9,8 @@ from typing import Any
 
 from llama_exp.architecture import AS_STORED, FLOATS, MODES, OPTIONS, quantization_problems
 from llama_exp.config.check.typed import MISSING, Origin, list_sections, show
-from llama_exp.config.schema import Config
+from llama_exp.config.loggers import list_loggers
+from llama_exp.config.schema import Config, LoggerConfig, MlflowLoggerConfig
 from llama_exp.errors import Problem
 from llama_exp.limits import (
     FILLED,
@@ -51,6 +52,7 @@ QUANTIZATION = Limits(
     (quantization_problems,),
 )
 PARTS = (dataset, logger, lora, model, objective, optimizer, runtime, schedule, tokenizer, trainer)
+OF_LOGGERS = {LoggerConfig: logger.LIMITS, MlflowLoggerConfig: logger.MLFLOW}
 LIMITS = {limits.section: limits for limits in (RUN, PRESET, QUANTIZATION, *(part.LIMITS for part in PARTS))}
 
 
@@ -70,6 +72,10 @@ def find_impossible_values(config: Config, origin: Origin) -> Iterator[Problem]:
         section = getattr(config, name)
         if dataclasses.is_dataclass(section):
             yield from _problems(LIMITS.get(name, Limits(name, {})), collect_sound_values(section), origin)
+    for where, section in list_loggers(config.logger).items() if isinstance(config.logger, dict) else ():
+        if type(section) in OF_LOGGERS:
+            limits = dataclasses.replace(OF_LOGGERS[type(section)], section=where)
+            yield from _problems(limits, collect_sound_values(section), origin)
 
 
 def _problems(limits: Limits, values: Mapping[str, Any], origin: Origin) -> Iterator[Problem]:

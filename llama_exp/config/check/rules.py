@@ -20,6 +20,7 @@ from llama_exp.architecture import (
     stored_problems,
 )
 from llama_exp.config.check.ranges import LIMITS
+from llama_exp.config.loggers import list_loggers
 from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config, LoggerConfig, ModelConfig, ScheduleConfig, WsdScheduleConfig
 from llama_exp.config.stored import known_quantization
@@ -30,7 +31,7 @@ from llama_exp.limits.model import find_nearest_divisor
 from llama_exp.limits.precision import Policy
 from llama_exp.limits.schedule import check_steps
 from llama_exp.limits.tokenizer import NO_PRESET, check_room
-from llama_exp.logger import find_credential_problems
+from llama_exp.logger import find_missing_package, find_wandb_problems
 from llama_exp.lora.targets import layer_problems
 from llama_exp.preset.stored import read_stored
 
@@ -165,10 +166,13 @@ def resume(config: Config) -> Iterator[Problem]:
         )
 
 
-def credentials(config: Config) -> Iterator[Problem]:
-    """W&B online has a key: found out now, not when data, preset and model are there."""
-    if isinstance(config.logger, LoggerConfig):
-        yield from find_credential_problems(config.logger.mode)
+def loggers(config: Config) -> Iterator[Problem]:
+    """W&B online has a key, others their package: found out now, not when data, preset and model are there."""
+    for where, section in list_loggers(config.logger).items():
+        if isinstance(section, LoggerConfig):
+            yield from find_wandb_problems(vars(section))
+        else:
+            yield from find_missing_package(getattr(section, "_target_", ""), where)
 
 
 RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...] = (
@@ -183,7 +187,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     (("dataset", "preset", "tokenizer"), chat_template),
     (("tokenizer", "model"), vocabulary),
     (("resume",), resume),
-    (("logger",), credentials),
+    (("logger",), loggers),
 )
 
 

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llama_exp.config.check.typed import find_schemas, get_hints, is_schema, list_sections
+from llama_exp.config.check.typed import find_schemas, get_hints, is_schema, list_named_logger_keys, list_sections
 from llama_exp.config.quoting import quote
 from llama_exp.config.schema import Config
 
@@ -43,6 +43,8 @@ def list_texts() -> dict[str, bool]:
         for schema in schemas:
             for key, inner in get_hints(schema).items():
                 found |= _text_of(f"{name}.{key}", inner)
+    for path, hint in list_named_logger_keys().items():
+        found |= _text_of(path, hint)
     return found
 
 

@@ -11,8 +11,9 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from llama_exp.config import loggers
 from llama_exp.config.check.nearest import advise, ask_whether, suggest
-from llama_exp.config.schema import SCHEMAS, Config
+from llama_exp.config.schema import NAMED_LOGGERS, SCHEMAS, Config
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import is_secret_name, printable, redact, redact_assignments
 
@@ -216,8 +217,27 @@ class Typing:
             for key, value in values.items():
                 self._nested_targets(f"{name}.{key}", value)
             return declared(**values)
+        if name == loggers.SECTION:
+            return self._loggers(data)
+        return self._object(name, find_schemas(name), data)
+
+    def _loggers(self, data: dict[str, Any]) -> Any:
+        """The section that may hold several objects: typed values at the top, typed loggers below their names."""
+        own, named = loggers.split_loggers(data)
+        if own and TARGET not in own:
+            for key, value in own.items():
+                action = "choose the logger whose key it is too: logger=[wandb,...]; or take it out"
+                self._add(f"{loggers.SECTION}.{key}", "belongs to none of the loggers", value, action)
+            return MISSING
+        top = self._object(loggers.SECTION, find_schemas(loggers.SECTION), own) if own else {}
+        below = {name: self._object(f"{loggers.SECTION}.{name}", NAMED_LOGGERS, node) for name, node in named.items()}
+        if MISSING in (top, *below.values()):
+            return MISSING
+        return (vars(top) if is_schema(type(top)) else top) | below
+
+    def _object(self, name: str, known: dict[str, type], data: dict[str, Any]) -> Any:
+        """The object that a `_target_` names: with a schema of ours typed, else as it is."""
         target = data.get(TARGET, MISSING)
-        known = find_schemas(name)
         if isinstance(target, str) and target in known:
             values = self._values(f"{name}.", known[target], data)
             return known[target](**values)
@@ -271,7 +291,19 @@ def list_keys() -> tuple[str, ...]:
     return (
         *list_scalars(),
         *(f"{section}.{key}" for section in list_sections() for key in sorted(list_section_keys(section))),
+        *list_named_logger_keys(),
     )
+
+
+@functools.cache
+def list_named_logger_keys() -> dict[str, Any]:
+    """Dotted path -> type of the keys of each logger that stands below its name, but for its target."""
+    return {
+        f"{loggers.SECTION}.{loggers.name_of(target)}.{key}": hint
+        for target, schema in NAMED_LOGGERS.items()
+        for key, hint in get_hints(schema).items()
+        if key != TARGET
+    }
 
 
 def build_config(data: dict[str, Any]) -> Config:

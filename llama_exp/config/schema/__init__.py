@@ -27,6 +27,8 @@ from llama_exp.config.schema.training import (
     AdamWConfig,
     DecayScheduleConfig,
     LoggerConfig,
+    MlflowLoggerConfig,
+    NamedLoggerConfig,
     RuntimeConfig,
     ScheduleConfig,
     TrainerConfig,
@@ -78,4 +80,10 @@ SCHEMAS: dict[str, type] = {
     "llama_exp.schedule.constant": ScheduleConfig,
     "llama_exp.schedule.wsd": WsdScheduleConfig,
     "llama_exp.logger.WandbLogger": LoggerConfig,
+}
+# Those that stand below a name of their own in the section `logger`, beside W&B or without it.
+NAMED_LOGGERS: dict[str, type] = {
+    "llama_exp.logger.TensorBoardLogger": NamedLoggerConfig,
+    "llama_exp.logger.CsvLogger": NamedLoggerConfig,
+    "llama_exp.logger.MlflowLogger": MlflowLoggerConfig,
 }

@@ -68,13 +68,29 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """W&B."""
+    """Where numbers also go: W&B's keys, and further loggers below names of their own."""
 
     _target_: str = MISSING
-    mode: LoggerMode = MISSING
-    project: str = MISSING  # W&B project
-    entity: str | None = MISSING  # W&B team or user; null: the account's default
-    tags: list[str] = MISSING  # labels of the run in W&B
+    mode: LoggerMode | None = MISSING  # null: the variable WANDB_MODE, else offline
+    project: str | None = MISSING  # W&B project; null: WANDB_PROJECT, else llama_exp
+    entity: str | None = MISSING  # W&B team or user; null: WANDB_ENTITY, else the account's default
+    tags: list[str] | None = MISSING  # labels of the run in W&B; null: WANDB_TAGS, else none
+    log_model: bool = MISSING  # whether the adapter or model becomes a W&B artifact when the run is done
+
+
+@dataclass
+class NamedLoggerConfig:
+    """A logger beside W&B, below a name of its own: TensorBoard, CSV."""
+
+    _target_: str = MISSING
+
+
+@dataclass
+class MlflowLoggerConfig(NamedLoggerConfig):
+    """MLflow."""
+
+    tracking_uri: str | None = MISSING  # http://... or file:...; null: MLFLOW_TRACKING_URI, else outputs/mlruns
+    experiment: str = MISSING  # MLflow's experiment
 
 
 @dataclass

@@ -19,9 +19,9 @@ from mirror import (
     report,
 )
 
-from llama_exp import logger as logger_module
 from llama_exp.config.identity import flatten
 from llama_exp.files.metrics_file import read_metrics
+from llama_exp.logger import wandb_session
 
 
 @pytest.fixture
@@ -86,7 +86,8 @@ def test_offline_run_can_be_synced_later(tmp_path, fake):
     finish(watching)
     assert fake.history("later") == []
     environment = {**os.environ, "WANDB_MODE": "online"}
-    command = [sys.executable, "-m", *watching[1].sync_command.split(" ")]
+    (attempt,) = (folder / "wandb").glob("offline-run-*")
+    command = [sys.executable, "-m", "wandb", "sync", str(attempt)]
     finished = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert finished.returncode == 0, finished.stderr
     assert mirrored_rows(fake.history("later")) == expected_rows(folder)
@@ -94,8 +95,8 @@ def test_offline_run_can_be_synced_later(tmp_path, fake):
 
 @pytest.mark.parametrize("behaviour", [500, 401, "hang"])
 def test_a_sick_server_costs_bounded_time_and_the_run_goes_offline(tmp_path, fake, monkeypatch, caplog, behaviour):
-    monkeypatch.setattr(logger_module, "INIT_TIMEOUT_SECONDS", 1.5)
-    monkeypatch.setattr(logger_module, "FINISH_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.setattr(wandb_session, "INIT_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.setattr(wandb_session, "FINISH_TIMEOUT_SECONDS", 1.5)
     monkeypatch.delenv("WANDB_MODE", raising=False)  # a warning of its own
     fake.behaviour = behaviour
     folder = tmp_path / "run"
@@ -108,12 +109,12 @@ def test_a_sick_server_costs_bounded_time_and_the_run_goes_offline(tmp_path, fak
     assert "stays offline" in caplog.text and API_KEY not in caplog.text
     run = offline_run(folder)
     assert run.run_id == "id123" and mirrored_rows(run.history) == expected_rows(folder)
-    assert "offline-run-" in watching[1].sync_command
+    assert watching[1].sync_command == f"llama-exp sync {folder}"
 
 
 @pytest.mark.parametrize("behaviour", [500, "hang"])
 def test_a_server_that_falls_sick_later_costs_bounded_time(tmp_path, fake, monkeypatch, behaviour):
-    monkeypatch.setattr(logger_module, "FINISH_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.setattr(wandb_session, "FINISH_TIMEOUT_SECONDS", 1.5)
     folder = tmp_path / "run"
     watching = observers(folder, "online", run_id="id123")
     report(watching, range(3))
@@ -131,7 +132,7 @@ def test_a_server_that_falls_sick_later_costs_bounded_time(tmp_path, fake, monke
 
 
 def test_no_server_at_all(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(logger_module, "INIT_TIMEOUT_SECONDS", 1.5)
+    monkeypatch.setattr(wandb_session, "INIT_TIMEOUT_SECONDS", 1.5)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", API_KEY)
     watching = observers(tmp_path / "run", "online")

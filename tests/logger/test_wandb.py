@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import types
-from pathlib import Path
 
 import pytest
 from fake_wandb import API_KEY
@@ -24,11 +23,11 @@ from mirror import (
     row,
 )
 
-from llama_exp import logger as logger_module
 from llama_exp.errors import ConfigError, ExitCode
 from llama_exp.files.metrics_file import read_metrics
 from llama_exp.limits.logger import LoggerMode
-from llama_exp.logger import find_credential_problems
+from llama_exp.logger import needed
+from llama_exp.logger.needed import find_credential_problems
 
 
 def test_offline_files_equal_the_record(tmp_path, caplog):
@@ -55,31 +54,55 @@ def test_offline_files_equal_the_record(tmp_path, caplog):
     (page, *_) = (folder / "wandb").rglob("*.html")
     assert "<b>The &lt;zip&gt;</b> function" in page.read_text()
     command = watching[1].sync_command
-    assert command.startswith("wandb sync ") and Path(command.split(" ", 2)[2]).is_dir() and command in caplog.text
+    assert command == f"llama-exp sync {folder}" and command in caplog.text
 
 
-def test_the_config_decides_and_not_w_and_b_s_variables(tmp_path, monkeypatch, caplog):
-    values = {
-        "MODE": "disabled",
-        "PROJECT": "other",
-        "NAME": "other",
-        "RUN_ID": "other",
-        "TAGS": "x,y",
-        "NOTES": "other",
-    }
-    values |= {"RUN_GROUP": "other", "SWEEP_ID": "other", "JOB_TYPE": "other", "RESUME": "must", "DISABLED": "true"}
-    for name, value in values.items():
+def test_wandb_sees_what_is_settled_and_no_variable(tmp_path, monkeypatch, caplog):
+    """Stated values win, the variables fill what is open; ids and W&B's own resume count for nothing."""
+    counting = {"MODE": "disabled", "PROJECT": "other", "TAGS": "x,y"}  # all three are stated
+    filling = {"NOTES": "noted", "JOB_TYPE": "kind", "RUN_GROUP": "grouped", "NAME": "named"}
+    ignored = {"RUN_ID": "other", "RESUME": "must"}
+    for name, value in (counting | filling | ignored).items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     watching = observers(tmp_path / "run", run_id="id123")
     report(watching, range(2))
     settings = watching[1]._run.settings
     finish(watching)
     run = offline_run(tmp_path / "run")
-    assert (run.run_id, run.name, run.group, run.project, run.tags) == ("id123", "the-run", "sweep", "proj", ["a", "b"])
-    assert (settings.run_notes, settings.run_job_type, settings.sweep_id, settings.resume) == (None, None, None, None)
+    assert (run.run_id, run.name, run.group, run.project, run.tags) == ("id123", "named", "grouped", "proj", ["a", "b"])
+    assert (settings.run_notes, settings.run_job_type, settings.sweep_id, settings.resume) == (
+        "noted",
+        "kind",
+        None,
+        None,
+    )
     (line,) = [record.getMessage() for record in caplog.records if "does not count" in record.getMessage()]
-    assert set(line.split(": ")[1].split(", ")) == {f"WANDB_{name}" for name in values}
+    assert set(line.split(": ")[1].split(", ")) == {f"WANDB_{name}" for name in ignored}
     assert os.environ["WANDB_PROJECT"] == "other"
+
+
+def test_the_summary_says_how_it_went(tmp_path):
+    watching = observers(tmp_path / "run")
+    for step, loss in [(0, 3.0), (4, 2.0), (8, math.nan), (12, 2.5)]:
+        for observer in watching:
+            observer.on_metrics(row(step, "validation", loss))
+    finish(watching)
+    summary = offline_run(tmp_path / "run").summary
+    assert (summary["status"], summary["best/validation_loss"], summary["best/step"]) == ("finished", 2.0, 4)
+
+
+@pytest.mark.parametrize("status", ["finished", "interrupted"])
+def test_the_model_is_an_artifact_on_request(tmp_path, status):
+    """Offline: a copy waits in the run's file. A run that was stopped has no model."""
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    (tmp_path / "run" / "adapter" / "adapter.json").write_text("{}")
+    watching = observers(tmp_path / "run", log_model=True)
+    report(watching, range(2))
+    finish(watching, status)
+    watching[1].on_export(tmp_path / "run" / "adapter")
+    run = offline_run(tmp_path / "run")
+    assert run.artifacts == ([("the-run-adapter", "adapter")] if status == "finished" else [])
+    assert run.exit_code == (0 if status == "finished" else 130)
 
 
 @pytest.mark.parametrize(("status", "code"), [("preempted", 75), ("interrupted", 130), ("failed", 1)])
@@ -135,7 +158,7 @@ KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 from llama_exp.logger import WandbLogger
-logger = WandbLogger("offline", "p", None, [], folder=Path(sys.argv[1]), name="n", run_id="killed")
+logger = WandbLogger("offline", "p", None, [], False, folder=Path(sys.argv[1]), name="n", run_id="killed")
 for step in range(50):
     logger.on_metrics({"step": step, "split": "train", "loss": 1.0})
 time.sleep(4)  # several times the flush interval: the machine may be busy
@@ -157,7 +180,7 @@ from pathlib import Path
 from llama_exp.console import logs
 from llama_exp.logger import WandbLogger
 logs.attach_console()
-logger = WandbLogger("offline", "p", None, [], folder=Path(sys.argv[1]), name="n")
+logger = WandbLogger("offline", "p", None, [], False, folder=Path(sys.argv[1]), name="n")
 logger.on_metrics({"step": 0, "split": "train", "loss": 1.0})
 for entry in Path("/proc").glob("[0-9]*/stat"):
     pid, name, _, parent = entry.read_text().replace(")", "").split(" ", 4)[:4]
@@ -190,7 +213,7 @@ def test_death_of_the_wandb_service_is_one_warning(tmp_path):
 def test_disabled_mode_imports_no_wandb(tmp_path):
     script = (
         "import sys\nfrom pathlib import Path\nfrom llama_exp.logger import WandbLogger\n"
-        "w = WandbLogger('disabled', 'p', None, [], folder=Path(sys.argv[1]), name='n')\n"
+        "w = WandbLogger('disabled', 'p', None, [], False, folder=Path(sys.argv[1]), name='n')\n"
         "w.on_start({})\nw.on_metrics({'step': 0, 'split': 'train', 'loss': 1.0})\nw.on_sample(0, 'a', 'b')\n"
         "w.on_finish('finished')\nw.restore(w.state())\nprint(w.sync_command, 'wandb' in sys.modules)\n"
     )
@@ -240,7 +263,7 @@ def test_a_netrc_entry_for_the_server_is_a_key(tmp_path, monkeypatch, entry, bas
 
 def test_online_without_wandb_is_a_config_error(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", API_KEY)
-    monkeypatch.setattr(logger_module.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(needed.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="not installed"):
         make(tmp_path, "online")
 
@@ -249,7 +272,7 @@ def test_online_without_wandb_is_a_config_error(tmp_path, monkeypatch):
 def test_checking_credentials_imports_no_wandb():
     script = (
         "import sys\nfrom llama_exp.limits.logger import LoggerMode\n"
-        "from llama_exp.logger import find_credential_problems\n"
+        "from llama_exp.logger.needed import find_credential_problems\n"
         "list(find_credential_problems(LoggerMode.online))\nprint('wandb' in sys.modules)"
     )
     environment = {**os.environ, "WANDB_API_KEY": API_KEY}

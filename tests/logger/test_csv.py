@@ -1,0 +1,72 @@
+"""The wide table: one line a step, a column for each figure, the checkpoint's part after a resume."""
+
+import csv
+
+from mirror import expected_rows, report, row
+
+from llama_exp.files.metrics_file import MetricsFile
+from llama_exp.logger import CsvLogger
+
+
+def read(folder):
+    """Step -> figures of metrics.csv."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [int(line["step"]) for line in lines] == sorted({int(line["step"]) for line in lines})
+    return {
+        int(line["step"]): {key: float(value) for key, value in line.items() if key != "step" and value != ""}
+        for line in lines
+    }
+
+
+def make(folder):
+    folder.mkdir(exist_ok=True)
+    return [MetricsFile(folder / "metrics.jsonl"), CsvLogger(folder=folder, name="n")]
+
+
+def test_the_table_is_the_record(tmp_path):
+    watching = make(tmp_path)
+    report([watching[0], watching[1]], range(10))
+    for observer in watching:
+        observer.on_finish("finished")
+    assert read(tmp_path) == expected_rows(tmp_path)
+
+
+def test_each_line_is_there_when_the_next_step_begins(tmp_path):
+    watching = make(tmp_path)
+    report(watching, range(1, 4))
+    assert sorted(read(tmp_path)) == [1, 2]
+
+
+def test_a_resume_cuts_to_the_checkpoint(tmp_path):
+    first = make(tmp_path)
+    report(first, range(6))
+    states = [observer.state() for observer in first]
+    report(first, range(6, 9))  # and is killed
+    second = make(tmp_path)
+    for observer, state in zip(second, states, strict=True):
+        observer.restore(state)
+    report(second, range(6, 8))
+    for observer in second:
+        observer.on_finish("finished")
+    assert read(tmp_path) == expected_rows(tmp_path) and sorted(read(tmp_path)) == list(range(8))
+
+
+def test_numbers_that_are_none_stand_in_the_table(tmp_path):
+    watching = make(tmp_path)
+    for observer in watching:
+        observer.on_metrics(row(1, loss=float("nan")))
+        observer.on_metrics(row(2, loss=float("inf")))
+        observer.on_finish("failed")
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in lines[1:]] == ["nan", "inf"]
+
+
+def test_a_table_that_cannot_be_written_is_one_warning(tmp_path, caplog):
+    (tmp_path / "metrics.csv").mkdir()
+    watching = make(tmp_path)
+    report(watching, range(6))
+    for observer in watching:
+        observer.on_finish("finished")
+    assert len(caplog.records) == 1 and caplog.records[0].getMessage().startswith("CSV: log failed")
+    assert len(expected_rows(tmp_path)) == 6
