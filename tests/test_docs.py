@@ -4,6 +4,7 @@ The commands of README, of the tutorial and of the how-to pages run one after th
 them, but with a tiny model and few steps. One process runs them all, so that TensorFlow is imported once.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -42,6 +43,7 @@ TINY = [
     "model.num_key_value_heads=1",
     "logger.mode=disabled",
 ]
+PLUGIN = r"hydra/launcher=(joblib|submitit|ray|cluster)"
 # Commands that are not run here, and why. `python train.py` is composed instead; another command of ours must know
 # its options and miss its model, which is exit code 3.
 NOT_HERE = {
@@ -52,6 +54,7 @@ NOT_HERE = {
     r"\$GGUF|smollm2|SmolLM2": "a package of 98 MB; see tests/test_pretrained.py",
     r"(?<!plan )model=llama2_7b(?!.*--cfg)": "a model of 13 GB",
     r"runtime\.backend=jax": "a process of its own; see tests/run/test_job.py",
+    PLUGIN: "a plug-in of an extra, which is named where it is missing; see tests/engines and tests/slurm",
 }
 FAILS = {  # commands that show what a mistake gets
     "python train.py lora.rnk=8 model=lama2_7b optimizer.learning_rate=fast": 2,
@@ -173,7 +176,8 @@ def step_of(line):
         return None if reason else {"shell": line, "code": 0}
     arguments = ["train", *words[2:]] if trains else words[1:]
     if reason and trains:
-        return {"ours": [*arguments, "--cfg", "job"], "code": 0}
+        misses = re.search(PLUGIN, line) and not importlib.util.find_spec("submitit")
+        return {"ours": [*arguments, "--cfg", "job"], "code": 2 if misses else 0}
     if trains and not {"--cfg", "--help"} & set(words) and line not in FAILS:
         given = {word.partition("=")[0] for word in words}
         arguments += [line for line in TINY if line.partition("=")[0] not in given]

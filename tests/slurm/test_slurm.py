@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -107,6 +108,20 @@ def weights(folder):
     return (folder / "model" / "model.weights.h5").read_bytes()
 
 
+def wait_for(number, seconds=480):
+    """The state in which a job of Slurm's ends."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        shown = subprocess.run(
+            ["scontrol", "show", "job", number], check=True, text=True, stdout=subprocess.PIPE
+        ).stdout
+        state = re.search(r"JobState=(\w+)", shown)[1]
+        if state not in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED"):
+            return state
+        time.sleep(1)
+    return f"{state} after {seconds} s"
+
+
 def stops(folder):
     """How often a signal stopped the run."""
     return (folder / "train.log").read_text().count("stopping after this step with a checkpoint")
@@ -146,7 +161,17 @@ def test_the_script_of_the_docs_requeues_itself_and_ends_with_the_same_bits(slur
     (playground / "job.sh").write_text(text)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{playground}", "LLAMA_EXP_CACHE": str(playground / "cache")}
     environment.pop("KERAS_BACKEND", None)
-    subprocess.run(["sbatch", "--wait", "job.sh"], cwd=playground, env=environment, check=True, timeout=480)
+    submitted = subprocess.run(
+        ["sbatch", "--parsable", "job.sh"],
+        cwd=playground,
+        env=environment,
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+    )
+    number = submitted.stdout.strip()
+    assert wait_for(number) == "COMPLETED", (playground / f"long-{number}.log").read_text()[-3000:]
+    assert number in slurm.seen
     (folder,) = [path for path in (playground / "outputs" / "long").iterdir() if path.name != "latest"]
     assert stops(folder) >= 1 and "(exit code 75)" in (folder / "train.log").read_text()
     assert weights(folder) == weights(calm / "0_seed-0")
