@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llama_exp.config.check.sweep import BASIC_LAUNCHER
 from llama_exp.config.schema import Config
+from llama_exp.console import logs
 from llama_exp.run.folder import RunFolder, outcome
 from llama_exp.run.resume import AUTO
 from llama_exp.run.sweep_app import STATES, LlamaApp
@@ -45,6 +47,8 @@ class SweepJob:
             self._goes_on = holds_sweep(sweep_dir)
             if not is_a_job():
                 self._reporter = find_by_overrides(sweep_dir, list(node.overrides.task), LlamaApp())
+                if node.launcher.get("_target_") != BASIC_LAUNCHER:  # whose jobs take turns
+                    logs.name_lines(f"job {node.job.num}")
         else:
             self._reporter = find_by_folder(self.folder, LlamaApp())
             self.group = None if self._reporter is None else self._reporter.sweep_dir.name

@@ -36,9 +36,10 @@ from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
 from llama_exp.limits.launcher import find_launcher_problems
 
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 # Launchers whose processes run several jobs.
 SHARED = (
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+    BASIC_LAUNCHER,
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
     "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
 )
