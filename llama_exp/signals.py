@@ -2,7 +2,8 @@
 
 SIGINT                       Interrupted (exit code 130)
 SIGTERM, SIGUSR1, SIGHUP     Preempted (exit code 75: requeue me); SIGHUP only if nohup did not switch it off
-SIGUSR2                      Preempted where the process has a handler for it already: submitit's, which requeues the job
+SIGUSR2                      Pruned (exit code 75): a search that this run is a job of expects nothing of it
+                             Preempted where the process has a handler for it already: submitit's, which requeues the job
 
 The first signal is taken in one of two ways, the second has its usual effect at once.
 
@@ -25,9 +26,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from llama_exp.errors import Interrupted, LlamaExpError, Preempted, Problem
+from llama_exp.errors import Interrupted, LlamaExpError, Preempted, Problem, Pruned
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGUSR2)
+_KINDS = {signal.SIGINT: Interrupted, signal.SIGUSR2: Pruned}  # of the others: Preempted
 _log = logging.getLogger(__name__)
 
 
@@ -40,8 +42,9 @@ class Stopped(KeyboardInterrupt):
 
     def told(self, where: str) -> LlamaExpError:
         """What ends the run, for a person; `where` is the run folder or the step it had reached."""
-        kind = Interrupted if self.number == signal.SIGINT else Preempted
         action = "run the same command with resume=auto to go on"
+        is_asked_to_requeue = self.number == signal.SIGUSR2 and _catcher.is_of_launcher
+        kind = Preempted if is_asked_to_requeue else _KINDS.get(self.number, Preempted)
         return kind(Problem("the run was stopped", where, self.number.name, action))
 
 
@@ -52,12 +55,13 @@ class _Catcher:
         received: the first signal since the handlers are there, or None.
         raises: whether the first signal raises `Stopped`, or is only noted.
         raised: whether it did.
+        is_of_launcher: whether the process had a handler of its own for that signal.
         notice: is logged when a signal is noted; None: nothing is.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self.raises = self.raised = False
+        self.raises = self.raised = self.is_of_launcher = False
         self.notice: str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -66,8 +70,9 @@ class _Catcher:
         if self._previous or threading.current_thread() is not threading.main_thread():
             return False
         self.received, self.raises, self.raised, self.notice = None, False, False, None
-        for number in (*STOPPING, signal.SIGUSR2):
-            if _counts(number):
+        self.is_of_launcher = False
+        for number in STOPPING:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._handle)
         return True
 
@@ -94,18 +99,11 @@ class _Catcher:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = signal.Signals(number)
+        self.is_of_launcher = callable(self._previous.get(self.received))
         if self.raises:
             self.check()
         if self.notice is not None:
             _log.warning(self.notice, self.received.name)
-
-
-def _counts(number: signal.Signals) -> bool:
-    """Whether a signal asks this process to stop."""
-    handler = signal.getsignal(number)
-    if number == signal.SIGUSR2:
-        return callable(handler)
-    return number != signal.SIGHUP or handler != signal.SIG_IGN
 
 
 _catcher = _Catcher()

@@ -12,10 +12,10 @@ import pytest
 
 from llama_exp import signals
 from llama_exp.console.failures import tell_failure
-from llama_exp.errors import InputError, Interrupted, Preempted
+from llama_exp.errors import InputError, Interrupted, Preempted, Pruned
 
 ROOT = Path(__file__).resolve().parents[1]
-CODES = {"SIGTERM": 75, "SIGUSR1": 75, "SIGHUP": 75, "SIGINT": 130}
+CODES = {"SIGTERM": 75, "SIGUSR1": 75, "SIGHUP": 75, "SIGINT": 130, "SIGUSR2": 75}
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +34,11 @@ def send(name):
 
 @pytest.mark.parametrize("name", CODES)
 def test_it_is_raised_wherever_the_run_is(name):
-    with pytest.raises((Preempted, Interrupted), match=f"somewhere.*\\n.*{name}") as raised:
+    with pytest.raises((Preempted, Interrupted, Pruned), match=f"somewhere.*\\n.*{name}") as raised:
         with signals.raised_at_once(), signals.told("somewhere"):
             send(name)
     assert raised.value.exit_code == CODES[name]
+    assert isinstance(raised.value, Pruned) == (name == "SIGUSR2")
 
 
 def test_libraries_that_swallow_everything_do_not_swallow_it():

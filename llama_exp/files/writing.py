@@ -120,6 +120,13 @@ def replaced(path: Path) -> Iterator[Path]:
     sync(path.parent)
 
 
+def remove_drafts(path: Path) -> None:
+    """Removes what processes that were killed in `replaced` left beside `path`, which nobody else writes now."""
+    for draft in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces a file atomically: readers find the old text or the new one, also after a power cut.
 

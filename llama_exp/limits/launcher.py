@@ -9,7 +9,6 @@ from typing import Any
 from llama_exp.errors import Problem
 from llama_exp.limits import COUNT, COUNT_OR_ZERO, POSITIVE, Limit, Limits, allow_from, allow_null
 
-
 RESUME = ("none", "auto")  # whether a sweep goes on that was begun in its folder
 ON_FAILED = ("retry", "skip")  # what a sweep that goes on does with the jobs that failed
 # CUDA's names of whole devices and of parts of one; https://docs.nvidia.com/cuda/cuda-c-programming-guide (environment

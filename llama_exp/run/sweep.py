@@ -39,7 +39,7 @@ from llama_exp.sweeps.reports import tell_once
 from llama_exp.sweeps.states import RETRY
 
 # What a sweep may change when its record is gone on with: where and how it runs, and how it is watched.
-_MAY_CHANGE = re.compile(r"[+~]*(runtime|logger|debug|hydra[./]launcher)([.=@/].*)?")
+_MAY_CHANGE = re.compile(r"[+~]*(runtime|logger|debug|hydra[./](launcher|sweeper))([.=@/].*)?")
 _OF_THE_FOLDER = ("resume=", f"{SWEEP_DIR}=", "hydra.launcher.extend=")
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def open_manifest(command: Command, arguments: Sequence[str]) -> tuple[Manifest 
         extend=bool(sweep.launcher.get("extend")),
         on_failed=str(sweep.launcher.get("on_failed", RETRY)),
         space=sweep.space,
-        words=make_words(folder),
+        words=make_words(folder, arguments),
     )
     if sweep.config.resume == AUTO:
         found = (
@@ -107,7 +107,7 @@ def run_sweep(manifest: Manifest, arguments: Sequence[str], job: Callable[..., A
         SystemExit: a launcher or a signal ended it, once it is told.
         Exception: Hydra or the sweep's folder failed.
     """
-    if not manifest.list_open():
+    if not manifest.is_search and not manifest.list_open():
         print(f"nothing is left to do in {show_path(manifest.folder)}", file=sys.stderr)
         return tell_once(manifest)
     token = opened.set(manifest)
@@ -122,11 +122,11 @@ def run_sweep(manifest: Manifest, arguments: Sequence[str], job: Callable[..., A
     return tell_once(manifest)
 
 
-def make_words(folder: Path) -> Words:
-    """How the end of a sweep in `folder` is told."""
-    program = provenance.program(sys.argv)
-    go_on = shlex.join([*program, f"resume={plain_or_quoted(show_path(folder))}"])
-    return Words(program, go_on, "validation loss", "minimize")
+def make_words(folder: Path, arguments: Sequence[str]) -> Words:
+    """How the end of a sweep in `folder` is told; a folder that was typed is named as it was typed."""
+    program, named = provenance.program(sys.argv), f"resume={plain_or_quoted(show_path(folder))}"
+    typed = [line for line in arguments if line.startswith("resume=") and line not in ("resume=auto", "resume=none")]
+    return Words(program, shlex.join([*program, *(typed or [named])]), "validation loss", "minimize")
 
 
 def _choose_folder(sweep: Sweep) -> Path:
@@ -197,6 +197,7 @@ def _recorded_arguments(folder: Path, arguments: Sequence[str]) -> list[str]:
         found = f"{place}: {error.strerror}"
         what = "the folder that the sweep was started in is gone, and paths of its command are relative to it"
         raise ConfigError(Problem(what, "resume", found, _ALL)) from error
+    log.info("working folder: %s, as when the sweep began", place)
     keys = {line.lstrip("+~").partition("=")[0] for line in changes}
     kept = [line for line in recorded if line.lstrip("+~").partition("=")[0] not in keys]
     return [*kept, *changes, f"resume={AUTO}", f"{SWEEP_DIR}={quote(str(folder))}"]

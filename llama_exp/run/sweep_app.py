@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 import llama_exp
 from llama_exp import runtime
 from llama_exp.config.check import config_hash, to_config
@@ -41,12 +39,12 @@ STATES = {
 class LlamaApp:
     """llama_exp's answers to `llama_exp.sweeps.app.App`."""
 
-    def identify(self, cfg: DictConfig) -> tuple[str, dict[str, Any]]:
+    def identify(self, cfg: Any) -> tuple[str, dict[str, Any]]:
         """The hash of what decides the result, and the whole record."""
         config = _typed(cfg)
         return config_hash(config), plain(flatten(to_record(config)))
 
-    def find_needs(self, cfg: DictConfig, cores: int) -> Needs:
+    def find_needs(self, cfg: Any, cores: int) -> Needs:
         """Variables by backend and threads; memory by the plan, where there is one."""
         config = _typed(cfg)
         place = config.runtime
@@ -94,7 +92,7 @@ def list_modules() -> Iterator[str]:
             yield module.name
 
 
-def _typed(cfg: DictConfig) -> Config:
+def _typed(cfg: Any) -> Config:
     return to_config(without_hydra(cfg))
 
 

@@ -22,7 +22,6 @@ from llama_exp.sweeps.child import is_a_job
 from llama_exp.sweeps.jobs import Outcome, State
 from llama_exp.sweeps.record import holds_sweep
 from llama_exp.sweeps.reporter import Reporter, find_by_folder, find_by_overrides
-from llama_exp.sweeps.states import RETRY, may_start
 
 
 class SweepJob:
@@ -40,7 +39,7 @@ class SweepJob:
     def __init__(self, node: Any, in_sweep: bool):
         self.folder, self.group = Path(node.runtime.output_dir), None
         self._reporter: Reporter | None = None
-        self._goes_on, self._on_failed = False, str(node.launcher.get("on_failed", RETRY))
+        self._goes_on = False
         if in_sweep:
             sweep_dir = Path(node.sweep.dir)
             self.group = sweep_dir.name
@@ -60,9 +59,9 @@ class SweepJob:
         reporter = self._reporter
         if reporter is None:
             return call(self._own(config))
-        state = reporter.status.state
-        if self._goes_on and not may_start(state, self._on_failed):
-            print(f"job {reporter.entry.number} is {state.value} and left as it is", file=sys.stderr)
+        if self._goes_on and not reporter.may_start:
+            told = f"job {reporter.entry.number} is {reporter.status.state.value} and left as it is"
+            print(told, file=sys.stderr)
             return reporter.status.value
         reporter.begin()
         try:
@@ -85,6 +84,14 @@ class SweepJob:
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()
             self.folder = folder
+
+
+def shares_terminal(node: Any) -> bool:
+    """Whether other jobs may write to this one's terminal meanwhile.
+
+    Our launcher gives each job a file of its own, and Hydra's runs one after the other.
+    """
+    return not is_a_job() and node.launcher.get("_target_") != BASIC_LAUNCHER
 
 
 def describe(error: BaseException) -> Outcome:

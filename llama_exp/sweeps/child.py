@@ -14,10 +14,11 @@ import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader, BufferedWriter, FileIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.core.utils import JobStatus, run_job
 from hydra.types import HydraContext, TaskFunction
 
 from llama_exp.files.redact import printable, redact
@@ -114,11 +115,14 @@ def _redirect(output: Path) -> None:
     nowhere = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nowhere, 0), (file, 1), (file, 2)):
         os.dup2(source, target)
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, encoding="utf-8", errors="replace", buffering=1, closefd=False)
-        for number, mode in ((0, "r"), (1, "w"), (2, "w"))
-    )
+    sys.stdin, sys.stdout, sys.stderr = _open(0, "r"), _open(1, "w"), _open(2, "w")
     faulthandler.enable(sys.stderr)
+
+
+def _open(descriptor: int, mode: str) -> TextIOWrapper:
+    binary = FileIO(descriptor, mode, closefd=False)
+    buffered = BufferedReader(binary) if mode == "r" else BufferedWriter(binary)
+    return TextIOWrapper(buffered, encoding="utf-8", errors="replace", line_buffering=True)
 
 
 def _take_signals(ignores_hangups: bool) -> None:

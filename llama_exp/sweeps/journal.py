@@ -47,8 +47,12 @@ def append_end(sweep_dir: Path, number: int, attempt: int, outcome: Outcome) -> 
     return append(sweep_dir, "end", job=number, attempt=attempt, **facts, value=_storable(outcome.value, number))
 
 
-def read(sweep_dir: Path) -> list[dict[str, Any]]:
-    """All whole lines; others are dropped with one warning. Empty if there is no journal yet.
+def read(sweep_dir: Path, is_first: bool = False) -> list[dict[str, Any]]:
+    """All whole lines, others are dropped. Empty if there is no journal yet.
+
+    Args:
+        sweep_dir: the sweep's folder.
+        is_first: whether lines that are dropped are told; once is enough.
 
     Raises:
         InputError: the file cannot be read.
@@ -65,7 +69,7 @@ def read(sweep_dir: Path) -> list[dict[str, Any]]:
                 found.append(_checked(parse_json(path, line)))
             except InputError:
                 dropped.append(str(number))
-    if dropped:
+    if dropped and is_first:
         text = "%s: line %s is cut short or damaged and does not count; the jobs' own folders say how they ended"
         log.warning(text, path, ", ".join(dropped[:5]) + (" and more" if dropped[5:] else ""))
     return found

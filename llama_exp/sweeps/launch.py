@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, setup_globals
+from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from llama_exp import signals
 from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem
+from llama_exp.files.redact import redact_arguments
 from llama_exp.sweeps.app import App, load_app
-from llama_exp.sweeps.freeze import find_same, freeze, hydra_is_of, without_hydra
+from llama_exp.sweeps.freeze import hydra_is_of, without_hydra
+from llama_exp.sweeps.grid import Grid
 from llama_exp.sweeps.jobs import Job, Outcome, State
+from llama_exp.sweeps.manifest import Manifest, collect_facts, opened
 from llama_exp.sweeps.options import Options
-from llama_exp.sweeps.pool import OUTPUT, Observer, Pool
+from llama_exp.sweeps.pool import OUTPUT, Pool
+from llama_exp.sweeps.reports import tell_once
+from llama_exp.sweeps.table import Table
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 SAME_ERRORS = 3  # jobs in a row; says that the next ones will hardly do better
 PATIENCE = 30.0  # seconds that schedulers wait between SIGTERM and SIGKILL
 GOES_ON = (State.interrupted, State.preempted, State.pending)
+_own: list[Manifest] = []  # those that this launcher opened; of others the command line tells the end
 
 
 class JobFailed(RuntimeError):
@@ -38,37 +44,88 @@ def launch(
     job_overrides: Sequence[Sequence[str]],
     initial_job_idx: int,
 ) -> list[JobReturn]:
-    """Runs the jobs of a sweep; see `hydra_plugins/llama_exp_sweeps/processes.py`.
+    """Runs what is left of the jobs of a sweep; see `hydra_plugins/llama_exp_sweeps/processes.py`.
 
     Raises:
-        SystemExit: 2 for impossible options, before anything starts; 7 for failed jobs, where nobody else would tell;
-            130 and 75 for a sweep that a signal stopped.
+        SystemExit: 2 for impossible options and for another sweep's folder, before anything starts; 6 for a folder that
+            is in use; 7 for failed jobs, where Hydra's sweeper would not tell; 130 and 75 for a sweep that a signal
+            stopped.
     """
     setup_globals()
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     try:
         options, app = read_options(config)
+        grid = Grid(config, hydra_context, job_overrides, initial_job_idx, app)
+        manifest = find_manifest(grid, options)
     except LlamaExpError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from error
-    numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-    jobs = freeze(config, hydra_context, job_overrides, numbers)
-    same = find_same(jobs, app)
-    tell_same(jobs, same)
-    unique = [job for job in jobs if job.number not in same]
-    sweep_dir = Path(os.path.abspath(str(config.hydra.sweep.dir)))
-    observers: list[Observer] = []
-    with signals.noted(None):
-        with Pool(task_function, hydra_context, options, app, observers, sweep_dir / OUTPUT) as pool:
-            outcomes = run_all(pool, unique, options)
+    is_own = manifest in _own
+    jobs = grid.number_as(manifest)
+    tell_same(jobs)
+    unique = {job.number: job for job in jobs}
+    is_open = {entry.number for entry in manifest.list_open()}
+    waiting = [job for number, job in sorted(unique.items()) if number in is_open]
+    words, output = manifest.words, manifest.folder / OUTPUT
+    table = Table(manifest.folder, len(unique), waiting, len(unique) - len(waiting), words.objective, words.direction)
+    with signals.noted(None), contextlib.closing(table):
+        with Pool(task_function, hydra_context, options, app, [manifest, table], output) as pool:
+            outcomes = run_all(pool, waiting, options)
         stopped = signals.received()
-    tell_end(unique, outcomes, stopped)
-    if stopped is not None:
-        raise SystemExit(ExitCode.INTERRUPTED if stopped == signals.signal.SIGINT else ExitCode.PREEMPTED)
-    has_failed = any(outcome.state is State.failed for outcome in outcomes.values())
-    if has_failed and config.hydra.sweeper.get("_target_") == BASIC_SWEEPER:
-        raise SystemExit(ExitCode.SWEEP)
-    return [make_return(job, outcomes.get(same.get(job.number, job.number))) for job in jobs]
+    code = find_stop(stopped, outcomes.values())
+    if code is not None:
+        tell_once(manifest)
+        raise SystemExit(code)
+    is_basic = config.hydra.sweeper.get("_target_") == BASIC_SWEEPER
+    if is_basic and is_own:
+        tell_at_the_end(hydra_context, manifest)
+    return answer(jobs, outcomes, manifest, told_later=is_basic)
+
+
+def find_stop(stopped: signals.signal.Signals | None, outcomes: Iterable[Outcome]) -> ExitCode | None:
+    """The exit code of a sweep that a signal stopped, or some of its jobs; None: nothing is left for the next time."""
+    states = {outcome.state for outcome in outcomes}
+    if stopped is None and (State.failed in states or not states & {State.interrupted, State.preempted}):
+        return None
+    is_interrupt = State.interrupted in states if stopped is None else stopped == signals.signal.SIGINT
+    return ExitCode.INTERRUPTED if is_interrupt else ExitCode.PREEMPTED
+
+
+def answer(
+    jobs: Sequence[Job], outcomes: Mapping[int, Outcome], manifest: Manifest, told_later: bool
+) -> list[JobReturn]:
+    """What Hydra's sweeper gets; `told_later`: somebody else says at the end which jobs failed."""
+    returns = []
+    for job in jobs:
+        outcome = outcomes.get(job.number) or _recorded(manifest, job.number)
+        if told_later and outcome.state is not State.finished:
+            outcome = Outcome(State.finished)
+        returns.append(make_return(job, outcome))
+    return returns
+
+
+class _End(Callback):
+    """Tells at the end of a sweep what came of it, and gives the process its exit code."""
+
+    def __init__(self, manifest: Manifest):
+        self.manifest = manifest
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Raises SystemExit if a job failed."""
+        if code := tell_once(self.manifest):
+            raise SystemExit(code)
+
+
+def tell_at_the_end(hydra_context: HydraContext, manifest: Manifest) -> None:
+    """Lets Hydra call `_End` behind the application's own callbacks, once for all batches of a sweep."""
+    callbacks = hydra_context.callbacks.callbacks
+    if not any(isinstance(callback, _End) and callback.manifest is manifest for callback in callbacks):
+        callbacks.insert(0, _End(manifest))  # they are called in the reverse order
+
+
+def _recorded(manifest: Manifest, number: int) -> Outcome:
+    status = manifest.find_status(number)
+    return Outcome(status.state, status.cause, status.exit_code, status.value)
 
 
 def read_options(config: DictConfig) -> tuple[Options, App]:
@@ -87,12 +144,36 @@ def read_options(config: DictConfig) -> tuple[Options, App]:
         raise ConfigError(problem) from error
 
 
-def tell_same(jobs: Sequence[Job], same: Mapping[int, int]) -> None:
+def find_manifest(grid: Grid, options: Options) -> Manifest:
+    """The manifest that the command line opened, or that of an earlier batch of this sweep; else a new one.
+
+    Raises:
+        BusyError, ConfigError, InputError, StorageError: as `Manifest.open`.
+    """
+    manifest = opened.get()
+    if manifest is None or manifest.folder.absolute() != grid.folder:
+        manifest = Manifest.open(
+            grid.folder,
+            grid.list_points(),
+            grid.app,
+            collect_facts(),
+            resume=options.resume == "auto",
+            extend=options.extend,
+            on_failed=options.on_failed,
+        )
+        opened.set(manifest)  # for the next batch; the process' end gives the folder back
+        _own.append(manifest)
+    return manifest
+
+
+def tell_same(jobs: Sequence[Job]) -> None:
     """Says which points are there twice."""
+    seen: set[int] = set()
     for job in jobs:
-        if job.number in same:
-            words = " ".join(job.overrides) or "no overrides"
-            print(f"job {job.number} ({words}) is job {same[job.number]} again: it runs once", file=sys.stderr)
+        if job.number in seen:
+            words = " ".join(redact_arguments(job.overrides)) or "no overrides"
+            print(f"{words} is job {job.number} again: it runs once", file=sys.stderr)
+        seen.add(job.number)
 
 
 def run_all(pool: Pool, jobs: Sequence[Job], options: Options) -> dict[int, Outcome]:
@@ -142,31 +223,19 @@ class _SameError:
             print(text, file=sys.stderr)
 
 
-def tell_end(jobs: Sequence[Job], outcomes: Mapping[int, Outcome], stopped: object) -> None:
-    """What came of the jobs, on standard error."""
-    failed = [job for job in jobs if job.number in outcomes and outcomes[job.number].state is State.failed]
-    for job in failed:
-        words = " ".join(job.overrides) or "no overrides"
-        print(f"job {job.number} failed ({words}): {outcomes[job.number].cause}", file=sys.stderr)
-    finished = sum(outcome.state is State.finished for outcome in outcomes.values())
-    left = len(jobs) - finished - len(failed)
-    print(f"{finished} finished, {len(failed)} failed, {left} left", file=sys.stderr)
-
-
-def make_return(job: Job, outcome: Outcome | None) -> JobReturn:
-    """What Hydra and its sweepers want to know of a job; None: it never started."""
+def make_return(job: Job, outcome: Outcome) -> JobReturn:
+    """What Hydra and its sweepers want to know of a job."""
     cfg = without_hydra(job.cfg)
     overrides: Any = OmegaConf.to_container(job.cfg.hydra.overrides.task)
     result = JobReturn(overrides=overrides, cfg=cfg, working_dir=str(job.folder))
     with hydra_is_of(job.cfg):
         result.hydra_cfg = OmegaConf.masked_copy(job.cfg, ["hydra"])
     result.task_name = JobRuntime.instance().get("name")
-    if outcome is not None and outcome.state is State.finished:
+    if outcome.state is State.finished:
         result.status, result.return_value = JobStatus.COMPLETED, outcome.value
-    else:
-        cause = "never started" if outcome is None else outcome.cause
-        error = None if outcome is None else outcome.error
-        is_ordinary = isinstance(error, Exception)
-        result.status = JobStatus.FAILED
-        result.return_value = error if is_ordinary else JobFailed(f"job {job.number} {cause}")
+        return result
+    cause = outcome.cause or outcome.state.value
+    is_ordinary = isinstance(outcome.error, Exception)
+    result.status = JobStatus.FAILED
+    result.return_value = outcome.error if is_ordinary else JobFailed(f"job {job.number}: {cause}")
     return result

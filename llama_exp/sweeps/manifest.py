@@ -27,14 +27,14 @@ from llama_exp.files.json_text import plain
 from llama_exp.files.lock import FolderLock
 from llama_exp.files.redact import redact_arguments
 from llama_exp.files.shown_path import show_path
-from llama_exp.files.writing import make_folder
+from llama_exp.files.writing import make_folder, remove_drafts
 from llama_exp.sweeps import journal
 from llama_exp.sweeps.app import App
 from llama_exp.sweeps.ending import Words
 from llama_exp.sweeps.jobs import Glimpse, Job, Outcome, State
 from llama_exp.sweeps.liveness import identify_process
 from llama_exp.sweeps.opening import added_entries, begin_record, drop_same, go_on_record, mask, tell_other_code
-from llama_exp.sweeps.record import Entry, Record, holds_sweep, join_common, key_of, own_lines, read_record
+from llama_exp.sweeps.record import RECORD_FILE, Entry, Record, holds_sweep, join_common, key_of, own_lines, read_record
 from llama_exp.sweeps.states import RETRY, Status, find_status, may_start, problem_of_live
 
 # A fork server that lost its launcher gives its jobs 30 seconds for a checkpoint.
@@ -131,6 +131,11 @@ class Manifest:
         return self._record.facts
 
     @property
+    def is_search(self) -> bool:
+        """Whether its jobs are added as a search asks for them."""
+        return self._record.space is not None
+
+    @property
     def identity(self) -> str:
         """The hash of its points."""
         return self._record.identity
@@ -205,6 +210,7 @@ class Manifest:
         space: Mapping[str, str] | None,
     ) -> None:
         folder, before, unique = self.folder, None, drop_same(points)
+        remove_drafts(folder / RECORD_FILE)
         if holds_sweep(folder):
             before = read_record(folder)
             self.is_new = False
@@ -213,7 +219,7 @@ class Manifest:
             record = go_on_record(before, unique, facts, space, folder, extend)
         else:
             record = begin_record(unique, facts, space)
-        events = journal.read(folder)
+        events = journal.read(folder, is_first=True)
         if before is not None:
             starts = [event for event in events if event["event"] == "open"]
             tell_other_code({**before.facts, **(starts[-1] if starts else {})}, facts, folder)
@@ -228,7 +234,8 @@ class Manifest:
         self._read_events()
         self._wait_for_orphans()
         code = {key: facts.get(key) for key in ("command", "git", "patch")}
-        journal.append(folder, "open", process=identify_process(os.getpid()), **code)
+        process = identify_process(os.getpid())
+        journal.append(folder, "open", process=process, on_failed=self._on_failed, **code)
 
     def _take(self, entry: Entry) -> None:
         self.entries[entry.number] = entry

@@ -17,7 +17,7 @@ from llama_exp.sweeps.app import App
 from llama_exp.sweeps.jobs import Outcome
 from llama_exp.sweeps.opening import added_entries
 from llama_exp.sweeps.record import Entry, find_entry, holds_sweep, read_record
-from llama_exp.sweeps.states import Status, find_status
+from llama_exp.sweeps.states import RETRY, Status, find_status, may_start
 
 DEPTH = 4  # folders between a sweep and its jobs, at most
 
@@ -26,12 +26,14 @@ DEPTH = 4  # folders between a sweep and its jobs, at most
 class Reporter:
     """Tells the journal of a sweep about one of its jobs.
 
-    sweep_dir: the sweep's folder. entry: the job. status: what became of it before.
+    sweep_dir: the sweep's folder. entry: the job. status: what became of it before. may_start: whether the sweep, as
+    it was started last, would start the job.
     """
 
     sweep_dir: Path
     entry: Entry
     status: Status
+    may_start: bool
 
     @property
     def folder(self) -> Path:
@@ -77,4 +79,6 @@ def _find(sweep_dir: Path, app: App, choose: Callable[[list[Entry]], Entry | Non
     if entry is None:
         return None
     own = [event for event in events if event["event"] in ("begin", "end") and event["job"] == entry.number]
-    return Reporter(sweep_dir, entry, find_status(own, sweep_dir / entry.folder, app))
+    status = find_status(own, sweep_dir / entry.folder, app)
+    on_failed = [event.get("on_failed") for event in events if event["event"] == "open"][-1:] or [RETRY]
+    return Reporter(sweep_dir, entry, status, may_start(status.state, str(on_failed[0])))

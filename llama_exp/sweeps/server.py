@@ -6,7 +6,7 @@
           job         see `child`
 
 A server ignores the signals that a terminal sends to all processes of a command. Its socket's end says that the
-launcher is gone, and then it stops its jobs: they may have a checkpoint to write, unless they were asked to stop before.
+launcher is gone, and then it stops its jobs: in order, or at once those that were asked to stop before.
 """
 
 from __future__ import annotations
@@ -57,13 +57,15 @@ def _live(work: Callable[[], None]) -> NoReturn:
 
 
 class _Server:
-    """The root, or a server. What it is told, as tuples:
+    """The root, or a server.
+
+    What it is told, as tuples:
 
         ("serve", environment), a socket      be a root: fork a server that answers there
         ("run", seat), a pipe                 fork a job; its result goes into the pipe
         ("signal", number, signal)            to a job, if it still runs
 
-    and what it says: ("ready", None or why not), ("started", number, pid), ("ended", number, wait status).
+    What it says: ("ready", None or why not), ("started", number, pid), ("ended", number, wait status).
     """
 
     def __init__(self, channel: Channel, work: child.Work, app: App):
@@ -94,13 +96,13 @@ class _Server:
                 self._stop_all(selector)
 
     def _obey(self) -> None:
-        (word, *details), files = self._channel.receive()
-        if word == "serve":
-            self._serve(*details, files[0])
-        elif word == "run":
-            self._run(*details, files[0])
+        message, files = self._channel.receive()
+        if message[0] == "serve":
+            self._serve(message[1], files[0])
+        elif message[0] == "run":
+            self._run(message[1], files[0])
         else:
-            number, signum = details
+            _, number, signum = message
             for pid in [pid for pid, name in self._numbers.items() if name == number]:
                 self._signalled.add(pid)
                 os.kill(pid, signum)  # not reaped yet, so it is still the job's own
@@ -134,7 +136,9 @@ class _Server:
 
     def _run(self, seat: child.Seat, descriptor: int) -> None:
         parent = os.getpid()
-        signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)  # until the job has handlers: one that comes now would be lost
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, IGNORED
+        )  # until the job has handlers: one that comes now would be lost
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)

@@ -15,13 +15,14 @@ from llama_exp.config.check import saved
 from llama_exp.config.check.composition import Composer, line_of, names_entries
 from llama_exp.config.check.job import Job, JobCheck
 from llama_exp.config.check.options import parse_options
-from llama_exp.config.check.sweep import SWEEP_DIR, Sweep, SweepCheck
+from llama_exp.config.check.sweep import OURS, SWEEP_DIR, Sweep, SweepCheck, take_ours
 from llama_exp.config.check.typed import show
 from llama_exp.config.check.yaml_files import find_oversized_files
 from llama_exp.config.conf_folder import CONF
 from llama_exp.config.schema import Config
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
+from llama_exp.limits.launcher import find_launcher_problems
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def check_arguments(arguments: Sequence[str]) -> Command:
         choices = [override for override in overrides if composer.is_choice(override)]
         problems += saved.refuse_choices([override.key_or_group for override in choices])
         overrides = [override for override in overrides if override not in choices]
+    ours, overrides = take_ours(overrides)
+    problems += find_launcher_problems(ours)
     constants = [override for override in overrides if not override.is_sweep_override()]
     try:
         job = JobCheck(composer, constants).run()
@@ -80,7 +83,7 @@ def check_arguments(arguments: Sequence[str]) -> Command:
     _raise_if_any([*problems, *sweep.problems])
     if options.cfg or options.info:
         return Command(_for_hydra_to_show(options, composer, sweep), sweep.config)
-    made = sweep.make()
+    made = sweep.make(ours)
     return Command(_for_hydra(options, composer, made), made.config, made)
 
 
@@ -154,8 +157,8 @@ def _for_hydra(options: argparse.Namespace, composer: Composer, sweep: Sweep | N
         sweep: what it decides takes the place of what was typed; its folder is told to Hydra by whoever makes it.
     """
     fixed = {} if sweep is None else sweep.fixed
-    replaced = set() if sweep is None else {*fixed, SWEEP_DIR}
-    lines = [line for line in map(composer.spell, options.overrides) if line.partition("=")[0] not in replaced]
+    replaced = OURS if sweep is None else {*fixed, SWEEP_DIR, *OURS}
+    lines = [line for line in map(composer.spell, options.overrides) if _key_of(line) not in replaced]
     own = [f"{key}={value}" for key, value in fixed.items()]
     return [*_flags(options, composer, ("help", "resolve", "run", "multirun")), *map(_opened, lines), *own]
 
@@ -165,6 +168,10 @@ def _for_hydra_to_show(options: argparse.Namespace, composer: Composer, sweep: S
     lines, more = sweep.list_first(), sweep.count_points() - 1
     print(f"of the sweep's first job: {' '.join(lines) or 'no overrides'} ({more} more)", file=sys.stderr)
     return [*_flags(options, composer, ("resolve",)), *map(_opened, lines)]
+
+
+def _key_of(line: str) -> str:
+    return line.lstrip("+~").partition("=")[0]
 
 
 def _opened(line: str) -> str:

@@ -157,11 +157,12 @@ class JobCheck:
             wrong = [name for name in names if name is not None and not self._exists(group, name)]
             options = list_options(self.repository, group)
             for name in wrong:
-                what, action = "no such choice", suggest(str(name), options, "choices")
                 if package := PLUGINS.get(f"{group}={name}"):
-                    what, action = "is a plug-in that is not installed", f"pip install {package}"
-                self._wrong_choice(group, what, line, action)
-            stand_ins = filter(None, (find_nearest_name(str(name), options) for name in wrong))
+                    self._wrong_choice(group, "is a plug-in that is not installed", line, f"pip install {package}")
+                else:
+                    self._wrong_choice(group, "no such choice", line, suggest(str(name), options, "choices"))
+            known = [name for name in wrong if f"{group}={name}" not in PLUGINS]
+            stand_ins = filter(None, (find_nearest_name(str(name), options) for name in known))
             if not wrong:
                 self.lines.append(line_of(override))
             elif stand_in := next(stand_ins, None):

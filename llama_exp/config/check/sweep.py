@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llama_exp.config.check.composition import Composer, line_of
 from llama_exp.config.check.job import JobCheck
+from llama_exp.config.check.search_space import SEARCH_SWEEPER, find_search_problems
 from llama_exp.config.check.sweep_points import (
     drop_repeated,
     find_too_many,
@@ -46,6 +47,7 @@ SHARED = (
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 PROCESSES_LAUNCHER = "hydra_plugins.llama_exp_sweeps.processes.ProcessesLauncher"
 SWEEP_DIR = "hydra.sweep.dir"
+OURS = frozenset({"hydra.launcher.extend", "hydra.launcher.on_failed"})  # whichever launcher runs the jobs
 RESUME, SUBDIR, EXCLUDED = "resume", "hydra.sweep.subdir", "hydra.job.config.override_dirname.exclude_keys"
 LONGEST_NAME = 255  # bytes, on every usual file system
 POINTS_SHOWN = 3
@@ -78,6 +80,16 @@ class Sweep:
         return self.config.resume
 
 
+def take_ours(overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Override]]:
+    """What is said of the manifest, key -> value, and the other overrides.
+
+    A launcher of somebody else knows no such keys, and Hydra would build it with them.
+    """
+    kept = [override for override in overrides if override.is_sweep_override() or override.key_or_group not in OURS]
+    taken = [override for override in overrides if override not in kept]
+    return {override.key_or_group.rpartition(".")[2]: override.value() for override in taken}, kept
+
+
 class SweepCheck:
     """All points of a sweep, and what is wrong with any of them.
 
@@ -98,6 +110,7 @@ class SweepCheck:
         params = cfg.hydra.sweeper.get("params") or {}
         from_files, self.problems = composer.parse([f"{key}={value}" for key, value in params.items()])
         self._is_grid = cfg.hydra.sweeper.get("_target_") == BASIC_SWEEPER
+        self._is_search = cfg.hydra.sweeper.get("_target_") == SEARCH_SWEEPER
         self._shortened: dict[str, str] = {}
         by_key = {override.get_key_element(): self._shorten(override) for override in [*from_files, *overrides]}
         self._constants = [override for override in by_key.values() if not override.is_sweep_override()]
@@ -119,8 +132,8 @@ class SweepCheck:
         """How many jobs there are; of a search, how many points were checked."""
         return len(self._points)
 
-    def make(self) -> Sweep:
-        """The sweep, once there are no problems."""
+    def make(self, ours: Mapping[str, Any]) -> Sweep:
+        """The sweep, once there are no problems; `ours`: what was typed of the manifest's keys."""
         assert self.config is not None and self._points
         space = dict(line_of(sweep).split("=", 1) for sweep in self._sweeps)
         launcher: Any = OmegaConf.to_container(self._cfg.hydra.launcher, resolve=True)
@@ -129,7 +142,7 @@ class SweepCheck:
             "${now:" in str(OmegaConf.to_container(self._cfg.hydra.sweep)["dir"]),  # type: ignore[index,call-overload]
             tuple(self._points if self._is_grid else self._points[:1]),
             None if self._is_grid else space,
-            launcher,
+            {**launcher, **ours},
             tuple(line_of(override) for override in self._constants),
             self.config,
             self._fix(),
@@ -153,7 +166,7 @@ class SweepCheck:
         line, num_repeated = drop_repeated(override)
         if num_repeated == 0:
             return override
-        told = f"{show(override.input_line)}: {num_repeated} values stand there again and make no further jobs"
+        told = f"{show(override.input_line)}: values that stand there again make no further jobs: {num_repeated}"
         print(told, file=sys.stderr)
         ((shorter,), _) = self._composer.parse([line])
         key, _, value = line.partition("=")
@@ -165,13 +178,15 @@ class SweepCheck:
         problems = []
         for sweep in self._sweeps:
             line, key = show(sweep.input_line), sweep.key_or_group
-            if sweep.is_hydra_override() or key == RESUME:
+            if (sweep.is_hydra_override() and not self._is_search) or key == RESUME:
                 problems.append(Problem("cannot differ between the jobs of a sweep", key, line, "give one value"))
             elif self._is_grid and not sweep.is_discrete_sweep():
                 action = "give a list of values, range(start,stop,step), or choose another hydra/sweeper"
                 problems.append(Problem("a grid needs single values, not an interval", key, line, action))
-            elif sweep.is_discrete_sweep() and (problem := find_wrong_count(sweep, line)):
+            elif not self._is_search and sweep.is_discrete_sweep() and (problem := find_wrong_count(sweep, line)):
                 problems.append(problem)
+        if self._is_search:
+            problems += find_search_problems(self._cfg.hydra, self._sweeps)
         if self._is_grid and not problems and (problem := find_too_many(self._sweeps)):
             problems.append(problem)
         return iter(problems)
