@@ -67,7 +67,7 @@ def foreign_imports(tree):
         else:
             continue
         for module, name in found:
-            if module.partition(".")[0] not in {*sys.stdlib_module_names, "llama_exp"}:
+            if module.partition(".")[0] not in {*sys.stdlib_module_names, "llama_exp", "hydra_plugins"}:
                 yield module, name
 
 
