@@ -51,6 +51,8 @@ BEHIND_THE_FRONTIER = {
     "tensorboard": {"logger"},
     "mlflow": {"logger"},
     "tensorflow_datasets": {"dataset"},
+    "optuna": {"sweeps"},
+    "cmaes": {"sweeps"},
     "hydra": CONFIG_SIDE,
     "omegaconf": CONFIG_SIDE,
     # Oracles of the tests only.

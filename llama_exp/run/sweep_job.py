@@ -15,8 +15,8 @@ from typing import Any
 from llama_exp.config.check.sweep import BASIC_LAUNCHER
 from llama_exp.config.schema import Config
 from llama_exp.console.logs import name_lines
-from llama_exp.files.sweep_record import mask_sweep_record
 from llama_exp.errors import BusyError
+from llama_exp.files.sweep_record import mask_sweep_record
 from llama_exp.run.folder import RunFolder, outcome
 from llama_exp.run.resume import AUTO
 from llama_exp.run.sweep_app import STATES, LlamaApp
