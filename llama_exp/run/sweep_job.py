@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llama_exp.config.check.sweep import BASIC_LAUNCHER
 from llama_exp.config.schema import Config
 from llama_exp.run.folder import RunFolder, outcome
 from llama_exp.run.resume import AUTO
@@ -80,6 +81,14 @@ class SweepJob:
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()
             self.folder = folder
+
+
+def shares_terminal(node: Any) -> bool:
+    """Whether other jobs may write to this one's terminal meanwhile.
+
+    Our launcher gives each job a file of its own, and Hydra's runs one after the other.
+    """
+    return not is_a_job() and node.launcher.get("_target_") != BASIC_LAUNCHER
 
 
 def describe(error: BaseException) -> Outcome:

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llama_exp.files.redact import printable, redact_arguments
@@ -68,6 +68,8 @@ class Board:
         row = self.rows.setdefault(job.number, make_row(job))
         row.seconds = self._now() - row.began if row.state is State.running else 0.0
         row.state, row.cause, row.value = outcome.state, outcome.cause, outcome.value
+        if outcome.state is State.finished and row.glimpse.steps is not None:
+            row.glimpse = replace(row.glimpse, step=row.glimpse.steps)  # the last look was a little earlier
         return row
 
     def counts(self) -> Mapping[State, int]:

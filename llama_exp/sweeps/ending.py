@@ -127,12 +127,10 @@ def _failed(group: Sequence[Report], sweep: Path, words: Words) -> Iterator[str]
     code = "" if first.exit_code is None else f" (exit code {first.exit_code})"
     cause = (first.cause or "no cause is known") + code
     if len(group) == 1:
-        yield f"job {first.number} failed: {cause}"
+        yield f"job {first.number} failed{_attempts(first)}: {_text(first)}: {cause}"
     else:
         yield f"the same error in {len(group)} jobs: {cause}"
-    for report in group:
-        attempts = "" if report.attempts == 1 else f"  ({report.attempts} attempts)"
-        yield f"  job {report.number}: {_text(report)}{attempts}"
+        yield from (f"  job {report.number}{_attempts(report)}: {_text(report)}" for report in group)
     alone = "" if len(group) == 1 else f" job {first.number}"
     yield f"  see{alone}: {shlex.join(['less', show_path(find_log(sweep, first.number, first.folder))])}"
     yield f"  repeat{alone}: {repeat_command(first, words.program)}"
@@ -143,6 +141,10 @@ def repeat_command(report: Report, program: Sequence[str]) -> str:
     if (report.folder / "config.yaml").exists():
         return shlex.join([*program, "--from", show_path(report.folder)])
     return shlex.join([*program, *redact_arguments(report.all_overrides)])
+
+
+def _attempts(report: Report) -> str:
+    return "" if report.attempts == 1 else f" {report.attempts} times"
 
 
 def _text(report: Report) -> str:

@@ -91,7 +91,7 @@ def _choose(groups: dict[State, list[Row]], room: int) -> list[tuple[State, Row 
         cut = groups[state] if len(groups[state]) <= left else groups[state][: max(0, left - 1)]
         chosen += [(state, row) for row in cut]
         if len(cut) < len(groups[state]):  # only the group that matters most is ever cut
-            chosen.append((state, None))
+            chosen.insert(0, (state, None))
     return chosen
 
 

@@ -28,10 +28,10 @@ COUNTS = {
     "objective": 1,
     "optimizer": 2,
     "schedule": 4,
-    "trainer": 2,
+    "trainer": 3,
     "logger": 5,
     "experiment": 3,
-    "sweep": 3,
+    "sweep": 5,
     "hydra": 1,
 }
 

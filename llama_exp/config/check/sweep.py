@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llama_exp.config.check.composition import Composer, line_of
 from llama_exp.config.check.job import JobCheck
+from llama_exp.config.check.search_space import SEARCH_SWEEPER, find_search_problems
 from llama_exp.config.check.sweep_points import (
     drop_repeated,
     find_too_many,
@@ -103,6 +104,7 @@ class SweepCheck:
         params = cfg.hydra.sweeper.get("params") or {}
         from_files, self.problems = composer.parse([f"{key}={value}" for key, value in params.items()])
         self._is_grid = cfg.hydra.sweeper.get("_target_") == BASIC_SWEEPER
+        self._is_search = cfg.hydra.sweeper.get("_target_") == SEARCH_SWEEPER
         self._shortened: dict[str, str] = {}
         by_key = {override.get_key_element(): self._shorten(override) for override in [*from_files, *overrides]}
         self._constants = [override for override in by_key.values() if not override.is_sweep_override()]
@@ -170,13 +172,15 @@ class SweepCheck:
         problems = []
         for sweep in self._sweeps:
             line, key = show(sweep.input_line), sweep.key_or_group
-            if sweep.is_hydra_override() or key == RESUME:
+            if (sweep.is_hydra_override() and not self._is_search) or key == RESUME:
                 problems.append(Problem("cannot differ between the jobs of a sweep", key, line, "give one value"))
             elif self._is_grid and not sweep.is_discrete_sweep():
                 action = "give a list of values, range(start,stop,step), or choose another hydra/sweeper"
                 problems.append(Problem("a grid needs single values, not an interval", key, line, action))
-            elif sweep.is_discrete_sweep() and (problem := find_wrong_count(sweep, line)):
+            elif not self._is_search and sweep.is_discrete_sweep() and (problem := find_wrong_count(sweep, line)):
                 problems.append(problem)
+        if self._is_search:
+            problems += find_search_problems(self._cfg.hydra, self._sweeps)
         if self._is_grid and not problems and (problem := find_too_many(self._sweeps)):
             problems.append(problem)
         return iter(problems)
