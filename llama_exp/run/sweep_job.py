@@ -14,6 +14,7 @@ from typing import Any
 
 from llama_exp.config.check.sweep import BASIC_LAUNCHER
 from llama_exp.config.schema import Config
+from llama_exp.errors import BusyError
 from llama_exp.run.folder import RunFolder, outcome
 from llama_exp.run.resume import AUTO
 from llama_exp.run.sweep_app import STATES, LlamaApp
@@ -21,6 +22,7 @@ from llama_exp.sweeps.child import is_a_job
 from llama_exp.sweeps.jobs import Outcome, State
 from llama_exp.sweeps.record import holds_sweep
 from llama_exp.sweeps.reporter import Reporter, find_by_folder, find_by_overrides
+from llama_exp.sweeps.states import problem_of_live
 
 
 class SweepJob:
@@ -56,6 +58,8 @@ class SweepJob:
         reporter = self._reporter
         if reporter is None:
             return call(self._own(config))
+        if reporter.status.state is State.running:
+            raise BusyError(problem_of_live(reporter.entry.number, reporter.status.process or {}, reporter.sweep_dir))
         if self._goes_on and not reporter.may_start:
             told = f"job {reporter.entry.number} is {reporter.status.state.value} and left as it is"
             print(told, file=sys.stderr)
