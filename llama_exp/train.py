@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from llama_exp import signals
 from llama_exp.config.check import to_config
 from llama_exp.config.check.resolvers import register_run_dir
 from llama_exp.config.hydra_main import asks_for_completion, complete, run_hydra
@@ -49,6 +50,7 @@ def job(cfg: DictConfig) -> float | None:
     except (Exception, KeyboardInterrupt) as error:
         code = tell_failure(error, debug=bool(cfg.debug))
         if not in_sweep or is_a_job() or isinstance(error, (Preempted, Interrupted, KeyboardInterrupt)):
+            signals.hand_on()
             raise SystemExit(code) from error
         return None
     finally:

@@ -6,6 +6,8 @@ It keeps what clients send, and misbehaves on demand, so that tests can show wha
 import gzip
 import json
 import re
+import socket
+import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,7 +18,8 @@ API_KEY = "0123456789abcdef0123456789abcdef01234567"
 class FakeWandb:
     """`with FakeWandb() as server:` listens on `server.url` until the block ends.
 
-    behaviour: `ok`; an HTTP status as an int (every request fails with it); `hang` (requests are read, never answered).
+    behaviour: `ok`; an HTTP status as an int (every request fails with it); `hang` (requests are read, never answered);
+    `reset` (the connection is cut off in their place); `slow` (a byte of the answer every fifth of a second).
     """
 
     def __init__(self, behaviour: str | int = "ok"):
@@ -25,6 +28,7 @@ class FakeWandb:
         self.runs: dict[str, dict[str, Any]] = {}  # run id -> variables of UpsertBucket
         self.streams: dict[str, dict[str, list[str]]] = {}  # run id -> file name -> lines
         self.exit_codes: dict[str, int] = {}
+        self.artifacts: dict[str, dict[str, Any]] = {}  # name -> type, state
         self._released = threading.Event()
         handler = type("Handler", (_Handler,), {"fake": self})
         self._server = _QuietServer(("127.0.0.1", 0), handler)
@@ -56,6 +60,10 @@ class FakeWandb:
         """Blocks the calling request until the server closes."""
         self._released.wait()
 
+    def waits(self, seconds: float) -> bool:
+        """Waits so long; whether the server closed meanwhile."""
+        return self._released.wait(seconds)
+
     def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         """The answer to one GraphQL request."""
         match = re.search(r"(?:query|mutation)\s+(\w+)", query)
@@ -66,8 +74,14 @@ class FakeWandb:
             "UpsertBucket": self._upsert,
             "RunResumeStatus": self._resume_status,
             "CreateRunFiles": self._create_files,
+            "ArtifactType": lambda _: {"project": {"artifact": None}},
+            "ClientIDMapping": lambda _: {"clientIDMapping": None},
+            "CreateArtifact": self._create_artifact,
+            "CreateArtifactManifest": self._create_manifest,
+            "CreateArtifactFiles": self._create_artifact_files,
+            "CommitArtifact": self._commit_artifact,
         }
-        return {"data": answers.get(operation, lambda _: {})(variables)}
+        return {"data": answers.get(operation, lambda _: {})(variables.get("input") or variables)}
 
     def stream(self, run_id: str, message: dict[str, Any]) -> None:
         """Takes one file-stream message: appended lines, and at the end the exit code."""
@@ -127,6 +141,32 @@ class FakeWandb:
         files = [{"name": name, "uploadUrl": f"{self.url}/storage/{name}"} for name in variables.get("files", [])]
         return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
 
+    def _create_artifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        name = variables["artifactCollectionName"]
+        self.artifacts[name] = {"type": variables["artifactTypeName"], "state": "PENDING"}
+        return {
+            "createArtifact": {
+                "artifact": {"id": name, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+            }
+        }
+
+    def _create_manifest(self, variables: dict[str, Any]) -> dict[str, Any]:
+        file = {"id": "f", "name": "m", "displayName": "m", "uploadUrl": f"{self.url}/storage/m", "uploadHeaders": []}
+        return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
+
+    def _create_artifact_files(self, variables: dict[str, Any]) -> dict[str, Any]:
+        names = [spec["name"] for spec in variables["artifactFiles"]]
+        nodes = [
+            {"name": name, "displayName": name, "uploadUrl": f"{self.url}/storage/{name}", "uploadHeaders": []}
+            | {"storagePath": name, "artifact": {"id": "a"}, "uploadMultipartUrls": None}
+            for name in names
+        ]
+        return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def _commit_artifact(self, variables: dict[str, Any]) -> dict[str, Any]:
+        self.artifacts[variables["artifactID"]]["state"] = "COMMITTED"
+        return {"commitArtifact": {"artifact": {"id": variables["artifactID"], "digest": "d"}}}
+
     @staticmethod
     def _project(run: dict[str, Any]) -> dict[str, Any]:
         entity = {"id": "e", "name": run.get("entity") or "me"}
@@ -166,6 +206,10 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(self.fake.behaviour, int):
             self._send({"error": "out of order"}, self.fake.behaviour)
             return
+        if self.fake.behaviour == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            return
         stream = re.match(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path)
         if self.path.startswith("/graphql"):
             request = json.loads(body)
@@ -193,4 +237,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        for start in range(len(content)) if self.fake.behaviour == "slow" else ():
+            if self.fake.waits(0.2):
+                return
+            self.wfile.write(content[start : start + 1])
+        if self.fake.behaviour != "slow":
+            self.wfile.write(content)

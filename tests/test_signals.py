@@ -177,3 +177,30 @@ def test_the_commands_listen_before_they_import(command, tmp_path):
         [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 75 and "before the run began" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGTERM"])
+def test_a_host_s_handler_gets_the_signal_once_the_run_has_stopped(name):
+    """As submitit's, which queues the job again."""
+    number, told = getattr(signal, name), []
+    outside = signal.signal(number, lambda number, frame: told.append(signal.Signals(number).name))
+    try:
+        with pytest.raises(Preempted):
+            with signals.raised_at_once(), signals.told("somewhere"):
+                send(name)
+        assert told == []
+        signals.hand_on()
+        assert told == [name]
+        with signals.raised_at_once():
+            pass
+        signals.hand_on()  # nothing came
+        assert told == [name]
+    finally:
+        signal.signal(number, outside)
+
+
+def test_without_a_host_nothing_is_handed_on():
+    for name in ("SIGUSR1", "SIGINT"):  # of SIGINT Python itself has a handler
+        with contextlib.suppress(Preempted, Interrupted), signals.raised_at_once(), signals.told("somewhere"):
+            send(name)
+        signals.hand_on()

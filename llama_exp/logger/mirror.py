@@ -56,7 +56,7 @@ class Mirror(abc.ABC):
         """Takes a row of the record."""
         if self.failure is None:
             with self._harmless("log"):
-                self._begin()
+                self._begin(row)
                 self._take(row)
         self._rows += 1
 
@@ -74,14 +74,24 @@ class Mirror(abc.ABC):
         """Goes on behind the rows of a checkpoint."""
         self._rows = self._restored_rows = state["rows"]
 
-    def _begin(self) -> None:
-        """Opens the other side before the first row, and writes the rows of before."""
+    def _begin(self, row: dict[str, Any] | None = None) -> None:
+        """Opens the other side before the first row, which may be `row`, and writes the rows of before."""
         if self._is_open:
             return
         self._open()
         self._is_open = True
-        for row in read_metrics(self._folder / "metrics.jsonl")[: self._restored_rows]:
-            self._take(row)
+        for past in self._past(row):
+            self._take(past)
+
+    def _past(self, row: dict[str, Any] | None) -> list[dict[str, Any]]:
+        """The rows before the first one of this process.
+
+        The record has it already, behind them; so a logger that is chosen only when a run goes on has all of them too.
+        """
+        rows = read_metrics(self._folder / "metrics.jsonl")
+        if row is not None and rows and _place(rows[-1]) == _place(row):
+            return rows[:-1]
+        return rows[: self._restored_rows]
 
     def _take(self, row: dict[str, Any]) -> None:
         self._write(row["step"], figures(row), row.get("seconds") or 0.0)
@@ -112,6 +122,10 @@ class Mirror(abc.ABC):
             self.failure = one_line(error)
             text = "%s: %s failed, this run is no longer mirrored there; metrics.jsonl is (%s)"
             _log.warning(text, self._title, action, self.failure)
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    return row["step"], row["split"]
 
 
 def figures(row: Mapping[str, Any]) -> dict[str, float]:

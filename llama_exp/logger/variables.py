@@ -111,10 +111,10 @@ def find_variable_problems(stated: Mapping[str, Any]) -> Iterator[Problem]:
 def only_what_is_settled() -> Iterator[None]:
     """Hides the variables that say what a run is from wandb, and names those that count for nothing here.
 
-    Their values are handed over as arguments; an agent's stay, because wandb reads its sweep from them.
+    Their values are handed over as arguments; an agent's stay, because wandb takes sweep, id and place from them alone.
     """
-    agent = _is_agent(os.environ)
-    names = [*VARIABLES.values(), "WANDB_DISABLED", *([] if agent else [*_IDENTITY, _AGENT])]
+    kept = [VARIABLES["project"], VARIABLES["entity"], _RUN_ID, _AGENT] if _is_agent(os.environ) else []
+    names = [name for name in (*VARIABLES.values(), "WANDB_DISABLED", *_IDENTITY, _AGENT) if name not in kept]
     hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
     ignored = [name for name in (*_IDENTITY, _AGENT) if name in hidden]
     if ignored:

@@ -96,7 +96,7 @@ class WandbLogger(Mirror):
         self._mode = settled.mode
         self._log_model = log_model
         self._falls_back = falls_back
-        self._finish_seconds = finish_seconds
+        self._finish_seconds = finish_seconds or (wandb_session.MODEL_TIMEOUT_SECONDS if log_model else None)
         self._run_id = run_id or settled.run_id or secrets.token_hex(4)
         self._run: Any = None
         self._next_step = 0  # W&B takes no row below it
@@ -164,10 +164,15 @@ class WandbLogger(Mirror):
         """Takes the adapter's or model's folder (None: it could not be written) as an artifact, and ends the run."""
         if self._status != "finished" or not self._log_model:
             return
+        lost: str | None = None
         if folder is not None and self._run is not None and self.failure is None:
-            with self._harmless("log_model"):
+            try:
                 wandb_session.log_folder(self._run, folder, _artifact_name(self._name, folder), folder.name)
+            except Exception as error:  # no reason to lose the rows
+                lost = one_line(error)
+                _log.warning("W&B: %s/ did not become an artifact (%s)", folder.name, lost)
         self._end()
+        self.failure = self.failure or lost
 
     def state(self) -> dict[str, Any]:
         """The W&B id and how many rows the run has had, for a checkpoint."""

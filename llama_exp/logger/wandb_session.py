@@ -14,6 +14,8 @@ from llama_exp.limits.logger import LoggerMode
 # A server that does not answer may cost a run this much, and no more.
 INIT_TIMEOUT_SECONDS = 10.0
 FINISH_TIMEOUT_SECONDS = 30.0
+# With a model to send, which somebody asked for.
+MODEL_TIMEOUT_SECONDS = 600.0
 # What a SIGKILL may take from an offline file; W&B's own default is 15 s.
 FLUSH_SECONDS = 1.0
 _SUPERSEDED = "superseded-"

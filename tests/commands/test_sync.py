@@ -89,7 +89,7 @@ def test_a_job_that_is_in_use_leaves_the_others_whole(tmp_path, fake, capsys):
     assert "0_x: not sent" in out and "1_x: 3 steps" in out and len(fake.runs) == 1
 
 
-@pytest.mark.parametrize("behaviour", [500, "hang"])
+@pytest.mark.parametrize("behaviour", [500, pytest.param("hang", marks=pytest.mark.slow)])
 def test_a_sick_server_is_told_within_bounded_time(tmp_path, fake, monkeypatch, capsys, behaviour):
     monkeypatch.setattr(wandb_session, "INIT_TIMEOUT_SECONDS", 1.5)
     fake.behaviour = behaviour
@@ -156,3 +156,18 @@ def test_samples_come_back_as_they_were_told(tmp_path):
     (tmp_path / "samples.md").write_text(text[:-20])  # behind the last text the fence and two line ends are missing
     assert read_samples(tmp_path / "samples.md") == told[:2]
     assert read_samples(tmp_path / "none.md") == []
+
+
+def test_a_server_that_died_and_came_back_has_all_rows(tmp_path, fake, monkeypatch, capsys):
+    """It took the beginning, failed while the run went on, and is well again when the record is sent."""
+    monkeypatch.setattr(wandb_session, "FINISH_TIMEOUT_SECONDS", 0.7)
+    folder = record(tmp_path / "run", range(0), run_id="id123")
+    live = observers(folder, "online", run_id="id123")
+    report(live, range(3))
+    fake.behaviour = 500
+    report(live, range(3, 20))
+    for observer in live:
+        observer.on_finish("finished")
+    fake.behaviour = "ok"
+    assert sync.main([str(folder)]) == 0
+    assert mirrored_rows(fake.history("id123")) == expected_rows(folder) and len(expected_rows(folder)) == 20

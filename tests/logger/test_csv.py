@@ -52,6 +52,20 @@ def test_a_resume_cuts_to_the_checkpoint(tmp_path):
     assert read(tmp_path) == expected_rows(tmp_path) and sorted(read(tmp_path)) == list(range(8))
 
 
+def test_a_logger_that_is_chosen_later_has_the_whole_run(tmp_path):
+    """The run went without it up to the checkpoint, whose state it has no part in."""
+    record = MetricsFile(tmp_path / "metrics.jsonl")
+    report([record], range(6))
+    state = record.state()
+    report([record], range(6, 9))  # and is killed
+    second = make(tmp_path)
+    second[0].restore(state)
+    report(second, range(6, 8))
+    for observer in second:
+        observer.on_finish("finished")
+    assert read(tmp_path) == expected_rows(tmp_path) and sorted(read(tmp_path)) == list(range(8))
+
+
 def test_numbers_that_are_none_stand_in_the_table(tmp_path):
     watching = make(tmp_path)
     for observer in watching:
