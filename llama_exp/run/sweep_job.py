@@ -14,7 +14,9 @@ from typing import Any
 
 from llama_exp.config.check.sweep import BASIC_LAUNCHER
 from llama_exp.config.schema import Config
+from llama_exp.console.logs import name_lines
 from llama_exp.errors import BusyError
+from llama_exp.files.sweep_record import mask_sweep_record
 from llama_exp.run.folder import RunFolder, outcome
 from llama_exp.run.resume import AUTO
 from llama_exp.run.sweep_app import STATES, LlamaApp
@@ -85,6 +87,17 @@ class SweepJob:
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()
             self.folder = folder
+
+
+def announce(node: Any) -> None:
+    """A job begins: no secret stays in Hydra's record; the terminal says which job it is, and whose lines follow.
+
+    Raises:
+        InputError, StorageError: the record cannot be read or written.
+    """
+    mask_sweep_record(Path(node.sweep.dir))
+    print(f"\njob {node.job.num}: {node.job.override_dirname or 'no overrides'}", file=sys.stderr)
+    name_lines(f"job {node.job.num}" if shares_terminal(node) else None)
 
 
 def shares_terminal(node: Any) -> bool:
