@@ -7,7 +7,7 @@
 Twelve trials over learning rate (from 1e-5 to 1e-1), weight decay and `beta_2`: tpe after four random ones, the median
 pruner after two finished ones. At a seeded moment of a seeded trial every process of the search gets SIGKILL; then
 `resume=<its folder>` does what is left. At the end the best trial's recorded configuration is run by itself, and the
-files of its last checkpoint and of its model are compared byte by byte.
+files of weights and optimizer are compared byte by byte.
 """
 
 from __future__ import annotations
@@ -117,12 +117,11 @@ def read_trials(folder: Path) -> list[dict[str, str]]:
 
 
 def same_bits(one: Path, other: Path) -> tuple[int, int]:
-    """How many files of the last checkpoint and of the model there are, and how many of them are equal."""
-    names = [path.relative_to(one) for path in sorted((one / "model").rglob("*")) if path.is_file()]
+    """How many files with numbers the last checkpoint and the model have, and how many of them are equal."""
     last = max((one / "checkpoints").glob("step-*[0-9]"))
-    names += [path.relative_to(one) for path in sorted(last.glob("*.safetensors"))]
-    equal = [digest(one / name) == digest(other / name) for name in names if (other / name).exists()]
-    return len(names), sum(equal)
+    files = [*sorted((one / "model").glob("*.h5")), *sorted(last.glob("*.safetensors"))]
+    names = [path.relative_to(one) for path in files]
+    return len(names), sum((other / name).exists() and digest(one / name) == digest(other / name) for name in names)
 
 
 def digest(path: Path) -> str:
@@ -146,7 +145,7 @@ def tell(trials: list[dict[str, str]], folder: Path, best: int, bits: tuple[int,
         )
     whole, pruned = max(steps) * len(trials), sum(trial["state"] == "pruned" for trial in trials)
     print(f"\n{len(trials)} trials, {pruned} pruned: {sum(steps)} of {whole} steps, {1 - sum(steps) / whole:.0%} saved")
-    print(f"best trial {best}, run alone: {bits[1]} of {bits[0]} files equal to the bit")
+    print(f"best trial {best}, run alone: {bits[1]} of {bits[0]} files of weights and optimizer equal to the bit")
 
 
 if __name__ == "__main__":
