@@ -23,7 +23,7 @@ class ExitCode(enum.IntEnum):
     NUMERICAL = 5  # the loss or a gradient is not finite
     BUSY = 6  # the run folder is in use by another process
     SWEEP = 7  # a sweep ended with failed jobs
-    PREEMPTED = 75  # stopped by SIGTERM, SIGUSR1 or SIGHUP (EX_TEMPFAIL: requeue me)
+    PREEMPTED = 75  # stopped by SIGTERM, SIGUSR1, SIGHUP or SIGUSR2; can go on (EX_TEMPFAIL: requeue me)
     INTERRUPTED = 130  # stopped by SIGINT
 
 
@@ -91,6 +91,12 @@ class BusyError(LlamaExpError):
 
 class Preempted(LlamaExpError):
     """SIGTERM, SIGUSR1 or SIGHUP arrived; in the training loop a complete checkpoint was written."""
+
+    exit_code = ExitCode.PREEMPTED
+
+
+class Pruned(LlamaExpError):
+    """SIGUSR2 arrived: a search expects nothing of the run; in the training loop a complete checkpoint was written."""
 
     exit_code = ExitCode.PREEMPTED
 

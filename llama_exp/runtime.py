@@ -56,16 +56,11 @@ def start(*, backend: str, jit: str, threads: int, cache_dir: str) -> None:
     choose(Jit, jit, "runtime.jit")
     LIMITS.require(threads=threads, cache_dir=cache_dir)
     require_home()
-    count, cache_folder = str(thread_count(threads)), Path(cache_dir).expanduser()
+    count, cache_folder = thread_count(threads), Path(cache_dir).expanduser()
     if "keras" in sys.modules:
-        _check_running(backend, count)
+        _check_running(backend, str(count))
     else:
-        os.environ["KERAS_BACKEND"] = backend
-        os.environ.update(dict.fromkeys(THREAD_VARIABLES, count))
-        # Without a GPU TensorFlow's libraries print an error about the missing driver, and hints about the build.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        if backend == Backend.jax.value:
-            _keep_compiled(cache_folder)
+        os.environ.update(find_environment(backend, count, cache_dir))
     if backend == Backend.jax.value and jit == Jit.false.value:
         _log.warning("runtime.jit=false on JAX runs every operation by itself: many times slower, for debugging only")
     with storage_errors(cache_folder, lambda error: _no_cache(cache_folder, error)):
@@ -82,12 +77,21 @@ def _no_cache(folder: Path, error: OSError) -> Problem:
     return Problem("the cache cannot be made", "runtime.cache_dir", f"{folder}: {error.strerror or error}", action)
 
 
-def _keep_compiled(cache_dir: Path) -> None:
-    if JAX_CACHE_FOLDER in os.environ:  # the user's own cache, or none if empty, with the user's limits
-        return
-    os.environ[JAX_CACHE_FOLDER] = str(cache_dir.absolute() / "jax")
-    for name, limit in JAX_CACHE_LIMITS.items():
-        os.environ.setdefault(name, limit)
+def find_environment(backend: str, threads: int, cache_dir: str) -> dict[str, str]:
+    """The variables that frameworks must find when they are imported; those that the user has set stay as they are.
+
+    Args:
+        backend: tensorflow or jax.
+        threads: at least 1.
+        cache_dir: what JAX compiles is kept below it.
+    """
+    variables = {"KERAS_BACKEND": backend, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+    # Without a GPU TensorFlow's libraries print an error about the missing driver, and hints about the build.
+    defaults = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    # The user's own cache, or none if empty, with the user's limits.
+    if backend == Backend.jax.value and JAX_CACHE_FOLDER not in os.environ:
+        defaults |= {JAX_CACHE_FOLDER: str(Path(cache_dir).expanduser().absolute() / "jax"), **JAX_CACHE_LIMITS}
+    return variables | {name: value for name, value in defaults.items() if name not in os.environ}
 
 
 def import_backend() -> None:

@@ -2,6 +2,8 @@
 
 SIGINT                       Interrupted (exit code 130)
 SIGTERM, SIGUSR1, SIGHUP     Preempted (exit code 75: requeue me); SIGHUP only if nohup did not switch it off
+SIGUSR2                      Pruned (exit code 75): a search that this run is a job of expects nothing of it
+                             Preempted where the process has a handler for it: submitit's, which requeues the job
 
 The first signal is taken in one of two ways, the second has its usual effect at once.
 
@@ -24,9 +26,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from llama_exp.errors import Interrupted, LlamaExpError, Preempted, Problem
+from llama_exp.errors import Interrupted, LlamaExpError, Preempted, Problem, Pruned
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGUSR2)
+_KINDS = {signal.SIGINT: Interrupted, signal.SIGUSR2: Pruned}  # of the others: Preempted
 _log = logging.getLogger(__name__)
 
 
@@ -39,8 +42,9 @@ class Stopped(KeyboardInterrupt):
 
     def told(self, where: str) -> LlamaExpError:
         """What ends the run, for a person; `where` is the run folder or the step it had reached."""
-        kind = Interrupted if self.number == signal.SIGINT else Preempted
         action = "run the same command with resume=auto to go on"
+        is_asked_to_requeue = self.number == signal.SIGUSR2 and _catcher.is_of_launcher
+        kind = Preempted if is_asked_to_requeue else _KINDS.get(self.number, Preempted)
         return kind(Problem("the run was stopped", where, self.number.name, action))
 
 
@@ -51,12 +55,13 @@ class _Catcher:
         received: the first signal since the handlers are there, or None.
         raises: whether the first signal raises `Stopped`, or is only noted.
         raised: whether it did.
+        is_of_launcher: whether the process had a handler of its own for that signal.
         notice: is logged when a signal is noted; None: nothing is.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self.raises = self.raised = False
+        self.raises = self.raised = self.is_of_launcher = False
         self.notice: str | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -65,6 +70,7 @@ class _Catcher:
         if self._previous or threading.current_thread() is not threading.main_thread():
             return False
         self.received, self.raises, self.raised, self.notice = None, False, False, None
+        self.is_of_launcher = False
         for number in STOPPING:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._handle)
@@ -93,6 +99,7 @@ class _Catcher:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = signal.Signals(number)
+        self.is_of_launcher = callable(self._previous.get(self.received))
         if self.raises:
             self.check()
         if self.notice is not None:
@@ -121,6 +128,19 @@ def decide() -> None:
     """The last moment at which a signal counts: raises `Stopped` if one came; from here on as `only_note`."""
     only_note()
     check()
+
+
+def hand_on() -> None:
+    """Gives the signal that stopped a run to the handler that the process had for it before the run.
+
+    A launcher that started the process (submitit) has one, which queues the job again. Called by the run, it does so
+    with the checkpoint written; called in its place, it would end the process in the middle of a step.
+    """
+    number = _catcher.received
+    if number is None or number == signal.SIGINT or _catcher._previous:
+        return
+    if callable(signal.getsignal(number)):
+        signal.raise_signal(number)
 
 
 @contextlib.contextmanager

@@ -16,15 +16,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from llama_exp import signals
 from llama_exp.config.check import to_config
 from llama_exp.config.check.resolvers import register_run_dir
 from llama_exp.config.hydra_main import asks_for_completion, complete, run_hydra
-from llama_exp.console.failures import Failures, explain_hydra, tell_failure
+from llama_exp.console.failures import explain_hydra, tell_failure
+from llama_exp.console.logs import name_lines
 from llama_exp.errors import ExitCode, Interrupted, Preempted
-from llama_exp.files.sweep_record import mask_sweep_record, private_sweep_record
+from llama_exp.files.sweep_record import mask_sweep_record
 from llama_exp.files.writing import restrict_umask
 from llama_exp.run import resume
-from llama_exp.run.sweep import check_and_claim
+from llama_exp.run.sweep import open_manifest, read_command, run_sweep
+from llama_exp.run.sweep_job import SweepJob, shares_terminal
+from llama_exp.sweeps.child import is_a_job
 
 register_run_dir(resume.find_folder)  # here, because processes of a launcher import no more than `job`
 
@@ -36,18 +40,25 @@ def job(cfg: DictConfig) -> float | None:
     if in_sweep:
         mask_sweep_record(Path(node.sweep.dir))
         print(f"\njob {node.job.num}: {node.job.override_dirname or 'no overrides'}", file=sys.stderr)
+        name_lines(f"job {node.job.num}" if shares_terminal(node) else None)
     try:
-        from llama_exp.run.job import run_job
-
-        group = Path(node.sweep.dir).name if in_sweep else None
+        place = SweepJob(node, in_sweep)
         is_chosen = in_sweep or any(line.startswith("hydra.run.dir=") for line in node.overrides.hydra)
-        return run_job(to_config(cfg), overrides, Path(node.runtime.output_dir), group, is_chosen=is_chosen)
+
+        def run(config):
+            from llama_exp.run.job import run_job
+
+            return run_job(config, overrides, place.folder, place.group, is_chosen=is_chosen)
+
+        return place.run(to_config(cfg), run)
     except (Exception, KeyboardInterrupt) as error:
         code = tell_failure(error, debug=bool(cfg.debug))
-        if not in_sweep or isinstance(error, (Preempted, Interrupted, KeyboardInterrupt)):
+        if not in_sweep or is_a_job() or isinstance(error, (Preempted, Interrupted, KeyboardInterrupt)):
+            signals.hand_on()
             raise SystemExit(code) from error
-        Failures(Path(node.sweep.dir)).add(node.job.num, overrides, error, code)
         return None
+    finally:
+        name_lines(None)  # a launcher's own process may run jobs too, and has the last word
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,20 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     restrict_umask()  # before Hydra makes folders
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on to us instead of printing them its own way
-    debug, failures, code = "debug=true" in arguments, None, ExitCode.OK
+    debug, code = "debug=true" in arguments, ExitCode.OK
     if asks_for_completion(arguments):
         complete(arguments, job)
         return
     try:
-        command = check_and_claim(arguments)
-        if command.sweep_dir is not None:
-            failures = Failures(command.sweep_dir, command.constants)
-        with private_sweep_record(command.sweep_dir):
-            run_hydra(command.arguments, job)
+        command = read_command(arguments)
+        manifest, arguments = open_manifest(command, arguments)
+        if manifest is None:
+            run_hydra(arguments, job)
+        else:
+            with manifest:
+                code = run_sweep(manifest, arguments, job)
     except (Exception, KeyboardInterrupt) as error:
         code = tell_failure(explain_hydra(error), debug)
-    if failures is not None and failures.show():
-        code = ExitCode.SWEEP
     if code:
         sys.exit(code)
 

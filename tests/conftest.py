@@ -12,6 +12,7 @@ import ipaddress
 import os
 import socket
 import sys
+import tempfile
 
 import pytest
 from fresh_workers import FreshWorkers, replace, resident_mib
@@ -26,6 +27,7 @@ KEPT_MIB = 30
 LONGEST = ["test_job.py", "test_loop.py", "test_cpu_decoder.py", "test_step.py", "test_gptq.py", "test_docs.py"]
 LONGEST += ["test_convert_quantized.py", "test_quantization.py", "test_check.py", "test_generation.py"]
 ORACLES = {"keras_hub", "transformers", "peft", "torch"}
+MARKED = {"process": "mark.process", "oracle": "mark.oracle", "jax": "mark.neutral"}  # what a file with such tests says
 
 
 def pytest_configure(config):
@@ -34,8 +36,21 @@ def pytest_configure(config):
     if chosen.split()[:1] == ["jax"]:
         os.environ["KERAS_BACKEND"] = "jax"
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if os.environ["KERAS_BACKEND"] == "jax":
+        _keep_compiled(config)
     if "not oracle" not in chosen:
         _load_torch_first()
+
+
+def _keep_compiled(config):
+    """A program is compiled once for all workers and modules, as a run keeps them for the next; half of the time."""
+    from llama_exp import runtime
+
+    if runtime.JAX_CACHE_FOLDER in os.environ:  # a worker's, from the process that started it; or the user's own
+        return
+    folder = tempfile.TemporaryDirectory(prefix="llama_exp-compiled-")
+    config.add_cleanup(folder.cleanup)
+    os.environ |= {runtime.JAX_CACHE_FOLDER: folder.name, **runtime.JAX_CACHE_LIMITS}
 
 
 def _load_torch_first():
@@ -46,6 +61,14 @@ def _load_torch_first():
     importlib.import_module("torch")
     if importlib.util.find_spec("triton") is not None:
         importlib.import_module("triton._C.libtriton")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Files without a test of the chosen kind are not imported: that takes each worker seconds."""
+    mark = MARKED.get(config.option.markexpr.partition(" ")[0])
+    if mark and collection_path.match("test_*.py") and mark not in collection_path.read_text(encoding="utf-8"):
+        return True
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -126,18 +126,16 @@ def test_a_sweep_survives_its_failing_jobs(tmp_path):
     assert done.returncode == 7
     (sweep,) = tmp_path.glob("outputs/default/sweeps/*")
     names = sorted(path.name for path in sweep.iterdir() if path.is_dir())
-    assert names == ["0_lora.rank-8", "1_lora.rank-3", "2_lora.rank-1", "3_lora.rank-9"]
+    assert names.pop() == "output" and names == ["0_lora.rank-8", "1_lora.rank-3", "2_lora.rank-1", "3_lora.rank-9"]
     assert [record["rank"] for record in seen(tmp_path)] == [8, 3, 1, 9]
     assert {record["group"] for record in seen(tmp_path)} == {sweep.name}
-    failures = [json.loads(line) for line in (sweep / "failures.jsonl").read_text().splitlines()]
-    assert [(entry["job"], entry["exit_code"], entry["error"]) for entry in failures] == [
-        (1, 3, "InputError"),
-        (2, 1, "KeyError"),
+    journal = [json.loads(line) for line in (sweep / "sweep.jsonl").read_text().splitlines()]
+    failures = [line for line in journal if line["event"] == "end" and line["state"] == "failed"]
+    assert [(line["job"], line["exit_code"], line["cause"].partition(":")[0]) for line in failures] == [
+        (1, 3, "raised InputError"),
+        (2, 1, "raised KeyError"),
     ]
-    assert failures[0]["overrides"] == ["lora.rank=3", "trainer.max_steps=20"]
     assert "2 failed" in done.stderr and "Error executing job" not in done.stderr
-    again = run(tmp_path, "-m", "lora.rank=8,9", f"hydra.sweep.dir={sweep}")
-    assert again.returncode == 0, again.stderr  # what an earlier sweep recorded is not counted again
 
 
 @pytest.mark.process
@@ -175,8 +173,17 @@ def test_a_sweep_in_batches_goes_on_behind_a_failure(tmp_path):
 
 @pytest.mark.process
 @pytest.mark.parametrize("code", [75, 130])
-def test_a_signal_ends_the_whole_sweep(tmp_path, code):
+def test_a_job_that_a_signal_stops_is_left_for_the_next_time(tmp_path, code):
     done = run(tmp_path, "-m", f"lora.rank=8,{code},9", WIDE)
+    assert done.returncode == code
+    assert [record["rank"] for record in seen(tmp_path)] == [8, code, 9]
+    assert "left: job 1" in done.stderr
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("code", [75, 130])
+def test_a_signal_ends_all_jobs_that_share_a_process(tmp_path, code):
+    done = run(tmp_path, "-m", f"lora.rank=8,{code},9", WIDE, "hydra/launcher=basic")
     assert done.returncode == code
     assert [record["rank"] for record in seen(tmp_path)] == [8, code]
 

@@ -172,8 +172,13 @@ def step_of(line):
     if not trains and words[0] != "llama-exp":
         return None if reason else {"shell": line, "code": 0}
     arguments = ["train", *words[2:]] if trains else words[1:]
-    if reason and trains:
+    is_sweep = trains and bool({"-m", "--multirun"} & set(words) or re.search(r" sweep=", line))
+    has_launcher = any(re.match(r"hydra[./](launcher|sweeper)", word) for word in words)
+    if (reason or (is_sweep and has_launcher)) and trains:
         return {"ours": [*arguments, "--cfg", "job"], "code": 0}
+    if is_sweep and line not in FAILS:
+        # A process that has run TensorFlow cannot fork others that do; tests/sweeps has the launcher.
+        arguments.append("hydra/launcher=basic")
     if trains and not {"--cfg", "--help"} & set(words) and line not in FAILS:
         given = {word.partition("=")[0] for word in words}
         arguments += [line for line in TINY if line.partition("=")[0] not in given]

@@ -12,10 +12,10 @@ import pytest
 
 from llama_exp import signals
 from llama_exp.console.failures import tell_failure
-from llama_exp.errors import InputError, Interrupted, Preempted
+from llama_exp.errors import InputError, Interrupted, Preempted, Pruned
 
 ROOT = Path(__file__).resolve().parents[1]
-CODES = {"SIGTERM": 75, "SIGUSR1": 75, "SIGHUP": 75, "SIGINT": 130}
+CODES = {"SIGTERM": 75, "SIGUSR1": 75, "SIGHUP": 75, "SIGINT": 130, "SIGUSR2": 75}
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +34,11 @@ def send(name):
 
 @pytest.mark.parametrize("name", CODES)
 def test_it_is_raised_wherever_the_run_is(name):
-    with pytest.raises((Preempted, Interrupted), match=f"somewhere.*\\n.*{name}") as raised:
+    with pytest.raises((Preempted, Interrupted, Pruned), match=f"somewhere.*\\n.*{name}") as raised:
         with signals.raised_at_once(), signals.told("somewhere"):
             send(name)
     assert raised.value.exit_code == CODES[name]
+    assert isinstance(raised.value, Pruned) == (name == "SIGUSR2")
 
 
 def test_libraries_that_swallow_everything_do_not_swallow_it():
@@ -176,3 +177,30 @@ def test_the_commands_listen_before_they_import(command, tmp_path):
         [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 75 and "before the run began" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGTERM"])
+def test_a_host_s_handler_gets_the_signal_once_the_run_has_stopped(name):
+    """As submitit's, which queues the job again."""
+    number, told = getattr(signal, name), []
+    outside = signal.signal(number, lambda number, frame: told.append(signal.Signals(number).name))
+    try:
+        with pytest.raises(Preempted):
+            with signals.raised_at_once(), signals.told("somewhere"):
+                send(name)
+        assert told == []
+        signals.hand_on()
+        assert told == [name]
+        with signals.raised_at_once():
+            pass
+        signals.hand_on()  # nothing came
+        assert told == [name]
+    finally:
+        signal.signal(number, outside)
+
+
+def test_without_a_host_nothing_is_handed_on():
+    for name in ("SIGUSR1", "SIGINT"):  # of SIGINT Python itself has a handler
+        with contextlib.suppress(Preempted, Interrupted), signals.raised_at_once(), signals.told("somewhere"):
+            send(name)
+        signals.hand_on()

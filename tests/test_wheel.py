@@ -21,7 +21,18 @@ from llama_exp.config.conf_folder import find_conf
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "llama_exp").rglob("__init__.py")}
+FOLDERS = ("llama_exp", "hydra_plugins")
+CODE = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+PACKAGES = {".".join(path.parent.relative_to(ROOT).parts) for path in CODE if path.name == "__init__.py"}
+PLAIN_APP = """
+import hydra
+
+@hydra.main(version_base=None)
+def main(cfg):
+    print("x is", cfg.x)
+
+main()
+"""
 NEIGHBOUR = """
 [build-system]
 requires = ["setuptools"]
@@ -59,7 +70,7 @@ def build_wheel(source, target):
 def source(tmp_path_factory):
     """A copy of the repository's sources, so that building leaves nothing in the repository."""
     copy = tmp_path_factory.mktemp("source")
-    for name in ("llama_exp", "conf"):
+    for name in (*FOLDERS, "conf"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
@@ -152,8 +163,9 @@ def is_whole(environment):
 def test_every_package_is_named():
     """A folder that is missing in the list would be missing in the wheel."""
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == PACKAGES | {"llama_exp.conf"}
-    for path in (ROOT / "llama_exp").rglob("*.py"):
+    for path in CODE:
         assert (path.parent / "__init__.py").exists(), path
+    assert not (ROOT / "hydra_plugins" / "__init__.py").exists()  # other packages have plug-ins below it too
 
 
 def test_conf_is_looked_for_inside_of_the_package_first(tmp_path):
@@ -183,11 +195,12 @@ def test_who_wrote_it_and_under_which_licence():
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as opened:
         files = {Path(name) for name in opened.namelist()}
-        [info] = {path.parts[0] for path in files} - {"llama_exp"}
+        [info] = {path.parts[0] for path in files} - set(FOLDERS)
         metadata = Metadata.from_email(opened.read(f"{info}/METADATA"), validate=True)
-    code = {path.relative_to(ROOT) for path in (ROOT / "llama_exp").rglob("*.py")}
+    code = {path.relative_to(ROOT) for path in CODE}
     yamls = {"llama_exp/conf" / path.relative_to(CONF) for path in CONF.rglob("*.yaml")}
-    assert {path for path in files if path.parts[0] == "llama_exp"} == code | yamls
+    yamls |= {path.relative_to(ROOT) for path in (ROOT / "hydra_plugins").rglob("*.yaml")}
+    assert {path for path in files if path.parts[0] in FOLDERS} == code | yamls
     assert Path(info) / "licenses" / "LICENSE" in files
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert metadata.license_expression == "Apache-2.0" and str(metadata.version) == citation["version"]
@@ -219,6 +232,11 @@ def test_it_trains_from_an_empty_folder(environment, wheel):
     environment.run("train", *SMALL, f"dataset.files=[{text}]", "trainer.max_steps=2")
     metrics = environment.empty / "outputs" / "default" / "latest" / "metrics.jsonl"
     assert '"step": 2' in metrics.read_text()
+    app = environment.empty / "app.py"
+    app.write_text(PLAIN_APP)
+    sweep = (app, "-m", "hydra/launcher=processes", "+x=1,2", "hydra.sweep.dir=sweep")
+    execute(environment.python, *sweep, cwd=environment.empty, env=environment.variables)
+    assert (environment.empty / "sweep" / "output" / "1.log").read_text() == "x is 2\n"
 
 
 @pytest.mark.process

@@ -1,24 +1,17 @@
-"""What went wrong, told: on the terminal, and for a sweep's jobs in `failures.jsonl` of the sweep's folder."""
+"""What went wrong, told on the terminal."""
 
 from __future__ import annotations
 
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from llama_exp.console.logs import say
 from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem, StorageError
-from llama_exp.files.json_file import read_lines
-from llama_exp.files.redact import printable, redact, redact_arguments, redact_assignments
-from llama_exp.files.writing import append_line
+from llama_exp.files.redact import redact_assignments
 from llama_exp.signals import Stopped
 
 
@@ -34,7 +27,7 @@ def tell_failure(error: BaseException, debug: bool) -> ExitCode:
         return ExitCode.OK
     code = error.exit_code if isinstance(error, LlamaExpError) else ExitCode.BUG
     text = "".join(traceback.format_exception(error)) if debug or code is ExitCode.BUG else str(error)
-    print(printable(redact(text)).rstrip(), file=sys.stderr)
+    say(text.rstrip())
     return code
 
 
@@ -67,49 +60,3 @@ def _is_of_hydra(error: BaseException) -> bool:
 def _first_line(error: BaseException | None) -> str:
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-class Failures:
-    """The failed jobs of one sweep, one line each, whichever process they ran in.
-
-    Args:
-        sweep_dir: the folder that holds the jobs' folders. What it records already belongs to an earlier sweep.
-        constants: overrides that are the same in all of the sweep's jobs; the table says them once.
-    """
-
-    def __init__(self, sweep_dir: Path, constants: Sequence[str] = ()):
-        self._constants = redact_arguments(constants)
-        self.path = sweep_dir / "failures.jsonl"
-        self._num_earlier = len(self.read())
-
-    def add(self, number: int, overrides: list[str], error: BaseException, exit_code: int) -> None:
-        """Records a job's failure, whichever process it ran in; raises `StorageError`."""
-        lines = printable(redact(str(error))).splitlines() or [""]
-        entry = {
-            "job": number,
-            "overrides": redact_arguments(overrides),
-            "exit_code": int(exit_code),
-            "error": type(error).__name__,
-            "message": lines[0],
-        }
-        append_line(self.path, entry)
-
-    def read(self) -> list[dict[str, Any]]:
-        """All recorded failures, in the order in which they happened."""
-        return read_lines(self.path) if self.path.exists() else []
-
-    def show(self) -> int:
-        """Prints a table of the jobs that have failed since, on standard error, and returns their number."""
-        entries = self.read()[self._num_earlier :]
-        if entries:
-            title = f"{len(entries)} failed; details in {self.path}"
-            same = f"\nall with {' '.join(self._constants)}" if self._constants else ""
-            table = Table(title=Text(title + same), title_justify="left")
-            for column in ("job", "overrides", "exit code", "error"):
-                table.add_column(column, overflow="fold")
-            for entry in entries:
-                overrides = " ".join(line for line in entry["overrides"] if line not in self._constants)
-                message = f"{entry['error']}: {entry['message']}"
-                table.add_row(str(entry["job"]), Text(overrides), str(entry["exit_code"]), Text(message))
-            Console(stderr=True).print(table)
-        return len(entries)

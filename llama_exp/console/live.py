@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
-import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llama_exp.console.logs import ConsoleHandler
+from llama_exp.console.live_area import LiveArea, is_terminal, terminal
 
-# Whatever happens to a terminal must not reach the run: OSError: it is gone, ValueError: its stream is closed.
-TERMINAL_GONE = (OSError, ValueError, AttributeError)
 _REFRESHES_PER_SECOND = 4
 _open_lines: list[LiveLine] = []  # at most one
 
@@ -31,31 +26,27 @@ class LiveLine:
     """
 
     def __init__(self, render: Callable[[int, bool], str]):
-        self._render = render
-        self._live: Any = None
-        self._stream: Any = None
+        def draw(columns: int, lines: int, ascii_only: bool) -> Any:
+            from rich.text import Text  # only where there is a terminal
+
+            return Text(render(columns, ascii_only), no_wrap=True, overflow="crop")
+
+        self._area = LiveArea(draw, _REFRESHES_PER_SECOND)
         self._phase: str | None = None
         self._phase_since = 0.0
 
     def open(self) -> None:
         """Shows the line, if standard error is a terminal."""
-        if is_terminal() and self._live is None and not _open_lines:
-            with contextlib.suppress(*TERMINAL_GONE):
-                self._open()
+        if not self._area.is_open:
+            self._area.open()
+            if self._area.is_open:
+                _open_lines.append(self)
 
     def close(self, leaves: bool = True) -> None:
         """Leaves the line on the screen as it is, or takes it away."""
-        live, self._live = self._live, None
-        if live is None:
-            return
-        live.transient = not leaves
-        _open_lines.remove(self)
-        ConsoleHandler.print_above_bar = None
-        with contextlib.suppress(*TERMINAL_GONE):
-            live.stop()
-        if self._stream is not None:
-            with contextlib.suppress(*TERMINAL_GONE):
-                self._stream.close()
+        if self in _open_lines:
+            _open_lines.remove(self)
+        self._area.close(leaves)
 
     def show_phase(self, phase: str | None) -> None:
         """What happens beside or before the steps; None: nothing else."""
@@ -83,25 +74,6 @@ class LiveLine:
             return None
         seconds = round(time.monotonic() - self._phase_since)
         return self._phase if seconds < 1 else f"{self._phase} {format_seconds(seconds)}"
-
-    def _open(self) -> None:
-        from rich.live import Live  # only where there is a terminal
-        from rich.text import Text
-
-        self._stream = _own_stream()
-        console = terminal(self._stream)
-
-        def line() -> Text:
-            text = self._render(console.width - 1, console.options.ascii_only)
-            return Text(text, no_wrap=True, overflow="crop")
-
-        def print_above(text: str) -> None:
-            console.print(Text(text), soft_wrap=True)
-
-        self._live = Live(get_renderable=line, console=console, refresh_per_second=_REFRESHES_PER_SECOND)
-        self._live.start()
-        _open_lines.append(self)
-        ConsoleHandler.print_above_bar = print_above
 
 
 @contextlib.contextmanager
@@ -166,32 +138,7 @@ def _bar(columns: tuple) -> Any:
     return progress.Progress(*columns, *times, console=terminal(), transient=True)
 
 
-def is_terminal() -> bool:
-    """Whether standard error is a terminal that can move its cursor."""
-    try:
-        return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
-    except (ValueError, AttributeError):
-        return False
-
-
-def terminal(stream: Any = None) -> Any:
-    """A rich console with a sensible width, also where COLUMNS or the terminal says 0; None: on standard error."""
-    from rich.console import Console
-
-    says_nothing = os.environ.get("COLUMNS", "1").strip() == "0"
-    width = shutil.get_terminal_size().columns if says_nothing else None
-    return Console(stderr=True, file=stream, width=width, markup=False, emoji=False, highlight=False)
-
-
 def format_seconds(seconds: float) -> str:
     """0:07, 1:23, 2:03:04, 3 days, 1:00:00."""
     text = str(datetime.timedelta(seconds=round(seconds))).removeprefix("0:")
     return text[1:] if len(text) == 5 and text[0] == "0" else text
-
-
-def _own_stream() -> Any:
-    """Standard error by a descriptor of our own, the terminal's also while a library's chatter is turned away."""
-    try:
-        return os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="backslashreplace")
-    except (OSError, ValueError, AttributeError):  # no stream of the system's
-        return None

@@ -57,6 +57,27 @@ def detach_console() -> None:
         detach(handler)
 
 
+def name_lines(name: str | None) -> None:
+    """From now on each line on the terminal begins with a name: `job 3 | loss 2.8912`; None: without.
+
+    For processes that share a terminal; none of them has a live line there, which the others' lines would tear.
+    """
+    ConsoleHandler.name_of_lines = name
+
+
+def say(text: str) -> None:
+    """Writes to standard error, above a live area if there is one, or nowhere if nobody can read it any more.
+
+    Secrets are masked and control characters spelled out; each line has the name that `name_lines` gave.
+    """
+    text = printable(redact(text)).rstrip("\n")
+    if ConsoleHandler.name_of_lines is not None:
+        text = "\n".join(f"{ConsoleHandler.name_of_lines} | {line}" for line in text.split("\n"))
+    # ValueError: the stream is closed. AttributeError: there is none (sys.stderr is None).
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        (ConsoleHandler.print_above_bar or write_line)(text)
+
+
 def log_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Logs a title and aligned lines `name  value`."""
     width = max((len(name) for name, _ in rows), default=0)
@@ -68,6 +89,8 @@ class ConsoleHandler(logging.Handler):
 
     # Set while a progress bar is live: prints a line above it.
     print_above_bar: Callable[[str], None] | None = None
+    # Set where several processes write to one terminal: whose lines these are.
+    name_of_lines: str | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,18 +98,11 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes the line, or drops it if nobody can read it any more."""
-        print_above_bar = ConsoleHandler.print_above_bar
         if getattr(record, "for_the_record", False):
             return
-        if print_above_bar is not None and getattr(record, "shown_by_bar", False):
+        if ConsoleHandler.print_above_bar is not None and getattr(record, "shown_by_bar", False):
             return
-        line = self.format(record)
-        # ValueError: the stream is closed. AttributeError: there is none (sys.stderr is None).
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            if print_above_bar is not None:
-                print_above_bar(line)
-            else:
-                write_line(line)
+        say(self.format(record))
 
 
 _AT_CONSOLE = (ConsoleHandler, logging.NullHandler)
@@ -136,9 +152,8 @@ def write_line(line: str) -> None:
 
 class _LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
         level = "" if record.levelno <= logging.INFO else f"{record.levelname}: "
-        return level + printable(redact(text))
+        return level + super().format(record)
 
 
 class _RecordFormatter(logging.Formatter):

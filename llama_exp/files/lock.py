@@ -1,7 +1,7 @@
 """Advisory locks between processes, which the kernel releases when their owner dies.
 
 `lock_descriptor` is the one call of `flock` and knows file systems without locks. `held`: one process at a time in a
-block, others wait. `FolderLock`: one process per run folder, others are told who has it.
+block, others wait. `FolderLock`: one process per run or sweep folder, others are told who has it.
 """
 
 from __future__ import annotations
@@ -79,11 +79,27 @@ def held(path: Path, while_waiting: str | None = None) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process owns the folder now, also one on another machine whose file system has locks."""
+    try:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | OWN)
+    except OSError:
+        return False
+    try:
+        return lock_descriptor(descriptor) is False
+    finally:
+        os.close(descriptor)
+
+
 class FolderLock:
     """Exclusive ownership of a folder from construction until `release` or the death of this process.
 
     The lock is on the file `.lock`, which holds pid, host and start time of the owner while the lock is held and
     nothing after an orderly release. So a name in a free lock belongs to a process that died.
+
+    Args:
+        folder: it exists.
+        kind: what it is the folder of, and the part of Hydra's config that names it: `run`, `sweep`.
 
     Attributes:
         dead_owner: pid, host and start time of an earlier owner that died without releasing the folder, or None.
@@ -93,8 +109,8 @@ class FolderLock:
         StorageError: the lock file cannot be written.
     """
 
-    def __init__(self, folder: Path):
-        self.path = folder / LOCK_NAME
+    def __init__(self, folder: Path, kind: str = "run"):
+        self.path, self._kind = folder / LOCK_NAME, kind
         with storage_errors(self.path):
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | OWN, FILE_MODE)
         try:
@@ -134,8 +150,9 @@ class FolderLock:
             found = "a process that has not said its name yet"
         else:
             found = f"pid {owner['pid']} on host {owner['host']}, started {owner['started']}"
-        action = "wait for it or stop it, or choose another folder with hydra.run.dir=<folder>"
-        return BusyError(Problem("the run folder is in use by another process", str(self.path.parent), found, action))
+        action = f"wait for it or stop it, or choose another folder with hydra.{self._kind}.dir=<folder>"
+        what = f"the {self._kind} folder is in use by another process"
+        return BusyError(Problem(what, str(self.path.parent), found, action))
 
     def _owner(self, descriptor: int) -> dict[str, str] | None:
         """The name in the lock file; None while there is none or only a part of one."""

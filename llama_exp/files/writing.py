@@ -120,6 +120,13 @@ def replaced(path: Path) -> Iterator[Path]:
     sync(path.parent)
 
 
+def remove_drafts(path: Path) -> None:
+    """Removes what processes that were killed in `replaced` left beside `path`, which nobody else writes now."""
+    for draft in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces a file atomically: readers find the old text or the new one, also after a power cut.
 
@@ -169,15 +176,19 @@ def write_blocks(path: Path, blocks: Iterable, start: int | None = None, hasher:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Adds a line of strict JSON to a file, which only its owner may read.
+    """Adds a line of strict JSON, through to the disk, to a file which only its owner may read.
 
-    A single write, so that the lines of several processes do not mix; raises `StorageError`.
+    A single write, so that the lines of several processes do not mix. Behind half a line, which a kill left, a new one
+    begins. Raises `StorageError`.
     """
     make_folder(path.parent)
     with storage_errors(path):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | OWN, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | OWN, 0o600)
         try:
-            os.write(descriptor, (dump_json(value) + "\n").encode())
+            size = os.fstat(descriptor).st_size
+            begin = b"\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else b""
+            _write_whole(descriptor, begin + (dump_json(value) + "\n").encode())
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
 

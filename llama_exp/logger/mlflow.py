@@ -21,7 +21,7 @@ _SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ALLOW_FILE_STORE": "tru
 _IDENTITY = "llama_exp.run"
 _LONGEST_PARAMETER = 500
 _MOST_PARAMETERS = 100  # of one request
-_STATUS = {"finished": "FINISHED", "preempted": "KILLED", "interrupted": "KILLED"}
+_STATUS = {"finished": "FINISHED", "preempted": "KILLED", "pruned": "KILLED", "interrupted": "KILLED"}
 
 
 class MlflowLogger(Mirror):

@@ -30,7 +30,12 @@ from llama_exp.logger.mirror import Mirror, one_line
 from llama_exp.logger.needed import find_wandb_problems
 from llama_exp.logger.variables import only_what_is_settled, settle
 
-_EXIT_CODES = {"finished": ExitCode.OK, "preempted": ExitCode.PREEMPTED, "interrupted": ExitCode.INTERRUPTED}
+_EXIT_CODES = {
+    "finished": ExitCode.OK,
+    "preempted": ExitCode.PREEMPTED,
+    "pruned": ExitCode.PREEMPTED,
+    "interrupted": ExitCode.INTERRUPTED,
+}
 _LOSS = "validation/loss"
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@
     git.diff         uncommitted changes, if any    summary.json   how the run ended
     train.log        what it told                   checkpoints/  adapter/  model/  wandb/
 
-`summary.json` has `status` running, finished, preempted, interrupted or failed; a run that was killed stays `running`.
+`summary.json` has `status` running, finished, preempted, interrupted, pruned or failed; a run that was killed stays at
+`running`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import yaml
 
 from llama_exp import signals
 from llama_exp.console import logs
-from llama_exp.errors import BusyError, ConfigError, ExitCode, Interrupted, LlamaExpError, Preempted, Problem
+from llama_exp.errors import BusyError, ConfigError, ExitCode, Interrupted, LlamaExpError, Preempted, Problem, Pruned
 from llama_exp.files.json_file import read_record
 from llama_exp.files.json_text import plain
 from llama_exp.files.kept_folder import KeptFolder
@@ -227,7 +228,7 @@ class RunFolder:
 
         What a signal ended stays, for its summary says so; and so does a folder that held anything before.
         """
-        stopped = isinstance(error, Preempted | Interrupted)
+        stopped = isinstance(error, Preempted | Interrupted | Pruned)
         self._is_fruitless = self._is_new and not stopped and not discard.holds_steps(self.path)
 
     def close(self) -> None:
@@ -302,8 +303,8 @@ def outcome(error: BaseException | None) -> tuple[str, ExitCode]:
         error = error.told("")
     if error is None:
         return "finished", ExitCode.OK
-    if isinstance(error, Preempted):
-        return "preempted", ExitCode.PREEMPTED
+    if isinstance(error, Preempted | Pruned):
+        return type(error).__name__.lower(), ExitCode.PREEMPTED
     if isinstance(error, Interrupted | KeyboardInterrupt):
         return "interrupted", ExitCode.INTERRUPTED
     return "failed", error.exit_code if isinstance(error, LlamaExpError) else ExitCode.BUG

@@ -151,14 +151,22 @@ def git_state(source: Path) -> tuple[dict[str, Any], str | None]:
 
 def command_line(arguments: Sequence[str]) -> str:
     """The command as a shell would take it again, secrets masked."""
-    return shlex.join([*_launcher(arguments), *redact_arguments(arguments[1:])])
+    return shlex.join([*program(arguments), *redact_arguments(arguments[1:])])
+
+
+def program(arguments: Sequence[str]) -> list[str]:
+    """The words that start this program once more, without its arguments."""
+    script = arguments[0]
+    if script.endswith(".py"):
+        return ["python", script]
+    return [Path(script).name] if script else [Path(sys.executable).name]
 
 
 def resume_command(arguments: Sequence[str], folder: Path) -> str:
     """The command that continues the run in `folder` where its last checkpoint left it."""
     kept = [argument for argument in arguments[1:] if not argument.startswith(("resume=", "hydra.run.dir="))]
     own = [f"hydra.run.dir={plain_or_quoted(show_path(folder))}", "resume=auto"]
-    return shlex.join([*_launcher(arguments), *redact_arguments(kept), *own])
+    return shlex.join([*program(arguments), *redact_arguments(kept), *own])
 
 
 def cpu_name() -> str:
@@ -176,13 +184,6 @@ def memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
         return None
-
-
-def _launcher(arguments: Sequence[str]) -> list[str]:
-    script = arguments[0]
-    if script.endswith(".py"):
-        return ["python", script]
-    return [Path(script).name] if script else [Path(sys.executable).name]
 
 
 def _git(source: Path, *arguments: str) -> str:

@@ -25,7 +25,7 @@ from llama_exp.run.unfinished import last_step, load_run_record, read_run_record
 SHOWN_LETTERS = 16  # of a fingerprint: enough to tell two apart, and to read
 NEW_RUN = "or begin a new run with resume=none"
 # How a run can have ended that was stopped only after a checkpoint was written.
-_LEAVES_A_CHECKPOINT = ("finished", "preempted", "interrupted")
+_LEAVES_A_CHECKPOINT = ("finished", "preempted", "interrupted", "pruned")
 log = logging.getLogger(__name__)
 
 

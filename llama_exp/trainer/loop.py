@@ -29,7 +29,7 @@ import numpy as np
 from llama_exp import backend, precision, signals
 from llama_exp.console.logs import FOR_THE_RECORD
 from llama_exp.dataset.order import Order
-from llama_exp.errors import Interrupted, Preempted, StorageError
+from llama_exp.errors import Interrupted, Preempted, Pruned, StorageError
 from llama_exp.files.metrics_file import perplexity
 from llama_exp.files.process import ALONE, Process
 from llama_exp.limits.trainer import LIMITS
@@ -159,7 +159,7 @@ class Trainer:
         """Trains until `max_steps`, from the newest checkpoint if there is one (or the one given to `restore`).
 
         Raises:
-            Preempted, Interrupted: a signal arrived; a checkpoint of the last finished step exists.
+            Preempted, Interrupted, Pruned: a signal arrived; a checkpoint of the last finished step exists.
             NumericalError: a loss or gradient is not finite; that step was neither applied nor saved.
             StorageError: a checkpoint could not be written at the end, or three times in a row.
             InputError: checkpoints exist, but none is valid or fits.
@@ -172,7 +172,7 @@ class Trainer:
                 self._observers.tell("on_start", self._facts())
                 self._loop()
                 status = "finished"
-            except (Preempted, Interrupted) as error:
+            except (Preempted, Interrupted, Pruned) as error:
                 status = type(error).__name__.lower()
                 raise
             finally:

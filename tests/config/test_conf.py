@@ -28,10 +28,10 @@ COUNTS = {
     "objective": 1,
     "optimizer": 2,
     "schedule": 4,
-    "trainer": 2,
+    "trainer": 3,
     "logger": 5,
     "experiment": 3,
-    "sweep": 3,
+    "sweep": 5,
     "hydra": 1,
 }
 
@@ -101,13 +101,13 @@ PRESET_OF = {
 }
 
 
-@functools.cache
 @pytest.fixture(autouse=True)
 def every_package(monkeypatch):
     """Whether a logger's package is installed is not the question here."""
     monkeypatch.setattr(needed, "_PACKAGES", {})
 
 
+@functools.cache
 def compose(*arguments):
     """The checked command; each is composed once for all tests, which change nothing in it."""
     return check_arguments(arguments)
@@ -128,7 +128,7 @@ def test_groups_have_at_least_these_many_options():
 def test_every_file_composes_and_types(group, option):
     command = compose(f"{group}={option}", *NEEDED.get((group, option), []))
     assert command.config is not None
-    assert (command.sweep_dir is not None) == (group == "sweep")
+    assert (command.sweep is not None) == (group == "sweep")
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_grids_at_the_wrong_place(line):
 def test_what_shows_a_sweep_shows_its_first_job(capsys):
     command = check_arguments(["-m", "seed=5,6", "name=x", "--cfg", "job", "--resolve"])
     assert command.arguments[-2:] == ["name=x", "seed=5"] and "-m" not in command.arguments
-    assert "--multirun" not in command.arguments and command.sweep_dir is None
+    assert "--multirun" not in command.arguments and command.sweep is None
     assert "seed=5 (1 more)" in capsys.readouterr().err
 
 

@@ -43,7 +43,7 @@ def test_values_on_top_and_sweeps(tmp_path):
     made = check_arguments(["--from", str(tmp_path), "seed=3"]).config
     assert (made.seed, made.lora.rank) == (3, 8)
     command = check_arguments(["--from", str(tmp_path), "-m", "seed=5,6"])
-    assert command.config.seed == 5 and command.config.lora.rank == 8 and command.sweep_dir is not None
+    assert command.config.seed == 5 and command.config.lora.rank == 8 and command.sweep is not None
 
 
 def test_a_run_that_went_on_is_begun_anew(tmp_path):

@@ -1,24 +1,12 @@
-"""The table of a sweep's failed jobs, and errors of Hydra and its plug-ins."""
+"""Errors of Hydra and its plug-ins, told."""
 
 import sys
 import types
 
 import pytest
 
-from llama_exp.console.failures import Failures, explain_hydra
-from llama_exp.errors import ConfigError, InputError
-
-
-def test_the_table_says_once_what_all_jobs_have(tmp_path, capsys):
-    failures = Failures(tmp_path, ("trainer.max_steps=20", "name=x"))
-    for number, seed in ((0, 1), (2, 3)):
-        overrides = [f"seed={seed}", "trainer.max_steps=20", "name=x"]
-        failures.add(number, overrides, InputError.about("file", "is gone", "nothing"), 3)
-    assert failures.show() == 2
-    told = capsys.readouterr().err
-    assert told.count("trainer.max_steps=20") == 1 and "all with trainer.max_steps=20 name=x" in told
-    assert "seed=1" in told and "seed=3" in told
-    assert failures.read()[0]["overrides"] == ["seed=1", "trainer.max_steps=20", "name=x"], "the record is whole"
+from llama_exp.console.failures import explain_hydra
+from llama_exp.errors import ConfigError
 
 
 def raised_in(module, error):

@@ -14,7 +14,8 @@ import time
 
 import pytest
 
-from llama_exp.console import live, logs, progress
+from llama_exp.console import live, live_area, logs, progress
+from llama_exp.console.failures import tell_failure
 from llama_exp.console.progress import (
     Progress,
     bar_text,
@@ -23,6 +24,7 @@ from llama_exp.console.progress import (
     format_number,
     shorten,
 )
+from llama_exp.errors import InputError
 from llama_exp.files.process import Process
 
 RUN = """
@@ -318,6 +320,37 @@ def test_the_console_of_another_than_the_writer_is_silent(capfd):
     logging.getLogger("llama_exp.a").warning("never")
     logs.detach_console()
     assert logs.LOGGER.handlers == before and capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def named_lines():
+    logs.attach_console()
+    logs.name_lines("job 3")
+    yield
+    logs.name_lines(None)
+    logs.detach_console()
+
+
+def test_lines_of_several_jobs_on_one_terminal_carry_the_jobs_name(named_lines, capsys):
+    logs.log_table("run summary", [("a", "1")])
+    tell_failure(InputError.about("a.jsonl", "is gone", "nothing"), debug=False)
+    logs.name_lines(None)
+    logging.getLogger("llama_exp.a").info("alone again")
+    assert capsys.readouterr().err.splitlines() == [
+        "job 3 | run summary",
+        "job 3 |   a  1",
+        "job 3 | a.jsonl: is gone",
+        "job 3 |   found: nothing",
+        "job 3 |   fix:   download or export it again",
+        "alone again",
+    ]
+
+
+def test_they_have_no_live_line_which_the_others_would_tear(named_lines, monkeypatch):
+    monkeypatch.setattr(live_area, "is_terminal", lambda: True)
+    bar = Progress(max_steps=10)
+    bar.on_phase("preparing data")
+    assert not live_area._open_areas
 
 
 def test_no_secret_on_the_terminal(monkeypatch, capsys):

@@ -14,6 +14,7 @@ from llama_exp.files.writing import (
     append_line,
     make_folder,
     move,
+    remove_drafts,
     replace_link,
     replaced,
     set_aside,
@@ -182,3 +183,20 @@ def test_a_link_is_replaced_in_one_step(tmp_path):
     with pytest.raises(OSError):
         replace_link(tmp_path / "folder", "one")
     assert sorted(os.listdir(tmp_path)) == ["folder", "link"]
+
+
+def test_drafts_of_killed_processes_are_removed(tmp_path):
+    names = [".a.json.0f.tmp", ".b.json.0f.tmp", "a.json", ".a.json"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    remove_drafts(tmp_path / "a.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
+
+
+def test_a_line_begins_behind_half_of_one(tmp_path):
+    path = tmp_path / "lines"
+    append_line(path, {"job": 0})
+    with path.open("ab") as file:
+        file.write(b'{"job": 1')
+    append_line(path, {"job": 2})
+    assert path.read_text().splitlines() == ['{"job": 0}', '{"job": 1', '{"job": 2}']

@@ -105,7 +105,7 @@ def test_the_model_is_an_artifact_on_request(tmp_path, status):
     assert run.exit_code == (0 if status == "finished" else 130)
 
 
-@pytest.mark.parametrize(("status", "code"), [("preempted", 75), ("interrupted", 130), ("failed", 1)])
+@pytest.mark.parametrize(("status", "code"), [("preempted", 75), ("pruned", 75), ("interrupted", 130), ("failed", 1)])
 def test_the_exit_code_tells_how_it_ended(tmp_path, status, code):
     watching = observers(tmp_path / "run")
     report(watching, [0])

@@ -1,16 +1,17 @@
-"""What conf/ offers by name trains: every experiment, and both ends of every sweep, two steps of a tiny model.
+"""What conf/ offers by name trains: every experiment, and the ends of every sweep, two steps of a tiny model.
 
 Only sizes, and places that need a network, are replaced; `trainer.max_steps=2` is what a person types to look at one.
 """
 
 import json
+import re
 
 import pytest
 import tensorflow_datasets as tfds
 import yaml
 from whole_runs import run_here
 
-from llama_exp.config.check import CONF
+from llama_exp.config.check import CONF, check_arguments
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
@@ -71,12 +72,27 @@ def test_an_experiment_trains(playground, name):
     assert json.loads((folder / "summary.json").read_text())["steps"] == 2
 
 
+def ends(text):
+    """The first and the last value of an axis as written: `4,8,16`, `choice(4, 8)`, `tag(log, interval(1, 2))`."""
+    values = re.sub(r"^(?:tag\(log, )?\w+\(|\)+$", "", text) if "(" in text else text
+    first, *_, last = values.split(",")
+    return first.strip(), last.strip()
+
+
 @pytest.mark.parametrize("name", SWEEPS)
 def test_both_ends_of_a_sweep_train(playground, name):
+    """Of several axes only the last point: other files have the ends of theirs."""
     stated = yaml.safe_load((CONF / "sweep" / f"{name}.yaml").read_text())
-    ((key, values),) = stated["hydra"]["sweeper"]["params"].items()
-    first, *_, last = str(values).split(",")
-    overrides = [*TINY, *(text.format(playground) for text in TEXTS)]
-    run_here(playground, *overrides, f"sweep={name}", f"name={name}", f"{key}={first},{last}", small=False)
+    axes = {key: ends(str(text)) for key, text in stated["hydra"]["sweeper"]["params"].items()}
+    points = [f"{key}={first},{last}" if len(axes) == 1 else f"{key}={last}" for key, (first, last) in axes.items()]
+    overrides = [*TINY, *(text.format(playground) for text in TEXTS), *points, f"name={name}", "hydra/launcher=basic"]
+    # A search asks for its points itself: tests/sweeps/search. Here it is a grid of one.
+    which = ["-m"] if "override /hydra/sweeper" in str(stated.get("defaults")) else [f"sweep={name}"]
+    run_here(playground, *which, *overrides, small=False)
     (sweep,) = (playground / "outputs" / name / "sweeps").iterdir()
-    assert statuses(sweep) == ["finished", "finished"]
+    assert statuses(sweep) == ["finished"] * (2 if len(axes) == 1 else 1)
+
+
+def test_the_first_look_is_short_for_its_default_data():
+    quick, default = (check_arguments([f"trainer={name}"]).config.trainer for name in ("quick", "default"))
+    assert quick.max_steps * 3 <= default.max_steps and quick.validate_every_steps * 4 <= quick.max_steps

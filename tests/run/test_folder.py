@@ -19,6 +19,7 @@ from llama_exp.errors import (
     NumericalError,
     Preempted,
     Problem,
+    Pruned,
     StorageError,
 )
 from llama_exp.files.lock import LOCK_NAME, FolderLock
@@ -116,6 +117,7 @@ def test_status_is_running_until_the_end(tmp_path):
     ("error", "status", "code"),
     [
         (Preempted(problem()), "preempted", 75),
+        (Pruned(problem()), "pruned", 75),
         (Interrupted(problem()), "interrupted", 130),
         (KeyboardInterrupt(), "interrupted", 130),
         (NumericalError(problem("the loss is NaN")), "failed", 5),
@@ -320,7 +322,7 @@ def test_nothing_to_resume(tmp_path):
     assert find_unfinished(tmp_path / "absent", "abc") is None
 
 
-@pytest.mark.parametrize("status", ["running", "preempted", "interrupted", "failed", None])
+@pytest.mark.parametrize("status", ["running", "preempted", "interrupted", "pruned", "failed", None])
 def test_every_unfinished_status_can_be_resumed(tmp_path, status):
     run = make_run(tmp_path / "a", status, 10)
     assert find_unfinished(tmp_path, "abc") == run

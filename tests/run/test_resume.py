@@ -197,7 +197,7 @@ def test_auto_prefers_the_run_of_exactly_this_length(tmp_path):
 def test_auto_finds_the_job_of_a_sweep_where_conf_has_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = check_arguments(["-m", "seed=0,1", "lora.rank=4"])
-    job = began(command.sweep_dir / "1_seed-1", config_of("seed=1", "lora.rank=4"), 300)
+    job = began(command.sweep.folder / "1_seed-1", config_of("seed=1", "lora.rank=4"), 300)
     one = config_of("seed=1", "lora.rank=4", "resume=auto")
     assert resume.find_folder(one, home_of(one.name)) == job
     assert resume.find_folder(config_of("seed=2", "lora.rank=4", "resume=auto"), home_of(one.name)) is None

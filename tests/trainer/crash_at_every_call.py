@@ -8,18 +8,16 @@ usage: crash_at_every_call.py FOLDER kill|power KEEP STEP
 Prints the number of crash points. Imports NumPy only, so that forking is cheap and safe.
 """
 
+import functools
 import logging
-import os
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+from dying import run_dying
 
 from llama_exp.trainer.checkpoint import Checkpoints
-
-CALLS = ("mkdir", "open", "write", "fsync", "close", "rename", "unlink", "rmdir")
-STATUS = 37
 
 
 def tensors(step):
@@ -36,37 +34,6 @@ def checkpoints(folder, keep):
 
 def save(folder, keep, step):
     checkpoints(folder, keep).save(step, tensors(step), {"data": step}, base_digest="d")
-
-
-def die_at(count, power):
-    """Replaces the calls of `os` by ones that end the process at the count-th."""
-    paths, unsynced, calls = {}, set(), [0]
-
-    def wrap(name, original):
-        def call(*args, **kwargs):
-            calls[0] += 1
-            if calls[0] == count:
-                for path in unsynced if power else ():
-                    if os.path.exists(path):
-                        os.truncate(path, os.path.getsize(path) // 2)
-                os._exit(STATUS)
-            result = original(*args, **kwargs)
-            if name == "open":
-                paths[result] = os.fspath(args[0])
-            elif name == "write":
-                unsynced.add(paths[args[0]])
-            elif name == "fsync":
-                unsynced.discard(paths[args[0]])
-            elif name == "rename":
-                for path in [path for path in unsynced if path.startswith(os.fspath(args[0]))]:
-                    unsynced.discard(path)
-                    unsynced.add(path.replace(os.fspath(args[0]), os.fspath(args[1])))
-            return result
-
-        return call
-
-    for name in CALLS:
-        setattr(os, name, wrap(name, getattr(os, name)))
 
 
 def check(folder, keep, old, new):
@@ -92,16 +59,10 @@ def main():
     for count in range(1, 10_000):
         attempt = folder / "attempt"
         shutil.copytree(folder / "before", attempt)
-        child = os.fork()
-        if child == 0:
-            die_at(count, mode == "power")
-            save(attempt, keep, new)
-            os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status in (0, STATUS), status
+        is_whole = run_dying(count, functools.partial(save, attempt, keep, new), power=mode == "power")
         check(attempt, keep, 40, new)
         shutil.rmtree(attempt)
-        if status == 0:
+        if is_whole:
             print(count - 1)
             return
 

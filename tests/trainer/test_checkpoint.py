@@ -247,7 +247,8 @@ CRASHES = [("kill", 1, 60), ("kill", 2, 60), ("power", 1, 60), ("power", 2, 60),
 @pytest.mark.parametrize(("mode", "keep", "step"), CRASHES)
 def test_crash_at_every_call_of_a_save(tmp_path, mode, keep, step):
     program = Path(__file__).with_name("crash_at_every_call.py")
-    environment = os.environ | {"PYTHONPATH": str(program.parents[2])}
+    places = os.pathsep.join(map(str, (program.parents[2], program.parents[1])))
+    environment = os.environ | {"PYTHONPATH": places}
     result = subprocess.run(
         [sys.executable, program, tmp_path, mode, str(keep), str(step)], env=environment, capture_output=True, text=True
     )

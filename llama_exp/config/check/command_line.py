@@ -8,28 +8,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from llama_exp.config.check import saved
 from llama_exp.config.check.composition import Composer, line_of, names_entries
 from llama_exp.config.check.job import Job, JobCheck
 from llama_exp.config.check.options import parse_options
-from llama_exp.config.check.sweep_points import find_wrong_count, list_points
+from llama_exp.config.check.sweep import OURS, SWEEP_DIR, Sweep, SweepCheck, take_ours
 from llama_exp.config.check.typed import show
 from llama_exp.config.check.yaml_files import find_oversized_files
 from llama_exp.config.conf_folder import CONF
-from llama_exp.config.quoting import quote
 from llama_exp.config.schema import Config
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
-from llama_exp.files.writing import free_name
-
-BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+from llama_exp.limits.launcher import find_launcher_problems
 
 
 @dataclass(frozen=True)
@@ -37,15 +30,12 @@ class Command:
     """A command line that is sound.
 
     arguments: for Hydra. config: of the only job, or of a sweep's first point; None where nothing was composed (help,
-    tab completion). sweep_dir: folder of the sweep, None for a single job. constants: a sweep's overrides that are the
-    same in all of its jobs. makes_sweep_dir: whether the sweep's folder is a new one for its time.
+    tab completion). sweep: None for a single job.
     """
 
     arguments: list[str]
     config: Config | None = None
-    sweep_dir: Path | None = None
-    constants: tuple[str, ...] = ()
-    makes_sweep_dir: bool = False
+    sweep: Sweep | None = None
 
 
 def check_arguments(arguments: Sequence[str]) -> Command:
@@ -72,6 +62,8 @@ def check_arguments(arguments: Sequence[str]) -> Command:
         choices = [override for override in overrides if composer.is_choice(override)]
         problems += saved.refuse_choices([override.key_or_group for override in choices])
         overrides = [override for override in overrides if override not in choices]
+    ours, overrides = take_ours(overrides)
+    problems += find_launcher_problems(ours)
     constants = [override for override in overrides if not override.is_sweep_override()]
     try:
         job = JobCheck(composer, constants).run()
@@ -85,16 +77,14 @@ def check_arguments(arguments: Sequence[str]) -> Command:
         return Command(_for_hydra(options, composer), job.config)
     if job.cfg is None:
         raise ConfigError(*dict.fromkeys([*problems, *job.problems]))
-    points, config, sweep_problems = _check_sweep(composer, overrides, job.cfg, job.problems)
-    if source is not None and config is not None and not sweep_problems:
-        problems += source.problems(config)
-    _raise_if_any([*problems, *sweep_problems])
+    sweep = SweepCheck(composer, overrides, job.cfg, job.problems)
+    if source is not None and sweep.config is not None and not sweep.problems:
+        problems += source.problems(sweep.config)
+    _raise_if_any([*problems, *sweep.problems])
     if options.cfg or options.info:
-        return Command(_for_hydra_to_show(options, composer, constants, points), config)
-    has_time = "${now:" in str(OmegaConf.to_container(job.cfg.hydra.sweep))  # of another second: a new sweep
-    sweep_dir = free_name(_sweep_dir(job.cfg)) if has_time else _sweep_dir(job.cfg)
-    extra, same = _sweep_overrides(overrides, sweep_dir), tuple(map(line_of, constants))
-    return Command(_for_hydra(options, composer, extra), config, sweep_dir, same, makes_sweep_dir=has_time)
+        return Command(_for_hydra_to_show(options, composer, sweep), sweep.config)
+    made = sweep.make(ours)
+    return Command(_for_hydra(options, composer, made), made.config, made)
 
 
 def _composer(options: argparse.Namespace, source: saved.Saved | None) -> Composer:
@@ -158,105 +148,34 @@ def _ambiguous(override: Override) -> Problem:
     return Problem("has several values, but this is a single run", key, show(override.input_line), action)
 
 
-def _check_sweep(
-    composer: Composer, overrides: list[Override], cfg: DictConfig, of_constants: list[Problem]
-) -> tuple[list[list[str]], Config | None, list[Problem]]:
-    """The points, the config of the first and the problems of all of them, each named with its point.
+def _for_hydra(options: argparse.Namespace, composer: Composer, sweep: Sweep | None = None) -> list[str]:
+    """The command line again, with folders that hold from anywhere, and options before overrides.
 
     Args:
-        composer: of the command line.
-        overrides: all of them.
-        cfg: composed of those that are the same at every point.
-        of_constants: the problems of these, told where the points cannot be checked.
+        options: as they were parsed.
+        composer: of their folders.
+        sweep: what it decides takes the place of what was typed; its folder is told to Hydra by whoever makes it.
     """
-    params = cfg.hydra.sweeper.get("params") or {}
-    from_files, problems = composer.parse([f"{key}={value}" for key, value in params.items()])
-    by_key = {override.get_key_element(): override for override in [*from_files, *overrides]}
-    constants = [override for override in by_key.values() if not override.is_sweep_override()]
-    sweeps = [override for override in by_key.values() if override.is_sweep_override()]
-    problems += _sweep_problems(sweeps, cfg)
-    if problems:
-        return [], None, [*problems, *of_constants]
-    points = list_points(sweeps)
-    jobs = [JobCheck(composer, [*constants, *composer.parse(lines)[0]]).run() for lines in points]
-    for problem in dict.fromkeys(problem for point in jobs for problem in point.problems):
-        with_it = [lines for lines, point in zip(points, jobs, strict=True) if problem in point.problems]
-        problems.append(problem if len(with_it) == len(points) else _at_point(problem, with_it))
-    problems += _process_problems(cfg, [point.config for point in jobs if point.config is not None])
-    return points, jobs[0].config, problems
+    fixed = {} if sweep is None else sweep.fixed
+    replaced = OURS if sweep is None else {*fixed, SWEEP_DIR, *OURS}
+    lines = [line for line in map(composer.spell, options.overrides) if _key_of(line) not in replaced]
+    own = [f"{key}={value}" for key, value in fixed.items()]
+    return [*_flags(options, composer, ("help", "resolve", "run", "multirun")), *map(_opened, lines), *own]
 
 
-def _at_point(problem: Problem, points: list[list[str]]) -> Problem:
-    more = f" and {len(points) - 1} more" if len(points) > 1 else ""
-    what = f"{problem.what} (at the sweep's point {' '.join(points[0])}{more})"
-    return Problem(what, problem.where, problem.found, problem.action)
-
-
-def _sweep_problems(sweeps: list[Override], cfg: DictConfig) -> Iterator[Problem]:
-    basic = cfg.hydra.sweeper.get("_target_") == BASIC_SWEEPER
-    for sweep in sweeps:
-        line = show(sweep.input_line)
-        if sweep.is_hydra_override():
-            yield Problem("cannot differ between the jobs of a sweep", sweep.key_or_group, line, "give one value")
-        elif basic and not sweep.is_discrete_sweep():
-            action = "give a list of values, range(start,stop,step), or choose another hydra/sweeper"
-            yield Problem("a grid needs single values, not an interval", sweep.key_or_group, line, action)
-        elif problem := find_wrong_count(sweep, line):
-            yield problem
-
-
-def _process_problems(cfg: DictConfig, configs: list[Config]) -> Iterator[Problem]:
-    """A backend and its threads are chosen once per process."""
-    if cfg.hydra.launcher.get("_target_") != BASIC_LAUNCHER:
-        return
-    for key in ("backend", "threads"):
-        values = sorted({str(getattr(config.runtime, key)) for config in configs})
-        if len(values) > 1:
-            action = "start one sweep for each, or choose a hydra/launcher with a process per job"
-            what = "cannot differ between jobs that share a process"
-            yield Problem(what, f"runtime.{key}", ", ".join(values), action)
-
-
-def _sweep_dir(cfg: DictConfig) -> Path:
-    HydraConfig.instance().set_config(cfg)
-    try:
-        return Path(str(OmegaConf.select(cfg, "hydra.sweep.dir")))
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(Problem(reason, "hydra.sweep.dir", "not resolvable", "give a folder")) from error
-    finally:
-        HydraConfig.instance().cfg = None
-
-
-def _sweep_overrides(overrides: list[Override], sweep_dir: Path) -> list[str]:
-    """Fixes the sweep's folder once for all jobs, and keeps what is the same in all of them out of their names."""
-    given = {override.key_or_group for override in overrides}
-    constant = {override.key_or_group for override in overrides if not override.is_sweep_override()}
-    names = ",".join(quote(key) for key in sorted(constant) if not key.startswith("hydra"))
-    extra = {
-        "hydra.sweep.dir": quote(str(sweep_dir)),
-        "hydra.job.config.override_dirname.exclude_keys": f"[{names}]",
-    }
-    return [f"{key}={value}" for key, value in extra.items() if key not in given]
-
-
-def _for_hydra(options: argparse.Namespace, composer: Composer, extra: Sequence[str] = ()) -> list[str]:
-    """The command line again, with folders that hold from anywhere and options before overrides."""
-    overrides = []
-    for line in map(composer.spell, options.overrides):
-        overrides.append(f"++{line}" if names_entries(line.partition("=")[0]) else line)
-    return [*_flags(options, composer, ("help", "resolve", "run", "multirun")), *overrides, *extra]
-
-
-def _for_hydra_to_show(
-    options: argparse.Namespace, composer: Composer, constants: Sequence[Override], points: list[list[str]]
-) -> list[str]:
+def _for_hydra_to_show(options: argparse.Namespace, composer: Composer, sweep: SweepCheck) -> list[str]:
     """The command line of a sweep's first job, for options that show a configuration: Hydra shows a single job's."""
-    first, more = points[0], len(points) - 1
-    print(f"of the sweep's first job: {' '.join(first) or 'no overrides'} ({more} more)", file=sys.stderr)
-    lines = [line_of(override) for override in constants] + first
-    overrides = [f"++{line}" if names_entries(line.partition("=")[0]) else line for line in lines]
-    return [*_flags(options, composer, ("resolve",)), *overrides]
+    lines, more = sweep.list_first(), sweep.count_points() - 1
+    print(f"of the sweep's first job: {' '.join(lines) or 'no overrides'} ({more} more)", file=sys.stderr)
+    return [*_flags(options, composer, ("resolve",)), *map(_opened, lines)]
+
+
+def _key_of(line: str) -> str:
+    return line.lstrip("+~").partition("=")[0]
+
+
+def _opened(line: str) -> str:
+    return f"++{line}" if names_entries(line.partition("=")[0]) else line
 
 
 def _flags(options: argparse.Namespace, composer: Composer, names: Sequence[str]) -> list[str]:

@@ -27,6 +27,7 @@ from yaml import YAMLError
 
 from llama_exp.config.check import resolvers
 from llama_exp.config.check.nearest import suggest
+from llama_exp.config.check.other_tools import PLUGINS
 from llama_exp.config.check.spelling import holds_texts, spell_texts
 from llama_exp.config.check.text_source import install
 from llama_exp.config.check.typed import lies_under, list_mappings, show
@@ -214,9 +215,12 @@ def _composition_problem(error: Exception) -> Problem:
     mark = getattr(error, "problem_mark", None)
     if isinstance(error, MissingConfigException):
         missing = error.missing_cfg_file or "a config"
+        group, _, name = missing.rpartition("/")
         action = "check --config-dir, --config-path and --config-name"
-        if error.options:
-            action = suggest(Path(missing).name, error.options, "choices")
+        if package := PLUGINS.get(f"{group}={name}"):
+            action = f"it is of a plug-in that is not installed: pip install {package}"
+        elif error.options:
+            action = suggest(name, error.options, "choices")
         return Problem("no such config file", missing, str(error).splitlines()[0], action)
     if mark is not None:
         where = f"{show_path(Path(mark.name))}, line {mark.line + 1}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from omegaconf import Container, DictConfig, OmegaConf
 
@@ -14,7 +15,7 @@ from llama_exp.config import loggers
 from llama_exp.config.check.composition import Composer, apply, has_key, line_of, list_options
 from llama_exp.config.check.contracts import find_contract_problems
 from llama_exp.config.check.nearest import advise, ask_whether, find_nearest_key, find_nearest_name, suggest
-from llama_exp.config.check.other_tools import SYNONYMS
+from llama_exp.config.check.other_tools import PLUGINS, SYNONYMS
 from llama_exp.config.check.ranges import find_impossible_values
 from llama_exp.config.check.resolve import HYDRA, Resolved
 from llama_exp.config.check.rules import find_impossible_pairs
@@ -156,8 +157,12 @@ class JobCheck:
             wrong = [name for name in names if name is not None and not self._exists(group, name)]
             options = list_options(self.repository, group)
             for name in wrong:
-                self._wrong_choice(group, "no such choice", line, suggest(str(name), options, "choices"))
-            stand_ins = filter(None, (find_nearest_name(str(name), options) for name in wrong))
+                if package := PLUGINS.get(f"{group}={name}"):
+                    self._wrong_choice(group, "is a plug-in that is not installed", line, f"pip install {package}")
+                else:
+                    self._wrong_choice(group, "no such choice", line, suggest(str(name), options, "choices"))
+            known = [name for name in wrong if f"{group}={name}" not in PLUGINS]
+            stand_ins = filter(None, (find_nearest_name(str(name), options) for name in known))
             if not wrong:
                 self.lines.append(line_of(override))
             elif stand_in := next(stand_ins, None):
@@ -177,6 +182,8 @@ class JobCheck:
         """Applies a value override, or says why it cannot be."""
         key, line = override.key_or_group, show(override.input_line)
         plain = not (override.is_add() or override.is_force_add())
+        if lies_under(key, [group.replace("/", ".") for group in self.doubtful if "/" in group]):
+            return  # of hydra's own node: nobody knows the keys of a choice that there is not
         if plain and not has_key(cfg, key):
             if not (self._in_doubt(key) and key.rpartition(".")[2] in self._known_keys(key.partition(".")[0])):
                 self.problems.append(self._unknown(override, cfg))
@@ -265,15 +272,37 @@ def list_paths(node: Any, prefix: str) -> list[str]:
 
 
 def find_foreign_targets(cfg: DictConfig, config: Config) -> Iterator[Problem]:
-    """Objects that Hydra itself would build (launcher, sweeper, callbacks, log handlers) from foreign modules."""
+    """Objects that Hydra itself would build (launcher, sweeper, callbacks, log handlers) from foreign modules.
+
+    What an installed plug-in of Hydra names in its own configs is not foreign: it runs anyway.
+    """
     stated: Any = config.trusted_modules  # ??? where it has a problem
     trusted = stated if isinstance(stated, list) else []
-    nodes: list[tuple[Any, str]] = [(OmegaConf.to_container(cfg[HYDRA]), HYDRA)]
+    known = (*HYDRA_PREFIXES, *trusted)
+    for path, target in list_targets(OmegaConf.to_container(cfg[HYDRA]), HYDRA):
+        if not lies_under(target, known) and target not in list_plugin_targets():
+            action = "use Hydra's own classes, or add the module prefix to trusted_modules"
+            yield Problem("may not be imported from a configuration", path, target, action)
+
+
+def list_targets(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Path and value of each key of plain data that names what is to be imported."""
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+        if isinstance(child, (dict, list)):
+            yield from list_targets(child, f"{path}.{key}")
+        elif key in (TARGET, "()", "class"):
+            yield f"{path}.{key}", str(child)
+
+
+@functools.cache
+def list_plugin_targets() -> frozenset[str]:
+    """What the configs that installed plug-ins registered name as their classes."""
+    targets: set[str] = set()
+    nodes: list[Any] = [ConfigStore.instance().repo.get(HYDRA, {})]
     while nodes:
-        node, path = nodes.pop()
-        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
-            if isinstance(child, (dict, list)):
-                nodes.append((child, f"{path}.{key}"))
-            elif key in (TARGET, "()", "class") and not lies_under(str(child), (*HYDRA_PREFIXES, *trusted)):
-                action = "use Hydra's own classes, or add the module prefix to trusted_modules"
-                yield Problem("may not be imported from a configuration", f"{path}.{key}", str(child), action)
+        node = nodes.pop()
+        if isinstance(node, dict):
+            nodes += node.values()
+        else:
+            targets.update(target for _, target in list_targets(OmegaConf.to_container(node.node), ""))
+    return frozenset(targets)

@@ -1,4 +1,4 @@
-"""What other tools call our keys and choices; no spelling distance would find these."""
+"""What other tools call our keys and choices, and who brings them; no spelling distance would find these."""
 
 from __future__ import annotations
 
@@ -195,4 +195,15 @@ NOTES = {
     ),
     "lora_target_linear": "true is lora.targets=[all-linear].",
     **dict.fromkeys(("evals_per_epoch", "saves_per_epoch"), "It is counted in optimizer steps."),
+}
+# A choice that a plug-in of Hydra brings -> what to install.
+PLUGINS = {
+    "hydra/launcher=joblib": "'llama_exp[joblib]'",
+    "hydra/launcher=submitit_local": "'llama_exp[slurm]'",
+    "hydra/launcher=submitit_slurm": "'llama_exp[slurm]'",
+    "hydra/launcher=ray": "'llama_exp[ray]'",
+    "hydra/launcher=rq": "hydra-rq-launcher",
+    "hydra/sweeper=optuna": "hydra-optuna-sweeper, or take ours: hydra/sweeper=search",
+    "hydra/sweeper=ax": "hydra-ax-sweeper, or take ours: hydra/sweeper=search",
+    "hydra/sweeper=nevergrad": "hydra-nevergrad-sweeper, or take ours: hydra/sweeper=search",
 }

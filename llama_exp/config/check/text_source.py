@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
@@ -23,8 +23,12 @@ from llama_exp.config.check.spelling import list_texts
 GLOBAL = "_global_"
 
 
-class TextFileSource(FileConfigSource):
-    """Reads as its base class, and gives texts their spelling back."""
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Reads as its base class, and gives texts their spelling back.
+
+    It has its base class' name because a launcher sends Hydra's registry to its processes, where it meets Hydra's own
+    source, and two classes of one name count as the same.
+    """
 
     def load_config(self, config_path: str) -> ConfigResult:
         """See `ConfigSource.load_config`."""
@@ -36,9 +40,9 @@ class TextFileSource(FileConfigSource):
 
 
 def install() -> None:
-    """Makes Hydra read `file://` with `TextFileSource`; harmless when called again."""
+    """Makes Hydra read `file://` as above; harmless when called again."""
     Plugins.instance()  # registers Hydra's own sources, once
-    SourcesRegistry.instance().types[TextFileSource.scheme()] = TextFileSource
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
 
 
 def _respell(cfg: Container, path: Path, package: str) -> None:

@@ -1,0 +1,1 @@
+"""YAML that each Hydra application finds behind its own."""
