@@ -162,13 +162,28 @@ TABLE = [
     ),
     Private(
         "hydra-core",
+        {"hydra._internal.config_loader_impl.get_overrides_dirname"},
+        {f"{CHECK}sweep.py", "sweeps/launch.py"},
+        "the folder of each job is recorded before Hydra names it",
+        {
+            found(
+                "hydra._internal.config_loader_impl.get_overrides_dirname"
+            ): "overrides, exclude_keys, item_sep, kv_sep",
+        },
+    ),
+    Private(
+        "hydra-core",
         {
             f"{GRAMMAR}.overrides_parser.OverridesParser",
             f"{GRAMMAR}.types.IntervalSweep",
             f"{GRAMMAR}.types.Override",
             f"{GRAMMAR}.types.OverrideType",
+            f"{GRAMMAR}.types.RangeSweep",
         },
-        {f"{CHECK}{name}.py" for name in ("command_line", "composition", "job", "sweep_points")},
+        {
+            f"{CHECK}{name}.py"
+            for name in ("command_line", "composition", "job", "search_space", "sweep", "sweep_points")
+        },
         "the grammar of overrides is documented, its parser is not",
         {
             found(f"{GRAMMAR}.overrides_parser.OverridesParser.create"): "config_loader",
@@ -186,7 +201,7 @@ TABLE = [
             "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
             "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
         },
-        {f"{CHECK}command_line.py", f"{CHECK}sweep.py", "sweeps/launch.py"},
+        {f"{CHECK}sweep.py", "sweeps/launch.py"},
         "names, compared with what a config chose: whether a sweep's jobs share this process, and are a grid",
         {
             found("hydra._internal.core_plugins.basic_launcher.BasicLauncher"): "",
