@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import sys
 import types
 
@@ -12,6 +13,7 @@ from llama_exp import train
 from llama_exp.console import logs
 from llama_exp.errors import InputError, Preempted, Problem
 from llama_exp.run import sweep
+from llama_exp.signals import Stopped
 from llama_exp.sweeps.record import read_record
 
 GRID = ["-m", "lora.rank=2,3,4", "hydra/launcher=basic"]
@@ -258,3 +260,14 @@ def test_a_preempted_job_goes_on_in_a_sweep_that_was_started_afresh(tmp_path, ru
     place = SweepJob(node, in_sweep=True)
     config = check_arguments(["lora.rank=2"]).config
     assert place.run(config, lambda own: own.resume) == "auto"
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_what_is_left_is_told_when_a_signal_ends_somebody_elses_launcher(runs, monkeypatch, capsys, number, code):
+    def launch(arguments, job):
+        raise Stopped(number)
+
+    monkeypatch.setattr(sweep, "run_hydra", launch)
+    assert code_of(*GRID) == code
+    said = capsys.readouterr().err
+    assert "left: job 0-2; go on with" in said and "the sweep in outputs/default/sweeps/" in said
