@@ -3,7 +3,7 @@
 SIGINT                       Interrupted (exit code 130)
 SIGTERM, SIGUSR1, SIGHUP     Preempted (exit code 75: requeue me); SIGHUP only if nohup did not switch it off
 SIGUSR2                      Pruned (exit code 75): a search that this run is a job of expects nothing of it
-                             Preempted where the process has a handler for it already: submitit's, which requeues it
+                             Preempted where the process has a handler for it: submitit's, which requeues the job
 
 The first signal is taken in one of two ways, the second has its usual effect at once.
 

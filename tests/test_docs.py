@@ -179,8 +179,10 @@ def step_of(line):
         return {"ours": [*arguments, "--cfg", "job"], "code": 0 if importlib.util.find_spec("submitit") else 2}
     is_sweep = trains and bool({"-m", "--multirun"} & set(words) or re.search(r" sweep=", line))
     has_launcher = any(re.match(r"hydra[./](launcher|sweeper)", word) for word in words)
-    if (reason or (is_sweep and has_launcher)) and trains:
+    if reason and trains:
         return {"ours": [*arguments, "--cfg", "job"], "code": 0}
+    if is_sweep and has_launcher:
+        return {"ours": [*arguments, *TINY, "--cfg", "job"], "code": 0}
     if is_sweep and line not in FAILS:
         # A process that has run TensorFlow cannot fork others that do; tests/sweeps has the launcher.
         arguments.append("hydra/launcher=basic")

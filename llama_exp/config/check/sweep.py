@@ -220,10 +220,11 @@ class SweepCheck:
     def _make_point(
         self, number: int, lines: tuple[str, ...], overrides: list[Override], config: Config, cfg: DictConfig
     ) -> Point:
+        # What the hash leaves out may still be what tells two jobs apart.
         own = [line for line in lines if line.lstrip("+").partition(".")[0].partition("=")[0] in NOT_SCIENCE]
-        identity = hashlib.sha256(
-            "\n".join([config_hash(config), *own]).encode("utf-8", "backslashreplace")
-        ).hexdigest()
+        identity = config_hash(config)
+        if own:
+            identity = hashlib.sha256("\n".join([identity, *own]).encode("utf-8", "backslashreplace")).hexdigest()
         first = self._points[0].config if self._points else {}
         # Ten thousand points share what they have in common.
         record = {
