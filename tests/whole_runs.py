@@ -15,6 +15,7 @@ from llama_exp.console import logs
 
 ROOT = Path(__file__).resolve().parents[1]
 TIME_FIELDS = {"tokens_per_second", "peak_memory_bytes", "mfu", "seconds"}  # what a clock decides, not the run
+HERE = "hydra/launcher=basic"  # jobs of a sweep in this process, whose frameworks run already and cannot be forked
 SMALL = [
     "dataset=text_files",
     "dataset.document=paragraph",

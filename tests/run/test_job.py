@@ -19,7 +19,7 @@ import pytest
 import yaml
 from mirror import mirrored_rows, offline_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from whole_runs import ROOT, SMALL, last_wins, rows, run, run_here, start
+from whole_runs import HERE, ROOT, SMALL, last_wins, rows, run, run_here, start
 
 from llama_exp.config.check import check_arguments
 from llama_exp.console import logs
@@ -233,7 +233,7 @@ def test_sigterm_leaves_a_checkpoint_and_code_75(playground):
 
 
 def test_a_sweep_gives_one_folder_per_job(playground):
-    output = run_here(playground, "-m", "lora.rank=2,4", "trainer.max_steps=2", "hydra.sweep.dir=sweep")
+    output = run_here(playground, "-m", "lora.rank=2,4", "trainer.max_steps=2", "hydra.sweep.dir=sweep", HERE)
     folders = sorted(path.parent for path in (playground / "sweep").glob("*/summary.json"))
     assert [summary(folder)["status"] for folder in folders] == ["finished", "finished"], output[-2000:]
     ranks = [yaml.safe_load((folder / "config.yaml").read_text())["lora"]["rank"] for folder in folders]
@@ -243,9 +243,8 @@ def test_a_sweep_gives_one_folder_per_job(playground):
 
 
 def test_a_failing_job_of_a_sweep_does_not_stop_the_others(playground):
-    output = run_here(
-        playground, "-m", "optimizer.learning_rate=1e30,1e-3", "trainer.max_steps=4", "hydra.sweep.dir=bad", code=7
-    )
+    rates = "optimizer.learning_rate=1e30,1e-3"
+    output = run_here(playground, "-m", rates, "trainer.max_steps=4", "hydra.sweep.dir=bad", HERE, code=7)
     folders = sorted(path.parent for path in (playground / "bad").glob("*/summary.json"))
     assert [summary(folder)["status"] for folder in folders] == ["failed", "finished"], output[-2000:]
     assert summary(folders[0])["exit_code"] == 5

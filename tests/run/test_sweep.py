@@ -12,6 +12,7 @@ from llama_exp import train
 from llama_exp.console import logs
 from llama_exp.errors import InputError, Preempted, Problem
 from llama_exp.run import sweep
+from llama_exp.sweeps.journal import append_begin
 from llama_exp.sweeps.record import read_record
 
 GRID = ["-m", "lora.rank=2,3,4", "hydra/launcher=basic"]
@@ -258,3 +259,24 @@ def test_a_preempted_job_goes_on_in_a_sweep_that_was_started_afresh(tmp_path, ru
     place = SweepJob(node, in_sweep=True)
     config = check_arguments(["lora.rank=2"]).config
     assert place.run(config, lambda own: own.resume) == "auto"
+
+
+def test_a_job_that_runs_is_not_started_once_more(tmp_path, runs, capsys):
+    assert code_of(*GRID) == 0
+    (folder,) = sweeps(tmp_path)
+    append_begin(folder, 1, 2, os.getpid())
+    before = (folder / "sweep.jsonl").read_bytes()
+    runs.seen.clear()
+    assert code_of("lora.rank=3", f"resume={folder}/1_lora.rank-3") == 6 and runs.ranks == []
+    assert "job 1 runs as pid" in capsys.readouterr().err and (folder / "sweep.jsonl").read_bytes() == before
+
+
+def test_other_launchers_numbers_do_not_move_a_job(tmp_path, runs):
+    """Its folder is the record's, and Hydra's empty one is gone."""
+    place = f"hydra.sweep.dir={tmp_path}/here"
+    runs.endings = {4: "gone"}
+    assert code_of(*GRID, place) == 9
+    runs.endings = {}
+    assert code_of("-m", "lora.rank=4,3,2", "hydra/launcher=basic", place, "resume=auto") == 0
+    names = sorted(path.name for path in (tmp_path / "here").iterdir() if path.is_dir())
+    assert names == ["0_lora.rank-2", "1_lora.rank-3", "2_lora.rank-4"]
