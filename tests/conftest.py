@@ -24,8 +24,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
 KEPT_MIB = 30
-LONGEST = ["test_job.py", "test_loop.py", "test_cpu_decoder.py", "test_step.py", "test_gptq.py", "test_docs.py"]
-LONGEST += ["test_convert_quantized.py", "test_quantization.py", "test_check.py", "test_generation.py"]
+LONGEST = ["test_cpu_decoder.py", "test_quantization.py", "test_loop.py", "test_generation.py", "test_job.py"]
+LONGEST += ["test_docs.py", "test_compilations.py", "test_wheel.py", "test_conf_trains.py", "test_gptq.py"]
+LONGEST += ["test_keras_methods.py", "test_convert_quantized.py", "test_step.py", "test_check.py"]
 ORACLES = {"keras_hub", "transformers", "peft", "torch"}
 MARKED = {"process": "mark.process", "oracle": "mark.oracle", "jax": "mark.neutral"}  # what a file with such tests says
 

@@ -9,9 +9,17 @@ SLOW_ON_JAX = [pytest.mark.slow] if os.environ.get("KERAS_BACKEND") == "jax" els
 
 def with_others(daily, others):
     """Parameters: those of `daily`, and `others`, which are slow tests on JAX. Tuples are several parameters each."""
+    return [*daily, *_marked(others, SLOW_ON_JAX)]
+
+
+def one_a_day(daily, others):
+    """Parameters as of `with_others`, but `others` are slow tests everywhere: they differ in what others test too."""
+    return [*daily, *_marked(others, pytest.mark.slow)]
+
+
+def _marked(others, marks):
     rows = [value if isinstance(value, tuple) else (value,) for value in others]
-    slow = [pytest.param(*row, marks=SLOW_ON_JAX) for row in rows]
-    return [*daily, *slow]
+    return [pytest.param(*row, marks=marks) for row in rows]
 
 
 def slow_on_jax(test):

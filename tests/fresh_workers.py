@@ -5,10 +5,13 @@ cleared. One worker would end with 5 GB.
 """
 
 import os
+import re
 from pathlib import Path
 
 from xdist.scheduler import LoadFileScheduling
 
+# Files whose tests have Numba compile the same kernels, which one worker does once.
+TOGETHER = re.compile(r"tests/models/test_cpu_\w+\.py")
 MOST_MIB = 1600  # with TensorFlow and the modules of all tests a worker begins with 850
 
 
@@ -22,6 +25,9 @@ def resident_mib(process="self"):
 
 class FreshWorkers(LoadFileScheduling):
     """Gives files to workers; one above `MOST_MIB` gets no more of them, and a new one in its place does."""
+
+    def _split_scope(self, nodeid):
+        return TOGETHER.pattern if TOGETHER.match(nodeid) else super()._split_scope(nodeid)
 
     def _reschedule(self, node):
         if node not in self.registered_collections:  # a fresh one still collects; it gets work when it has done so

@@ -52,7 +52,8 @@ def complete(playground, overrides, small):
 def start(playground, *overrides, small=True, **environment):
     command = [sys.executable, str(ROOT / "train.py"), *complete(playground, overrides, small)]
     environment = {**os.environ, "LLAMA_EXP_CACHE": str(playground / "cache"), "PYTHONPATH": str(ROOT), **environment}
-    environment.pop("KERAS_BACKEND", None)
+    for name in ("KERAS_BACKEND", "WANDB_SERVICE"):  # of this process: its W&B would keep a killed run
+        environment.pop(name, None)
     return subprocess.Popen(
         command, cwd=playground, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -32,6 +32,7 @@ from llama_exp.files.writing import claim_folder, free_name
 from llama_exp.run import provenance
 from llama_exp.run.resume import AUTO
 from llama_exp.run.sweep_app import LlamaApp
+from llama_exp.signals import Stopped
 from llama_exp.sweeps.ending import Words
 from llama_exp.sweeps.manifest import Manifest, opened
 from llama_exp.sweeps.record import RECORD_FILE, Record, holds_sweep, identify, read_record
@@ -104,7 +105,7 @@ def run_sweep(manifest: Manifest, arguments: Sequence[str], job: Callable[..., A
     """Lets Hydra run what is left of a sweep, tells what came of it, and returns the exit code of the command.
 
     Raises:
-        SystemExit: a launcher or a signal ended it, once it is told.
+        SystemExit, Preempted, Interrupted: a launcher or a signal ended it, once it is told.
         Exception: Hydra or the sweep's folder failed.
     """
     if not manifest.is_search and not manifest.list_open():
@@ -117,6 +118,9 @@ def run_sweep(manifest: Manifest, arguments: Sequence[str], job: Callable[..., A
     except SystemExit:
         tell_once(manifest)
         raise
+    except Stopped as stop:  # under a launcher that knows no order in stopping
+        tell_once(manifest)
+        raise stop.told(f"the sweep in {show_path(manifest.folder)}") from stop
     finally:
         opened.reset(token)
     return tell_once(manifest)

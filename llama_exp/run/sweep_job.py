@@ -6,9 +6,10 @@ the job tells it itself. A job that is gone on with by itself, `resume=<its fold
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +90,23 @@ class SweepJob:
             self.folder = folder
 
 
-def announce(node: Any) -> None:
-    """A job begins: no secret stays in Hydra's record; the terminal says which job it is, and whose lines follow.
+@contextlib.contextmanager
+def announced(node: Any, in_sweep: bool) -> Iterator[None]:
+    """Around a job of a sweep: no secret stays in Hydra's record; the terminal says which job begins, and whose lines.
 
     Raises:
         InputError, StorageError: the record cannot be read or written.
     """
+    if not in_sweep:
+        yield
+        return
     mask_sweep_record(Path(node.sweep.dir))
     print(f"\njob {node.job.num}: {node.job.override_dirname or 'no overrides'}", file=sys.stderr)
     name_lines(f"job {node.job.num}" if shares_terminal(node) else None)
+    try:
+        yield
+    finally:
+        name_lines(None)  # a launcher's own process may run jobs too, and has the last word
 
 
 def shares_terminal(node: Any) -> bool:

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from daily import with_others
 from oracles import EXACT_TOLERANCE
 from tiny_configs import IGNORED_BY_KERAS_HUB, LLAMA_3_1, TINY_CONFIGS
 
@@ -42,7 +43,7 @@ THEIRS = [
 ]
 
 
-@pytest.mark.parametrize(("num_layers", "class_name", "tied", "sharded"), THEIRS)
+@pytest.mark.parametrize(("num_layers", "class_name", "tied", "sharded"), with_others(THEIRS[:1], THEIRS[1:]))
 def test_their_presets_load_with_equal_outputs(tmp_path, num_layers, class_name, tied, sharded):
     import keras_hub
 
@@ -66,11 +67,12 @@ def test_their_presets_load_with_equal_outputs(tmp_path, num_layers, class_name,
         np.testing.assert_array_equal(outputs(again, config), outputs(ours, config))
 
 
-OURS = sorted({"grouped_query", "odd_widths", "llama_3_2", "twelve_layers", "tied", "one_layer"} - IGNORED_BY_KERAS_HUB)
+# On JAX, where a file is read as elsewhere, one is enough each day: KerasHub's model takes seconds.
+OURS = sorted({"grouped_query", "llama_3_2", "twelve_layers", "tied", "one_layer"} - IGNORED_BY_KERAS_HUB)
 
 
 @pytest.mark.parametrize("max_shard_gib", [None, SHARD_GIB])
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", with_others(["odd_widths"], OURS))
 def test_they_load_our_presets_with_equal_outputs(tmp_path, name, max_shard_gib):
     import keras_hub
 

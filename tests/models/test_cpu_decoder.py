@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 import pytest
 from adapted import fill, make
-from daily import with_others
+from daily import one_a_day, slow_on_jax, with_others
 
 from llama_exp import backend
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
@@ -61,17 +61,26 @@ def test_a_step_equals_the_whole_call(stored, tied):
     assert_decodes(backbone)
 
 
-@pytest.mark.parametrize("stored", with_others(["float32"], ["int4"]))
-@pytest.mark.parametrize(
-    "lora",
-    [
-        {"targets": ["query", "value"]},
-        {"targets": ["all-linear"], "rank_pattern": {"query": 2}},
-        {"targets": ["feedforward_gate_dense"]},
-        {"targets": ["key", "mlp"], "use_dora": True},
-    ],
-)
-def test_adapters(stored, lora):
+LORA = [
+    {"targets": ["query", "value"]},
+    {"targets": ["all-linear"], "rank_pattern": {"query": 2}},
+    {"targets": ["feedforward_gate_dense"]},
+    {"targets": ["key", "mlp"], "use_dora": True},
+]
+
+
+@pytest.mark.parametrize("lora", LORA)
+def test_adapters(lora):
+    assert_adapts("float32", lora)
+
+
+@slow_on_jax
+@pytest.mark.parametrize("lora", one_a_day(LORA[3:], LORA[:3]))
+def test_adapters_over_integers(lora):
+    assert_adapts("int4", lora)
+
+
+def assert_adapts(stored, lora):
     backbone = make()
     if STORED[stored]:
         backbone.quantize(**STORED[stored])

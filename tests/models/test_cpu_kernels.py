@@ -13,7 +13,8 @@ from llama_exp.models.cpu.kernels import Floats, Packed, Scaled
 
 INT8, FLOAT8 = Quantization("int8", True, None), Quantization("float8", False)
 RNG = np.random.default_rng(0)
-SHAPES = [(1, 8, (6,)), (3, 37, (5, 16, 1)), (2, 130, (33, 12))]  # rows, inputs, outputs; also odd ones
+# Rows, inputs, outputs; also odd ones. A third number of outputs would be compiled once more for each kind.
+SHAPES = [(1, 8, (6,)), (3, 37, (5, 16, 1)), (2, 130, (33, 12, 7))]
 
 
 @numba.njit
