@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from rich.cells import cell_len
 
 from llama_exp.console import live_area, logs
 from llama_exp.sweeps.board import Board
 from llama_exp.sweeps.jobs import Glimpse, Job, Outcome, State
 from llama_exp.sweeps.output import output_path
 from llama_exp.sweeps.table import Table
-from llama_exp.sweeps.table_text import Style, draw
+from llama_exp.sweeps.table_text import Style, cell_len, draw
 
 WIDE = Style(120, 40, False)
 
@@ -57,6 +56,10 @@ def made_board(finished=0, failed=0, running=0, waiting=0):
 
 def lines(board, style=WIDE, direction="minimize"):
     return [text for text, _ in draw(board, "outputs/a/sweeps/now", direction, style)]
+
+
+def test_wide_characters_take_two_columns():
+    assert cell_len("a東京") == 5 and cell_len("é") == 1
 
 
 def test_a_line_for_each_job():
