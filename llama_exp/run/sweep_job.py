@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,6 +56,9 @@ class SweepJob:
             self.group = None if self._reporter is None else self._reporter.sweep_dir.name
         if in_sweep and self._reporter is not None:
             self._settle(self._reporter.folder)
+            if shares_terminal(node) and self._reporter.command:
+                # Another launcher's process was not started by the command that a person would type again.
+                sys.argv[:] = shlex.split(self._reporter.command)
 
     def run(self, config: Config, call: Callable[[Config], float]) -> float | None:
         """What the run returns, or has returned before: a job that is done is left as it is."""

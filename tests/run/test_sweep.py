@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import sys
 import types
 
@@ -12,6 +13,7 @@ from llama_exp import train
 from llama_exp.console import logs
 from llama_exp.errors import InputError, Preempted, Problem
 from llama_exp.run import sweep
+from llama_exp.signals import Stopped
 from llama_exp.sweeps.journal import append_begin
 from llama_exp.sweeps.record import read_record
 
@@ -281,3 +283,14 @@ def test_other_launchers_numbers_do_not_move_a_job(tmp_path, runs):
     assert code_of("-m", "lora.rank=4,3,2", "hydra/launcher=basic", place, "resume=auto") == 0
     names = sorted(path.name for path in (tmp_path / "here").iterdir() if path.is_dir())
     assert names == ["0_lora.rank-2", "1_lora.rank-3", "2_lora.rank-4"]
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_what_is_left_is_told_when_a_signal_ends_somebody_elses_launcher(runs, monkeypatch, capsys, number, code):
+    def launch(arguments, job):
+        raise Stopped(number)
+
+    monkeypatch.setattr(sweep, "run_hydra", launch)
+    assert code_of(*GRID) == code
+    said = capsys.readouterr().err
+    assert "left: job 0-2; go on with" in said and "the sweep in outputs/default/sweeps/" in said

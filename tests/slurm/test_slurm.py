@@ -21,7 +21,7 @@ from whole_runs import ROOT, complete, rows, run, start
 
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs" / "how_to" / "cluster.md"
-# 72 s of steps in jobs of one minute.
+# 144 s of steps in jobs of two minutes, which Slurm warns after one at the earliest.
 STEPS = ["trainer.max_steps=24", "trainer.checkpoint_every_steps=24", "runtime.threads=1", "logger.mode=disabled"]
 
 
@@ -117,9 +117,9 @@ def stops(folder):
 
 
 def test_jobs_of_an_array_that_hit_their_limit_are_requeued_and_end_with_the_same_bits(slurm, playground, calm):
-    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10"]
+    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=10"]
     launcher += ["hydra.launcher.max_num_timeout=9", "hydra.launcher.cpus_per_task=1"]
-    process = start(playground, "-m", "name=array", "seed=0,1", *STEPS, *slowly(3), *launcher, PYTHONPATH=WHERE)
+    process = start(playground, "-m", "name=array", "seed=0,1", *STEPS, *slowly(6), *launcher, PYTHONPATH=WHERE)
     output, errors = process.communicate(timeout=480)
     assert process.returncode == 0, errors[-3000:]
     (sweep,) = (playground / "outputs" / "array" / "sweeps").iterdir()
@@ -135,10 +135,10 @@ def test_the_script_of_the_docs_requeues_itself_and_ends_with_the_same_bits(slur
     (text,) = [text for text in re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL) if "#SBATCH" in text]
     command = "python train.py name=long"
     ours = shlex.join(
-        [sys.executable, str(ROOT / "train.py"), *complete(playground, ["name=long", *STEPS, *slowly(3)], True)]
+        [sys.executable, str(ROOT / "train.py"), *complete(playground, ["name=long", *STEPS, *slowly(6)], True)]
     )
     for written, here in {
-        "04:00:00": "1",
+        "04:00:00": "2",
         "USR1@300": "USR1@10",
         "cpus-per-task=8": "cpus-per-task=1",
         command: ours,
