@@ -2,6 +2,7 @@
 
     python docs/make_pictures.py                          # the real ones: minutes
     python docs/make_pictures.py --to /tmp trainer.max_steps=40
+    python docs/make_pictures.py --sweep                  # docs/pictures/sweep.svg, of a sweep of six jobs
 
 The command runs under a pseudo-terminal with an empty cache, as for somebody who runs it for the first time. What it
 wrote is replayed on a small screen, whose last state becomes docs/pictures/terminal.svg; docs/pictures/loss.png is a
@@ -29,6 +30,8 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 COLUMNS, LINES = 110, 50
+SWEEP = ["trainer=quick", "trainer.max_steps=40", "model.num_layers=1"]  # short: what it shows is the table
+SWEEP += ["optimizer.learning_rate=1e-3,3e-3,1e-2", "seed=0,1", "hydra.launcher.n_jobs=2"]
 # A control sequence of ECMA-48: parameters, then one letter that says what it does.
 CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 # Rich's own frame loads a font from the network; a picture in a repository should not.
@@ -54,7 +57,11 @@ def main() -> None:
     """Runs the command and writes both pictures."""
     parser = argparse.ArgumentParser(description="Makes the pictures of README from a real run.")
     parser.add_argument("--to", type=Path, default=PICTURES, help="folder of the pictures (default: docs/pictures)")
+    parser.add_argument("--sweep", action="store_true", help="a sweep's table instead, half way and at the end")
     options, overrides = parser.parse_known_args()
+    if options.sweep:
+        _draw_sweep(options.to, overrides)
+        return
     before = set(_runs())
     with tempfile.TemporaryDirectory() as cache:
         output, code = record([sys.executable, "train.py", *overrides], {"LLAMA_EXP_CACHE": cache})
@@ -67,6 +74,22 @@ def main() -> None:
     (options.to / "terminal.svg").write_text(svg(command, lines), encoding="utf-8")
     shutil.copy(run / "loss.png", options.to / "loss.png")
     print(f"{options.to}: terminal.svg and loss.png of {run.relative_to(ROOT)}")
+
+
+def _draw_sweep(to: Path, overrides: list[str]) -> None:
+    """Runs a sweep and writes its picture: the table when half of its jobs are done, and what is told at the end."""
+    arguments = ["-m", "name=ranks", *(overrides or SWEEP)]
+    output, code = record([sys.executable, "train.py", *arguments], {})
+    drawings = [match.start() for match in re.finditer("3 of 6 done", output)]
+    if code or not drawings:
+        sys.exit(f"the sweep ended with exit code {code}:\n{output}")
+    end = output.find("\r\x1b[2K", drawings[len(drawings) // 2])  # where the next one begins
+    table = [line for line in screen(output[:end], COLUMNS) if line.strip()]
+    told = [line for line in screen(output, COLUMNS) if line.strip()]
+    to.mkdir(parents=True, exist_ok=True)
+    command = " ".join(["python train.py", *arguments])
+    (to / "sweep.svg").write_text(svg(command, [*table, "", *told]), encoding="utf-8")
+    print(f"{to}: sweep.svg")
 
 
 def record(command: list[str], environment: dict[str, str]) -> tuple[str, int]:

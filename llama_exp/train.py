@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -21,13 +20,11 @@ from llama_exp.config.check import to_config
 from llama_exp.config.check.resolvers import register_run_dir
 from llama_exp.config.hydra_main import asks_for_completion, complete, run_hydra
 from llama_exp.console.failures import explain_hydra, tell_failure
-from llama_exp.console.logs import name_lines
 from llama_exp.errors import ExitCode, Interrupted, Preempted
-from llama_exp.files.sweep_record import mask_sweep_record
 from llama_exp.files.writing import restrict_umask
 from llama_exp.run import resume
 from llama_exp.run.sweep import open_manifest, read_command, run_sweep
-from llama_exp.run.sweep_job import SweepJob, shares_terminal
+from llama_exp.run.sweep_job import SweepJob, announced
 from llama_exp.sweeps.child import is_a_job
 
 register_run_dir(resume.find_folder)  # here, because processes of a launcher import no more than `job`
@@ -37,28 +34,23 @@ def job(cfg: DictConfig) -> float | None:
     """One run; returns the objective (validation loss), or None for a failed job of a sweep."""
     node = HydraConfig.get()
     overrides, in_sweep = list(node.overrides.task), node.mode == RunMode.MULTIRUN
-    if in_sweep:
-        mask_sweep_record(Path(node.sweep.dir))
-        print(f"\njob {node.job.num}: {node.job.override_dirname or 'no overrides'}", file=sys.stderr)
-        name_lines(f"job {node.job.num}" if shares_terminal(node) else None)
-    try:
-        place = SweepJob(node, in_sweep)
-        is_chosen = in_sweep or any(line.startswith("hydra.run.dir=") for line in node.overrides.hydra)
+    with announced(node, in_sweep):
+        try:
+            place = SweepJob(node, in_sweep)
+            is_chosen = in_sweep or any(line.startswith("hydra.run.dir=") for line in node.overrides.hydra)
 
-        def run(config):
-            from llama_exp.run.job import run_job
+            def run(config):
+                from llama_exp.run.job import run_job
 
-            return run_job(config, overrides, place.folder, place.group, is_chosen=is_chosen)
+                return run_job(config, overrides, place.folder, place.group, is_chosen=is_chosen)
 
-        return place.run(to_config(cfg), run)
-    except (Exception, KeyboardInterrupt) as error:
-        code = tell_failure(error, debug=bool(cfg.debug))
-        if not in_sweep or is_a_job() or isinstance(error, (Preempted, Interrupted, KeyboardInterrupt)):
-            signals.hand_on()
-            raise SystemExit(code) from error
-        return None
-    finally:
-        name_lines(None)  # a launcher's own process may run jobs too, and has the last word
+            return place.run(to_config(cfg), run)
+        except (Exception, KeyboardInterrupt) as error:
+            code = tell_failure(error, debug=bool(cfg.debug))
+            if not in_sweep or is_a_job() or isinstance(error, (Preempted, Interrupted, KeyboardInterrupt)):
+                signals.hand_on()
+                raise SystemExit(code) from error
+            return None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

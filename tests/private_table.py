@@ -1,6 +1,7 @@
 """The table of `test_private_interfaces.py`: which names that are not public are in use, where and why."""
 
 import importlib
+import types
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -99,12 +100,14 @@ TABLE = [
             "hydra.core.plugins.Plugins",
             "hydra.plugins.config_source.ConfigResult",
         },
-        {f"{CHECK}text_source.py"},
-        "Hydra reads YAML 1.1, where a text such as 2025_11_28 is a number, and registers one reader per scheme",
+        {f"{CHECK}text_source.py", "config/hydra_main.py"},
+        "Hydra reads YAML 1.1, where a text such as 2025_11_28 is a number, and registers one reader per scheme; and "
+        "it does not find plug-ins of an installation that leads to a checkout",
         {
             found("hydra._internal.core_plugins.file_config_source.FileConfigSource.load_config"): "self, config_path",
             found("hydra._internal.sources_registry.SourcesRegistry.instance"): "args, kwargs",
             found("hydra.core.plugins.Plugins.instance"): "args, kwargs",
+            found("hydra.core.plugins.Plugins.register"): "self, clazz",
             found(
                 "hydra.plugins.config_source.ConfigResult"
             ): "provider, path, config, header, defaults_list, is_schema_source",
@@ -137,7 +140,7 @@ TABLE = [
             "hydra.core.object_type.ObjectType",
             "hydra.core.utils.setup_globals",
         },
-        {f"{CHECK}composition.py"},
+        {f"{CHECK}composition.py", "sweeps/launch.py"},
         "hydra.compose stops at the first mistake and does not tell which file a value is from",
         {
             found(LOADER): "config_search_path",
@@ -159,13 +162,28 @@ TABLE = [
     ),
     Private(
         "hydra-core",
+        {"hydra._internal.config_loader_impl.get_overrides_dirname"},
+        {f"{CHECK}sweep.py", "sweeps/launch.py"},
+        "the folder of each job is recorded before Hydra names it",
+        {
+            found(
+                "hydra._internal.config_loader_impl.get_overrides_dirname"
+            ): "overrides, exclude_keys, item_sep, kv_sep",
+        },
+    ),
+    Private(
+        "hydra-core",
         {
             f"{GRAMMAR}.overrides_parser.OverridesParser",
             f"{GRAMMAR}.types.IntervalSweep",
             f"{GRAMMAR}.types.Override",
             f"{GRAMMAR}.types.OverrideType",
+            f"{GRAMMAR}.types.RangeSweep",
         },
-        {f"{CHECK}{name}.py" for name in ("command_line", "composition", "job", "sweep_points")},
+        {
+            f"{CHECK}{name}.py"
+            for name in ("command_line", "composition", "job", "search_space", "sweep", "sweep_points")
+        },
         "the grammar of overrides is documented, its parser is not",
         {
             found(f"{GRAMMAR}.overrides_parser.OverridesParser.create"): "config_loader",
@@ -183,11 +201,46 @@ TABLE = [
             "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
             "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
         },
-        {f"{CHECK}command_line.py"},
+        {f"{CHECK}sweep.py", "sweeps/launch.py"},
         "names, compared with what a config chose: whether a sweep's jobs share this process, and are a grid",
         {
             found("hydra._internal.core_plugins.basic_launcher.BasicLauncher"): "",
             found("hydra._internal.core_plugins.basic_sweeper.BasicSweeper"): "max_batch_size, params",
+        },
+    ),
+    Private(
+        "hydra-core",
+        {
+            "hydra.core.utils.JobReturn",
+            "hydra.core.utils.JobRuntime",
+            "hydra.core.utils.JobStatus",
+            "hydra.core.utils.configure_log",
+            "hydra.core.utils.run_job",
+            "hydra.experimental.callback.Callback",
+            "._return_value",
+        },
+        {"sweeps/child.py", "sweeps/launch.py"},
+        "what launchers are made of; Hydra's example of one has these names, its interface does not",
+        {
+            found("hydra.core.utils.run_job"): "task_function, config, job_dir_key, job_subdir_key, hydra_context, "
+            "configure_logging",
+            found("hydra.core.utils.JobReturn"): "overrides, cfg, hydra_cfg, working_dir, task_name, status, "
+            "_return_value",
+            found("hydra.core.utils.JobRuntime.instance"): "args, kwargs",
+            found("hydra.core.utils.JobStatus.FAILED"): found("hydra.core.utils.JobStatus")(),
+            found("hydra.core.utils.configure_log"): "log_config, verbose_config",
+            found("hydra.experimental.callback.Callback.on_multirun_end"): "self, config, kwargs",
+        },
+    ),
+    Private(
+        "python",
+        {"._clear", "._exit", "._run_exitfuncs", "._shutdown"},
+        {"sweeps/child.py", "sweeps/server.py"},
+        "a forked process that ends as one of its own would; os._exit is documented, multiprocessing uses the others",
+        {
+            found("atexit._clear"): types.BuiltinFunctionType,
+            found("atexit._run_exitfuncs"): types.BuiltinFunctionType,
+            found("threading._shutdown"): "",
         },
     ),
     Private(

@@ -28,6 +28,14 @@ PUBLIC_MODULES = {
     "numba.extending",
     "numba.types",
     "omegaconf.errors",
+    "optuna.distributions",
+    "optuna.importance",
+    "optuna.pruners",
+    "optuna.samplers",
+    "optuna.storages",
+    "optuna.storages.journal",
+    "optuna.study",
+    "optuna.trial",
     "requests.adapters",
     "rich.console",
     "rich.live",
@@ -59,7 +67,7 @@ def foreign_imports(tree):
         else:
             continue
         for module, name in found:
-            if module.partition(".")[0] not in {*sys.stdlib_module_names, "llama_exp"}:
+            if module.partition(".")[0] not in {*sys.stdlib_module_names, "llama_exp", "hydra_plugins"}:
                 yield module, name
 
 

@@ -51,6 +51,8 @@ BEHIND_THE_FRONTIER = {
     "tensorboard": {"logger"},
     "mlflow": {"logger"},
     "tensorflow_datasets": {"dataset"},
+    "optuna": {"sweeps"},
+    "cmaes": {"sweeps"},
     "hydra": CONFIG_SIDE,
     "omegaconf": CONFIG_SIDE,
     # Oracles of the tests only.
@@ -224,6 +226,15 @@ def test_frameworks_stay_where_they_belong(path):
     for name in imports(TREES[path]):
         allowed = BEHIND_THE_FRONTIER.get(name.split(".")[0])
         assert allowed is None or module_of(path) in allowed, f"{path.name} imports {name}"
+
+
+def test_plug_ins_import_nothing_that_costs_time():
+    """Hydra imports them at each start of each application; what they use they import when they are used."""
+    for path in (ROOT / "hydra_plugins").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                for name in imports(ast.Module([node], [])):
+                    assert name.split(".")[0] in {*sys.stdlib_module_names, "hydra", "omegaconf"}, f"{path}: {name}"
 
 
 def test_nobody_passes_an_unresolved_config_around():

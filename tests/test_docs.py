@@ -4,6 +4,7 @@ The commands of README, of the tutorial and of the how-to pages run one after th
 them, but with a tiny model and few steps. One process runs them all, so that TensorFlow is imported once.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -42,6 +43,7 @@ TINY = [
     "model.num_key_value_heads=1",
     "logger.mode=disabled",
 ]
+PLUGIN = r"hydra/launcher=(joblib|submitit|ray|cluster)"
 # Commands that are not run here, and why. `python train.py` is composed instead; another command of ours must know
 # its options and miss its model, which is exit code 3.
 NOT_HERE = {
@@ -52,6 +54,7 @@ NOT_HERE = {
     r"\$GGUF|smollm2|SmolLM2": "a package of 98 MB; see tests/test_pretrained.py",
     r"(?<!plan )model=llama2_7b(?!.*--cfg)": "a model of 13 GB",
     r"runtime\.backend=jax": "a process of its own; see tests/run/test_job.py",
+    PLUGIN: "a plug-in of an extra, which is named where it is missing; see tests/engines and tests/slurm",
 }
 FAILS = {  # commands that show what a mistake gets
     "python train.py lora.rnk=8 model=lama2_7b optimizer.learning_rate=fast": 2,
@@ -122,6 +125,8 @@ def test_readme_shows_pictures_of_the_repository():
     assert (ROOT / "docs" / "pictures" / "loss.png").read_bytes().startswith(b"\x89PNG")
     svg = (ROOT / "docs" / "pictures" / "terminal.svg").read_text(encoding="utf-8")
     assert "train.py" in svg and "exit&#160;code&#160;0" in svg and "url(http" not in svg
+    sweep = (ROOT / "docs" / "pictures" / "sweep.svg").read_text(encoding="utf-8")
+    assert "3&#160;of&#160;6&#160;done" in sweep and "6&#160;finished" in sweep and "url(http" not in sweep
 
 
 def test_every_synonym_is_on_the_page_for_newcomers():
@@ -172,10 +177,14 @@ def step_of(line):
     if not trains and words[0] != "llama-exp":
         return None if reason else {"shell": line, "code": 0}
     arguments = ["train", *words[2:]] if trains else words[1:]
+    if reason and re.search(PLUGIN, line):
+        return {"ours": [*arguments, "--cfg", "job"], "code": 0 if importlib.util.find_spec("submitit") else 2}
     is_sweep = trains and bool({"-m", "--multirun"} & set(words) or re.search(r" sweep=", line))
     has_launcher = any(re.match(r"hydra[./](launcher|sweeper)", word) for word in words)
-    if (reason or (is_sweep and has_launcher)) and trains:
+    if reason and trains:
         return {"ours": [*arguments, "--cfg", "job"], "code": 0}
+    if is_sweep and has_launcher:
+        return {"ours": [*arguments, *TINY, "--cfg", "job"], "code": 0}
     if is_sweep and line not in FAILS:
         # A process that has run TensorFlow cannot fork others that do; tests/sweeps has the launcher.
         arguments.append("hydra/launcher=basic")

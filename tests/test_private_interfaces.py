@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "llama_exp"
 TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRA_OF = {name: name for name in ("jax", "mlflow", "tensorboard")}  # modules that an extra brings
+# Modules that an extra brings.
+EXTRA_OF = {name: name for name in ("jax", "mlflow", "tensorboard")} | {"cmaes": "search", "optuna": "search"}
 
 EXPECTED = [(find, expected) for private in TABLE for find, expected in private.expected.items()]
 BOUNDED = sorted({private.distribution for private in TABLE} - {"python"})

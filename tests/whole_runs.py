@@ -15,6 +15,7 @@ from llama_exp.console import logs
 
 ROOT = Path(__file__).resolve().parents[1]
 TIME_FIELDS = {"tokens_per_second", "peak_memory_bytes", "mfu", "seconds"}  # what a clock decides, not the run
+HERE = "hydra/launcher=basic"  # jobs of a sweep in this process, whose frameworks run already and cannot be forked
 SMALL = [
     "dataset=text_files",
     "dataset.document=paragraph",
@@ -51,7 +52,8 @@ def complete(playground, overrides, small):
 def start(playground, *overrides, small=True, **environment):
     command = [sys.executable, str(ROOT / "train.py"), *complete(playground, overrides, small)]
     environment = {**os.environ, "LLAMA_EXP_CACHE": str(playground / "cache"), "PYTHONPATH": str(ROOT), **environment}
-    environment.pop("KERAS_BACKEND", None)
+    for name in ("KERAS_BACKEND", "WANDB_SERVICE"):  # of this process: its W&B would keep a killed run
+        environment.pop(name, None)
     return subprocess.Popen(
         command, cwd=playground, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -25,4 +25,5 @@ class SearchSweeper(Sweeper):
         """Runs the trials; `arguments` are the command line's overrides, among them the space."""
         from llama_exp.sweeps.search.run import search
 
+        assert self.config is not None and self.hydra_context is not None, "Hydra has called `setup`"
         return search(self.config, self.hydra_context, self.task_function, arguments)

@@ -80,9 +80,8 @@ class LiveArea:
         def print_above(text: str) -> None:
             console.print(Text(text), soft_wrap=True)
 
-        by_thread = self._per_second is not None
-        often = {"refresh_per_second": self._per_second} if by_thread else {}
-        self._live = Live(get_renderable=draw, console=console, auto_refresh=by_thread, **often)
+        often, by_thread = self._per_second or 1, self._per_second is not None
+        self._live = Live(get_renderable=draw, console=console, auto_refresh=by_thread, refresh_per_second=often)
         self._live.start()
         _open_areas.append(self)
         ConsoleHandler.print_above_bar = print_above

@@ -32,6 +32,7 @@ from llama_exp.files.writing import claim_folder, free_name
 from llama_exp.run import provenance
 from llama_exp.run.resume import AUTO
 from llama_exp.run.sweep_app import LlamaApp
+from llama_exp.signals import Stopped
 from llama_exp.sweeps.ending import Words
 from llama_exp.sweeps.manifest import Manifest, opened
 from llama_exp.sweeps.record import RECORD_FILE, Record, holds_sweep, identify, read_record
@@ -40,7 +41,7 @@ from llama_exp.sweeps.states import RETRY
 
 # What a sweep may change when its record is gone on with: where and how it runs, and how it is watched.
 _MAY_CHANGE = re.compile(r"[+~]*(runtime|logger|debug|hydra[./](launcher|sweeper))([.=@/].*)?")
-_OF_THE_FOLDER = ("resume=", f"{SWEEP_DIR}=", "hydra.launcher.extend=")
+_OF_THE_FOLDER = ("resume=", f"{SWEEP_DIR}=", "hydra.launcher.extend=", "hydra.launcher.on_failed=")
 log = logging.getLogger(__name__)
 
 
@@ -83,7 +84,7 @@ def open_manifest(command: Command, arguments: Sequence[str]) -> tuple[Manifest 
         {
             **{key: facts[key] for key in kept},
             "arguments": redact_arguments(_without_folder(arguments)),
-            "constants": redact_arguments(sweep.constants),
+            "constants": redact_arguments(_without_folder(sweep.constants)),
             "patch": None if patch is None else hashlib.sha256(patch.encode("utf-8", "backslashreplace")).hexdigest(),
         },
         resume=sweep.config.resume == AUTO,
@@ -104,7 +105,7 @@ def run_sweep(manifest: Manifest, arguments: Sequence[str], job: Callable[..., A
     """Lets Hydra run what is left of a sweep, tells what came of it, and returns the exit code of the command.
 
     Raises:
-        SystemExit: a launcher or a signal ended it, once it is told.
+        SystemExit, Preempted, Interrupted: a launcher or a signal ended it, once it is told.
         Exception: Hydra or the sweep's folder failed.
     """
     if not manifest.is_search and not manifest.list_open():
@@ -117,6 +118,9 @@ def run_sweep(manifest: Manifest, arguments: Sequence[str], job: Callable[..., A
     except SystemExit:
         tell_once(manifest)
         raise
+    except Stopped as stop:  # under a launcher that knows no order in stopping
+        tell_once(manifest)
+        raise stop.told(f"the sweep in {show_path(manifest.folder)}") from stop
     finally:
         opened.reset(token)
     return tell_once(manifest)

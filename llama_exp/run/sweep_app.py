@@ -83,12 +83,9 @@ class LlamaApp:
 
 
 def list_modules() -> Iterator[str]:
-    """All modules of this package that a run on the imported backend may need."""
-    import keras
-
-    other = {"tensorflow": "_jax", "jax": "_tensorflow"}[keras.backend.backend()]
+    """All modules of this package that a run may need, beside the half of `backend` that Keras' backend has chosen."""
     for module in pkgutil.walk_packages(llama_exp.__path__, "llama_exp."):
-        if module.name not in ("llama_exp.__main__", f"llama_exp.backend.{other}"):
+        if module.name != "llama_exp.__main__" and not module.name.startswith("llama_exp.backend._"):
             yield module.name
 
 

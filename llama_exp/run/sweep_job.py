@@ -6,14 +6,19 @@ the job tells it itself. A job that is gone on with by itself, `resume=<its fold
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from llama_exp.config.check.sweep import BASIC_LAUNCHER
 from llama_exp.config.schema import Config
+from llama_exp.console.logs import name_lines
+from llama_exp.errors import BusyError
+from llama_exp.files.sweep_record import mask_sweep_record
 from llama_exp.run.folder import RunFolder, outcome
 from llama_exp.run.resume import AUTO
 from llama_exp.run.sweep_app import STATES, LlamaApp
@@ -21,6 +26,7 @@ from llama_exp.sweeps.child import is_a_job
 from llama_exp.sweeps.jobs import Outcome, State
 from llama_exp.sweeps.record import holds_sweep
 from llama_exp.sweeps.reporter import Reporter, find_by_folder, find_by_overrides
+from llama_exp.sweeps.states import problem_of_live
 
 
 class SweepJob:
@@ -50,12 +56,17 @@ class SweepJob:
             self.group = None if self._reporter is None else self._reporter.sweep_dir.name
         if in_sweep and self._reporter is not None:
             self._settle(self._reporter.folder)
+            if shares_terminal(node) and self._reporter.command:
+                # Another launcher's process was not started by the command that a person would type again.
+                sys.argv[:] = shlex.split(self._reporter.command)
 
     def run(self, config: Config, call: Callable[[Config], float]) -> float | None:
         """What the run returns, or has returned before: a job that is done is left as it is."""
         reporter = self._reporter
         if reporter is None:
             return call(self._own(config))
+        if reporter.status.state is State.running:
+            raise BusyError(problem_of_live(reporter.entry.number, reporter.status.process or {}, reporter.sweep_dir))
         if self._goes_on and not reporter.may_start:
             told = f"job {reporter.entry.number} is {reporter.status.state.value} and left as it is"
             print(told, file=sys.stderr)
@@ -81,6 +92,25 @@ class SweepJob:
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()
             self.folder = folder
+
+
+@contextlib.contextmanager
+def announced(node: Any, in_sweep: bool) -> Iterator[None]:
+    """Around a job of a sweep: no secret stays in Hydra's record; the terminal says which job begins, and whose lines.
+
+    Raises:
+        InputError, StorageError: the record cannot be read or written.
+    """
+    if not in_sweep:
+        yield
+        return
+    mask_sweep_record(Path(node.sweep.dir))
+    print(f"\njob {node.job.num}: {node.job.override_dirname or 'no overrides'}", file=sys.stderr)
+    name_lines(f"job {node.job.num}" if shares_terminal(node) else None)
+    try:
+        yield
+    finally:
+        name_lines(None)  # a launcher's own process may run jobs too, and has the last word
 
 
 def shares_terminal(node: Any) -> bool:

@@ -14,6 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from llama_exp import signals
+from llama_exp.console.logs import say
 from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem
 from llama_exp.files.redact import redact_arguments
 from llama_exp.sweeps.app import App, load_app
@@ -172,7 +173,7 @@ def tell_same(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if job.number in seen:
             words = " ".join(redact_arguments(job.overrides)) or "no overrides"
-            print(f"{words} is job {job.number} again: it runs once", file=sys.stderr)
+            say(f"{words} is job {job.number} again: it runs once")
         seen.add(job.number)
 
 
@@ -200,7 +201,7 @@ def stop_all(pool: Pool, received: signals.signal.Signals) -> None:
     is_interrupt = received == signals.signal.SIGINT
     again = "Ctrl-C again" if is_interrupt else "the same signal again"
     text = f"{received.name}: {len(pool.running)} running jobs stop, no other starts; {again}: at once"
-    print(text, file=sys.stderr)
+    say(text)
     state = State.interrupted if is_interrupt else State.preempted
     for job in pool.running:
         patience = PATIENCE if received == signals.signal.SIGTERM else None
@@ -220,7 +221,7 @@ class _SameError:
         self._causes.append(outcome.cause)
         if not self._has_succeeded and len(self._causes) == SAME_ERRORS and len(set(self._causes)) == 1:
             text = f"the same error in {SAME_ERRORS} jobs: {self._causes[0]}; Ctrl-C stops the sweep"
-            print(text, file=sys.stderr)
+            say(text)
 
 
 def make_return(job: Job, outcome: Outcome) -> JobReturn:

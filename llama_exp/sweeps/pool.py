@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import OmegaConf
 
+from llama_exp.console.logs import say
 from llama_exp.sweeps import ends, memory
 from llama_exp.sweeps.app import App
 from llama_exp.sweeps.channel import Inbox
@@ -36,7 +36,6 @@ SIGNALS = {
     State.failed: signal.SIGTERM,
     State.pruned: signal.SIGUSR2,
 }
-_log = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
@@ -193,7 +192,8 @@ class Pool:
             return True
         if not others and place.needed is not None:
             needed = memory.show_gib(place.needed)
-            _log.warning("job %d starts alone: it needs about %s, and has less", place.job.number, needed)
+            limit = memory.show_gib(self._guard.limit or 0)
+            say(f"job {place.job.number} starts alone: it needs about {needed}, and there are {limit}")
         return not others
 
     def _take(self, server: Server, message: tuple[Any, ...]) -> None:

@@ -27,13 +27,14 @@ class Reporter:
     """Tells the journal of a sweep about one of its jobs.
 
     sweep_dir: the sweep's folder. entry: the job. status: what became of it before. may_start: whether the sweep, as
-    it was started last, would start the job.
+    it was started last, would start the job. command: what started it last, secrets masked; None: nobody knows.
     """
 
     sweep_dir: Path
     entry: Entry
     status: Status
     may_start: bool
+    command: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -80,5 +81,6 @@ def _find(sweep_dir: Path, app: App, choose: Callable[[list[Entry]], Entry | Non
         return None
     own = [event for event in events if event["event"] in ("begin", "end") and event["job"] == entry.number]
     status = find_status(own, sweep_dir / entry.folder, app)
-    on_failed = [event.get("on_failed") for event in events if event["event"] == "open"][-1:] or [RETRY]
-    return Reporter(sweep_dir, entry, status, may_start(status.state, str(on_failed[0])))
+    opened = ([event for event in events if event["event"] == "open"] or [{}])[-1]
+    may = may_start(status.state, str(opened.get("on_failed", RETRY)))
+    return Reporter(sweep_dir, entry, status, may, opened.get("command"))

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len, set_cell_size
+from rich.text import Text
 
 from llama_exp.console.live import format_seconds
 from llama_exp.console.progress import bar_text, format_number
@@ -69,7 +69,14 @@ def fit(text: str, style: Style) -> str:
     if cell_len(text) <= style.columns:
         return text
     end = ".." if style.ascii_only else "…"
-    return set_cell_size(text, max(0, style.columns - len(end))) + end[: style.columns]
+    cut = Text(text)
+    cut.truncate(max(0, style.columns - len(end)), overflow="crop")
+    return cut.plain + end[: style.columns]
+
+
+def cell_len(text: str) -> int:
+    """Columns that a text takes on a terminal: of a Chinese character two."""
+    return Text(text).cell_len
 
 
 def _group(board: Board) -> dict[State, list[Row]]:

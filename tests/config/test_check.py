@@ -407,6 +407,8 @@ def a_plugin(monkeypatch):
     node = {"_target_": "hydra_plugins.bought_sweeper.Sweeper", "defaults": [{"sampler": "best"}]}
     store.store(group="hydra/sweeper/sampler", name="best", node=sampler, provider="bought")
     store.store(group="hydra/sweeper", name="bought", node=node, provider="bought")
+    ray = {"_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher", "ray": {"remote": {}}}
+    store.store(group="hydra/launcher", name="ray", node=ray, provider="bought")
     job.list_plugin_targets.cache_clear()
     yield
     job.list_plugin_targets.cache_clear()
@@ -418,6 +420,12 @@ def test_hydra_may_build_what_an_installed_plugin_names(a_plugin):
     line = "hydra.sweeper.sampler._target_"
     assert set(problems("hydra/sweeper=bought", f"{line}=bought.samplers.Other")) == {line}
     assert set(problems("hydra/sweeper=bought", f"{line}=os.system")) == {line}
+
+
+def test_jobs_of_a_launcher_that_uses_its_processes_again_share_backend_and_threads(a_plugin):
+    line = ["-m", "runtime.threads=1,2", "hydra/launcher=ray"]
+    assert set(problems(*line)) == {"runtime.threads"}
+    check_arguments([*line, "+hydra.launcher.ray.remote.max_calls=1"])
 
 
 @pytest.mark.parametrize(

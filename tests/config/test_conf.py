@@ -101,13 +101,13 @@ PRESET_OF = {
 }
 
 
-@functools.cache
 @pytest.fixture(autouse=True)
 def every_package(monkeypatch):
     """Whether a logger's package is installed is not the question here."""
     monkeypatch.setattr(needed, "_PACKAGES", {})
 
 
+@functools.cache
 def compose(*arguments):
     """The checked command; each is composed once for all tests, which change nothing in it."""
     return check_arguments(arguments)

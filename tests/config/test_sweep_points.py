@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from llama_exp.config.check import check_arguments
+from llama_exp.config.check import check_arguments, config_hash
 from llama_exp.config.check.sweep_points import count_values, list_corners, list_points
 from llama_exp.config.quoting import quote
 from llama_exp.errors import ConfigError
@@ -127,6 +127,7 @@ def test_what_is_no_science_does_not_make_another_sweep():
         return [point.identity for point in check_arguments(["-m", "lora.rank=4,8", *more]).sweep.points]
 
     assert identities() == identities("runtime.threads=1", "logger.mode=disabled", "debug=true", "resume=auto")
+    assert identities()[0] == config_hash(check_arguments(["lora.rank=4"]).config)
     assert identities() == identities("hydra.launcher.n_jobs=2") and identities() != identities("seed=1")
 
 

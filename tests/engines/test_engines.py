@@ -2,10 +2,13 @@
 
 import json
 import os
+import time
 from importlib.util import find_spec
 
+import psutil
 import pytest
-from whole_runs import rows, run
+from slow_steps import WHERE, slowly
+from whole_runs import rows, run, start
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 ENGINES = {
@@ -52,7 +55,9 @@ def weights(folder):
 
 
 def test_every_engine_gives_the_same_bits_in_the_same_folders(engine, playground, ours):
-    folder, _ = sweep(playground, engine, f"bits_{engine}", "seed=0,1")
+    folder, said = sweep(playground, engine, f"bits_{engine}", "seed=0,1")
+    for number in (0, 1):  # submitit's jobs write into files of their own
+        assert engine == "submitit" or f"job {number} | step 4/4  loss" in said
     for name in ("0_seed-0", "1_seed-1"):
         assert weights(folder / name) == weights(ours / name)
         assert rows(folder / name) == rows(ours / name)
@@ -67,3 +72,38 @@ def test_a_job_that_fails_leaves_the_others_whole(engine, playground, ours):
     assert "missing.txt" in said and "1 failed" in said
     (whole,) = folder.glob("0_*")
     assert weights(whole) == weights(ours / "0_seed-0")
+
+
+def digests(folder):
+    """Content and time of each file of a job."""
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def kill_all(process):
+    """The command and all that it started, at once."""
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in family:
+        member.kill()
+    psutil.wait_procs(family, timeout=30)
+    process.communicate()
+
+
+def test_the_same_command_finishes_a_killed_sweep(engine, playground, ours):
+    command = ["-m", f"name=killed_{engine}", "seed=0,1", *STEPS, *ENGINES[engine], *slowly(1)]
+    process = start(playground, *command, PYTHONPATH=WHERE)
+    root = playground / "outputs" / f"killed_{engine}" / "sweeps"
+    while not list(root.glob("*/1_*/checkpoints/step-*/manifest.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    kill_all(process)
+    (folder,) = root.iterdir()
+    states = {path.parent: json.loads(path.read_text())["status"] for path in folder.glob("*/summary.json")}
+    assert states[folder / "1_seed-1"] == "running"
+    done = [job for job, status in states.items() if status == "finished"]
+    before = [digests(job) for job in done]
+    run(playground, *command, "resume=auto", PYTHONPATH=WHERE)
+    assert [digests(job) for job in done] == before
+    for name in ("0_seed-0", "1_seed-1"):
+        assert weights(folder / name) == weights(ours / name)
+    said = run(playground, *command, "resume=auto", PYTHONPATH=WHERE)
+    assert "nothing is left to do" in said

@@ -7,7 +7,7 @@ import signal
 
 import numpy as np
 import pytest
-from whole_runs import rows, run_here
+from whole_runs import HERE, rows, run_here
 
 from llama_exp import schedule
 from llama_exp.files.metrics_file import MetricsFile
@@ -153,7 +153,7 @@ def test_a_stopped_run_tells_the_step_that_it_reached(playground, monkeypatch):
 
 def test_the_killed_job_of_a_sweep_goes_on_where_conf_has_it(playground):
     sweep = ["name=swept", "trainer.max_steps=1"]
-    run_here(playground, *QUICK, *sweep, "-m", "seed=0,1")
+    run_here(playground, *QUICK, *sweep, "-m", "seed=0,1", HERE)
     (killed,) = (playground / "outputs/swept/sweeps").glob("*/1_seed-1")
     (killed / "summary.json").write_text('{"status": "running"}')
     output = run_here(playground, *QUICK, *sweep, "seed=1", "resume=auto")

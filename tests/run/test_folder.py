@@ -270,8 +270,8 @@ def test_nothing_is_writable_by_group_or_world(tmp_path):
 
 
 FILES = ["config.yaml", "overrides.yaml", "run.json", "git.diff", "train.log", "metrics.jsonl", "samples.md"]
-FILES += ["summary.json", "loss.png", ".lock"]
-FOLDERS = ["checkpoints", "adapter", "model", "wandb"]
+FILES += ["summary.json", "loss.png", "metrics.csv", ".lock"]
+FOLDERS = ["checkpoints", "adapter", "model", "wandb", "tensorboard"]
 
 
 @pytest.mark.parametrize("name", FILES + FOLDERS)

@@ -3,6 +3,7 @@
 Those that are killed, stopped by a signal or may not see TensorFlow have a process of their own; the others run here.
 """
 
+import csv
 import dataclasses
 import hashlib
 import json
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from whole_runs import ROOT, SMALL, last_wins, rows, run, run_here, start
+from mirror import mirrored_rows, offline_run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from whole_runs import HERE, ROOT, SMALL, last_wins, rows, run, run_here, start
 
 from llama_exp.config.check import check_arguments
 from llama_exp.console import logs
@@ -164,7 +167,7 @@ def kill_after(process, folder, lines):
 
 def killed_and_resumed(playground, overrides, name, lines):
     """The folder of a run killed once metrics.jsonl had so many lines, then resumed by the same command."""
-    overrides = [*overrides, f"name={name}", "resume=auto"]
+    overrides = [*overrides, f"name={name}", "resume=auto", "logger=[wandb,tensorboard,csv]"]
     root = playground / "outputs" / name
     process = start(playground, *overrides)
     deadline = time.monotonic() + 200
@@ -177,7 +180,20 @@ def killed_and_resumed(playground, overrides, name, lines):
     assert sorted(entry.name for entry in root.iterdir()) == [folder.name, "latest"]
     assert summary(folder)["status"] == "finished"
     assert len(json.loads((folder / "run.json").read_text())["starts"]) == 2
+    assert_mirrored(folder)
     return folder
+
+
+def assert_mirrored(folder):
+    """Each logger has every step of the record once, over all starts."""
+    steps = sorted({row["step"] for row in rows(folder)})
+    with (folder / "metrics.csv").open(newline="") as file:
+        assert [int(line["step"]) for line in csv.DictReader(file)] == steps
+    assert sorted(mirrored_rows(offline_run(folder).history)) == steps
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == steps[1:]
+    assert json.loads((folder / "run.json").read_text())["logger"]["logger"]["run_id"] == offline_run(folder).run_id
 
 
 @pytest.mark.process
@@ -217,7 +233,7 @@ def test_sigterm_leaves_a_checkpoint_and_code_75(playground):
 
 
 def test_a_sweep_gives_one_folder_per_job(playground):
-    output = run_here(playground, "-m", "lora.rank=2,4", "trainer.max_steps=2", "hydra.sweep.dir=sweep")
+    output = run_here(playground, "-m", "lora.rank=2,4", "trainer.max_steps=2", "hydra.sweep.dir=sweep", HERE)
     folders = sorted(path.parent for path in (playground / "sweep").glob("*/summary.json"))
     assert [summary(folder)["status"] for folder in folders] == ["finished", "finished"], output[-2000:]
     ranks = [yaml.safe_load((folder / "config.yaml").read_text())["lora"]["rank"] for folder in folders]
@@ -227,9 +243,8 @@ def test_a_sweep_gives_one_folder_per_job(playground):
 
 
 def test_a_failing_job_of_a_sweep_does_not_stop_the_others(playground):
-    output = run_here(
-        playground, "-m", "optimizer.learning_rate=1e30,1e-3", "trainer.max_steps=4", "hydra.sweep.dir=bad", code=7
-    )
+    rates = "optimizer.learning_rate=1e30,1e-3"
+    output = run_here(playground, "-m", rates, "trainer.max_steps=4", "hydra.sweep.dir=bad", HERE, code=7)
     folders = sorted(path.parent for path in (playground / "bad").glob("*/summary.json"))
     assert [summary(folder)["status"] for folder in folders] == ["failed", "finished"], output[-2000:]
     assert summary(folders[0])["exit_code"] == 5

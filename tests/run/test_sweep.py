@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import sys
 import types
 
@@ -12,6 +13,8 @@ from llama_exp import train
 from llama_exp.console import logs
 from llama_exp.errors import InputError, Preempted, Problem
 from llama_exp.run import sweep
+from llama_exp.signals import Stopped
+from llama_exp.sweeps.journal import append_begin
 from llama_exp.sweeps.record import read_record
 
 GRID = ["-m", "lora.rank=2,3,4", "hydra/launcher=basic"]
@@ -136,7 +139,8 @@ def test_a_failed_job_is_skipped_on_request(tmp_path, runs):
     assert code_of(*GRID, "resume=auto", skip) == 7 and runs.ranks == [2, 3, 4]
     more = ["-m", "lora.rank=2,3,4,5", "hydra/launcher=basic", "resume=auto", "hydra.launcher.extend=true"]
     assert code_of(*more, skip) == 7 and runs.ranks == [5]
-    assert code_of(*more) == 0 and runs.ranks == [3]
+    (folder,) = sweeps(tmp_path)
+    assert code_of(f"resume={folder}") == 0 and runs.ranks == [3], "skipping held for that start alone"
     assert code_of(*GRID, "hydra.launcher.on_failed=maybe") == 2 and code_of(*GRID, "hydra.launcher.extend=3") == 2
 
 
@@ -258,3 +262,35 @@ def test_a_preempted_job_goes_on_in_a_sweep_that_was_started_afresh(tmp_path, ru
     place = SweepJob(node, in_sweep=True)
     config = check_arguments(["lora.rank=2"]).config
     assert place.run(config, lambda own: own.resume) == "auto"
+
+
+def test_a_job_that_runs_is_not_started_once_more(tmp_path, runs, capsys):
+    assert code_of(*GRID) == 0
+    (folder,) = sweeps(tmp_path)
+    append_begin(folder, 1, 2, os.getpid())
+    before = (folder / "sweep.jsonl").read_bytes()
+    runs.seen.clear()
+    assert code_of("lora.rank=3", f"resume={folder}/1_lora.rank-3") == 6 and runs.ranks == []
+    assert "job 1 runs as pid" in capsys.readouterr().err and (folder / "sweep.jsonl").read_bytes() == before
+
+
+def test_other_launchers_numbers_do_not_move_a_job(tmp_path, runs):
+    """Its folder is the record's, and Hydra's empty one is gone."""
+    place = f"hydra.sweep.dir={tmp_path}/here"
+    runs.endings = {4: "gone"}
+    assert code_of(*GRID, place) == 9
+    runs.endings = {}
+    assert code_of("-m", "lora.rank=4,3,2", "hydra/launcher=basic", place, "resume=auto") == 0
+    names = sorted(path.name for path in (tmp_path / "here").iterdir() if path.is_dir())
+    assert names == ["0_lora.rank-2", "1_lora.rank-3", "2_lora.rank-4"]
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_what_is_left_is_told_when_a_signal_ends_somebody_elses_launcher(runs, monkeypatch, capsys, number, code):
+    def launch(arguments, job):
+        raise Stopped(number)
+
+    monkeypatch.setattr(sweep, "run_hydra", launch)
+    assert code_of(*GRID) == code
+    said = capsys.readouterr().err
+    assert "left: job 0-2; go on with" in said and "the sweep in outputs/default/sweeps/" in said

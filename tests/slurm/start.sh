@@ -22,6 +22,10 @@ umask 022
 munged --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" --pid-file="$folder/munged.pid" \
 	--log-file="$folder/munged.log" --seed-file="$folder/munged.seed" >&2
 
+# Elsewhere a job waits for seconds; submitit makes the folder that its output goes to when sbatch has returned.
+printf '#!/bin/sh\nsleep 3\n' >"$folder/prolog"
+chmod 755 "$folder/prolog"
+
 cat >"$folder/slurm.conf" <<CONF
 ClusterName=tests
 SlurmctldHost=$node(127.0.0.1)
@@ -49,6 +53,7 @@ JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
 JobRequeue=1
 KillWait=30
+PrologSlurmctld=$folder/prolog
 MinJobAge=3600
 NodeName=$node NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
 PartitionName=tests Nodes=$node Default=YES MaxTime=INFINITE OverTimeLimit=0 State=UP

@@ -11,27 +11,18 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from slow_steps import WHERE, slowly
 from whole_runs import ROOT, complete, rows, run, start
 
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs" / "how_to" / "cluster.md"
-SLOW = """
-import time
-
-class Slow:
-    def __init__(self, seconds):
-        self.seconds = seconds
-
-    def on_step(self, step, loss, tokens):
-        time.sleep(self.seconds)
-"""
-# 72 s of steps in jobs of one minute.
+# 144 s of steps in jobs of two minutes, which Slurm warns after one at the earliest.
 STEPS = ["trainer.max_steps=24", "trainer.checkpoint_every_steps=24", "runtime.threads=1", "logger.mode=disabled"]
-SLOWLY = ["trusted_modules=[slow_steps]", "trainer.callbacks={slow: {_target_: slow_steps.Slow, seconds: 3}}"]
 
 
 def find_missing():
@@ -91,7 +82,6 @@ def slurm(tmp_path_factory):
 def playground(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "text.txt").write_text("\n\n".join(f"the cat sat on mat number {i}" for i in range(300)))
-    (folder / "slow_steps.py").write_text(SLOW)
     return folder
 
 
@@ -107,17 +97,29 @@ def weights(folder):
     return (folder / "model" / "model.weights.h5").read_bytes()
 
 
+def wait_for(number, seconds=480):
+    """The state in which a job of Slurm's ends."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        shown = subprocess.run(
+            ["scontrol", "show", "job", number], check=True, text=True, stdout=subprocess.PIPE
+        ).stdout
+        state = re.search(r"JobState=(\w+)", shown)[1]
+        if state not in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED"):
+            return state
+        time.sleep(1)
+    return f"{state} after {seconds} s"
+
+
 def stops(folder):
     """How often a signal stopped the run."""
     return (folder / "train.log").read_text().count("stopping after this step with a checkpoint")
 
 
 def test_jobs_of_an_array_that_hit_their_limit_are_requeued_and_end_with_the_same_bits(slurm, playground, calm):
-    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=10"]
+    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=10"]
     launcher += ["hydra.launcher.max_num_timeout=9", "hydra.launcher.cpus_per_task=1"]
-    process = start(
-        playground, "-m", "name=array", "seed=0,1", *STEPS, *SLOWLY, *launcher, PYTHONPATH=f"{ROOT}:{playground}"
-    )
+    process = start(playground, "-m", "name=array", "seed=0,1", *STEPS, *slowly(6), *launcher, PYTHONPATH=WHERE)
     output, errors = process.communicate(timeout=480)
     assert process.returncode == 0, errors[-3000:]
     (sweep,) = (playground / "outputs" / "array" / "sweeps").iterdir()
@@ -133,10 +135,10 @@ def test_the_script_of_the_docs_requeues_itself_and_ends_with_the_same_bits(slur
     (text,) = [text for text in re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL) if "#SBATCH" in text]
     command = "python train.py name=long"
     ours = shlex.join(
-        [sys.executable, str(ROOT / "train.py"), *complete(playground, ["name=long", *STEPS, *SLOWLY], True)]
+        [sys.executable, str(ROOT / "train.py"), *complete(playground, ["name=long", *STEPS, *slowly(6)], True)]
     )
     for written, here in {
-        "04:00:00": "1",
+        "04:00:00": "2",
         "USR1@300": "USR1@10",
         "cpus-per-task=8": "cpus-per-task=1",
         command: ours,
@@ -144,9 +146,19 @@ def test_the_script_of_the_docs_requeues_itself_and_ends_with_the_same_bits(slur
         assert written in text
         text = text.replace(written, here)
     (playground / "job.sh").write_text(text)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{playground}", "LLAMA_EXP_CACHE": str(playground / "cache")}
+    environment = {**os.environ, "PYTHONPATH": WHERE, "LLAMA_EXP_CACHE": str(playground / "cache")}
     environment.pop("KERAS_BACKEND", None)
-    subprocess.run(["sbatch", "--wait", "job.sh"], cwd=playground, env=environment, check=True, timeout=480)
+    submitted = subprocess.run(
+        ["sbatch", "--parsable", "job.sh"],
+        cwd=playground,
+        env=environment,
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+    )
+    number = submitted.stdout.strip()
+    assert wait_for(number) == "COMPLETED", (playground / f"long-{number}.log").read_text()[-3000:]
+    assert number in slurm.seen
     (folder,) = [path for path in (playground / "outputs" / "long").iterdir() if path.name != "latest"]
     assert stops(folder) >= 1 and "(exit code 75)" in (folder / "train.log").read_text()
     assert weights(folder) == weights(calm / "0_seed-0")

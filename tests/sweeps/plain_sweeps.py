@@ -49,7 +49,7 @@ class Sweep:
         self.process = subprocess.Popen(
             self.command,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{folder}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,7 +1,10 @@
 """The launcher `processes` in a Hydra application that knows nothing of llama_exp."""
 
 import contextlib
+import datetime
+import json
 import os
+import re
 import signal
 import time
 
@@ -27,26 +30,76 @@ def run(folder, *overrides, **options):
 
 
 WAYS = {
-    "raise": ("raise ValueError('three is bad')", "raised ValueError: three is bad"),
-    "sys_exit": ("sys.exit(3)", "ended its process with exit code 3"),
-    "exit": ("os._exit(9)", "ended its process with exit code 9"),
-    "early": ("os._exit(0)", "ended its process with exit code 0 before it returned"),
-    "signal": ("os.kill(os.getpid(), signal.SIGSEGV)", "was killed by SIGSEGV"),
-    "memory": ("held = []\nwhile True: held.append(b'x' * 20_000_000)", "out of memory: held "),
-    "hang": ("time.sleep(60)", "took more than 1 s (job_timeout_seconds)"),
+    "raise ValueError('three is bad')": "raised ValueError: three is bad",
+    "sys.exit(3)": "ended its process with exit code 3",
+    "os._exit(9)": "ended its process with exit code 9",
+    "os._exit(0)": "ended its process with exit code 0 before it returned",
+    "os.kill(os.getpid(), signal.SIGSEGV)": "was killed by SIGSEGV",
+    "os.kill(os.getpid(), signal.SIGKILL)": "was killed by SIGKILL",
+    "held = []\nwhile True: held.append(b'x' * 20_000_000)": "out of memory: held ",
+    "time.sleep(60)": "took more than 1 s (job_timeout_seconds)",
 }
+LIMITS = ["hydra.launcher.n_jobs=2", "hydra.launcher.job_timeout_seconds=1", "hydra.launcher.memory_limit_gb=0.5"]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_job_that_dies_leaves_the_others_whole(tmp_path, way):
-    do, cause = WAYS[way]
-    limits = ["hydra.launcher.job_timeout_seconds=1"] if way == "hang" else []
-    limits += ["hydra.launcher.memory_limit_gb=0.5"] if way == "memory" else []
-    code, sweep = run(tmp_path, "+x=0,1,2,3,4,5,6,7", "+bad=3", "hydra.launcher.n_jobs=2", *limits, do=do)
+def test_jobs_that_die_in_every_way_leave_the_others_whole_and_are_tried_again(tmp_path):
+    (tmp_path / "ways").mkdir()
+    for number, do in enumerate(WAYS):
+        (tmp_path / "ways" / str(number)).write_text(do)
+    do = "way = pathlib.Path('ways', str(cfg.x))\nif way.exists(): exec(way.read_text())"
+    code, sweep = run(tmp_path, "+x=range(10)", *LIMITS, do=do)
     assert code == 7, sweep.told
-    assert sweep.jobs_with("done") == [0, 1, 2, 4, 5, 6, 7]
-    assert cause in sweep.told
+    assert sweep.jobs_with("done") == [8, 9]
+    for number, cause in enumerate(WAYS.values()):
+        assert re.search(rf"job {number} \(\+x={number}\) failed after 0:0\d: {re.escape(cause)}", sweep.told)
+    whole = [(sweep.folder / str(number) / "done").read_text() for number in (8, 9)]
+    for number in range(len(WAYS) - 1):
+        (tmp_path / "ways" / str(number)).unlink()
+    code, sweep = run(tmp_path, "+x=range(10)", *LIMITS, do=do)
+    assert code == 7 and sweep.jobs_with("done") == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert [(sweep.folder / str(number) / "done").read_text() for number in (8, 9)] == whole
+    assert "job 7 failed 2 times" in sweep.told and "9 finished, 1 failed" in sweep.told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_one_of_eight_jobs_dies(tmp_path, way):
+    code, sweep = run(tmp_path, "+x=range(8)", "+bad=3", *LIMITS, do=way)
+    assert code == 7 and sweep.jobs_with("done") == [0, 1, 2, 4, 5, 6, 7]
+    assert WAYS[way] in sweep.told
     sweep.require_nothing_left(1)
+    code, sweep = run(tmp_path, "+x=range(8)", "+bad=3", *LIMITS)
+    assert code == 0 and sweep.jobs_with("done") == list(range(8))
+
+
+NEEDY = """
+from llama_exp.sweeps.app import PlainApp
+from llama_exp.sweeps.jobs import Needs
+
+class Needy(PlainApp):
+    def find_needs(self, cfg, cores):
+        return Needs({}, int(cfg.gib * 2**30))
+"""
+
+
+MEETS = """
+(here / 'busy').touch()
+most, until = 0, time.time() + (10 if cfg.gib < 0.3 else 0.3)
+while most < 2 and time.time() < until:
+    most = max(most, len(list(here.parent.glob('*/busy'))))
+    time.sleep(0.01)
+(here / 'most').write_text(str(most))
+(here / 'busy').rename(here / 'was busy')
+"""
+
+
+def test_a_job_waits_until_its_memory_is_free_and_one_that_fits_nowhere_runs_alone(tmp_path):
+    (tmp_path / "needy.py").write_text(NEEDY)
+    keys = ["hydra.launcher.app=needy.Needy", "hydra.launcher.n_jobs=3", "hydra.launcher.memory_limit_gb=0.5"]
+    code, sweep = run(tmp_path, "+gib=0.2,0.21,0.4,9", "+x=1", *keys, do=MEETS)
+    assert code == 0, sweep.told
+    assert [(sweep.folder / str(number) / "most").read_text() for number in range(4)] == ["2", "2", "1", "1"]
+    assert sweep.told.count("job 3 starts alone: it needs about 9.0 GiB, and there are 0.5 GiB") == 1
 
 
 def test_all_finish_and_none_prints_on_the_terminal(tmp_path):
@@ -70,10 +123,12 @@ def test_devices_and_cores_are_shared_out(tmp_path):
 
 
 def test_starts_are_staggered_and_in_order(tmp_path):
-    code, sweep = run(tmp_path, "+x=1,2,3", "hydra.launcher.n_jobs=3", "hydra.launcher.start_delay_seconds=0.5")
-    times = [float((sweep.folder / str(number) / "done").read_text()) for number in range(3)]
-    assert code == 0
-    assert times[1] - times[0] > 0.4 and times[2] - times[1] > 0.4
+    code, sweep = run(tmp_path, "+x=1,2,3", "hydra.launcher.n_jobs=3", "hydra.launcher.start_delay_seconds=0.4")
+    journal = [json.loads(line) for line in (sweep.folder / "sweep.jsonl").read_text().splitlines()]
+    begun = [(line["job"], line["time"]) for line in journal if line["event"] == "begin"]
+    times = [datetime.datetime.fromisoformat(time) for _, time in begun]
+    assert code == 0 and [job for job, _ in begun] == [0, 1, 2]
+    assert (times[2] - times[0]).total_seconds() > 0.7
 
 
 def test_the_same_point_runs_once(tmp_path):

@@ -4,22 +4,23 @@ import contextlib
 import fcntl
 import os
 import pty
+import select
 import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from rich.cells import cell_len
 
 from llama_exp.console import live_area, logs
 from llama_exp.sweeps.board import Board
 from llama_exp.sweeps.jobs import Glimpse, Job, Outcome, State
 from llama_exp.sweeps.output import output_path
 from llama_exp.sweeps.table import Table
-from llama_exp.sweeps.table_text import Style, draw
+from llama_exp.sweeps.table_text import Style, cell_len, draw
 
 WIDE = Style(120, 40, False)
 
@@ -55,6 +56,10 @@ def made_board(finished=0, failed=0, running=0, waiting=0):
 
 def lines(board, style=WIDE, direction="minimize"):
     return [text for text, _ in draw(board, "outputs/a/sweeps/now", direction, style)]
+
+
+def test_wide_characters_take_two_columns():
+    assert cell_len("a東京") == 5 and cell_len("é") == 1
 
 
 def test_a_line_for_each_job():
@@ -192,21 +197,31 @@ def pseudo_terminal(monkeypatch, term="xterm-256color"):
     """Standard error is a pseudo-terminal of 24 x 100 inside of the block; yields the other side of it."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    os.set_blocking(ours, False)
     with monkeypatch.context() as patch, os.fdopen(theirs, "w") as stream:
         for name in ("COLUMNS", "LINES", "NO_COLOR"):
             patch.delenv(name, raising=False)
         patch.setenv("TERM", term)
         patch.setattr(sys, "stderr", stream)
         yield ours
+    with contextlib.suppress(OSError):
+        os.close(ours)
+
+
+def read_until(other_side, expected):
+    """What the terminal got until something stands there, at most ten seconds: the kernel hands it over in its time."""
+    text, end = "", time.monotonic() + 10
+    while expected not in text and time.monotonic() < end:
+        if select.select([other_side], [], [], 0.1)[0]:
+            text += os.read(other_side, 2**16).decode()
+    return text
 
 
 def test_on_a_terminal_events_stand_above_the_table(tmp_path, monkeypatch):
     table = Table(tmp_path, 2, [job(3), job(4)])
-    with pseudo_terminal(monkeypatch) as other_side:
+    with pseudo_terminal(monkeypatch) as other_side, contextlib.closing(table):
         observe(table)
         table.on_end(job(3), Outcome(State.failed, "killed by SIGSEGV"))
-        text = os.read(other_side, 2**16).decode()
+        text = read_until(other_side, "1 failed")
         assert "job 3 (lora.rank=8) failed after 0:00: killed by SIGSEGV" in text and "0 of 2 done" in text
         assert "started" not in text, "the table shows that"
         pid = os.fork()
@@ -215,7 +230,6 @@ def test_on_a_terminal_events_stand_above_the_table(tmp_path, monkeypatch):
             os._exit(1 if drawn_there or hasattr(sys.stderr, "rich_proxied_file") else 0)
         assert os.waitpid(pid, 0)[1] == 0
         assert table._area.is_open
-        table.close()
     assert not live_area._open_areas and logs.ConsoleHandler.print_above_bar is None
 
 
@@ -233,7 +247,7 @@ def test_a_dumb_terminal_gets_lines(tmp_path, monkeypatch):
     table = Table(tmp_path, 2)
     with pseudo_terminal(monkeypatch, "dumb") as other_side:
         observe(table)
-        assert os.read(other_side, 2**16).decode().strip() == "job 3 started: lora.rank=8"
+        assert read_until(other_side, "\n").strip() == "job 3 started: lora.rank=8"
 
 
 @pytest.mark.process
@@ -249,5 +263,7 @@ def test_an_ascii_terminal_gets_ascii(tmp_path):
     plain = {"LANG": "C", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "TERM": "xterm", "COLUMNS": "0"}
     command = [sys.executable, "-c", code, str(Path(__file__).parent)]
     subprocess.run(command, stderr=theirs, env=kept | plain, check=True, cwd=tmp_path, timeout=60)
-    text = os.read(ours, 2**16).decode()
+    text = read_until(ours, "1 failed")
+    os.close(theirs)
+    os.close(ours)
     assert text.isascii() and "0 of 2 done | 1 failed" in text and "\\u6771\\u4eac" in text

@@ -67,34 +67,35 @@ def _read_axis(sweep: Override) -> Axis:
     if not isinstance(value, RangeSweep):
         return Axis(key, tuple(dict.fromkeys(texts)))
     texts = tuple(sorted(texts, key=float))
-    low, step = min(value.range()), abs(value.step)
+    low: float = min(value.range())
+    scale = abs(value.step)
     # In decimals, for 0.1 + 2 * 0.1 is not 0.3 in binary ones, and a scale must end at one of its values.
-    high = Decimal(str(low)) + (len(texts) - 1) * Decimal(str(step))
-    return Axis(key, texts, low, type(low)(high), step, LOG in value.tags)
+    high = Decimal(str(low)) + (len(texts) - 1) * Decimal(str(scale))
+    return Axis(key, texts, low, type(low)(high), scale, LOG in value.tags)
 
 
 def _find_problems(sweep: Override, line: str) -> Iterator[Problem]:
     """The problems of one key's values."""
     key, value = sweep.key_or_group, sweep.value()
     tags: set[str] = getattr(value, "tags", set())
-    is_interval, is_range = isinstance(value, IntervalSweep), isinstance(value, RangeSweep)
+    is_on_scale = isinstance(value, IntervalSweep | RangeSweep)
     if sweep.is_hydra_override():
         yield Problem("cannot differ between the trials of a search", key, line, "give one value")
-    elif tags - {LOG} or (tags and not (is_interval or is_range)):
+    elif tags - {LOG} or (tags and not is_on_scale):
         what = "has a tag that means nothing here"
         yield Problem(what, key, line, "write tag(log,interval(low,high)), or leave the tag out")
-    elif is_interval:
+    elif isinstance(value, IntervalSweep):
         yield from _interval_problems(key, line, value.start, value.end, LOG in tags)
     elif problem := find_wrong_count(sweep, line):
         yield problem
-    elif is_range:
+    elif isinstance(value, RangeSweep):
         yield from _range_problems(key, line, value, LOG in tags)
     elif len(texts := list(sweep.sweep_string_iterator())) > len(set(texts)):
         yield Problem("has a value more than once", key, line, "leave all but one out")
 
 
-def _interval_problems(key: str, line: str, low: float, high: float, log: bool) -> Iterator[Problem]:
-    if type(low) is not type(high) or not (math.isfinite(low) and math.isfinite(high)):
+def _interval_problems(key: str, line: str, low: float | None, high: float | None, log: bool) -> Iterator[Problem]:
+    if low is None or high is None or type(low) is not type(high) or not (math.isfinite(low) and math.isfinite(high)):
         yield Problem("is no interval of finite numbers", key, line, "write interval(low,high)")
     elif low >= high:
         yield Problem("has no values between its ends", key, line, "write interval(low,high) with low below high")

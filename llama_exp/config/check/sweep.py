@@ -38,6 +38,12 @@ from llama_exp.files.redact import redact_arguments
 from llama_exp.limits.launcher import find_launcher_problems
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+# Launchers whose processes run several jobs.
+SHARED = (
+    BASIC_LAUNCHER,
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+)
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 PROCESSES_LAUNCHER = "hydra_plugins.llama_exp_sweeps.processes.ProcessesLauncher"
 SWEEP_DIR = "hydra.sweep.dir"
@@ -214,10 +220,11 @@ class SweepCheck:
     def _make_point(
         self, number: int, lines: tuple[str, ...], overrides: list[Override], config: Config, cfg: DictConfig
     ) -> Point:
+        # What the hash leaves out may still be what tells two jobs apart.
         own = [line for line in lines if line.lstrip("+").partition(".")[0].partition("=")[0] in NOT_SCIENCE]
-        identity = hashlib.sha256(
-            "\n".join([config_hash(config), *own]).encode("utf-8", "backslashreplace")
-        ).hexdigest()
+        identity = config_hash(config)
+        if own:
+            identity = hashlib.sha256("\n".join([identity, *own]).encode("utf-8", "backslashreplace")).hexdigest()
         first = self._points[0].config if self._points else {}
         # Ten thousand points share what they have in common.
         record = {
@@ -262,7 +269,8 @@ def _at_points(problem: Problem, points: list[tuple[str, ...]]) -> Problem:
 
 def _process_problems(cfg: DictConfig, processes: Mapping[str, set[str]]) -> Iterator[Problem]:
     """A backend and its threads are chosen once per process."""
-    if cfg.hydra.launcher.get("_target_") != BASIC_LAUNCHER:
+    launcher = cfg.hydra.launcher
+    if launcher.get("_target_") not in SHARED or OmegaConf.select(launcher, "ray.remote.max_calls") == 1:
         return
     for key, values in processes.items():
         if len(values) > 1:

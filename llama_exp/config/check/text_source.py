@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.core_plugins import file_config_source
+from hydra._internal.core_plugins.file_config_source import FileConfigSource as HydrasSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
@@ -23,7 +23,7 @@ from llama_exp.config.check.spelling import list_texts
 GLOBAL = "_global_"
 
 
-class FileConfigSource(file_config_source.FileConfigSource):
+class FileConfigSource(HydrasSource):
     """Reads as its base class, and gives texts their spelling back.
 
     It has its base class' name because a launcher sends Hydra's registry to its processes, where it meets Hydra's own

@@ -53,7 +53,7 @@ def draw_importance(path: Path, importance: Sequence[Mapping[str, float]], names
     """A bar for each key of the space: its share of what decides an objective; arguments as above."""
     figure = Figure(figsize=(8.0, 1.0 + 0.4 * sum(map(len, importance))), dpi=150, layout="constrained")
     for index, axes in enumerate(_panels(figure, len(names))):
-        keys = list(reversed(importance[index]))
+        keys = list(importance[index])[::-1]
         axes.barh([key.replace("$", r"\$") for key in keys], [importance[index][key] for key in keys], color=_BLUE)
         axes.set_xlim(0, 1)
         axes.set_title(f"importance for {names[index]}".replace("$", r"\$"), fontsize=9, loc="left")

@@ -3,7 +3,7 @@
 trials.csv                  a line for each trial
 optimization_results.yaml   the best point, under the names that Hydra's Optuna sweeper gives it
 history.png                 objectives over trials
-importance.png              how much each key of the space decides (Watanabe et al. 2023)
+importance.png              how much each key of the space decides: PED-ANOVA (Watanabe et al. 2023), Optuna's default
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from llama_exp.console.logs import say
@@ -99,8 +99,7 @@ def find_importance(study: Study, axes: Sequence[Axis], directions: Sequence[Dir
             def target(trial: FrozenTrial, index: int = index, sign: float = sign) -> float:
                 return sign * trial.values[index]
 
-            evaluator = PedAnovaImportanceEvaluator()
-            found.append(get_param_importances(study.optuna, evaluator=evaluator, params=free, target=target))
+            found.append(get_param_importances(study.optuna, params=free, target=target))
     return found
 
 

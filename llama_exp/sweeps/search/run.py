@@ -33,7 +33,7 @@ from llama_exp.sweeps.freeze import freeze, hydra_is_of
 from llama_exp.sweeps.jobs import Job, Outcome, State
 from llama_exp.sweeps.manifest import Manifest, collect_facts, opened
 from llama_exp.sweeps.options import Options as LauncherOptions
-from llama_exp.sweeps.pool import OUTPUT, Pool
+from llama_exp.sweeps.pool import OUTPUT, Observer, Pool
 from llama_exp.sweeps.search.options import Options, read_options
 from llama_exp.sweeps.states import SKIP
 from llama_exp.sweeps.table import Table
@@ -142,7 +142,7 @@ def _search(plan: Plan, task_function: TaskFunction) -> int:
         )
         output = plan.folder / OUTPUT
         try:
-            observers = [manifest, table]
+            observers: list[Observer] = [manifest, table]
             with Pool(task_function, plan.hydra_context, plan.launcher, plan.app, observers, output) as pool:
                 study = _run(plan, pool, manifest)
         finally:

@@ -69,7 +69,7 @@ class GridSampler(BaseSampler):
 
 def _value_at(axis: Axis, distribution: BaseDistribution, position: int) -> Any:
     """The value of an axis at a position among its values."""
-    if not axis.is_numeric:
+    if axis.low is None:
         return axis.values[position]
     internal = distribution.to_internal_repr(axis.low + position * (axis.step or 1))
     return distribution.to_external_repr(internal)

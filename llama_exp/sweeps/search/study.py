@@ -15,6 +15,7 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from llama_exp.errors import ConfigError, InputError, Problem
@@ -48,7 +49,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._options, self._axes = options, list(axes)
         self._distributions = find_distributions(axes)
-        self._directions = [direction.value for direction in options.directions]
+        self._directions = [StudyDirection[direction.value.upper()] for direction in options.directions]
         path = mend_study(folder)
         try:
             self._storage = JournalStorage(JournalFileBackend(str(path)))

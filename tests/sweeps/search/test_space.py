@@ -89,7 +89,7 @@ def test_choices_are_kept_as_written(texts, seed):
         return
     lines = {line for (line,) in draw(axes_of(str(sweep.input_line)), seed, 30)}
     assert lines <= {f"k={text}" for text in spelled}
-    if not {"null", '"q\'s"'} & set(texts):  # Hydra's choice() refuses the one and cannot read the other back
+    if not any(text == "null" or "'" in text for text in texts):  # which Hydra's choice() refuses, or unquotes
         grid = [override.value() for override in PARSER.parse_overrides([f"k={text}" for text in spelled])]
         assert all(value in grid for value in values_of(f"k=choice({','.join(texts)})", seed, 30))
 
