@@ -116,8 +116,9 @@ TABLE = [
     Private(
         "hydra-core",
         {"hydra.core.config_store.ConfigStore"},
-        {f"{CHECK}saved.py"},
-        "a primary config that lies in no folder of ours; documented, but not named by hydra itself",
+        {f"{CHECK}saved.py", f"{CHECK}job.py"},
+        "a primary config that lies in no folder of ours, and what plug-ins registered; documented, but not named by "
+        "hydra itself",
         {found("hydra.core.config_store.ConfigStore.store"): "self, name, node, group, package, provider"},
     ),
     Private(
