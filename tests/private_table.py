@@ -164,7 +164,7 @@ TABLE = [
     Private(
         "hydra-core",
         {"hydra._internal.config_loader_impl.get_overrides_dirname"},
-        {f"{CHECK}sweep.py"},
+        {f"{CHECK}sweep.py", "sweeps/launch.py"},
         "the folder of each job is recorded before Hydra names it",
         {
             found(
@@ -202,7 +202,7 @@ TABLE = [
             "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
             "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
         },
-        {f"{CHECK}command_line.py", f"{CHECK}sweep.py", "sweeps/launch.py"},
+        {f"{CHECK}sweep.py", "sweeps/launch.py"},
         "names, compared with what a config chose: whether a sweep's jobs share this process, and are a grid",
         {
             found("hydra._internal.core_plugins.basic_launcher.BasicLauncher"): "",

@@ -125,6 +125,8 @@ def test_readme_shows_pictures_of_the_repository():
     assert (ROOT / "docs" / "pictures" / "loss.png").read_bytes().startswith(b"\x89PNG")
     svg = (ROOT / "docs" / "pictures" / "terminal.svg").read_text(encoding="utf-8")
     assert "train.py" in svg and "exit&#160;code&#160;0" in svg and "url(http" not in svg
+    sweep = (ROOT / "docs" / "pictures" / "sweep.svg").read_text(encoding="utf-8")
+    assert "3&#160;of&#160;6&#160;done" in sweep and "6&#160;finished" in sweep and "url(http" not in sweep
 
 
 def test_every_synonym_is_on_the_page_for_newcomers():

@@ -9,21 +9,17 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.utils import _run_hydra, get_args_parser
-from hydra.core.plugins import Plugins
 
-from hydra_plugins.llama_exp_sweeps.processes import ProcessesLauncher
+from llama_exp.config import plugins
 from llama_exp.config.check.command_line import check_arguments
 from llama_exp.config.check.composition import VERSION_BASE
 from llama_exp.config.conf_folder import CONF
 
 
 def run_hydra(arguments: Sequence[str], job: Callable[..., Any]) -> None:
-    """What `@hydra.main` does, but `sys.argv` stays as typed, and `job` a function that launchers can send by name.
-
-    The launcher is made known here, because Hydra does not look into an installation that leads to a checkout.
-    """
+    """What `@hydra.main` does, but `sys.argv` stays as typed, and `job` a function that launchers can send by name."""
     version.setbase(VERSION_BASE)
-    Plugins.instance().register(ProcessesLauncher)
+    plugins.register()
     parser = get_args_parser()
     options = parser.parse_args(arguments)
     _run_hydra(options, parser, task_function=job, config_path=str(CONF), config_name="config")

@@ -26,42 +26,51 @@ class CsvLogger(Mirror):
 
     def __init__(self, *, folder: Path, name: str, group: str | None = None, config: Mapping[str, Any] | None = None):
         super().__init__("CSV", folder, name, group, config)
-        self._lines: list[dict[str, float]] = []  # one a step, the last one still open
-        self._columns = [_STEP]
+        self._line: dict[str, float] = {}  # of the step that is still open
+        self._columns: dict[str, None] = {}  # in order
+        self._num_steps = 0
         self._file = AppendedFile(self._folder / FILE)
 
     @property
     def outcome(self) -> str:
         """What was written where."""
-        return f"{len(self._lines)} steps to {show_path(self._file.path)}"
+        return f"{self._num_steps} steps to {show_path(self._file.path)}"
 
     def _open(self) -> None:
-        self._lines, self._columns = [], [_STEP]
+        self._columns = {}
 
     def _write(self, step: int, values: dict[str, float], seconds: float) -> None:
-        if not self._lines or self._lines[-1][_STEP] != step:
+        if self._line.get(_STEP) != step:
             self._append()
-            self._lines.append({_STEP: step})
-        self._lines[-1] |= values
+            self._line = {_STEP: step}
+        self._line |= values
 
     def _close(self, status: str) -> None:
         self._append()
         self._file.close()
 
     def _append(self) -> None:
-        """Writes the open line, and where it has new columns the table."""
-        if not self._lines:
+        """Writes the open line; where it has new columns, the table anew."""
+        if not self._line:
             return
-        new = [key for key in self._lines[-1] if key not in self._columns]
-        if not new:
-            self._file.append(self._text(self._lines[-1:]))
-            return
-        self._columns += new
+        new = [key for key in self._line if key not in self._columns]
+        if new:
+            self._widen(new)
+        self._file.append(_text([self._line.get(key, "") for key in self._columns]))
+        self._num_steps += 1
+        self._line = {}
+
+    def _widen(self, new: list[str]) -> None:
+        """Adds columns at the right, which are empty in the lines of before."""
+        before = self._file.path.read_text(encoding="utf-8").splitlines()[1:] if self._columns else []
+        self._columns |= dict.fromkeys(new)
         self._file.close()
         self._file = AppendedFile(self._folder / FILE)  # begins anew: nothing of the narrower table stays
-        self._file.append(self._text([dict(zip(self._columns, self._columns, strict=True)), *self._lines]))
+        lines = [_text(list(self._columns)), *(f"{line}{',' * len(new)}\n" for line in before)]
+        self._file.append("".join(lines))
 
-    def _text(self, lines: list[dict[str, Any]]) -> str:
-        text = io.StringIO()
-        csv.DictWriter(text, self._columns, lineterminator="\n").writerows(lines)
-        return text.getvalue()
+
+def _text(values: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()

@@ -176,9 +176,9 @@ class Run:
         """Writes the adapter or the model, and returns what the summary should say beside the metrics' figures."""
         if not self._process.is_writer:
             return {}
-        self._folder.kept.require()
         exported: Path | None = None
         try:
+            self._folder.kept.require()
             results = self._export()
             exported = self._folder.adapter if self._has_adapters else self._folder.model
         finally:

@@ -41,7 +41,7 @@ from llama_exp.sweeps.states import RETRY
 
 # What a sweep may change when its record is gone on with: where and how it runs, and how it is watched.
 _MAY_CHANGE = re.compile(r"[+~]*(runtime|logger|debug|hydra[./](launcher|sweeper))([.=@/].*)?")
-_OF_THE_FOLDER = ("resume=", f"{SWEEP_DIR}=", "hydra.launcher.extend=")
+_OF_THE_FOLDER = ("resume=", f"{SWEEP_DIR}=", "hydra.launcher.extend=", "hydra.launcher.on_failed=")
 log = logging.getLogger(__name__)
 
 
@@ -84,7 +84,7 @@ def open_manifest(command: Command, arguments: Sequence[str]) -> tuple[Manifest 
         {
             **{key: facts[key] for key in kept},
             "arguments": redact_arguments(_without_folder(arguments)),
-            "constants": redact_arguments(sweep.constants),
+            "constants": redact_arguments(_without_folder(sweep.constants)),
             "patch": None if patch is None else hashlib.sha256(patch.encode("utf-8", "backslashreplace")).hexdigest(),
         },
         resume=sweep.config.resume == AUTO,

@@ -58,7 +58,9 @@ def require_same_base(record: Record, points: Sequence[Point]) -> None:
     """Raises ConfigError unless the point that stands for all of a search is the one that it was begun with."""
     if record.identity != identify(record.space, [point.identity for point in points]):
         changes = [change for point in points for change in _find_changes(record.common, point)]
-        raise ConfigError(*(_changed(key, old, new, "") for key, old, new in changes))
+        problems = [_changed(key, old, new, "") for key, old, new in changes]
+        what, found = "the search in this folder was begun with another job", "a job with another hash"
+        raise ConfigError(*problems or [Problem(what, "hydra.sweep.dir", found, UNDO)])
 
 
 def _changes(record: Record, changed: Sequence[tuple[Entry, Point]]) -> list[Problem]:

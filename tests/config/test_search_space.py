@@ -6,8 +6,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from llama_exp.config.check import search_space
+from llama_exp.config.check import check_arguments, search_space
 from llama_exp.config.check.search_space import find_search_problems, read_axes
+from llama_exp.errors import ConfigError
 
 YAML = Path(__file__).resolve().parents[2] / "hydra_plugins/llama_exp_sweeps/conf/hydra/sweeper/search.yaml"
 PARSER = OverridesParser.create()
@@ -145,3 +146,24 @@ def test_everything_wrong_is_told_at_once():
 def test_the_other_axes_are_read():
     axes, found = read_axes(PARSER.parse_overrides(["a=interval(2,1)", "b=1,2"]))
     assert [axis.key for axis in axes] == ["b"] and len(found) == 1
+
+
+def test_the_command_line_tells_all_of_it_before_hydra_runs():
+    line = ["-m", "hydra/sweeper=search", "hydra/launcher=basic", "hydra.sweeper.n_trials=0", "lora.rank=4,8,4"]
+    with pytest.raises(ConfigError) as raised:
+        check_arguments([*line, "optimizer.learning_rate=tag(log,interval(0,1))"])
+    where = {problem.where for problem in raised.value.problems}
+    assert where == {"hydra/launcher", "hydra.sweeper.n_trials", "lora.rank", "optimizer.learning_rate"}
+
+
+def test_a_point_that_is_impossible_is_named():
+    """The ends of an interval are checked as a run's own values are."""
+    line = ["-m", "hydra/sweeper=search", "model.dropout=interval(0,1.5)", "seed=0"]
+    with pytest.raises(ConfigError, match=r"model.dropout=1.5") as raised:
+        check_arguments(line)
+    assert {problem.where for problem in raised.value.problems} == {"model.dropout"}
+
+
+def test_the_ready_search_is_sound():
+    command = check_arguments(["sweep=search"])
+    assert set(command.sweep.space) == {"optimizer.learning_rate", "optimizer.weight_decay", "optimizer.beta_2"}

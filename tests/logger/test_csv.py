@@ -1,6 +1,7 @@
 """The wide table: one line a step, a column for each figure, the checkpoint's part after a resume."""
 
 import csv
+import time
 
 from mirror import expected_rows, report, row
 
@@ -84,3 +85,15 @@ def test_a_table_that_cannot_be_written_is_one_warning(tmp_path, caplog):
         observer.on_finish("finished")
     assert len(caplog.records) == 1 and caplog.records[0].getMessage().startswith("CSV: log failed")
     assert len(expected_rows(tmp_path)) == 6
+
+
+def test_very_wide_rows_cost_time_in_proportion(tmp_path):
+    """Twenty thousand figures; looked up one by one in a list they would take seconds a row."""
+    watching = make(tmp_path)
+    wide = {f"größe_{number}": float(number) for number in range(20_000)}
+    start = time.monotonic()
+    for step in range(5):
+        watching[1].on_metrics(row(step) | wide)
+    watching[1].on_finish("finished")
+    assert time.monotonic() - start < 5 and watching[1].failure is None
+    assert len(read(tmp_path)[4]) > 20_000

@@ -58,7 +58,7 @@ def test_jobs_that_die_in_every_way_leave_the_others_whole_and_are_tried_again(t
     code, sweep = run(tmp_path, "+x=range(10)", *LIMITS, do=do)
     assert code == 7 and sweep.jobs_with("done") == [0, 1, 2, 3, 4, 5, 6, 8, 9]
     assert [(sweep.folder / str(number) / "done").read_text() for number in (8, 9)] == whole
-    assert "2 attempts" in sweep.told and "9 finished, 1 failed" in sweep.told
+    assert "job 7 failed 2 times" in sweep.told and "9 finished, 1 failed" in sweep.told
 
 
 @pytest.mark.slow

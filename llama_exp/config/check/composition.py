@@ -25,6 +25,7 @@ from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from llama_exp.config import plugins
 from llama_exp.config.check import resolvers
 from llama_exp.config.check.nearest import suggest
 from llama_exp.config.check.other_tools import PLUGINS
@@ -61,6 +62,7 @@ class Composer:
         version.setbase(VERSION_BASE)
         setup_globals()
         resolvers.register()
+        plugins.register()
         search_path = create_config_search_path(str(config_path))
         install()
         if config_dir is not None:

@@ -165,3 +165,7 @@ def test_llama_exp_is_searched_with_pruning_and_survives_a_kill(folder):
         assert (run / "checkpoints" / f"step-{summary['steps']:08d}" / "manifest.json").exists()
         assert (summary["steps"] == 600) == (trial["state"] == "complete")
     assert "best: trial 0" in told and "train.py --from found/0_" in told
+    process = start(folder, script, "resume=found", "hydra.sweeper.n_trials=4")
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "started" not in told and "best: trial 0" in told, told
+    assert read_trials(folder / "found") == trials
