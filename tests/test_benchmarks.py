@@ -147,4 +147,4 @@ def test_help_tells_what_is_compared_and_the_command(script):
 
 
 def test_the_scripts_are_found():
-    assert {"train", "decode", "quantize", "startup", "load"} <= {path.stem for path in SCRIPTS}
+    assert {"train", "decode", "quantize", "startup", "load", "sweep", "faults"} <= {path.stem for path in SCRIPTS}
