@@ -100,7 +100,7 @@ TABLE = [
             "hydra.core.plugins.Plugins",
             "hydra.plugins.config_source.ConfigResult",
         },
-        {f"{CHECK}text_source.py", "config/hydra_main.py"},
+        {f"{CHECK}text_source.py", "config/plugins.py"},
         "Hydra reads YAML 1.1, where a text such as 2025_11_28 is a number, and registers one reader per scheme; and "
         "it does not find plug-ins of an installation that leads to a checkout",
         {
@@ -116,8 +116,9 @@ TABLE = [
     Private(
         "hydra-core",
         {"hydra.core.config_store.ConfigStore"},
-        {f"{CHECK}saved.py"},
-        "a primary config that lies in no folder of ours; documented, but not named by hydra itself",
+        {f"{CHECK}saved.py", f"{CHECK}job.py"},
+        "a primary config that lies in no folder of ours, and what plug-ins registered; documented, but not named by "
+        "hydra itself",
         {found("hydra.core.config_store.ConfigStore.store"): "self, name, node, group, package, provider"},
     ),
     Private(
