@@ -141,7 +141,7 @@ TABLE = [
             "hydra.core.object_type.ObjectType",
             "hydra.core.utils.setup_globals",
         },
-        {f"{CHECK}composition.py", "sweeps/launch.py"},
+        {f"{CHECK}composition.py", "sweeps/launch.py", "sweeps/search/run.py"},
         "hydra.compose stops at the first mistake and does not tell which file a value is from",
         {
             found(LOADER): "config_search_path",
@@ -164,7 +164,7 @@ TABLE = [
     Private(
         "hydra-core",
         {"hydra._internal.config_loader_impl.get_overrides_dirname"},
-        {f"{CHECK}sweep.py", "sweeps/launch.py"},
+        {f"{CHECK}sweep.py"},
         "the folder of each job is recorded before Hydra names it",
         {
             found(
