@@ -184,7 +184,8 @@ TABLE = [
         {
             f"{CHECK}{name}.py"
             for name in ("command_line", "composition", "job", "search_space", "sweep", "sweep_points")
-        },
+        }
+        | {"sweeps/search/results.py", "sweeps/search/run.py"},
         "the grammar of overrides is documented, its parser is not",
         {
             found(f"{GRAMMAR}.overrides_parser.OverridesParser.create"): "config_loader",
@@ -220,7 +221,7 @@ TABLE = [
             "hydra.experimental.callback.Callback",
             "._return_value",
         },
-        {"sweeps/child.py", "sweeps/launch.py"},
+        {"sweeps/child.py", "sweeps/launch.py", "sweeps/search/run.py"},
         "what launchers are made of; Hydra's example of one has these names, its interface does not",
         {
             found("hydra.core.utils.run_job"): "task_function, config, job_dir_key, job_subdir_key, hydra_context, "
