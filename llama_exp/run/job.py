@@ -106,7 +106,8 @@ def _run(
             run_folder.discard_if_fruitless(error)
             if error.exit_code in (ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
                 bar.close()
-                progress.end_table(summary, folder, {"resume": provenance.resume_command(sys.argv, folder)})
+                go_on = provenance.resume_command(sys.argv, folder, in_sweep=group is not None)
+                progress.end_table(summary, folder, {"resume": go_on})
             raise
         finally:
             bar.close()

@@ -162,8 +162,24 @@ def program(arguments: Sequence[str]) -> list[str]:
     return [Path(script).name] if script else [Path(sys.executable).name]
 
 
-def resume_command(arguments: Sequence[str], folder: Path) -> str:
-    """The command that continues the run in `folder` where its last checkpoint left it."""
+def training(arguments: Sequence[str]) -> list[str]:
+    """The words that start a training, without overrides; a launcher's own process (submitit's) was started otherwise."""
+    if list(arguments[1:2]) == ["train"]:
+        return [*program(arguments), "train"]
+    return program(arguments) if Path(arguments[0]).name == "train.py" else ["llama-exp", "train"]
+
+
+def resume_command(arguments: Sequence[str], folder: Path, in_sweep: bool = False) -> str:
+    """The command that continues the run in `folder` where its last checkpoint left it.
+
+    Args:
+        arguments: `sys.argv`; of a job of a sweep those of the whole sweep.
+        folder: the run folder.
+        in_sweep: whether it is a job of a sweep, which goes on by its own record.
+    """
+    if in_sweep:
+        shown = show_path(folder)
+        return shlex.join([*training(arguments), "--from", shown, f"resume={plain_or_quoted(shown)}"])
     kept = [argument for argument in arguments[1:] if not argument.startswith(("resume=", "hydra.run.dir="))]
     own = [f"hydra.run.dir={plain_or_quoted(show_path(folder))}", "resume=auto"]
     return shlex.join([*program(arguments), *redact_arguments(kept), *own])

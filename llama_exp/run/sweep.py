@@ -128,7 +128,7 @@ def run_sweep(manifest: Manifest, arguments: Sequence[str], job: Callable[..., A
 
 def make_words(folder: Path, arguments: Sequence[str]) -> Words:
     """How the end of a sweep in `folder` is told; a folder that was typed is named as it was typed."""
-    program, named = provenance.program(sys.argv), f"resume={plain_or_quoted(show_path(folder))}"
+    program, named = provenance.training(sys.argv), f"resume={plain_or_quoted(show_path(folder))}"
     typed = [line for line in arguments if line.startswith("resume=") and line not in ("resume=auto", "resume=none")]
     return Words(program, shlex.join([*program, *(typed or [named])]), "validation loss", "minimize")
 

@@ -200,6 +200,19 @@ def test_resume_command(arguments, folder, expected):
     assert provenance.resume_command(arguments, Path(folder)) == expected
 
 
+@pytest.mark.parametrize(
+    ("arguments", "program"),
+    [
+        (["train.py", "-m", "a=1,2"], "python train.py"),
+        (["/usr/bin/llama-exp", "train", "-m", "a=1,2"], "llama-exp train"),
+        (["/x/submitit/core/_submit.py", "/x/.submitit/7"], "llama-exp train"),
+    ],
+)
+def test_a_job_of_a_sweep_goes_on_by_its_own_record(arguments, program):
+    command = provenance.resume_command(arguments, Path("/out/0_a-1"), in_sweep=True)
+    assert command == f"{program} --from /out/0_a-1 resume=/out/0_a-1"
+
+
 def test_resume_command_survives_shell_and_hydra():
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
