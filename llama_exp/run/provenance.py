@@ -163,7 +163,7 @@ def program(arguments: Sequence[str]) -> list[str]:
 
 
 def training(arguments: Sequence[str]) -> list[str]:
-    """The words that start a training, without overrides; a launcher's own process (submitit's) was started otherwise."""
+    """The words that start a training, without overrides; a process of submitit's was started by others."""
     if list(arguments[1:2]) == ["train"]:
         return [*program(arguments), "train"]
     return program(arguments) if Path(arguments[0]).name == "train.py" else ["llama-exp", "train"]
