@@ -14,6 +14,7 @@ COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > needs.txt
 RUN pip install --no-cache-dir -c constraints.txt -r needs.txt
 COPY conf conf
+COPY hydra_plugins hydra_plugins
 COPY llama_exp llama_exp
 RUN pip install --no-cache-dir --no-deps .
 

@@ -12,6 +12,7 @@ files of weights and optimizer are compared byte by byte.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import json
@@ -149,4 +150,6 @@ def tell(trials: list[dict[str, str]], folder: Path, best: int, bits: tuple[int,
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="of all trials: trainer.max_steps=60")
+    main(parser.parse_args().overrides)

@@ -183,14 +183,16 @@ def step_of(line):
     has_launcher = any(re.match(r"hydra[./](launcher|sweeper)", word) for word in words)
     if reason and trains:
         return {"ours": [*arguments, "--cfg", "job"], "code": 0}
+    given = {word.partition("=")[0] for word in words}
+    given |= {"logger.mode"} if "logger" in given else set()  # the key of one choice
+    tiny = [line for line in TINY if line.partition("=")[0] not in given]
     if is_sweep and has_launcher:
-        return {"ours": [*arguments, *TINY, "--cfg", "job"], "code": 0}
+        return {"ours": [*arguments, *tiny, "--cfg", "job"], "code": 0}
     if is_sweep and line not in FAILS:
         # A process that has run TensorFlow cannot fork others that do; tests/sweeps has the launcher.
         arguments.append("hydra/launcher=basic")
     if trains and not {"--cfg", "--help"} & set(words) and line not in FAILS:
-        given = {word.partition("=")[0] for word in words}
-        arguments += [line for line in TINY if line.partition("=")[0] not in given]
+        arguments += tiny
         steps = [int(word.partition("=")[2]) for word in words if word.startswith("trainer.max_steps=")]
         if not steps or steps[-1] > MOST_STEPS:
             arguments = [word for word in arguments if not word.startswith("trainer.max_steps=")] + SHORT

@@ -20,7 +20,6 @@ from llama_exp.errors import InputError
 from llama_exp.files.json_file import open_regular, read_record
 from llama_exp.files.json_text import plain
 from llama_exp.files.yaml_file import read_yaml
-from llama_exp.run import plan
 from llama_exp.sweeps.freeze import without_hydra
 from llama_exp.sweeps.jobs import Glimpse, Needs, Outcome, State
 
@@ -46,6 +45,8 @@ class LlamaApp:
 
     def find_needs(self, cfg: Any, cores: int) -> Needs:
         """Variables by backend and threads; memory by the plan, where there is one."""
+        from llama_exp.run import plan  # loads NumPy, whose threads the variables could not set any more
+
         config = _typed(cfg)
         place = config.runtime
         variables = runtime.find_environment(place.backend.value, place.threads or cores, place.cache_dir)

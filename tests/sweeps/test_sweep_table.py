@@ -254,7 +254,7 @@ def test_a_dumb_terminal_gets_lines(tmp_path, monkeypatch):
 def test_an_ascii_terminal_gets_ascii(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
-        "from test_table import *\n"
+        "from test_sweep_table import *\n"
         "table = Table(Path('.'), 2); observe(table)\n"
         "table.on_end(job(3), Outcome(State.failed, '\\u6771\\u4eac')); table.close()"
     )
