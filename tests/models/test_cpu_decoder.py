@@ -30,7 +30,8 @@ STORED = {
     "int4 with other int8": {"mode": "int4", "int8_layers": ["query", "value", "feedforward_gate_dense"]},
     "float8": {"mode": "float8"},
 }
-DAILY = ("float32",)
+DAILY, ON_TENSORFLOW = ("float32",), ("int8", "int4", "float8")
+OTHERS = [name for name in STORED if name not in DAILY + ON_TENSORFLOW]
 
 
 def logits_of(backbone, token_ids):
@@ -52,7 +53,7 @@ def assert_decodes(backbone, tolerance=oracles.EXACT_TOLERANCE):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("stored", with_others(DAILY, [name for name in STORED if name not in DAILY]))
+@pytest.mark.parametrize("stored", one_a_day(with_others(DAILY, ON_TENSORFLOW), OTHERS))
 def test_a_step_equals_the_whole_call(stored, tied):
     backbone = make(tie_word_embeddings=tied)
     if STORED[stored]:
@@ -69,7 +70,7 @@ LORA = [
 ]
 
 
-@pytest.mark.parametrize("lora", LORA)
+@pytest.mark.parametrize("lora", one_a_day([LORA[0], LORA[3]], LORA[1:3]))
 def test_adapters(lora):
     assert_adapts("float32", lora)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from daily import one_a_day
 from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
 from llama_exp.architecture import linear_shapes, make_quantization
@@ -19,7 +20,7 @@ def checkpoint(name, change=None):
     return Checkpoint("memory", "test", TINY_CONFIGS[name], as_tensors(arrays))
 
 
-@pytest.mark.parametrize("name", ["odd_widths", "tied", "llama_3_2"])
+@pytest.mark.parametrize("name", one_a_day(["odd_widths"], ["tied", "llama_3_2"]))
 def test_every_int4_kernel_has_its_integers(name):
     found = gptq.kernels(checkpoint(name), INT4)
     assert list(found) == [

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import oracles
 import pytest
-from daily import with_others
+from daily import one_a_day, with_others
 from keras import ops
 from quantized_oracle import (
     FLOAT8,
@@ -309,7 +309,7 @@ def from_preset(folder, **arguments):
 
 
 @pytest.mark.parametrize("gptq", with_others([False], [True]))
-@pytest.mark.parametrize("names", [None, [], ["query", "feedforward_output_dense"]])
+@pytest.mark.parametrize("names", one_a_day([None, []], [["query", "feedforward_output_dense"]]))
 def test_embeddings_and_some_layers_stay_int8_under_int4(names, gptq):
     """Byte for byte what int8 makes of them."""
     backbone, other = make(), make()

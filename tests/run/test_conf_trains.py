@@ -9,6 +9,7 @@ import re
 import pytest
 import tensorflow_datasets as tfds
 import yaml
+from daily import one_a_day
 from whole_runs import run_here
 
 from llama_exp.config.check import CONF, check_arguments
@@ -79,7 +80,7 @@ def ends(text):
     return first.strip(), last.strip()
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("name", one_a_day(["lora_rank"], [name for name in SWEEPS if name != "lora_rank"]))
 def test_both_ends_of_a_sweep_train(playground, name):
     """Of several axes only the last point: other files have the ends of theirs."""
     stated = yaml.safe_load((CONF / "sweep" / f"{name}.yaml").read_text())

@@ -285,7 +285,9 @@ sys.meta_path.insert(0, Finder)
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("tensorflow", [ABSENT, REFUSED], ids=["absent", "refused"])
+@pytest.mark.parametrize(
+    "tensorflow", [ABSENT, pytest.param(REFUSED, marks=pytest.mark.slow)], ids=["absent", "refused"]
+)
 def test_a_run_on_jax_imports_no_tensorflow(playground, tmp_path, tensorflow):
     """Where only JAX is installed, and where both are and importing the other would be a mistake."""
     (tmp_path / "sitecustomize.py").write_text(tensorflow)

@@ -57,7 +57,8 @@ TELLING = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "device_compiler=1"}
     ("keras_backend", "jit", "sign"),
     [
         ("tensorflow", "true", "Compilation of XLA executable time"),
-        ("tensorflow", "false", "Compilation of XLA executable time"),  # of the parts between the products
+        # Of the parts between the products.
+        pytest.param("tensorflow", "false", "Compilation of XLA executable time", marks=pytest.mark.slow),
         ("jax", "true", "COMPILED"),
     ],
 )
