@@ -77,6 +77,7 @@ DECIDES_NOTHING = {
     "_SENTENCE_PIECE_IDS",
     "MASKED",  # its exponential is 0 in every type
     *("_TINY", "SMALLEST_SQUARES"),  # in the place of a 0 by which is divided, where the product is 0 anyway
+    *("ENOUGH_SECONDS", "FEWEST_PRODUCTS", "MOST_PRODUCTS"),  # how the machine's rate is measured
 }
 
 
