@@ -39,6 +39,8 @@ from pathlib import Path
 
 import tiny_sweep
 
+from llama_exp.sweeps.liveness import is_alive
+
 NUM_JOBS, NUM_STEPS = 6, 8
 NUM_ROWS = NUM_JOBS * (NUM_STEPS + 3)  # validation at 0, 4 and 8
 NUM_LINES = 2 * NUM_JOBS + 1  # of the journal
@@ -139,6 +141,11 @@ def kill_at(moment: Moment, process, sweep: Path) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    begins = [event for event in tiny_sweep.read_events(sweep) if event["event"] == "begin"]
+    while any(
+        is_alive(event["process"]) for event in begins
+    ):  # jobs die a moment after their server; one may finish within it
+        time.sleep(0.01)
 
 
 def go_on(words: list[str], folder: Path, output: Path) -> int:
