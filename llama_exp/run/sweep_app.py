@@ -26,13 +26,8 @@ from llama_exp.sweeps.jobs import Glimpse, Needs, Outcome, State
 # What Python, the frameworks and their compiled programs take beside a run's own arrays.
 FRAMEWORK_BYTES = 600 * 2**20
 TAIL_BYTES = 2**16
-STATES = {
-    "finished": State.finished,
-    "failed": State.failed,
-    "interrupted": State.interrupted,
-    "preempted": State.preempted,
-    "pruned": State.pruned,
-}
+# What summary.json may say at the end -> what the sweep calls it.
+STATES = {state.value: state for state in State if state not in (State.pending, State.running)}
 
 
 class LlamaApp:

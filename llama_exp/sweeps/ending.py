@@ -15,11 +15,10 @@ from llama_exp.errors import ExitCode
 from llama_exp.files.redact import redact_arguments
 from llama_exp.files.shown_path import show_path
 from llama_exp.sweeps.board import find_best, format_value, list_numbers
-from llama_exp.sweeps.jobs import State
+from llama_exp.sweeps.jobs import LEFT, State
 from llama_exp.sweeps.output import find_log
 
 _MOST_ROWS = 50  # of finished jobs; more of them is what a program should read
-_LEFT = (State.pending, State.running, State.interrupted, State.preempted)
 _ORDER = (State.finished, State.pruned, State.failed, State.interrupted, State.preempted, State.running, State.pending)
 
 
@@ -79,7 +78,7 @@ def end_lines(reports: Sequence[Report], sweep: Path, words: Words) -> Iterator[
     failed = [report for report in reports if report.state is State.failed]
     for group in _alike(failed):
         yield from _failed(group, sweep, words)
-    left = [report for report in reports if report.state in _LEFT]
+    left = [report for report in reports if report.state in LEFT]
     if left:
         yield f"left: job {list_numbers(report.number for report in left)}; go on with"
         yield f"  {words.go_on}"

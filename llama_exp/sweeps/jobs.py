@@ -23,6 +23,10 @@ class State(enum.Enum):
     pruned = "pruned"  # by a search that expects nothing of it, with a checkpoint
 
 
+# What is not over: a sweep that goes on takes such a job up.
+LEFT = (State.pending, State.running, State.interrupted, State.preempted)
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a job needs of the machine.

@@ -23,14 +23,14 @@ from llama_exp.sweeps.grid import Grid
 from llama_exp.sweeps.jobs import Job, Outcome, State
 from llama_exp.sweeps.manifest import Manifest, collect_facts, opened
 from llama_exp.sweeps.options import Options
-from llama_exp.sweeps.pool import OUTPUT, Pool
+from llama_exp.sweeps.output import OUTPUT
+from llama_exp.sweeps.pool import Pool
 from llama_exp.sweeps.reports import tell_once
 from llama_exp.sweeps.table import Table
 
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 SAME_ERRORS = 3  # jobs in a row; says that the next ones will hardly do better
 PATIENCE = 30.0  # seconds that schedulers wait between SIGTERM and SIGKILL
-GOES_ON = (State.interrupted, State.preempted, State.pending)
 _own: list[Manifest] = []  # those that this launcher opened; of others the command line tells the end
 
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FOLDER = "output"
+OUTPUT = "output"  # the folder in that of a sweep for what jobs print
 _PIECE_BYTES = 2**18
 _LONGEST_LINE = 2**16  # of a line without an end only so many bytes are kept
 _MOST_PER_JOB = 20  # then only the file has them: a job that warns at every step would fill the screen
@@ -21,7 +21,7 @@ _MATTERS = re.compile(
 
 def output_path(sweep: Path, number: int) -> Path:
     """The file of what a job prints."""
-    return sweep / FOLDER / f"{number}.log"
+    return sweep / OUTPUT / f"{number}.log"
 
 
 def find_log(sweep: Path, number: int, folder: Path) -> Path:
@@ -52,7 +52,7 @@ class Messages:
 
     def __post_init__(self) -> None:
         """What files hold before the first job starts is an earlier attempt's."""
-        for path in (self.sweep / FOLDER).glob("*.log"):
+        for path in (self.sweep / OUTPUT).glob("*.log"):
             with contextlib.suppress(OSError, ValueError):
                 self._places[int(path.stem)] = _Place(path.stat().st_size)
 

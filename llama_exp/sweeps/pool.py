@@ -29,7 +29,6 @@ from llama_exp.sweeps.slots import Slot, cores_each, make_slots
 TICK = 0.2  # seconds between two looks at clock and memory
 SHOWN_EVERY = 1.0  # seconds between two looks into the jobs' folders
 GRACE = 10.0  # seconds for a checkpoint of a job whose time is over
-OUTPUT = "output"  # the folder in that of a sweep for what jobs print
 SIGNALS = {
     State.interrupted: signal.SIGINT,
     State.preempted: signal.SIGTERM,

@@ -30,10 +30,11 @@ from llama_exp.limits.search import Axis
 from llama_exp.sweeps import launch
 from llama_exp.sweeps.app import App
 from llama_exp.sweeps.freeze import freeze, hydra_is_of
-from llama_exp.sweeps.jobs import Job, Outcome, State
+from llama_exp.sweeps.jobs import LEFT, Job, Outcome
 from llama_exp.sweeps.manifest import Manifest, collect_facts, opened
 from llama_exp.sweeps.options import Options as LauncherOptions
-from llama_exp.sweeps.pool import OUTPUT, Observer, Pool
+from llama_exp.sweeps.output import OUTPUT
+from llama_exp.sweeps.pool import Observer, Pool
 from llama_exp.sweeps.search.options import Options, read_options
 from llama_exp.sweeps.states import SKIP
 from llama_exp.sweeps.table import Table
@@ -179,8 +180,7 @@ def _run(plan: Plan, pool: Pool, manifest: Manifest) -> Study:
 
     def find_outcome(number: int) -> Outcome | None:
         status = manifest.find_status(number)
-        goes_on = status.state in (*launch.GOES_ON, State.running)
-        return None if goes_on else Outcome(status.state, status.cause, status.exit_code, status.value)
+        return None if status.state in LEFT else Outcome(status.state, status.cause, status.exit_code, status.value)
 
     def stop_all(received: signals.signal.Signals) -> None:
         launch.stop_all(pool, received)
@@ -218,7 +218,7 @@ def _as_point(job: Job, plan: Plan) -> Point:
 
 
 def _count_ended(manifest: Manifest) -> int:
-    return sum(status.state not in launch.GOES_ON for status in manifest.find_statuses().values())
+    return sum(status.state not in LEFT for status in manifest.find_statuses().values())
 
 
 def _tell_end(plan: Plan, study: Study, manifest: Manifest) -> int:
