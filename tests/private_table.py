@@ -203,7 +203,7 @@ TABLE = [
             "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
             "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
         },
-        {f"{CHECK}sweep.py", "sweeps/launch.py"},
+        {"config/plugins.py"},
         "names, compared with what a config chose: whether a sweep's jobs share this process, and are a grid",
         {
             found("hydra._internal.core_plugins.basic_launcher.BasicLauncher"): "",

@@ -1,4 +1,4 @@
-"""Our own plug-ins of Hydra, made known by name.
+"""Launchers and sweepers by the names of their classes, and our own plug-ins, made known to Hydra.
 
 Hydra looks for plug-ins on the disk, and does not look into an installation that leads to a checkout
 (`pip install -e`).
@@ -11,6 +11,12 @@ from hydra.core.plugins import Plugins
 from hydra_plugins.llama_exp_sweeps.processes import ProcessesLauncher
 from hydra_plugins.llama_exp_sweeps.search import SearchSweeper
 from hydra_plugins.llama_exp_sweeps.search_path import SweepsSearchPath
+
+# What `_target_` says of Hydra's own and of ours.
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+PROCESSES_LAUNCHER = f"{ProcessesLauncher.__module__}.{ProcessesLauncher.__qualname__}"
+SEARCH_SWEEPER = f"{SearchSweeper.__module__}.{SearchSweeper.__qualname__}"
 
 
 def register() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from llama_exp.config.check.sweep import BASIC_LAUNCHER
+from llama_exp.config.plugins import BASIC_LAUNCHER
 from llama_exp.config.schema import Config
 from llama_exp.console.logs import name_lines
 from llama_exp.errors import BusyError

@@ -14,6 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from llama_exp import signals
+from llama_exp.config.plugins import BASIC_SWEEPER
 from llama_exp.console.logs import say
 from llama_exp.errors import ConfigError, ExitCode, LlamaExpError, Problem
 from llama_exp.files.redact import redact_arguments
@@ -28,7 +29,6 @@ from llama_exp.sweeps.pool import Pool
 from llama_exp.sweeps.reports import tell_once
 from llama_exp.sweeps.table import Table
 
-BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 SAME_ERRORS = 3  # jobs in a row; says that the next ones will hardly do better
 PATIENCE = 30.0  # seconds that schedulers wait between SIGTERM and SIGKILL
 _own: list[Manifest] = []  # those that this launcher opened; of others the command line tells the end

@@ -6,8 +6,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from llama_exp.config.check import check_arguments, search_space
+from llama_exp.config.check import check_arguments
 from llama_exp.config.check.search_space import find_search_problems, read_axes
+from llama_exp.config.plugins import PROCESSES_LAUNCHER
 from llama_exp.errors import ConfigError
 
 YAML = Path(__file__).resolve().parents[2] / "hydra_plugins/llama_exp_sweeps/conf/hydra/sweeper/search.yaml"
@@ -15,7 +16,7 @@ PARSER = OverridesParser.create()
 GOOD = ["optimizer.learning_rate=tag(log,interval(1e-5,1e-2))", "lora.rank=4,8,16"]
 
 
-def node(launcher=search_space.PROCESSES_LAUNCHER, **changes):
+def node(launcher=PROCESSES_LAUNCHER, **changes):
     sweeper = OmegaConf.load(YAML)
     return OmegaConf.create({"sweeper": {**sweeper, **changes}, "launcher": {"_target_": launcher}})
 

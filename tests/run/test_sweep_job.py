@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from llama_exp.config.check.sweep import BASIC_LAUNCHER
+from llama_exp.config.plugins import BASIC_LAUNCHER
 from llama_exp.run import sweep_job
 
 

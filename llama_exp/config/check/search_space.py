@@ -17,12 +17,11 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from llama_exp.config.check.sweep_points import find_wrong_count
 from llama_exp.config.check.typed import show
+from llama_exp.config.plugins import PROCESSES_LAUNCHER
 from llama_exp.errors import Problem
 from llama_exp.limits.search import LIMITS, SECTION, Axis, find_option_problems
 
 LOG = "log"
-SEARCH_SWEEPER = "hydra_plugins.llama_exp_sweeps.search.SearchSweeper"
-PROCESSES_LAUNCHER = "hydra_plugins.llama_exp_sweeps.processes.ProcessesLauncher"
 
 
 def find_search_problems(hydra: Any, sweeps: Sequence[Override]) -> Iterator[Problem]:

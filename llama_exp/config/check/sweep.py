@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llama_exp.config.check.composition import Composer, line_of
 from llama_exp.config.check.job import JobCheck
-from llama_exp.config.check.search_space import SEARCH_SWEEPER, find_search_problems
+from llama_exp.config.check.search_space import find_search_problems
 from llama_exp.config.check.sweep_points import (
     drop_repeated,
     find_too_many,
@@ -30,6 +30,7 @@ from llama_exp.config.check.sweep_points import (
 )
 from llama_exp.config.check.typed import show
 from llama_exp.config.identity import NOT_SCIENCE, config_hash, flatten, to_record
+from llama_exp.config.plugins import BASIC_LAUNCHER, BASIC_SWEEPER, PROCESSES_LAUNCHER, SEARCH_SWEEPER
 from llama_exp.config.quoting import quote
 from llama_exp.config.schema import Config
 from llama_exp.config.sweep_point import Point
@@ -37,15 +38,12 @@ from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import redact_arguments
 from llama_exp.limits.launcher import find_launcher_problems
 
-BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 # Launchers whose processes run several jobs.
 SHARED = (
     BASIC_LAUNCHER,
     "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
     "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
 )
-BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-PROCESSES_LAUNCHER = "hydra_plugins.llama_exp_sweeps.processes.ProcessesLauncher"
 SWEEP_DIR = "hydra.sweep.dir"
 OURS = frozenset({"hydra.launcher.extend", "hydra.launcher.on_failed"})  # whichever launcher runs the jobs
 RESUME, SUBDIR, EXCLUDED = "resume", "hydra.sweep.subdir", "hydra.job.config.override_dirname.exclude_keys"
