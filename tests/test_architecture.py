@@ -27,9 +27,12 @@ LAYERS = (
     {"quantization", "tokenizer"},
     {"lora"},
     {"config", "models", "trainer"},
-    {"sweeps"},
+    {"evaluation", "sweeps"},
+    {"results"},
     {"cli", "run"},
+    {"report", "reproduction", "verification"},
     {"__main__", "commands", "train"},
+    {"notebook"},
 )
 CONFIG_SIDE = {"config", "console", "sweeps", "train"}
 BEHIND_THE_FRONTIER = {

@@ -15,18 +15,12 @@ from typing import Any
 
 from llama_exp.errors import Problem
 from llama_exp.limits import COUNT, Limit, Limits, is_whole, name_choices
+from llama_exp.limits.figures import Direction
 
 SECTION = "hydra.sweeper"
 INSTALL = "pip install 'llama_exp[search]'"
 LARGEST_GRID = 1_000_000  # points; their order is shuffled in memory
 _OPTUNA = 5  # the major version whose samplers and journal we know
-
-
-class Direction(enum.Enum):
-    """Which values of an objective are good ones."""
-
-    minimize = "minimize"
-    maximize = "maximize"
 
 
 class Sampler(enum.Enum):

@@ -16,7 +16,8 @@ from llama_exp.dataset import Jsonl, TextFiles, Tfds
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.limits import COUNT, FILLED, ImpossibleValue, Limits, allow_null, choose, name_choices
 from llama_exp.limits.dataset import Packing
-from llama_exp.limits.search import Direction, Pruner, Sampler
+from llama_exp.limits.figures import Direction
+from llama_exp.limits.search import Pruner, Sampler
 from llama_exp.logger import WandbLogger
 from llama_exp.models import LlamaBackbone
 from llama_exp.precision import policy

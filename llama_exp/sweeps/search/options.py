@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llama_exp.limits.search import LIMITS, Direction, Pruner, Sampler, list_directions
+from llama_exp.limits.figures import Direction
+from llama_exp.limits.search import LIMITS, Pruner, Sampler, list_directions
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
 from llama_exp.files.writing import replaced, storage_errors
-from llama_exp.limits.search import Direction
+from llama_exp.limits.figures import Direction
 
 # Okabe & Ito (2008): told apart by colour-blind readers too.
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"

@@ -26,7 +26,8 @@ from optuna.trial import FrozenTrial, TrialState
 from llama_exp.console.logs import say
 from llama_exp.errors import ExitCode
 from llama_exp.files.writing import write_text
-from llama_exp.limits.search import Axis, Direction
+from llama_exp.limits.figures import Direction
+from llama_exp.limits.search import Axis
 from llama_exp.sweeps.ending import Report, repeat_command, tell_end
 from llama_exp.sweeps.jobs import State
 from llama_exp.sweeps.manifest import Manifest

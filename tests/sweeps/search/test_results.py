@@ -7,7 +7,7 @@ import yaml
 from PIL import Image
 from searching import AXES, FakePool, objective, options, rows_of, run_search
 
-from llama_exp.limits.search import Direction
+from llama_exp.limits.figures import Direction
 from llama_exp.sweeps.jobs import Outcome, State
 from llama_exp.sweeps.search.results import find_best, find_importance, write_results
 

@@ -1,0 +1,102 @@
+"""One run as its folder has it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_exp.config.identity import flatten
+from llama_exp.errors import InputError
+from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
+from llama_exp.files.json_file import read_record as read_json_if_whole
+from llama_exp.files.latest import without_latest
+from llama_exp.files.metrics_file import read_metrics
+from llama_exp.files.yaml_file import read_yaml
+from llama_exp.results.sweep import SweepPlace
+
+_NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run has left.
+
+    folder: absolute, as it was found. config: of config.yaml, nested, with `recipe`. record: of run.json. summary: of
+    summary.json; {} where the run was cut off before any. place: in a sweep; None: it belongs to none.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    record: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    place: SweepPlace | None = None
+
+    @functools.cached_property
+    def values(self) -> dict[str, Any]:
+        """The config by dotted key."""
+        return flatten(self.config)
+
+    @functools.cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Of metrics.jsonl; raises `InputError` for a damaged line."""
+        return read_metrics(self.folder / "metrics.jsonl")
+
+    @property
+    def status(self) -> str:
+        """running, finished, preempted, interrupted, pruned or failed; a killed run stays at running."""
+        return str(self.summary.get("status", "running"))
+
+    @property
+    def name(self) -> str:
+        """What tells it from others, for a person: number and overrides of a job, or the folder's name."""
+        if self.place is None:
+            return self.folder.name
+        return f"{self.place.number}: {' '.join(self.place.overrides) or 'no overrides'}"
+
+
+def load_run(folder: str | Path, place: SweepPlace | None = None) -> RunResult:
+    """The run in a folder.
+
+    Args:
+        folder: a run's, or `outputs/<name>/latest`.
+        place: in a sweep, if the caller knows it.
+
+    Raises:
+        InputError: the folder holds no run, or its record is damaged.
+    """
+    path = Path(without_latest(str(folder))).expanduser().absolute()
+    if not holds_run(path):
+        action = "give the folder of a run, outputs/<name>/<time>_<hash>, which has run.json and config.yaml"
+        found = "no such folder" if not path.is_dir() else "no run.json, or no config.yaml"
+        raise InputError.about(folder, "holds no run", found, action)
+    record = read_json(path / "run.json", MAX_RECORD_BYTES)
+    return RunResult(
+        path, read_yaml(path, "config.yaml"), record, read_json_if_whole(path / "summary.json") or {}, place
+    )
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was begun in the folder; its record may be damaged."""
+    return (folder / "run.json").is_file() and (folder / "config.yaml").is_file()
+
+
+def find_figure(run: RunResult, figure: str) -> float | None:
+    """A number of the run's summary by its dotted path; None: it has none of this name.
+
+    NaN and infinities stand as texts in the file, and come back as numbers.
+    """
+    value: Any = dict(run.summary)
+    parts = figure.split(".")
+    while parts:
+        if not isinstance(value, Mapping):
+            return None
+        # Names of evaluations may hold dots: the longest key that is there counts.
+        length = next((n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in value), 0)
+        if not length:
+            return None
+        value, parts = value[".".join(parts[:length])], parts[length:]
+    value = _NUMBERS.get(value, value) if isinstance(value, str) else value
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,53 @@
+"""All runs that some folders mean: runs, sweeps, and folders above them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from llama_exp.errors import InputError
+from llama_exp.files.latest import is_latest, without_latest
+from llama_exp.results.run import RunResult, holds_run, load_run
+from llama_exp.results.sweep import SweepPlace, read_places
+from llama_exp.sweeps.record import holds_sweep
+
+
+def load_runs(folders: Iterable[str | Path]) -> list[RunResult]:
+    """Every run that the folders mean, each once, in the order of the folders; jobs of a sweep by number.
+
+    Args:
+        folders: of a run, of a sweep, or one with such folders below it, at any depth.
+
+    Raises:
+        InputError: a folder holds neither, or a record is damaged.
+    """
+    return [load_run(folder, place) for folder, place in find_run_folders(folders)]
+
+
+def find_run_folders(folders: Iterable[str | Path]) -> list[tuple[Path, SweepPlace | None]]:
+    """Folder and place in its sweep of each of these runs; jobs that have not begun are left out."""
+    found: dict[Path, SweepPlace | None] = {}
+    for given in folders:
+        folder = Path(without_latest(str(given))).expanduser().absolute()
+        places = dict(_find_in(folder))
+        if not places:
+            action = "give the folder of a run or of a sweep, or one that holds such folders: outputs/<name>"
+            what = "no such folder" if not folder.is_dir() else "neither run.json nor sweep.json in it or below it"
+            raise InputError.about(given, "holds no run and no sweep", what, action)
+        for path, place in places.items():
+            found[path] = place if found.get(path) is None else found[path]
+    return list(found.items())
+
+
+def _find_in(folder: Path) -> Iterator[tuple[Path, SweepPlace | None]]:
+    if holds_run(folder):
+        yield folder, next((place for path, place in _places_around(folder) if path == folder), None)
+    elif holds_sweep(folder):
+        yield from ((path, place) for path, place in read_places(folder) if holds_run(path))
+    elif folder.is_dir():
+        for below in sorted(path for path in folder.iterdir() if path.is_dir() and not is_latest(path)):
+            yield from _find_in(below)
+
+
+def _places_around(folder: Path) -> Iterator[tuple[Path, SweepPlace]]:
+    return read_places(folder.parent) if holds_sweep(folder.parent) else iter(())

@@ -1,0 +1,78 @@
+"""What the record of a sweep says of one of its jobs."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_exp.sweeps import journal
+from llama_exp.sweeps.opening import added_entries
+from llama_exp.sweeps.record import Entry, Record, read_record
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a job.
+
+    number: from 1 on. state: as `sweeps.jobs.State` names it; None: it has not ended, or nobody saw its end. seconds:
+    from its beginning to its end; None: not known.
+    """
+
+    number: int
+    state: str | None
+    cause: str | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class SweepPlace:
+    """Where a run stands in a sweep.
+
+    sweep_dir: the sweep's folder. number: of the job. overrides: those that differ between jobs. differs: dotted keys
+    whose values differ between the jobs, with the job's. attempts: at the job, in order. is_search: whether a search
+    chose the jobs.
+    """
+
+    sweep_dir: Path
+    number: int
+    overrides: tuple[str, ...]
+    differs: Mapping[str, Any]
+    attempts: tuple[Attempt, ...]
+    is_search: bool
+
+
+def read_places(sweep_dir: Path) -> Iterator[tuple[Path, SweepPlace]]:
+    """Folder and place of each job of a sweep, by number; a job that has not begun has no folder yet.
+
+    Raises:
+        InputError: there is no sweep, or its record is damaged.
+    """
+    record, events = read_record(sweep_dir), journal.read(sweep_dir)
+    for entry in _list_entries(record, events):
+        attempts = tuple(_list_attempts([event for event in events if event.get("job") == entry.number]))
+        is_search = record.space is not None
+        place = SweepPlace(sweep_dir, entry.number, entry.overrides, entry.differs, attempts, is_search)
+        yield sweep_dir / entry.folder, place
+
+
+def _list_entries(record: Record, events: Sequence[dict[str, Any]]) -> list[Entry]:
+    return sorted([*record.entries, *added_entries(list(events))], key=lambda entry: entry.number)
+
+
+def _list_attempts(events: Sequence[Mapping[str, Any]]) -> Iterator[Attempt]:
+    begun = {event["attempt"]: event for event in events if event["event"] == "begin"}
+    ended = {event["attempt"]: event for event in events if event["event"] == "end"}
+    for number, begin in sorted(begun.items()):
+        end = ended.get(number)
+        if end is None:
+            yield Attempt(number, None, None, None)
+        else:
+            seconds = (_time(end) - _time(begin)).total_seconds()
+            yield Attempt(number, end["state"], end["cause"], seconds)
+
+
+def _time(event: Mapping[str, Any]) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(event["time"])
