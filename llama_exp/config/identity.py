@@ -27,10 +27,10 @@ from llama_exp.limits.dataset import ChatTemplate
 
 RECIPE = "recipe"
 # Changing these cannot change the result: same hash, same science.
-NOT_SCIENCE = ("runtime", "logger", "name", "resume", "debug", "trusted_modules")
+NOT_SCIENCE = ("runtime", "logger", "evaluation", "name", "resume", "debug", "trusted_modules")
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
-    r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
+    r"runtime\..*|logger\..*|evaluation\..*|name|resume|debug|trusted_modules.*|preset\.offline"
     r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
     r"|recipe\.sampling\..*"
 )
