@@ -74,11 +74,11 @@ def read_evaluations(path: Path) -> list[dict[str, Any]]:
     """
     rows = []
     for number, row in enumerate(read_lines(path) if path.exists() else [], start=1):
-        if not isinstance(row.get("name"), str) or not isinstance(row.get("step"), int | None):
-            found = f"line {number}: name is {row.get('name')!r}, step is {row.get('step')!r}"[:160]
+        if not isinstance(row.get("name"), str) or type(row.get("step")) not in (int, type(None)):
+            found = f"line {number}: name {row.get('name')!r}, step {row.get('step')!r}"[:160]
             raise InputError.about(path, "a line is no row of an evaluation", found, "restore the line, or delete it")
-        is_figure = {key: key not in NO_FIGURES and isinstance(value, str) for key, value in row.items()}
-        rows.append({key: _NUMBERS.get(value, value) if is_figure[key] else value for key, value in row.items()})
+        texts = {key for key, value in row.items() if key not in NO_FIGURES and isinstance(value, str)}
+        rows.append({key: _NUMBERS.get(value, value) if key in texts else value for key, value in row.items()})
     return rows
 
 
