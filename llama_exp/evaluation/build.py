@@ -37,7 +37,8 @@ class Use:
     """How a model is evaluated.
 
     batch_size: rows, choices or prompts at a time, where the section states none. loss_on: which tokens of sets count.
-    jit: name of a `Jit`. cache_dir: of rows. folder: where items' results go; None: nowhere.
+    jit: name of a `Jit`. cache_dir: of rows. folder: where items' results go; None: nowhere. keeps: whether files that are
+    there stay.
     """
 
     batch_size: int
@@ -45,6 +46,7 @@ class Use:
     jit: str
     cache_dir: str
     folder: Path | None
+    keeps: bool = False
 
 
 def open_parts(section: EvaluationConfig, trusted_modules: list[str], cache_dir: str) -> Parts:
@@ -82,6 +84,7 @@ def build(parts: Parts, model, use: Use, further: tuple[Member, ...] = ()) -> Ev
         [*_build_sets(parts, model, use, batch_size), *_build_tasks(parts, model, batch_size), *further],
         parts.section.every_steps,
         use.folder,
+        use.keeps,
     )
 
 
