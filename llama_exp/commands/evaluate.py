@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from llama_exp.config.schema.evaluation import EvaluationConfig
 from llama_exp.config.stated_evaluation import Stated, compose_evaluation, read_recorded, type_dataset
 from llama_exp.console import logs
 from llama_exp.console.live import LiveLine, format_seconds
-from llama_exp.errors import BusyError, ConfigError, Problem
+from llama_exp.errors import BusyError, ConfigError, InputError, Problem
 from llama_exp.evaluation.build import Parts, Use, build, open_parts
 from llama_exp.files.evaluation_file import FOLDER, NO_FIGURES, add_to_summary, append_row
 from llama_exp.files.latest import without_latest
@@ -121,8 +123,26 @@ def _read(options: argparse.Namespace) -> _Asked:
         batch_size = run.values.get("trainer.batch_size", batch_size)
     target, owner = _target(options, run)
     models.prepare(options.backend)  # reading a data set may import Keras
-    parts = open_parts(section, trusted_modules, runtime.default_cache_dir())
+    with _as_options(stated):
+        parts = open_parts(section, trusted_modules, runtime.default_cache_dir())
     return _Asked(parts, loss_on, batch_size, target, owner)
+
+
+@contextlib.contextmanager
+def _as_options(stated: Stated) -> Iterator[None]:
+    """Messages about the files of sets say the option that names them."""
+
+    def renamed(text: str) -> str:
+        for name in stated.sets:
+            text = text.replace(f"evaluation.sets.{name}.files=", f"--set {name}=")
+            text = text.replace(f"evaluation.sets.{name}.files", f"--set {name}")
+        return text
+
+    try:
+        yield
+    except InputError as error:
+        problems = [dataclasses.replace(p, where=renamed(p.where), action=renamed(p.action)) for p in error.problems]
+        raise InputError(*problems) from error
 
 
 def _of_run(run: RunResult, options: argparse.Namespace) -> EvaluationConfig:
