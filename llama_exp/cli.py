@@ -72,7 +72,7 @@ def _completes_no_override() -> bool:
         print(" ".join(name for name in COMMANDS if name.startswith(command)))
         return True
     os.environ["COMP_LINE"] = f"{program} {rest}"  # Hydra would take the command for an override
-    return command not in ("train", "plan")  # the shell completes names of files
+    return command not in ("train", "plan", "explain")  # the shell completes names of files
 
 
 def _run(command: str, arguments: list[str]) -> int:

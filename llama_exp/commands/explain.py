@@ -21,13 +21,14 @@ and line that set it, or the argument, or the keys that it was filled in from; a
 (lora.rank), or a part (lora). Of a sweep, the values of its points."""
 EXAMPLES = [
     "llama-exp explain trainer.max_steps schedule.warmup_steps model=llama3_2_1b",
-    "llama-exp explain lora experiment=python_qa_lora lora.alpha=32",
+    "llama-exp explain lora experiment=python_qa_lora lora.alpha=8",
     "llama-exp explain lora.rank -m lora.rank=4,8",
     "llama-exp explain --all sweep=lora_grid",
     "llama-exp explain optimizer.learning_rate --run outputs/default/latest",
 ]
-# Options of `train` that have a value behind them, as a separate word.
-WITH_VALUE = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--from")
+# Options of `train` that may have their value in a word behind them; the first say where a configuration is from.
+PLACES = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--from")
+WITH_VALUE = (*PLACES, "--cfg", "-c", "--package", "-p", "--info", "-i")
 MOST_BLOCKS = 12  # keys that are told in full; more become a table
 
 
@@ -52,10 +53,14 @@ def main(arguments: list[str]) -> int:
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The keys, and the options and overrides."""
-    names, rest = [], []
+    names: list[str] = []
+    rest: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
-        is_key = "=" not in word and not word.startswith(("-", "~")) and before not in WITH_VALUE
-        (names if is_key else rest).append(word)
+        key = word.removesuffix("=")  # as a shell completes it
+        if "=" in key or word.startswith(("-", "~")) or before in WITH_VALUE:
+            rest.append(word)
+        else:
+            names.append(key)
     return names, rest
 
 
@@ -84,7 +89,7 @@ def _options_of(run: RunResult) -> list[str]:
     found = []
     for word, value in zip(words, [*words[1:], ""], strict=True):
         option, has_value, joined = word.partition("=")
-        if option in WITH_VALUE:
+        if option in PLACES:
             given = joined if has_value else value
             found += [option, given if option in ("--config-name", "-cn") else str(home / given)]
     return found
@@ -116,6 +121,6 @@ def _print(explained: explaining.Explained, is_table: bool) -> None:
 
 def _tell_problems(explained: explaining.Explained) -> int:
     if explained.problems:
-        print("\nllama-exp train would refuse this command line:", file=sys.stderr)
+        print("\nThe command line as it is cannot be trained:", file=sys.stderr)
         raise ConfigError(*explained.problems)
     return ExitCode.OK

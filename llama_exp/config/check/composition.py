@@ -15,10 +15,8 @@ from typing import Any
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
-from hydra._internal.defaults_list import Overrides
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -161,17 +159,16 @@ class Composer:
         repository = self.repository(self.parser.parse_overrides(list(lines)))
         listed = self.loader.compute_defaults_list(self.config_name, list(lines), run_mode=RunMode.MULTIRUN)
         for default in listed.defaults:
-            if default.config_path is None or repository.load_config(default.config_path) is None:
-                continue
-            result = self.loader._load_single_config(default, repository)
-            yield Layer(
-                default.config_path,
-                self._path_of(default.config_path, result.path),
-                tuple(filter(None, (default.package or "").split("."))),
-                result.config,
-                default.parent,
-                _chooser_of(default, listed.overrides),
-            )
+            result = repository.load_config(default.config_path) if default.config_path else None
+            if result is not None:
+                yield Layer(
+                    str(default.config_path),
+                    self._path_of(str(default.config_path), result.path),
+                    tuple(filter(None, (default.package or "").split("."))),
+                    self.loader._embed_result_config(result, default.package).config,
+                    default.parent,
+                    _chooser_of(default, listed.overrides),
+                )
 
     def files(self, lines: Sequence[str]) -> list[tuple[str, Container]]:
         """Name and content (under its package) of each config file in effect; later ones win."""
@@ -189,8 +186,8 @@ class Composer:
         return None
 
 
-def _chooser_of(default: ResultDefault, overrides: Overrides) -> str | None:
-    """Name of the config that overrides the choice of a part so that this one is there."""
+def _chooser_of(default: Any, overrides: Any) -> str | None:
+    """Name of the config that overrides the choice of a part so that an entry of Hydra's list is there."""
     group, _, name = str(default.config_path).rpartition("/")
     for key, chosen in overrides.override_choices.items():
         part, _, package = key.partition("@")

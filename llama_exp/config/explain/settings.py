@@ -96,8 +96,8 @@ def _find_chooser(layer: Layer, layers: Sequence[Layer], choices: Sequence[str],
     chooser = layer.parent if layer.chosen_by is None else layer.chosen_by
     for other in layers:
         if other.name == chooser and other.path is not None and other is not layer:
-            line = read_lines(other.path).find_choice(group, name, layer.chosen_by is not None)
-            return _join(show_path(other.path), line)
+            found = read_lines(other.path).find_choice(group, name, layer.chosen_by is not None)
+            return _join(show_path(other.path), found)
     return None
 
 
