@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from llama_exp.commands.parser import Parser
 from llama_exp.errors import ConfigError, Problem
+from llama_exp.files.redact import redact_arguments
 from llama_exp.files.shown_path import show_path
 from llama_exp.report import Options, Report, make_report
 from llama_exp.report.terminal import show
@@ -26,7 +28,8 @@ def main(arguments: list[str]) -> int:
     console = Console()
     show(report, console)
     if options.to is not None:
-        _write(report, Path(options.to).expanduser(), formats, console)
+        command = shlex.join(["llama-exp", "report", *redact_arguments(arguments)])
+        _write(report, Path(options.to).expanduser(), formats, command, console)
     else:
         console.print("\n--to FOLDER writes tables, pictures, CSV files and the reproducibility statement", style="dim")
     return 0
@@ -39,11 +42,11 @@ def _load(folders: list[str]) -> list[RunResult]:
     return [load_run(folder, place) for folder, place in shown]
 
 
-def _write(report: Report, folder: Path, formats: list[str], console: Console) -> None:
+def _write(report: Report, folder: Path, formats: list[str], command: str, console: Console) -> None:
     progress = Console(stderr=True)
     paths = []
     with progress.status(f"writing {show_path(folder)}") as status:
-        for path in write_report(report, folder, formats):
+        for path in write_report(report, folder, formats, command):
             paths.append(path)
             status.update(f"writing {show_path(folder)}: {len(paths)} files")
     names = ", ".join(str(path.relative_to(folder)) for path in paths)

@@ -52,7 +52,7 @@ def make_comparisons(report: Report) -> Table | None:
     notes = (
         f"Baseline: {found.baseline}, {found.chosen}.",
         f"A difference is config minus baseline in {report.figure.path}, over runs of the same seed;"
-        f" p is two-sided, of flipping signs. P(better) is the exact {level} interval of how often the config is better.",
+        f" p is two-sided, of flipping signs. P(better): exact {level} interval of how often the config is better.",
         *found.notes,
         *limits,
         *_tell_unpaired(found.rows),
