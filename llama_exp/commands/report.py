@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +14,7 @@ from rich.progress import track
 from rich.text import Text
 
 from llama_exp.commands.parser import Parser
-from llama_exp.errors import ConfigError, Problem
+from llama_exp.errors import ConfigError, Problem, StorageError
 from llama_exp.files.redact import redact_arguments
 from llama_exp.files.shown_path import show_path
 from llama_exp.report import Options, Report, make_report
@@ -29,7 +32,8 @@ def main(arguments: list[str]) -> int:
     show(report, console)
     if options.to is not None:
         command = shlex.join(["llama-exp", "report", *redact_arguments(arguments)])
-        _write(report, Path(options.to).expanduser(), formats, command, console)
+        with _named_folder():
+            _write(report, Path(options.to).expanduser(), formats, command, console)
     else:
         console.print("\n--to FOLDER writes tables, pictures, CSV files and the reproducibility statement", style="dim")
     return 0
@@ -51,6 +55,17 @@ def _write(report: Report, folder: Path, formats: list[str], command: str, conso
             status.update(f"writing {show_path(folder)}: {len(paths)} files")
     names = ", ".join(str(path.relative_to(folder)) for path in paths)
     console.print(Text(f"\nwritten: {show_path(folder)}: {names}"), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _named_folder() -> Iterator[None]:
+    """Errors of writing say how this command, and not a run, gets another folder."""
+    try:
+        yield
+    except StorageError as error:
+        (problem,) = error.problems
+        action = problem.action.replace("hydra.run.dir=<folder>", "--to <folder>").replace(" with resume=auto", "")
+        raise StorageError(dataclasses.replace(problem, action=action)) from error
 
 
 def _split_formats(options: argparse.Namespace) -> list[str]:
