@@ -19,6 +19,8 @@ _MANY_POINTS = 40  # of a curve, from which it is smoothed
 
 def draw_curves(report: Report, path: Path) -> None:
     """One panel for each figure; raises `StorageError`."""
+    from matplotlib.ticker import MaxNLocator
+
     figures = list(dict.fromkeys(curve.figure for curve in report.curves))
     figures.sort(key=lambda name: (not name.startswith("validation."), name.startswith("train.")))
     figures = figures[:_MOST_PANELS]
@@ -34,6 +36,7 @@ def draw_curves(report: Report, path: Path) -> None:
         axes.set_ylabel(literal(label_figure(name)), fontsize=SMALL + 1)
         axes.tick_params(labelsize=SMALL)
         axes.margins(x=0.02)
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[-1].set_xlabel("optimizer step", fontsize=SMALL + 1)
     _add_legend(figure, panels[0], len(numbers))
     save_picture(figure, path)

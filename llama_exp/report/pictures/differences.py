@@ -15,7 +15,8 @@ _MOST_ROWS = 40
 def draw_differences(report: Report, path: Path) -> None:
     """One line for each comparison, best config on top; raises `StorageError`."""
     found = report.comparisons
-    rows = [row for row in found.rows if row.difference is not None][:_MOST_ROWS] if found is not None else []
+    everything = [row for row in found.rows if row.difference is not None] if found is not None else []
+    rows = everything[:_MOST_ROWS]
     figure = new_figure(WIDTH, 1.1 + 0.32 * len(rows))
     axes = figure.subplots()
     clear_axes(axes)
@@ -30,8 +31,11 @@ def draw_differences(report: Report, path: Path) -> None:
     axes.set_yticks(range(len(rows), 0, -1), [label_of(text) for text in texts], fontsize=SMALL)
     axes.set_ylim(0.4, len(rows) + 0.6)
     axes.tick_params(axis="x", labelsize=SMALL)
-    side = "left of 0 is better" if report.figure.direction is Direction.minimize else "right of 0 is better"
-    axes.set_xlabel(literal(f"difference in {report.figure.label} to the baseline; {side}"), fontsize=SMALL + 1)
-    interval = f"diamond: mean, with its {100 * report.confidence:.4g} % t interval; dots: pairs of one seed"
-    axes.set_title(interval, fontsize=SMALL, color="#444444", loc="left")
+    side = "left" if report.figure.direction is Direction.minimize else "right"
+    axes.set_xlabel(literal(f"difference in {report.figure.label}"), fontsize=SMALL + 1)
+    told = (
+        f"{side} of 0: better than the baseline; diamond: mean, {100 * report.confidence:.4g} % t interval; dots: pairs"
+    )
+    told += f"; the best {_MOST_ROWS} of {len(everything)}" if len(everything) > _MOST_ROWS else ""
+    axes.set_title(told, fontsize=SMALL, color="#444444", loc="left")
     save_picture(figure, path)

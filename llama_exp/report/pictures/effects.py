@@ -33,22 +33,28 @@ def draw_effects(report: Report, path: Path) -> None:
 
 
 def _draw_effect(axes: Any, effect: Effect) -> None:
-    for number, line in enumerate(effect.lines, start=1):
+    for number, line in reversed([*enumerate(effect.lines, start=1)]):  # the best on top
         _draw_line(axes, effect, line, number)
     set_key_axis(axes, effect.key)
-    if axes.get_legend_handles_labels()[0]:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
         rest = len(effect.lines) - NUM_LOOKS
-        axes.legend(frameon=False, fontsize=SMALL - 1, title=f"grey: {rest} others" if rest > 0 else None)
+        title = f"grey: {rest} others" if rest > 0 else None
+        axes.legend(handles[::-1], labels[::-1], frameon=False, fontsize=SMALL - 1, title=title,
+                    title_fontsize=SMALL - 1)  # fmt: skip
 
 
 def _draw_line(axes: Any, effect: Effect, line: EffectLine, number: int) -> None:
     look = look_of(number)
     xs = [place(effect.key, point.value) for point in line.points]
     means = [point.estimate.mean for point in line.points]
+    if look.is_grey:
+        axes.plot(xs, means, color=look.colour, linewidth=0.6, alpha=0.5)
+        return
     for x, point in zip(xs, line.points, strict=True):
         axes.scatter([x] * len(point.run_values), point.run_values, s=7, color=look.colour, alpha=0.35, linewidths=0)
     has_interval = [point.estimate.low is not None for point in line.points]
     reaches = [0.0 if p.estimate.high is None else p.estimate.high - p.estimate.mean for p in line.points]
     axes.errorbar(xs, means, yerr=reaches if any(has_interval) else None, color=look.colour, marker=look.mark,
-                  markersize=4, linestyle=look.line, linewidth=0.6 if look.is_grey else 1.3, capsize=2.5,
-                  label=None if look.is_grey or not line.label else label_of(line.label))  # fmt: skip
+                  markersize=4, linestyle=look.line, linewidth=1.3, capsize=2.5,
+                  label=label_of(line.label) if line.label else None)  # fmt: skip
