@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": ("llama_exp.commands.evaluate", "losses on sets and scores on tasks, of a run or a model"),
     "generate": ("llama_exp.commands.generate", "continue a text"),
     "chat": ("llama_exp.commands.chat", "talk with an instruct model"),
+    "report": ("llama_exp.commands.report", "what runs and sweeps have shown: ranking, intervals, comparisons, cost"),
     "sync": ("llama_exp.commands.sync", "a run, or a sweep's, to W&B, TensorBoard, a CSV table or MLflow"),
     "schema": ("llama_exp.commands.schema", "a JSON schema of the configuration, for editors"),
     "verify": ("llama_exp.commands.verify", "check a model's computation, layer by layer"),
