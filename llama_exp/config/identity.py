@@ -27,11 +27,13 @@ from llama_exp.limits.dataset import ChatTemplate
 
 RECIPE = "recipe"
 # Changing these cannot change the result: same hash, same science.
-NOT_SCIENCE = ("runtime", "logger", "name", "resume", "debug", "trusted_modules")
+NOT_SCIENCE = ("runtime", "logger", "name", "objective_metric", "resume", "debug", "trusted_modules")
+NOT_SCIENCE_OF_TRAINER = ("keep_optimizer", "profile_steps")
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
-    r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
+    r"runtime\..*|logger\..*|name|objective_metric|resume|debug|trusted_modules.*|preset\.offline"
     r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
+    r"|trainer\.(export|keep_optimizer|stop_early|patience|min_delta|profile_steps)"
     r"|recipe\.sampling\..*"
 )
 LENGTH = "trainer.max_steps"
@@ -72,6 +74,8 @@ def config_hash(config: Config) -> str:
     """SHA-256 (hexadecimal) of what decides a run's result."""
     science = {key: value for key, value in to_record(config).items() if key not in NOT_SCIENCE}
     del science["preset"]["offline"]  # where the same preset is taken from
+    for key in NOT_SCIENCE_OF_TRAINER:
+        del science["trainer"][key]
     return _digest(science)
 
 

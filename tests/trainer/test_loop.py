@@ -13,7 +13,7 @@ from keras import ops
 from trainer_doubles import MemoryExamples, Recorder
 
 from llama_exp import backend, schedule
-from llama_exp.errors import InputError, Interrupted, NumericalError, Preempted, StorageError
+from llama_exp.errors import CallbackError, InputError, Interrupted, NumericalError, Preempted, StorageError
 from llama_exp.files.process import ALONE, Process
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
 from llama_exp.optimizer import adamw
@@ -153,7 +153,7 @@ def test_cut_and_continued_runs_equal_a_straight_one(tmp_path, variant):
         run.fit()
     assert recorder.status == "preempted"
     run, *_ = trainer(tmp_path / "cut", observers=stop_at(5, crash), **variant)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with pytest.raises(CallbackError, match="power cut"):
         run.fit()
     run, backbone, optimizer, recorder = trainer(tmp_path / "cut", **variant)
     result = run.fit()
@@ -378,7 +378,7 @@ def test_who_is_not_the_writer_goes_on_from_the_writers_checkpoints_and_changes_
     straight, backbone, optimizer, _ = trainer(tmp_path / "straight")
     straight.fit()
     run, *_ = trainer(tmp_path / "cut", observers=stop_at(4, crash))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(CallbackError):
         run.fit()
     run, *_ = trainer(tmp_path / "cut", max_steps=4, checkpoint_every_steps=1)
     run.fit()
