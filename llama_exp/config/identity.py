@@ -28,7 +28,7 @@ from llama_exp.limits.dataset import ChatTemplate
 RECIPE = "recipe"
 # Changing these cannot change the result: same hash, same science.
 NOT_SCIENCE = ("runtime", "logger", "name", "objective_metric", "resume", "debug", "trusted_modules")
-NOT_SCIENCE_OF_TRAINER = ("keep_optimizer", "profile_steps")
+NOT_SCIENCE_KEYS = ("preset.offline", "trainer.keep_optimizer", "trainer.profile_steps")
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
     r"runtime\..*|logger\..*|name|objective_metric|resume|debug|trusted_modules.*|preset\.offline"
@@ -70,12 +70,17 @@ def to_record(config: Config) -> dict[str, Any]:
     return to_dict(config) | {RECIPE: used}
 
 
+def is_science(key: str) -> bool:
+    """Whether a dotted key is part of what `config_hash` covers."""
+    return key.partition(".")[0] not in NOT_SCIENCE and key not in NOT_SCIENCE_KEYS
+
+
 def config_hash(config: Config) -> str:
     """SHA-256 (hexadecimal) of what decides a run's result."""
     science = {key: value for key, value in to_record(config).items() if key not in NOT_SCIENCE}
-    del science["preset"]["offline"]  # where the same preset is taken from
-    for key in NOT_SCIENCE_OF_TRAINER:
-        del science["trainer"][key]
+    for path in NOT_SCIENCE_KEYS:
+        section, _, key = path.partition(".")
+        del science[section][key]
     return _digest(science)
 
 
