@@ -73,6 +73,11 @@ def name_figure(path: str) -> str:
     return path.removeprefix(f"{EVALUATION}.").replace("_", " ").replace(".", " ")
 
 
+def is_known_in_training(path: str) -> bool:
+    """Whether rows of a running run say something of a figure; of the best and last loss the loss so far does."""
+    return path.startswith(("validation.", f"{EVALUATION}."))
+
+
 def find_number(tree: Mapping[str, Any], path: str) -> float | None:
     """The number under a dotted path in nested mappings, as a summary has them; None: there is none of this name.
 
@@ -92,24 +97,31 @@ def find_number(tree: Mapping[str, Any], path: str) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def find_figure_problems(
-    text: str, where: str, known: Collection[str], evaluations: Collection[str]
+def find_unknown_figure(
+    text: str, where: str, known: Collection[str], evaluations: Collection[str] | None
 ) -> Iterator[Problem]:
-    """What is wrong with a figure that a key names.
+    """The problem of a figure that no run of this configuration has.
 
     Args:
-        text: the key's value.
+        text: the value of a key that names it.
         where: the key.
         known: paths that can be given, beside those of evaluations.
-        evaluations: names of the run's.
+        evaluations: names of the run's; None: any may be.
     """
+    path, _ = split_figure(text)
+    of_any = evaluations is None and path.startswith(f"{EVALUATION}.")
+    if path in known or of_any or any(path.startswith(f"{EVALUATION}.{name}.") for name in evaluations or ()):
+        return
+    names = ["<name>"] if evaluations is None else evaluations
+    action = f"give one of {', '.join([*known, *(f'{EVALUATION}.{name}.<figure>' for name in names)])}"
+    if path.startswith(f"{EVALUATION}.") and not evaluations:
+        action += "; this run has no evaluations: name some in evaluation.sets or evaluation.tasks"
+    yield Problem("is no figure of this run", where, text, action)
+
+
+def find_undirected_figure(text: str, where: str) -> Iterator[Problem]:
+    """The problem of a figure of which nobody says which values are good."""
     path, direction = split_figure(text)
-    named = [name for name in evaluations if path.startswith(f"{EVALUATION}.{name}.")]
-    if path not in known and not named:
-        of_evaluations = [f"{EVALUATION}.{name}.<figure>" for name in evaluations]
-        action = f"give one of {', '.join([*known, *of_evaluations])}"
-        if path.startswith(f"{EVALUATION}.") and not evaluations:
-            action += "; this run has no evaluations: add one below evaluation.sets or evaluation.tasks"
-        yield Problem("is no figure of this run", where, text, action)
-    elif direction is None:
-        yield Problem("does not say which of its values are good ones", where, text, f"write {path}:min or {path}:max")
+    if direction is None:
+        action = f"write {path}:min or {path}:max"
+        yield Problem("does not say which of its values are good ones", where, text, action)

@@ -31,7 +31,7 @@ from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, P
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
-from llama_exp.run import data_use, facts, plan, provenance, recorded, resume
+from llama_exp.run import data_use, ending, facts, plan, provenance, recorded, resume
 from llama_exp.run.agreement import require_prompts, tell_nothing_to_adapt, tell_overrun
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.next_commands import next_commands
@@ -41,6 +41,8 @@ from llama_exp.run.watching import build_observers
 from llama_exp.tokenizer.chat_template import take_template
 from llama_exp.tokenizer.ends import stop_where_taught
 
+# Keys of section `trainer` that others read.
+NOT_OF_THE_LOOP = ("remat", "callbacks", "keep_optimizer")
 log = logging.getLogger(__name__)
 
 
@@ -51,7 +53,7 @@ def run_job(
     group: str | None = None,
     process: Process = ALONE,
     is_chosen: bool = True,
-) -> float:
+) -> float | None:
     """Trains as `config` says and leaves everything in `folder`.
 
     Args:
@@ -63,7 +65,8 @@ def run_job(
         is_chosen: whether the user named the folder; else one beside it is taken where another run has it.
 
     Returns:
-        The last validation loss, nats per token: the objective of a sweep.
+        The figure that `objective_metric` names, of the weights that the run leaves: what a sweep compares. None: the
+        run has no such figure.
 
     Raises:
         LlamaExpError: by kind and exit code what went wrong; the folder's `summary.json` says it too.
@@ -75,7 +78,7 @@ def run_job(
 
 def _run(
     config: Config, overrides: Sequence[str], folder: Path, group: str | None, process: Process, is_chosen: bool
-) -> float:
+) -> float | None:
     runtime.start(**to_dict(config.runtime))
     logs.attach_console(process)
     with open_folder(config, folder, process, is_chosen) as run_folder:
@@ -100,7 +103,7 @@ def _run(
                 bar.on_phase("writing the model")
                 results = run.export()
                 signals.decide()
-            summary = run_folder.finish(**results)
+            summary = run_folder.finish(**ending.describe(result), **results)
         except LlamaExpError as error:
             summary = run_folder.finish(error)
             run_folder.discard_if_fruitless(error)
@@ -112,7 +115,7 @@ def _run(
         finally:
             bar.close()
         progress.end_table(summary, folder, run.next_commands())
-    return result.validation_loss
+    return ending.find_objective(config.objective_metric, summary if process.is_writer else ending.describe(result))
 
 
 class Run:
@@ -218,9 +221,10 @@ class Run:
     def _build_trainer(self, config: Config, examples):
         from llama_exp import precision
         from llama_exp.trainer import Checkpoints, Trainer
+        from llama_exp.trainer.profile import Profile
 
-        section = {key: value for key, value in to_dict(config.trainer).items() if key not in ("remat", "callbacks")}
-        keep_checkpoints = section.pop("keep_checkpoints")
+        section = {key: value for key, value in to_dict(config.trainer).items() if key not in NOT_OF_THE_LOOP}
+        keep_checkpoints, profile_steps = section.pop("keep_checkpoints"), section.pop("profile_steps")
         peak = to_dict(config.optimizer)["learning_rate"]
         schedule = instantiate(
             config.schedule, config.trusted_modules, "schedule", learning_rate=peak, num_steps=config.trainer.max_steps
@@ -238,6 +242,7 @@ class Run:
                 process=self._process,
             ),
             observers=self._observers,
+            profile=Profile(self._folder.path / "profile" if self._process.is_writer else None, profile_steps),
             process=self._process,
             seed=config.seed,
             base_digest=self._base_digest,

@@ -44,6 +44,11 @@ class Counters:
     best_validation_loss: float | None = None
     best_step: int | None = None
 
+    @property
+    def mark(self) -> tuple[int, int, int]:
+        """How far it is: the step, and what was measured last."""
+        return (self.step, self.validated_step, self.evaluated_step)
+
     def advance(self, tokens: int, seconds: float, applied: bool) -> None:
         """Notes one more step."""
         self.step += 1

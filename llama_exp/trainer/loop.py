@@ -157,6 +157,7 @@ class Trainer:
         self._measuring = Measuring(self._evaluation, evaluations, writer, self._observers, sample_at_start)
         self._counters = Counters()
         self._saving = Saving(self._backbone, optimizer, checkpoints, base_digest)
+        self._saved_mark: tuple[int, ...] | None = None
         self._restored = self._compiled = False
         self._observers.bind(lambda name: RunHandle(name, self, model, self._verdicts.ending))
 
@@ -174,6 +175,7 @@ class Trainer:
         """
         contents = self._saving.restore(checkpoint)
         self._counters = contents.counters
+        self._saved_mark = contents.counters.mark
         askers = self._observers.names | ({OVERFIT} if self._overfit_below is not None else set())
         self._verdicts.restore(checkpoint, askers)
         if "measured" in checkpoint.state:
@@ -292,9 +294,9 @@ class Trainer:
         self._observers.tell("on_metrics", row | meter.read() | {"seconds": counters.seconds})
 
     def _save(self, required: bool) -> None:
-        """A checkpoint of this step, unless there is one."""
+        """A checkpoint of this step, unless there is one that knows as much of it."""
         counters = self._counters
-        if self._saving.saved_step == counters.step:
+        if self._saved_mark == counters.mark:
             return
         self._observers.tell("on_phase", "saving")
         contents = {
@@ -305,7 +307,9 @@ class Trainer:
             **self._verdicts.state(),
         }
         needed = self._verdicts.needed_step(counters.step)
-        if not self._saving.save(counters.step, contents, needed, required):
+        if self._saving.save(counters.step, contents, needed, required):
+            self._saved_mark = counters.mark
+        else:
             self._verdicts.best.give_up(counters.step)
 
     def _leave(self, stop: signals.signal.Signals) -> NoReturn:

@@ -35,7 +35,7 @@ class Saving:
         self._failed_saves = 0
 
     def save(self, step: int, contents: Mapping[str, Any], needed: int | None, required: bool) -> bool:
-        """A checkpoint of this step, unless there is one.
+        """A checkpoint of this step.
 
         Args:
             step: finished optimizer steps.
@@ -49,8 +49,6 @@ class Saving:
         Raises:
             StorageError, NumericalError: as `Checkpoints.save`.
         """
-        if self.saved_step == step:
-            return True
         tensors = {group: state.arrays(variables) for group, variables in self._variables().items()}
         whole = {**contents, "seeds": state.seed_numbers(self._backbone)}
         try:
