@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from llama_exp.console.progress import format_bytes
 from llama_exp.limits.figures import find_number, split_figure
+from llama_exp.limits.trainer import KeepOptimizer
 from llama_exp.trainer.counters import Result
 
 _log = logging.getLogger(__name__)
@@ -25,6 +28,15 @@ def describe(result: Result) -> dict[str, Any]:
     if result.best is not None:
         entries["best"] = dict(result.best)
     return entries
+
+
+def free(keep_optimizer: KeepOptimizer, checkpoints: Path) -> None:
+    """Removes from a finished run's checkpoints what nobody asked to keep."""
+    if keep_optimizer is KeepOptimizer.until_finished:
+        from llama_exp.trainer.stripping import free_optimizer
+
+        freed = free_optimizer(checkpoints)
+        _log.info("the optimizer's state is removed: %s free; the run cannot be made longer", format_bytes(freed))
 
 
 def find_objective(figure: str, summary: Mapping[str, Any]) -> float | None:

@@ -104,6 +104,8 @@ def _run(
                 results = run.export()
                 signals.decide()
             summary = run_folder.finish(**ending.describe(result), **results)
+            if process.is_writer:
+                ending.free(config.trainer.keep_optimizer, run_folder.checkpoints)
         except LlamaExpError as error:
             summary = run_folder.finish(error)
             run_folder.discard_if_fruitless(error)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,12 +49,15 @@ def read_contents(checkpoint: Checkpoint) -> Contents:
 
 def require_optimizer(checkpoint: Checkpoint) -> None:
     """Raises `InputError` if the optimizer's state was removed when the run had finished."""
-    if "optimizer" not in checkpoint.tensors and checkpoint.state.get(STRIPPED):
-        what = "the run has finished, and kept no optimizer's state to go on with (trainer.keep_optimizer)"
-        action = (
-            "begin a new run with resume=none; one that is to be made longer later has trainer.keep_optimizer=always"
-        )
-        raise InputError.about(checkpoint.folder, what, "weights alone", action)
+    if checkpoint.state.get(STRIPPED):
+        raise without_optimizer(checkpoint.folder)
+
+
+def without_optimizer(folder: Path) -> InputError:
+    """The error of a checkpoint that has weights alone."""
+    what = "the run has finished, and kept no optimizer's state to go on with (trainer.keep_optimizer)"
+    action = "begin a new run with resume=none, and trainer.keep_optimizer=always if it is to be made longer later"
+    return InputError.about(folder, what, "weights alone", action)
 
 
 def restore_part(checkpoint: Checkpoint, part: str, value: Any, restore: Callable[[Any], None]) -> None:

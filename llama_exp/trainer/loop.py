@@ -23,11 +23,8 @@ Shape letters: A micro-batches, B batch, S positions.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
-
-import numpy as np
 
 from llama_exp import backend, precision, signals
 from llama_exp.console.logs import FOR_THE_RECORD
@@ -40,7 +37,6 @@ from llama_exp.trainer.contents import restore_part
 from llama_exp.trainer.counters import Counters, Result
 from llama_exp.trainer.ending import RunHandle
 from llama_exp.trainer.evaluate import Evaluation
-from llama_exp.trainer.finite import require_mere_overflow
 from llama_exp.trainer.leaving import take_weights
 from llama_exp.trainer.measuring import Evaluations, Measuring
 from llama_exp.trainer.metrics import Meter, count_parameters, flops_per_token, gemm_flops_per_second
@@ -50,11 +46,13 @@ from llama_exp.trainer.profile import NO_PROFILE, Profile
 from llama_exp.trainer.samples import SampleWriter
 from llama_exp.trainer.saving import Saving
 from llama_exp.trainer.selection import Measured
-from llama_exp.trainer.step import StepResult, TrainStep
+from llama_exp.trainer.step import TrainStep
+from llama_exp.trainer.stepping import Stepping
 from llama_exp.trainer.verdicts import Verdicts
 
 STOPPING = "%s: stopping after this step with a checkpoint; again: at once"
 OVERFIT = "trainer.overfit_below"
+NOTHING_SAVED = (-1, -1, -1)
 _log = logging.getLogger(__name__)
 
 
@@ -134,31 +132,25 @@ class Trainer:
         LIMITS.require(sample_tokens=sample_tokens, sample_temperature=sample_temperature)
         LIMITS.require(keep_best=keep_best, export=Export(export), overfit_below=overfit_below)
         LIMITS.require(stop_early=stop_early, patience=patience, min_delta=min_delta)
-        self._model, self._backbone, self._optimizer = model, model.backbone, optimizer
+        self._backbone, self._process, self._profile = model.backbone, process, profile
         self._batches = Batches(examples["train"], seed, batch_size, accumulation_steps, overfit_below is not None)
-        self._checkpoints, self._process, self._profile = checkpoints, process, profile
-        self._observers = Observers(observers, process)
+        self._checkpoints, self._observers = checkpoints, Observers(observers, process)
         self._max_steps, self._log_every_steps = max_steps, log_every_steps
         self._validate_every_steps, self._checkpoint_every_steps = validate_every_steps, checkpoint_every_steps
         self._export, self._overfit_below = Export(export), overfit_below
         self._verdicts = Verdicts(keep_best, stop_early, patience, min_delta)
-        self._jit, reason = backend.resolve_jit(jit, self._backbone.compute_dtype)
-        _log.info("%s XLA: %s", "with" if self._jit else "without", reason, extra=FOR_THE_RECORD)
+        self._jit = _choose_jit(jit, self._backbone, optimizer)
         options: dict[str, Any] = {"chunk_tokens": chunk_tokens, "jit": self._jit, "fuse": jit != "false"}
-        self._train_step = TrainStep(self._backbone, optimizer, **options)
-        types = (self._backbone.compute_dtype, backend.device_kind(), optimizer.variables)
-        for doubt in precision.doubts(*types):
-            _log.warning(doubt)
-        self._evaluation = Evaluation(
+        train_step = TrainStep(self._backbone, optimizer, **options)
+        self._stepping = Stepping(train_step, self._batches, profile, self._observers)
+        evaluation = Evaluation(
             self._backbone, examples["validation"], batch_size=batch_size, max_batches=validation_batches, **options
         )
-        samples = {"num_tokens": sample_tokens, "temperature": sample_temperature, "seed": seed}
-        writer = SampleWriter(model, examples["validation"], prompts=sample_prompts, **samples)
-        self._measuring = Measuring(self._evaluation, evaluations, writer, self._observers, sample_at_start)
-        self._counters = Counters()
+        options = {"num_tokens": sample_tokens, "temperature": sample_temperature, "seed": seed}
+        writer = SampleWriter(model, examples["validation"], prompts=sample_prompts, **options)
+        self._measuring = Measuring(evaluation, evaluations, writer, self._observers, sample_at_start)
         self._saving = Saving(self._backbone, optimizer, checkpoints, base_digest)
-        self._saved_mark: tuple[int, ...] | None = None
-        self._restored = self._compiled = False
+        self._counters, self._saved_mark, self._restored = Counters(), NOTHING_SAVED, False
         self._observers.bind(lambda name: RunHandle(name, self, model, self._verdicts.ending))
 
     @property
@@ -228,9 +220,10 @@ class Trainer:
                 self._save(required=is_last)
             if is_last:
                 return
-            result = self._step(meter)
+            result = self._stepping.step(counters, meter, self._saving.saved_step)
+            self._judge_overfit(result.loss)
             if counters.step % self._log_every_steps == 0 or self._is_last():
-                self._tell_train_row(result, meter)
+                self._stepping.tell_row(result, counters, meter)
 
     def _measure(self) -> None:
         """Validation, evaluations and what follows from them; whole, once they have made this step the last one."""
@@ -246,27 +239,12 @@ class Trainer:
             _log.info("stopping after step %d: %s", counters.step, self._verdicts.stopped)
             self._measure()
 
-    def _step(self, meter: Meter) -> StepResult:
-        """One optimizer step, counted and told."""
+    def _judge_overfit(self, loss: float) -> None:
         counters = self._counters
-        self._observers.tell("on_phase", None if self._compiled else "compiling the step")
-        start = time.perf_counter()
-        batch = self._batch(counters.step)
-        with self._profile.of_step():
-            result = self._train_step(batch)
-        seconds, num_tokens = time.perf_counter() - start, int(batch["padding_mask"].sum())
-        if not result.finite:
-            rows = self._batches.rows(counters.step)
-            require_mere_overflow(result, counters.step + 1, rows, self._saving.saved_step)
-        counters.advance(num_tokens, seconds, result.applied)
-        meter.add(num_tokens, seconds)
-        self._compiled = True
-        self._observers.tell("on_step", counters.step, result.loss, counters.tokens)
         if self._overfit_below is not None:
             is_last = counters.step == self._max_steps
-            if (learned := judge(result.loss, self._overfit_below, counters.step, is_last)) is not None:
+            if (learned := judge(loss, self._overfit_below, counters.step, is_last)) is not None:
                 self._verdicts.ending.request(OVERFIT, learned)
-        return result
 
     def _is_last(self) -> bool:
         return self._counters.step >= self._max_steps or self._verdicts.stopped is not None
@@ -283,15 +261,6 @@ class Trainer:
 
     def _is_anything_due(self) -> bool:
         return self._is_validation_due() or self._measuring.evaluates(self._counters, self._is_last())
-
-    def _batch(self, step: int) -> dict[str, np.ndarray]:
-        return self._batches.arrays(step)
-
-    def _tell_train_row(self, result: StepResult, meter: Meter) -> None:
-        counters = self._counters
-        row = {"step": counters.step, "split": "train", "loss": result.loss, "learning_rate": result.learning_rate}
-        row |= {"grad_norm": result.grad_norm, "tokens": counters.tokens}
-        self._observers.tell("on_metrics", row | meter.read() | {"seconds": counters.seconds})
 
     def _save(self, required: bool) -> None:
         """A checkpoint of this step, unless there is one that knows as much of it."""
@@ -344,6 +313,15 @@ class Trainer:
             "jit": self._jit,
             "gemm_flops_per_second": gemm_flops_per_second(self._backbone.compute_dtype, self._jit),
         }
+
+
+def _choose_jit(jit: str, backbone, optimizer) -> bool:
+    """Whether XLA compiles; says why, and what is doubtful about the types."""
+    is_jit, reason = backend.resolve_jit(jit, backbone.compute_dtype)
+    _log.info("%s XLA: %s", "with" if is_jit else "without", reason, extra=FOR_THE_RECORD)
+    for doubt in precision.doubts(backbone.compute_dtype, backend.device_kind(), optimizer.variables):
+        _log.warning(doubt)
+    return is_jit
 
 
 def _is_signalled() -> bool:

@@ -256,7 +256,7 @@ def test_the_error_of_a_callback_names_it(tmp_path):
 
 def test_one_batch_is_learned(tmp_path):
     run, *_ = trainer(tmp_path, max_steps=200, rate=0.05, overfit_below=0.5, validate_every_steps=1000)
-    run._train_step, rows = watched(run._train_step)
+    run._stepping._train_step, rows = watched(run._stepping._train_step)
     result = run.fit()
     assert result.steps < 200 and result.stopped.startswith("the model can learn: its loss on one batch is 0.4")
     assert len(rows) == result.steps and all(np.array_equal(row, rows[0]) for row in rows)

@@ -197,13 +197,13 @@ def test_interrupt_is_told_apart_and_state_is_saved(tmp_path):
 
 def test_a_signal_during_validation_is_answered_without_a_row(tmp_path):
     run, *_, recorder = trainer(tmp_path)
-    batch = run._evaluation._examples.batch
+    batch = run._measuring._evaluation._examples.batch
 
     def stop(indices):
         terminate()
         return batch(indices)
 
-    run._evaluation._examples.batch = stop
+    run._measuring._evaluation._examples.batch = stop
     with pytest.raises(Preempted):
         run.fit()
     assert recorder.rows == []
@@ -288,7 +288,7 @@ def test_every_process_stops_at_a_signal_and_the_writer_says_so(tmp_path, caplog
     for process, count in ((ALONE, 1), (SECOND, 0)):
         caplog.clear()
         run, *_ = trainer(tmp_path / str(process.rank), process=process)
-        run._batch = terminating(run._batch)
+        run._batches.arrays = terminating(run._batches.arrays)
         with pytest.raises(Preempted, match="step 1"):
             run.fit()
         assert caplog.text.count("stopping after this step") == count

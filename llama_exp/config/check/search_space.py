@@ -50,7 +50,7 @@ def find_unfit_objectives(cfg: Any) -> Iterator[Problem]:
         cfg: composed, with a sweeper that `find_search_problems` finds nothing wrong with.
     """
     options = {key: cfg.hydra.sweeper.get(key) for key in LIMITS.values}
-    yield from find_objective_problems(options, str(cfg.get("objective_metric")))
+    yield from find_objective_problems(options, str(cfg.objective_metric))
 
 
 def read_axes(sweeps: Sequence[Override]) -> tuple[list[Axis], list[Problem]]:
