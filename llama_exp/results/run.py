@@ -10,12 +10,12 @@ from typing import Any
 
 from llama_exp.config.identity import flatten
 from llama_exp.errors import InputError
-from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json, read_lines
+from llama_exp.files.evaluation_file import ROWS, read_evaluations
+from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
 from llama_exp.files.json_file import read_record as read_json_if_whole
-from llama_exp.files.json_text import as_number
 from llama_exp.files.latest import without_latest
 from llama_exp.files.metrics_file import read_metrics
-from llama_exp.files.yaml_file import read_yaml
+from llama_exp.files.yaml_file import read_yaml, read_yaml_texts
 from llama_exp.limits.figures import find_number
 from llama_exp.results.sweep import SweepPlace
 
@@ -40,6 +40,11 @@ class RunResult:
         return flatten(self.config)
 
     @functools.cached_property
+    def overrides(self) -> list[str]:
+        """Of overrides.yaml, secrets masked; raises `InputError` for a damaged file."""
+        return read_yaml_texts(self.folder, "overrides.yaml")
+
+    @functools.cached_property
     def rows(self) -> list[dict[str, Any]]:
         """Of metrics.jsonl; raises `InputError` for a damaged line."""
         return read_metrics(self.folder / "metrics.jsonl")
@@ -51,8 +56,7 @@ class RunResult:
         Raises:
             InputError: a line is no row of an evaluation.
         """
-        path = self.folder / "evaluation.jsonl"
-        return [_as_evaluation(path, row) for row in (read_lines(path) if path.exists() else [])]
+        return read_evaluations(self.folder / ROWS)
 
     @property
     def status(self) -> str:
@@ -108,10 +112,3 @@ def find_figure(run: RunResult, figure: str) -> float | None:
     NaN and infinities stand as texts in the file, and come back as numbers.
     """
     return find_number(run.summary, figure)
-
-
-def _as_evaluation(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(row.get("name"), str) or type(row.get("step")) not in (int, type(None)):
-        found = f"name {row.get('name')!r}, step {row.get('step')!r}"
-        raise InputError.about(path, "a line is no row of an evaluation", found, "restore the line, or delete it")
-    return {key: as_number(value) for key, value in row.items()}
