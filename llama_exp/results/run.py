@@ -118,7 +118,10 @@ def load_run(folder: str | Path, place: SweepPlace | None = None) -> RunResult:
 
 def holds_run(folder: Path) -> bool:
     """Whether a run was begun in the folder; its record may be damaged."""
-    return (folder / "run.json").is_file() and (folder / "config.yaml").is_file()
+    try:
+        return (folder / "run.json").is_file() and (folder / "config.yaml").is_file()
+    except OSError:  # a damaged record of a sweep may name a folder that no disk could have
+        return False
 
 
 def find_figure(run: RunResult, figure: str) -> float | None:
