@@ -26,6 +26,7 @@ import tempfile
 import termios
 from pathlib import Path
 
+from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
@@ -35,6 +36,7 @@ COLUMNS, LINES = 110, 50
 SWEEP = ["trainer=quick", "trainer.max_steps=40", "model.num_layers=1"]  # short: what it shows is the table
 SWEEP += ["optimizer.learning_rate=1e-3,3e-3,1e-2", "seed=0,1", "hydra.launcher.n_jobs=2"]
 SHOWN_SWEEP = "outputs/python_qa_lora/sweeps/2026-01-31_12-00-00"  # in place of where it lay
+NUM_COLOURS = 96
 # A control sequence of ECMA-48: parameters, then one letter that says what it does.
 CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 # Rich's own frame loads a font from the network; a picture in a repository should not.
@@ -108,7 +110,8 @@ def _draw_report(to: Path, sweep: Path, arguments: list[str]) -> None:
             sys.exit(f"the report ended with exit code {code}:\n{output}")
         to.mkdir(parents=True, exist_ok=True)
         for picture in Path(made).glob("*.png"):
-            shutil.copy(picture, to / f"report_{picture.name}")
+            image = Image.open(picture).convert("RGB").quantize(NUM_COLOURS)  # a third of the size
+            image.save(to / f"report_{picture.name}", optimize=True)
     shown = [line for line in screen(output, COLUMNS) if not line.startswith("written: ")]
     command = shlex.join(["llama-exp", "report", SHOWN_SWEEP, *arguments])
     (to / "report.svg").write_text(svg(command, shown), encoding="utf-8")
