@@ -11,7 +11,7 @@ from llama_exp.report import csv_files, latex, markdown
 from llama_exp.report.contents import Report
 from llama_exp.report.page.write import write_page
 from llama_exp.report.pictures import draw_pictures, list_pictures
-from llama_exp.report.tables import list_tables
+from llama_exp.report.tables import list_tables, make_runs
 
 PNG = "png"
 
@@ -67,7 +67,8 @@ def _write_csv(job: _Job) -> Iterator[Path]:
 
 def _write_page(job: _Job) -> Iterator[Path]:
     path = job.folder / "report.html"
-    write_page(job.report, list_tables(job.report), path, job.command)
+    details = [make_runs(job.report, group) for group in job.report.groups]
+    write_page(job.report, list_tables(job.report), details, path, job.command)
     yield path
 
 
