@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from llama_exp import preset, runtime
+from llama_exp.config.check.contracts import list_targets
+from llama_exp.config.check.typed import TARGET
+from llama_exp.config.identity import to_dict
 from llama_exp.config.schema import Config
 from llama_exp.files.digest import text_digest
-from llama_exp.run import provenance
+from llama_exp.run import provenance, sources
 
 # Packages whose version can change the last bits of a result.
 SAME_BITS = ("jax", "keras", "llama_exp", "numpy", "tensorflow")
@@ -22,6 +25,24 @@ def of_machine(config: Config) -> dict[str, Any]:
         "device": backend.device_name(),
         "threads": runtime.thread_count(config.runtime.threads),
     }
+
+
+def of_computation(config: Config, backbone) -> dict[str, Any]:
+    """What `runtime.jit` came to for this model, and the files of the user's own classes; all of them are imported."""
+    from llama_exp import backend
+
+    nodes = [to_dict(node) for node in list_targets(config).values()]
+    return {
+        "jit": backend.resolve_jit(config.runtime.jit.value, backbone.compute_dtype)[0],
+        "own_modules": sources.list_own_modules([node[TARGET] for node in nodes if TARGET in node]),
+    }
+
+
+def of_weights(backbone) -> dict[str, Any]:
+    """What summary.json says of the weights that training ended with: a digest of everything that it may change."""
+    from llama_exp.backend.digest import weights_digest
+
+    return {"trained_weights": weights_digest(backbone.trainable_variables)}
 
 
 def of_process(config: Config) -> dict[str, Any]:
