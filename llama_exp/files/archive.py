@@ -194,7 +194,9 @@ def _read_manifest(path: Path, size: int, blocks: Iterator[bytes]) -> dict[str, 
         raise _refused(path, f"its {MANIFEST} is too large", f"{size} bytes")
     manifest = parse_json(path / MANIFEST, b"".join(blocks))
     files = manifest.get("files")
-    sound = isinstance(files, dict) and all(_is_sound(name) and isinstance(facts, dict) for name, facts in files.items())
+    sound = isinstance(files, dict) and all(
+        _is_sound(name) and isinstance(facts, dict) for name, facts in files.items()
+    )
     if not sound:
         raise _refused(path, f"its {MANIFEST} is damaged", "no list `files` of names, sizes and digests")
     return manifest

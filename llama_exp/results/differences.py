@@ -18,16 +18,18 @@ from typing import Any
 from llama_exp.config.identity import NOT_SCIENCE, RECIPE, flatten
 from llama_exp.results.state import State
 
-ABSENT = "(not recorded)"
+ABSENT = "(absent)"
 # Packages whose kernels or compilers compute what a run computes. What others read or write has fingerprints.
 COMPUTING = frozenset({"jax", "jaxlib", "keras", "llvmlite", "ml-dtypes", "numba", "numpy", "tensorflow"})
 _ACCELERATORS = re.compile(r"tensorflow-\w+|intel-tensorflow|jax-.*|nvidia-.*|libtpu")
 # Keys that say where something lies on a machine; what lies there has a fingerprint.
 _PLACES = re.compile(r"(dataset\.(files|data_dir)|tokenizer\.file|preset\.(source|offline)|lora\.source)(\..*)?")
-_ROUNDING_KEYS = frozenset({"runtime.backend", "runtime.jit", "runtime.threads"})
 _COMPUTING_VARIABLES = re.compile(r"(TF_|XLA_|JAX_|ONEDNN_|DNNL_|NUMBA_|MKL_|OPENBLAS_|NVIDIA_TF32_).*")
 # Set by runtime.threads and runtime.cache_dir, or about files and messages.
 _OTHER_VARIABLES = re.compile(r"(TF|NUMBA|MKL|OPENBLAS)_NUM_\w+|TF_CPP_\w+|\w+_(FILE|DIR|PATH|SECS|BYTES)")
+# Rooms of the package that show, send or compare what others have computed.
+_ONLY_TOLD = frozenset({"cli.py", "__main__.py", "commands", "console", "logger", "notebook", "report", "reproduction"})
+_ONLY_TOLD |= {"results", "sweeps", "verification"}
 # Last part of a name in run.json that says where something lies.
 _PLACES_OF_RECORD = frozenset({"path", "source", "origin"})
 
@@ -104,8 +106,7 @@ def _as_algorithm(entry: Difference) -> Difference:
 
 
 def _effect_of_key(name: str) -> Effect:
-    if name in _ROUNDING_KEYS:
-        return Effect.rounding
+    """Of `runtime`, which is no science, run.json says what it came to: backend, device, threads, jit."""
     is_other = _PLACES.fullmatch(name) is not None or name.partition(".")[0] in NOT_SCIENCE
     return Effect.nothing if is_other else Effect.science
 
@@ -122,13 +123,17 @@ def _effect_of_package(name: str) -> Effect:
 def _find_in_code(before: State, after: State) -> list[Difference]:
     """Files of the package where both know them; else what git says of the whole repository."""
     if before.sources and after.sources:
-        files = _compare("code", before.sources, after.sources, lambda _: Effect.science)
+        files = _compare("code", before.sources, after.sources, _effect_of_file)
         effect = Effect.nothing  # the repository also holds tests and pages
     else:
         files, effect = [], Effect.science
     one, other = ({"commit": _section(state.record, "git").get("commit")} for state in (before, after))
     one["uncommitted changes"], other["uncommitted changes"] = before.patch, after.patch
     return files + _compare("code", one, other, lambda _: effect)
+
+
+def _effect_of_file(name: str) -> Effect:
+    return Effect.nothing if name.partition("/")[0] in _ONLY_TOLD else Effect.science
 
 
 def _versions(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,9 @@ class Parting:
 
     def find_largest(self, figure: str) -> Gap | None:
         """The largest relative gap of one figure; None: all are equal."""
-        return max((gap for gap in self.gaps if gap.figure == figure), key=lambda gap: _rank(gap.relative), default=None)
+        return max(
+            (gap for gap in self.gaps if gap.figure == figure), key=lambda gap: _rank(gap.relative), default=None
+        )
 
 
 def compare_rows(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> Parting:

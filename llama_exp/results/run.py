@@ -10,7 +10,7 @@ from typing import Any
 
 from llama_exp.config.identity import flatten
 from llama_exp.errors import InputError
-from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
+from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json, read_lines
 from llama_exp.files.json_file import read_record as read_json_if_whole
 from llama_exp.files.latest import without_latest
 from llama_exp.files.metrics_file import read_metrics
@@ -43,6 +43,12 @@ class RunResult:
     def rows(self) -> list[dict[str, Any]]:
         """Of metrics.jsonl; raises `InputError` for a damaged line."""
         return read_metrics(self.folder / "metrics.jsonl")
+
+    @functools.cached_property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Of evaluation.jsonl; [] of a run without; raises `InputError` for a damaged line."""
+        path = self.folder / "evaluation.jsonl"
+        return read_lines(path) if path.exists() else []
 
     @property
     def status(self) -> str:

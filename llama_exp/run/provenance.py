@@ -50,7 +50,9 @@ PACKAGES = (
     "tokenizers",
     "wandb",
 )
-_VARIABLES = re.compile(r"^(?:KERAS_|TF_|XLA_|JAX_|CUDA_|NVIDIA_|OMP_|MKL_|OPENBLAS_|ONEDNN_|DNNL_|NUMBA_|PYTHONHASHSEED$|SLURM_JOB_ID$)")
+_VARIABLES = re.compile(
+    r"^(?:KERAS_|TF_|XLA_|JAX_|CUDA_|NVIDIA_|OMP_|MKL_|OPENBLAS_|ONEDNN_|DNNL_|NUMBA_|PYTHONHASHSEED$|SLURM_JOB_ID$)"
+)
 _NAME = re.compile(r"^Name:[ \t]*(\S+)", re.MULTILINE)
 _VERSION = re.compile(r"^Version:[ \t]*(\S+)", re.MULTILINE)
 _GIT_SECONDS = 5.0
