@@ -16,7 +16,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from llama_exp.errors import InputError, Problem
 from llama_exp.files.digest import size_and_digest
@@ -108,7 +108,7 @@ def _describe(entry: Entry) -> dict[str, Any]:
     return {"bytes": len(entry), "sha256": hashlib.sha256(entry).hexdigest()}
 
 
-def _write_all(packed: BinaryIO, entries: Mapping[str, Entry]) -> None:
+def _write_all(packed: gzip.GzipFile, entries: Mapping[str, Entry]) -> None:
     for name, entry in entries.items():
         info = tarfile.TarInfo(name)
         info.size = entry.stat().st_size if isinstance(entry, Path) else len(entry)

@@ -36,9 +36,7 @@ class Places:
 
     def __post_init__(self) -> None:
         if self.data is not None and not self.data.is_dir():
-            raise ConfigError(
-                Problem("no such folder", "--data", str(self.data), "name the folder with the data files")
-            )
+            raise ConfigError(Problem("no such folder", "--data", str(self.data), "name the data files' folder"))
 
     def change(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The config with paths of this machine.

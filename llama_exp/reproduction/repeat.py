@@ -1,4 +1,4 @@
-"""A recorded run once more, in order:
+"""A recorded run once more, and what came out beside what had.
 
     the recorded config as data -> what differs before anything is loaded
     data, tokenizer, preset, model -> what differs of them, and what can be expected
@@ -117,9 +117,9 @@ def repeat(prepared: Prepared, request: Request) -> tuple[Verdict, Path]:
 
     original, config = prepared.original, prepared.config
     if not original.run.rows:
-        what, found = "the run has no rows of metrics to compare with", f"it ended as: {original.run.status}"
+        what, status = "the run has no rows of metrics to compare with", f"it ended as: {original.run.status}"
         action = "look at what differs with --check, or run it again: llama-exp train --from <its folder>"
-        raise InputError.about(original.run.folder / "metrics.jsonl", what, found, action)
+        raise InputError.about(original.run.folder / "metrics.jsonl", what, status, action)
     folder = request.folder or _make_name(config, original)
     _require_another(folder, original)
     if RunFolder.holds_run(folder):
@@ -148,8 +148,9 @@ def say_expectation(differences: Sequence[Difference], prepared: Prepared) -> st
     if not causes:
         return "bit-identical"
     steps = prepared.steps or prepared.config.trainer.max_steps
-    first, last = (100 * tolerate(step, prepared.original.run.values) for step in (0, steps))
-    return f"losses as rounding makes them, {first:.2g} % apart at step 0 to {last:.2g} % at step {steps}: {causes}"
+    limits = (tolerate(step, "validation", prepared.original.run.values) for step in (0, steps))
+    first, last = (f"{100 * limit:.1g} %" for limit in limits)
+    return f"validation losses at most {first} apart at step 0, {last} at step {steps}, by rounding: {causes}"
 
 
 def say_comparison(prepared: Prepared) -> str:

@@ -49,10 +49,10 @@ def judge(outcome: Outcome, values: Mapping[str, Any]) -> Verdict:
     return Verdict(Ending.tolerated, tuple(_find_tolerated(outcome)))
 
 
-def tolerate(step: int, values: Mapping[str, Any]) -> float:
+def tolerate(step: int, split: str, values: Mapping[str, Any]) -> float:
     """`tolerated_gap` of a recorded run."""
     mode = values.get("quantization.mode")
-    return tolerated_gap(step, str(values.get("precision.policy")), mode not in (None, "none", "preset"))
+    return tolerated_gap(step, split, str(values.get("precision.policy")), mode not in (None, "none", "preset"))
 
 
 def _find_excesses(gaps: Iterable[Gap], values: Mapping[str, Any]) -> Iterable[tuple[Gap, float]]:
@@ -62,7 +62,7 @@ def _find_excesses(gaps: Iterable[Gap], values: Mapping[str, Any]) -> Iterable[t
             continue
         limit = 0.0
         if gap.figure in LOSSES:
-            limit = tolerate(gap.step, values)
+            limit = tolerate(gap.step, gap.split, values)
         elif gap.figure == "learning_rate":
             limit = OF_LEARNING_RATE
         if not _size(gap) <= limit:

@@ -21,7 +21,7 @@ class Outcome:
     """How the results of two runs compare.
 
     parting: of the rows. same_weights: whether training ended with the same; None: one of them does not say, or they
-    ended at different steps. other_sample: the first step whose sampled text differs; None: no text that both have does.
+    ended at different steps. other_sample: the first step whose sampled text differs; None: no text differs.
     """
 
     parting: Parting

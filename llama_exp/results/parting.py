@@ -1,7 +1,7 @@
 """From which row on the metrics of two runs part, and how far.
 
-Rows are found by step and split (evaluations: by name), so that a run that was cut, or made longer, is compared as far as
-both go. What a clock or a machine's memory decides is not compared. Imports no framework.
+Rows are found by step and split (evaluations: by name), so that a run that was cut, or made longer, is compared as far
+as both go. What a clock or a machine's memory decides is not compared. Imports no framework.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Key = tuple[int, str]
 
 @dataclass(frozen=True)
 class Gap:
-    """Two values of one figure. step, split: of the row. relative: how far apart, of the larger one; NaN: not at all."""
+    """Two values of one figure. step, split: of the row. relative: how far apart, of the larger one."""
 
     step: int
     split: str
@@ -33,7 +33,7 @@ class Parting:
     """How the rows of two runs compare.
 
     compared: rows that both have. missing: step and split of rows of the first run that the second lacks, up to the
-    last step that the second reached; added: the other way round. gaps: every value that differs, in the order of steps.
+    last step that the second reached; added: the other way round. gaps: every value that differs, in order.
     """
 
     compared: int
@@ -48,9 +48,7 @@ class Parting:
 
     def find_largest(self, figure: str) -> Gap | None:
         """The largest relative gap of one figure; None: all are equal."""
-        return max(
-            (gap for gap in self.gaps if gap.figure == figure), key=lambda gap: _rank(gap.relative), default=None
-        )
+        return max((gap for gap in self.gaps if gap.figure == figure), key=lambda gap: gap.relative, default=None)
 
 
 def compare_rows(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> Parting:
@@ -103,10 +101,6 @@ def _lacking(one: Mapping[Key, Any], other: Mapping[Key, Any]) -> tuple[Key, ...
 def _order(key: Key) -> tuple[int, bool, str]:
     """Training before what is measured after it."""
     return key[0], key[1] != "train", key[1]
-
-
-def _rank(relative: float) -> float:
-    return math.inf if math.isnan(relative) else relative
 
 
 def _is_number(value: Any) -> bool:
