@@ -97,7 +97,9 @@ def _compare(
 ) -> list[Difference]:
     names = sorted(before.keys() | after.keys())
     pairs = ((name, before.get(name, ABSENT), after.get(name, ABSENT)) for name in names)
-    return [Difference(part, name, one, other, effect(name)) for name, one, other in pairs if one != other]
+    # An empty section is one without keys.
+    told = ((name, one, other) for name, one, other in pairs if one != other and {} not in (one, other))
+    return [Difference(part, name, one, other, effect(name)) for name, one, other in told]
 
 
 def _as_algorithm(entry: Difference) -> Difference:
@@ -138,9 +140,10 @@ def _effect_of_file(name: str) -> Effect:
 
 def _versions(record: Mapping[str, Any]) -> dict[str, Any]:
     """Python and packages by their plain names; llama_exp itself is code."""
-    packages = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in _section(record, "packages").items()}
+    installed = {name: version for name, version in _section(record, "packages").items() if version}
+    packages = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in installed.items()}
     packages.pop("llama-exp", None)
-    return {"python": record.get("python"), **{name: version for name, version in packages.items() if version}}
+    return {"python": record.get("python"), **packages}
 
 
 def _find_in_machine(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
