@@ -188,7 +188,7 @@ def _readme(run: RunResult, archive: str, packed: Mapping[str, list[str]]) -> st
         "backend, threads": f"{run.record.get('backend')}, {run.record.get('threads')}",
         "versions": versions,
         "commit": git.get("commit"),
-        "trained weights (SHA-256)": run.summary.get(WEIGHTS),
+        "trained weights (SHA-256)": (run.summary.get(WEIGHTS) or {}).get("trained"),
     }
     table = "".join(f"| {name} | {value} |\n" for name, value in facts.items() if value is not None)
     return _README.format(archive=archive, table=table, data=_PACKED if packed else _NOT_PACKED)

@@ -11,8 +11,8 @@ from llama_exp.files.metrics_file import read_samples
 from llama_exp.results.parting import Parting, compare_rows
 from llama_exp.results.run import RunResult
 
-# Digests in summary.json of what training changed.
-WEIGHTS = "trained_weights"
+# Digests in summary.json: of what training changed, and of the files that were exported.
+WEIGHTS = "weights"
 _CLOCK = frozenset({"started", "finished", "seconds", "tokens_per_second", "peak_memory_bytes"})
 
 

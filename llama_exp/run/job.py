@@ -207,7 +207,7 @@ class Run:
             for observer in self._observers.values():
                 if hasattr(observer, "on_export"):  # only a logger has
                     observer.on_export(exported)
-        return {"data": self._data, **self._trained, **results}
+        return {"data": self._data, "weights": self._trained | facts.of_export(exported), **results}
 
     def _export(self) -> dict[str, Any]:
         if not self._has_adapters:

@@ -11,7 +11,7 @@ from llama_exp.results.outcome import compare_outcomes
 @pytest.fixture
 def ended(tmp_path):
     def judged(rows, before=ROWS, **summary):
-        weights = {"trained_weights": "w"}
+        weights = {"weights": {"trained": "w"}}
         one = load_run(make_recorded(tmp_path / "one", rows=before, **weights))
         other = load_run(make_recorded(tmp_path / "other", rows=rows, **weights | summary))
         return judge(compare_outcomes(one, other), one.values)
@@ -44,7 +44,7 @@ def test_a_larger_gap_is_different_with_its_first_step(ended):
 
 
 def test_other_weights_behind_the_same_rows_are_tolerated_but_told(ended):
-    verdict = ended(ROWS, trained_weights="v")
+    verdict = ended(ROWS, weights={"trained": "v"})
     assert verdict.ending is Ending.tolerated and verdict.reasons == ("the weights at the end are others",)
 
 

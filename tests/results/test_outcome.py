@@ -13,18 +13,18 @@ def runs(tmp_path, one, other):
 
 
 def test_the_same_rows_and_weights_are_the_same(tmp_path):
-    outcome = compare_outcomes(*runs(tmp_path, {"trained_weights": "w"}, {"trained_weights": "w"}))
+    outcome = compare_outcomes(*runs(tmp_path, {"weights": {"trained": "w"}}, {"weights": {"trained": "w"}}))
     assert outcome.is_same and outcome.same_weights
 
 
 def test_other_weights_are_another_result(tmp_path):
-    outcome = compare_outcomes(*runs(tmp_path, {"trained_weights": "w"}, {"trained_weights": "v"}))
+    outcome = compare_outcomes(*runs(tmp_path, {"weights": {"trained": "w"}}, {"weights": {"trained": "v"}}))
     assert not outcome.is_same and outcome.same_weights is False
 
 
 def test_weights_of_other_steps_or_of_old_runs_are_not_compared(tmp_path):
-    one = {"trained_weights": "w"}
-    assert compare_outcomes(*runs(tmp_path / "a", one, {"trained_weights": "v", "steps": 10})).same_weights is None
+    one = {"weights": {"trained": "w"}}
+    assert compare_outcomes(*runs(tmp_path / "a", one, {"weights": {"trained": "v"}, "steps": 10})).same_weights is None
     assert compare_outcomes(*runs(tmp_path / "b", one, {})).same_weights is None
 
 
