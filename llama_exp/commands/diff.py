@@ -27,11 +27,16 @@ def main(arguments: list[str]) -> int:
 
 
 def _show(comparison: Comparison, console: Console) -> None:
-    console.print(f"[b]-[/b] {comparison.names[0]}\n[b]+[/b] {comparison.names[1]}\n", highlight=False)
-    _print(console, ("part", "what", "-", "+", "can change"), comparison.list_differences())
+    for mark, name in zip("-+", comparison.names, strict=True):
+        console.print(f"{mark} {name}", highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    if comparison.differences:
+        _print(console, ("part", "what", "-", "+", "can change"), comparison.list_differences())
+    else:
+        console.print("recorded: no difference in configuration, code, versions, machine, data or model")
     console.print()
     for line in comparison.say_results():
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print()
     _print(console, ("figure", "-", "+", "difference"), comparison.list_figures())
 
@@ -40,8 +45,7 @@ def _print(console: Console, titles: tuple[str, ...], rows: list[tuple[Any, ...]
     table = Table(*titles, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*map(show_value, row))
-    if rows:
-        console.print(table, highlight=False, markup=False)
+    console.print(table, highlight=False, markup=False)
 
 
 def _parser() -> Parser:

@@ -10,7 +10,7 @@ from typing import Any
 
 from llama_exp.files.shown_path import show_path
 from llama_exp.reproduction.original import open_original
-from llama_exp.reproduction.shown import to_data
+from llama_exp.reproduction.shown import show_pair, to_data
 from llama_exp.results.differences import Difference, Effect, find_differences
 from llama_exp.results.outcome import Outcome, compare_outcomes, list_final_figures
 from llama_exp.results.parting import measure_gap
@@ -106,7 +106,8 @@ def compare(one: Path, other: Path) -> Comparison:
 
 def _describe(gap: Any) -> str:
     apart = f", {100 * gap.relative:.2g} % apart" if gap.relative != float("inf") else ""
-    return f"{gap.split} {gap.figure} {gap.before} and {gap.after}{apart}"
+    one, other = show_pair(gap.before, gap.after)
+    return f"{gap.split} {gap.figure} {one} and {other}{apart}"
 
 
 def _subtract(one: Any, other: Any) -> str:

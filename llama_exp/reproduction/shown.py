@@ -10,6 +10,7 @@ from llama_exp.results.differences import ABSENT, Difference, Effect
 
 _DIGEST = re.compile(r"([0-9a-f]{12})[0-9a-f]{4,}(.*)")
 WIDEST = 60
+DIGITS = 8  # of numbers: more than float32 has
 MOST = 12  # of one part
 NAMED = 3  # of one part, in a sentence
 
@@ -41,8 +42,16 @@ def show_value(value: Any) -> str:
         return "none"
     if isinstance(value, str) and (match := _DIGEST.fullmatch(value)):
         return match[1] + match[2]
+    if isinstance(value, float):
+        return f"{value:.{DIGITS}g}"
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
+
+
+def show_pair(before: Any, after: Any) -> tuple[str, str]:
+    """Two values that differ, with as many digits as that takes."""
+    one, other = show_value(before), show_value(after)
+    return (one, other) if one != other else (repr(before), repr(after))
 
 
 def to_data(differences: Iterable[Difference]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llama_exp.reproduction.shown import show_pair
 from llama_exp.reproduction.tolerance import OF_LEARNING_RATE, SMALLEST_LOSS, tolerated_gap
 from llama_exp.results.outcome import Outcome
 from llama_exp.results.parting import Gap
@@ -108,4 +109,5 @@ def _describe(gap: Gap, limit: float) -> str:
 
 
 def _pair(gap: Gap) -> str:
-    return f"{gap.before} then, {gap.after} now"
+    before, after = show_pair(gap.before, gap.after)
+    return f"{before} then, {after} now"
