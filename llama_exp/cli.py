@@ -12,7 +12,10 @@ from llama_exp import signals
 
 # Command -> the module whose `main(arguments)` does it, and what it does. A module is imported when it is asked for.
 COMMANDS = {
-    "train": ("llama_exp.train", "train or fine-tune; `llama-exp train --help` lists parts, choices and values"),
+    "train": (
+        "llama_exp.train_command",
+        "train or fine-tune; `train --help` lists parts, choices and values",
+    ),
     "plan": ("llama_exp.commands.plan", "parameters, tokens, arithmetic and memory of what train would do"),
     "presets": ("llama_exp.commands.presets", "the pre-trained models that can be named, and which are here"),
     "convert": ("llama_exp.commands.convert", "a model into KerasHub's or Hugging Face's format"),
