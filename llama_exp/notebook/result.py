@@ -7,7 +7,7 @@ import functools
 import html
 import io
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,6 @@ from llama_exp import results
 from llama_exp.architecture import AS_STORED
 from llama_exp.commands import models
 from llama_exp.config.check.nearest import suggest
-from llama_exp.config.identity import flatten
 from llama_exp.console.live import format_seconds
 from llama_exp.console.progress import format_number
 from llama_exp.errors import InputError
@@ -81,7 +80,7 @@ class Result(RunResult):
         """
         value = find_figure(self, name)
         if value is None:
-            known = sorted(list_figures(self.summary))
+            known = sorted(results.list_figure_paths(self))
             action = suggest(name, known, "figures") if known else "train the run to its end first"
             raise InputError.about(self.folder / "summary.json", "has no such figure", name, action)
         return value
@@ -136,12 +135,6 @@ _SHOWN: tuple[tuple[str, str, Any], ...] = (
     ("last", "validation.last", "{:.4f}".format),
     ("perplexity", "validation.perplexity", "{:.2f}".format),
 )
-
-
-def list_figures(summary: Mapping[str, Any]) -> dict[str, int | float]:
-    """Every number of a summary by its dotted path; booleans are none."""
-    numbers = flatten(summary).items()
-    return {key: value for key, value in numbers if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
 def _to_png(figure: Any) -> bytes:
