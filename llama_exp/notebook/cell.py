@@ -8,6 +8,7 @@ import functools
 import html
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,21 +18,24 @@ _SECONDS_BETWEEN_DRAWINGS = 0.25
 
 
 class Cell:
-    """The place in the output of the running cell where a line stands; it appears with the first line."""
+    """The place in the output of the running cell where a line stands; it appears with the first line.
 
-    def __init__(self) -> None:
-        self._handle: Any = None
+    Args:
+        publisher: of displays, the kernel's `display_pub`.
+    """
+
+    def __init__(self, publisher: Any):
+        self._publisher, self._id = publisher, uuid.uuid4().hex
+        self._appeared = False
         self.text = ""
 
     def show(self, text: str) -> None:
         """Puts a line there."""
-        from IPython.display import display
-
-        if self._handle is None:
-            self._handle = display(_Line(text), display_id=True)
-        elif text != self.text:
-            self._handle.update(_Line(text))
-        self.text = text
+        if self._appeared and text == self.text:
+            return
+        forms = {"text/plain": text, "text/html": f'<pre style="margin:0">{html.escape(text)}</pre>'}
+        self._publisher.publish(forms, transient={"display_id": self._id}, update=self._appeared)
+        self.text, self._appeared = text, True
 
 
 class CellLine:
@@ -67,26 +71,14 @@ class CellLine:
             self.refresh()
 
 
-class _Line:
-    """A line as every front end can show it."""
-
-    def __init__(self, text: str):
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
-
-    def _repr_html_(self) -> str:
-        return f'<pre style="margin:0">{html.escape(self._text)}</pre>'
-
-
 @contextlib.contextmanager
 def shown_in_cell() -> Iterator[None]:
     """In a notebook, a run inside the block shows itself in the cell; elsewhere it does as on any terminal."""
-    if not is_notebook():
+    shell = find_shell()
+    if shell is None:
         yield
         return
-    LiveArea.canvas = functools.partial(CellLine, Cell())
+    LiveArea.canvas = functools.partial(CellLine, Cell(shell.display_pub))
     try:
         # Notebooks show standard error as if all of it were wrong.
         with contextlib.redirect_stderr(sys.stdout):
@@ -95,7 +87,7 @@ def shown_in_cell() -> Iterator[None]:
         LiveArea.canvas = None
 
 
-def is_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
+def find_shell() -> Any:
+    """IPython's shell, if this process is the kernel of a notebook, which has imported it; else None."""
     shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return getattr(shell, "kernel", None) is not None
+    return shell if getattr(shell, "kernel", None) is not None else None

@@ -19,7 +19,6 @@ def to_frame(rows: Sequence[Mapping[str, Any]], instead: str) -> Any:
     try:
         import pandas
     except ImportError as error:
-        raise ImportError(
-            f"a frame needs pandas, which is not installed: pip install pandas, or use {instead}"
-        ) from error
+        action = f"pip install 'llama_exp[notebook]', or use {instead}"
+        raise ImportError(f"a frame needs pandas, which is not installed: {action}") from error
     return pandas.DataFrame([dict(row) for row in rows])

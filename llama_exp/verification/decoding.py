@@ -55,9 +55,7 @@ def _by_kernels(backbone: Any, token_ids: np.ndarray, num_new: int) -> np.ndarra
 
 
 def _logits(backbone: Any, hidden: Any) -> np.ndarray:
-    from keras import ops
-
-    return ops.convert_to_numpy(ops.cast(backbone.token_embedding.project(hidden), "float32"))
+    return np.asarray(backbone.token_embedding.project(hidden)).astype(np.float32)
 
 
 def _relative(found: np.ndarray, expected: np.ndarray) -> float:

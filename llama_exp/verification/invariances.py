@@ -64,7 +64,7 @@ def verify(
     for name in CHECKS:
         if not only or name in only:
             tell(name)
-            outcomes.append(_run(name, bench, expected, overrides))
+            outcomes.append(run(name, bench, expected, overrides))
     return outcomes, tolerances_of(bench.backbone)
 
 
@@ -91,7 +91,8 @@ def is_right(outcome: Outcome, tolerances: tuple[float, float]) -> bool:
     return outcome.error.loss <= tolerances[0] and outcome.error.gradient <= tolerances[1]
 
 
-def _run(name: str, bench: Bench, expected: Any, overrides: Sequence[str]) -> Outcome:
+def run(name: str, bench: Bench, expected: Any, overrides: Sequence[str]) -> Outcome:
+    """What came of one check; `expected` is the measurement of the step as it is configured."""
     worst: Outcome | None = None
     try:
         for way, error in CHECKS[name](bench, expected, overrides):
@@ -111,10 +112,11 @@ Ways = Iterator[tuple[str, Error]]
 
 def _accumulation(bench: Bench, expected: Any, overrides: Sequence[str]) -> Ways:
     """Micro-batches, k of b rows, are one of k * b, also where rows have different numbers of targets."""
-    num_rows = len(bench.subject.rows["token_ids"])
-    for size in sorted({1, num_rows // 2}):
-        micro = {key: array.reshape(-1, size, array.shape[-1]) for key, array in bench.subject.rows.items()}
-        yield f"{num_rows // size} x {size} rows", compare(bench.measure(micro), expected)
+    uneven = rows.drop_targets(bench.subject.rows)
+    at_once, num_rows = bench.measure(uneven), len(uneven["token_ids"])
+    for size in (size for size in range(1, num_rows) if num_rows % size == 0):
+        micro = {key: array.reshape(-1, size, array.shape[-1]) for key, array in uneven.items()}
+        yield f"{num_rows // size} x {size} rows", compare(bench.measure(micro), at_once)
 
 
 def _batch_order(bench: Bench, expected: Any, overrides: Sequence[str]) -> Ways:

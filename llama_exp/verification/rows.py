@@ -46,6 +46,14 @@ def pad(rows: Rows, vocabulary_size: int) -> Rows:
     return padded
 
 
+def drop_targets(rows: Rows) -> Rows:
+    """The rows with half of the first one's targets, so that not all rows have the same number."""
+    loss_mask = rows["loss_mask"].copy()
+    counted = np.flatnonzero(loss_mask[0])
+    loss_mask[0, counted[len(counted) // 2 :]] = 0.0
+    return rows | {"loss_mask": loss_mask}
+
+
 def _halve(rows: Rows) -> Rows:
     """The second half of each row as a document of its own, whose first token nobody predicts."""
     lengths = rows["padding_mask"].sum(axis=1)
