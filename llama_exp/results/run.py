@@ -10,11 +10,12 @@ from typing import Any
 
 from llama_exp.config.identity import flatten
 from llama_exp.errors import InputError
-from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json, read_lines
+from llama_exp.files.evaluation_file import ROWS, read_evaluations
+from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
 from llama_exp.files.json_file import read_record as read_json_if_whole
 from llama_exp.files.latest import without_latest
 from llama_exp.files.metrics_file import read_metrics
-from llama_exp.files.yaml_file import read_yaml
+from llama_exp.files.yaml_file import read_yaml, read_yaml_texts
 from llama_exp.results.sweep import SweepPlace
 
 _NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
@@ -40,6 +41,11 @@ class RunResult:
         return flatten(self.config)
 
     @functools.cached_property
+    def overrides(self) -> list[str]:
+        """Of overrides.yaml, secrets masked; raises `InputError` for a damaged file."""
+        return read_yaml_texts(self.folder, "overrides.yaml")
+
+    @functools.cached_property
     def rows(self) -> list[dict[str, Any]]:
         """Of metrics.jsonl; raises `InputError` for a damaged line."""
         return read_metrics(self.folder / "metrics.jsonl")
@@ -51,8 +57,7 @@ class RunResult:
         Raises:
             InputError: a line is no row of an evaluation.
         """
-        path = self.folder / "evaluation.jsonl"
-        return [_as_evaluation(path, row) for row in (read_lines(path) if path.exists() else [])]
+        return read_evaluations(self.folder / ROWS)
 
     @property
     def status(self) -> str:
@@ -119,10 +124,3 @@ def find_figure(run: RunResult, figure: str) -> float | None:
         value, parts = value[".".join(parts[:length])], parts[length:]
     value = _NUMBERS.get(value, value) if isinstance(value, str) else value
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _as_evaluation(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(row.get("name"), str) or type(row.get("step")) not in (int, type(None)):
-        found = f"name {row.get('name')!r}, step {row.get('step')!r}"
-        raise InputError.about(path, "a line is no row of an evaluation", found, "restore the line, or delete it")
-    return {key: _NUMBERS.get(value, value) if isinstance(value, str) else value for key, value in row.items()}

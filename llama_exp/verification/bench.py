@@ -54,7 +54,7 @@ class Bench:
         from llama_exp.trainer.probe import GradientProbe
 
         config = self.subject.config
-        usual = {"chunk_tokens": config.objective.chunk_tokens, "jit": self.jit}
+        usual: dict[str, Any] = {"chunk_tokens": config.objective.chunk_tokens, "jit": self.jit}
         usual |= {"fuse": config.runtime.jit.value != "false", "remat": config.trainer.remat}
         ways = usual | ways
         key = tuple(sorted((name, str(value)) for name, value in ways.items()))

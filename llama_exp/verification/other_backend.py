@@ -76,7 +76,8 @@ def main(file: Path, arguments: Sequence[str]) -> ExitCode:
         assert config is not None, "the process that started this one has composed it"
         subject = build_subject(config, lambda phase: None)
         measured = open_bench(subject).measure(subject.rows)
-        np.savez(file, **{_LOSS: np.float64(measured.loss)}, **measured.gradients)
+        arrays: dict[str, Any] = {_LOSS: np.float64(measured.loss), **measured.gradients}
+        np.savez(file, **arrays)
     except Exception as error:
         return tell_failure(error, debug=False)
     return ExitCode.OK
