@@ -4,7 +4,8 @@
     overrides.yaml   what the command line said     samples.md     what the model wrote
     run.json         where the run comes from       loss.png       the picture of metrics.jsonl
     git.diff         uncommitted changes, if any    summary.json   how the run ended
-    train.log        what it told                   checkpoints/  adapter/  model/  wandb/
+    train.log        what it told                   evaluation.jsonl, evaluation/  rows and items of evaluations
+    checkpoints/  adapter/  model/  wandb/          profile/       for TensorBoard, where it was asked for
 
 `summary.json` has `status` running, finished, preempted, interrupted, pruned or failed; a run that was killed stays at
 `running`.
@@ -46,8 +47,8 @@ from llama_exp.run.recorded import find_changes, tell_other_code
 from llama_exp.run.unfinished import RECORD_FILE, last_step, read_run_record
 
 _ARTEFACTS: tuple[str, ...] = (RECORD_FILE, "config.yaml", "overrides.yaml", "metrics.jsonl", "metrics.csv")
-_ARTEFACTS += ("samples.md", "summary.json", "loss.png")
-_FOLDERS = ("checkpoints", "adapter", "model", "wandb", "tensorboard")
+_ARTEFACTS += ("samples.md", "evaluation.jsonl", "summary.json", "loss.png")
+_FOLDERS = ("checkpoints", "adapter", "model", "evaluation", "profile", "wandb", "tensorboard")
 _log = logging.getLogger(__name__)
 
 

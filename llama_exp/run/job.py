@@ -28,6 +28,7 @@ from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
 from llama_exp.console.data_line import data_line
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
+from llama_exp.evaluation.build import Use, build, open_parts
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
@@ -136,11 +137,12 @@ class Run:
         self._checkpoint = resume.choose_checkpoint(config.resume, process)
         dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
         dataset.look()
+        cache_dir = str(Path(config.runtime.cache_dir).expanduser())
+        self._evaluation_parts = open_parts(config.evaluation, config.trusted_modules, cache_dir)
         resolved = _resolved_preset(config, run_folder.path)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
             tell_nothing_to_adapt(config.lora.rank)
-        cache_dir = str(Path(config.runtime.cache_dir).expanduser())
         bar.on_phase("reading the data")
         dataset.open(cache_dir)
         bar.on_phase("loading Keras")
@@ -168,7 +170,7 @@ class Run:
         self._record(config, read)
         self._next_commands = next_commands(config, run_folder.path, examples, tokenizer)
         self._observers = build_observers(config, run_folder, group, bar) if process.is_writer else {}
-        self.trainer = self._build_trainer(config, examples)
+        self.trainer = self._build_trainer(config, examples, self._build_evaluations(config, cache_dir))
 
     def fit(self):
         """Trains to the end, from the checkpoint that `resume` names or else the newest in the folder."""
@@ -220,7 +222,14 @@ class Run:
             base_digest=self._base_digest,
         )
 
-    def _build_trainer(self, config: Config, examples):
+    def _build_evaluations(self, config: Config, cache_dir: str):
+        folder = self._folder.path if self._process.is_writer else None
+        loss_on, jit = config.objective.loss_on.value, config.runtime.jit.value
+        return build(
+            self._evaluation_parts, self.model, Use(config.trainer.batch_size, loss_on, jit, cache_dir, folder)
+        )
+
+    def _build_trainer(self, config: Config, examples, evaluations):
         from llama_exp import precision
         from llama_exp.trainer import Checkpoints, Trainer
         from llama_exp.trainer.profile import Profile
@@ -244,6 +253,7 @@ class Run:
                 process=self._process,
             ),
             observers=self._observers,
+            evaluations=evaluations,
             profile=Profile(self._folder.path / "profile" if self._process.is_writer else None, profile_steps),
             process=self._process,
             seed=config.seed,

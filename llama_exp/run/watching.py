@@ -10,6 +10,7 @@ from llama_exp.config.instantiate import instantiate
 from llama_exp.config.loggers import list_loggers
 from llama_exp.config.schema import Config
 from llama_exp.console import progress
+from llama_exp.files.evaluation_file import ROWS, EvaluationFile
 from llama_exp.run.folder import RunFolder
 
 
@@ -32,6 +33,7 @@ def build_loggers(config: Config, folder: Path, group: str | None) -> dict[str, 
 def build_observers(config: Config, run_folder: RunFolder, group: str | None, bar: progress.Progress) -> dict[str, Any]:
     """Those who watch the training, the user's callbacks last."""
     observers = {"kept": run_folder.kept, "metrics": run_folder.metrics, "samples": run_folder.samples}
+    observers["evaluations"] = EvaluationFile(run_folder.path / ROWS)
     loggers = build_loggers(config, run_folder.path, group)
     run_folder.record(logger={where: one.record() for where, one in loggers.items() if hasattr(one, "record")})
     observers |= loggers
