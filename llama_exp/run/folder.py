@@ -5,8 +5,8 @@
     run.json         where the run comes from       loss.png       the picture of metrics.jsonl
     git.diff         uncommitted changes, if any    summary.json   how the run ended
     sources.json     digests of the package's files train.log      what it told
+    evaluation.jsonl, evaluation/  rows and items   profile/       for TensorBoard, where it was asked for
     checkpoints/  adapter/  model/  wandb/
-    evaluation.jsonl, evaluation/   figures of sets and tasks, and each item's results
 
 `summary.json` has `status` running, finished, preempted, interrupted, pruned or failed; a run that was killed stays at
 `running`.
@@ -50,7 +50,7 @@ from llama_exp.run.unfinished import RECORD_FILE, last_step, read_run_record
 
 _ARTEFACTS: tuple[str, ...] = (RECORD_FILE, "config.yaml", "overrides.yaml", "metrics.jsonl", "metrics.csv")
 _ARTEFACTS += ("samples.md", ROWS, "summary.json", "loss.png")
-_FOLDERS = (FOLDER, "checkpoints", "adapter", "model", "wandb", "tensorboard")
+_FOLDERS = (FOLDER, "checkpoints", "adapter", "model", "profile", "wandb", "tensorboard")
 SOURCES_FILE = "sources.json"
 _log = logging.getLogger(__name__)
 
