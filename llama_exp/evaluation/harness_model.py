@@ -3,8 +3,8 @@
 What the harness' own `HFLM` does with special tokens, truncation and stop sequences (lm-eval 0.4.13,
 `lm_eval/models/huggingface.py`) is done here in the same way, so that the same weights get the same numbers:
 
-    tok_encode             the tokenizer's begin token in front, if it puts one there; not where the text says it itself.
-                           Names of special tokens in a text are the tokens.
+    tok_encode             the begin token in front, if the tokenizer puts one there; not where the text says it
+                           itself. Names of special tokens in a text are the tokens.
     empty context          the begin token, else the end token, in its place
     too long               tokens of the context are dropped from the left
     rolling log-likelihood windows of the model's length behind the begin token
@@ -15,9 +15,9 @@ Shape letters: N new tokens at a time, B rows.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ DEFAULT_MAX_NEW_TOKENS = 256  # as HFLM, where a task states none
 _UNDERSTOOD = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p"}
 _WITHOUT_EFFECT = {"num_beams": 1, "use_cache": True, "num_return_sequences": 1, "repetition_penalty": 1.0}
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +103,9 @@ class HarnessModel(TemplateLM):
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **kwargs: Any) -> list[tuple[float, bool]]:
-        pairs = [(self._shorten(context, continuation, texts), continuation) for texts, context, continuation in requests]
+        pairs = [
+            (self._shorten(context, continuation, texts), continuation) for texts, context, continuation in requests
+        ]
         with self._progress("answers", len(pairs)) as watch:
             return self._log_likelihood(pairs, watch)
 
@@ -154,8 +156,11 @@ class HarnessModel(TemplateLM):
     def _warn_of_truncation(self, num_tokens: int) -> None:
         if not self._warned:
             self._warned = True
-            message = "%s reads %d tokens at a time, a request has %d: tokens of its context are dropped from the left, here and wherever else it is too long"
-            _log.warning(message, self._name, self.max_length, num_tokens)
+            _log.warning(
+                "%s reads %d tokens at a time, a request has %d: its context is cut from the left, as is every other that "
+                "is too long",
+                *(self._name, self.max_length, num_tokens),
+            )
 
     def _batches(self, requests: Sequence[Any]) -> Iterator[list[int]]:
         """Places of requests with the same options, of similar length, the longest first."""
@@ -179,7 +184,7 @@ class HarnessModel(TemplateLM):
             self._warn_of_truncation(longest + options.max_new_tokens)
         prompts = [prompt[-room:] for prompt in prompts]
         rows = _Rows(len(prompts), options, self._decode, self._tokenizer.stop_ids)
-        try:
+        with contextlib.suppress(_AllStopped):
             self._model.generate(
                 prompts,
                 max_length=max(map(len, prompts)) + options.max_new_tokens,
@@ -189,8 +194,6 @@ class HarnessModel(TemplateLM):
                 seed=seed,
                 on_tokens=rows.add,
             )
-        except _AllStopped:
-            pass
         return [postprocess_generated_text(text, options.until, None) for text in rows.texts()]
 
     def _decode(self, token_ids: list[int]) -> str:
@@ -227,9 +230,7 @@ class _Options:
 class _Rows:
     """New tokens of a batch as they come; ends it when every row has ended or has come to a stop sequence."""
 
-    def __init__(
-        self, num_rows: int, options: _Options, decode: Callable[[list[int]], str], stop_ids: Sequence[int]
-    ):
+    def __init__(self, num_rows: int, options: _Options, decode: Callable[[list[int]], str], stop_ids: Sequence[int]):
         self._options, self._decode, self._stop_ids = options, decode, set(stop_ids)
         self._ids: list[list[int]] = [[] for _ in range(num_rows)]
         self._done = [False] * num_rows

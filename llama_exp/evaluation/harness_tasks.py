@@ -1,4 +1,4 @@
-"""lm-evaluation-harness' tasks: found, loaded, and run with one of its models. Imports lm_eval, as `harness_model` does."""
+"""lm-evaluation-harness' tasks: found, loaded, run with one of its models. Imports lm_eval, as `harness_model` does."""
 
 from __future__ import annotations
 
@@ -134,7 +134,9 @@ def _load(manager: TaskManager, name: str, include_path: Path | None) -> Mapping
         raise InputError.about(f"task {name}", "a file of it is not there", str(error), action) from error
     except Exception as error:  # a task is somebody's program: whatever it raises says what is wrong with it
         found = f"{type(error).__name__}: {error}"
-        raise InputError.about(f"task {name}", "it cannot be loaded", found[:500], f"mend its YAML; {_GUIDE}") from error
+        raise InputError.about(
+            f"task {name}", "it cannot be loaded", found[:500], f"mend its YAML; {_GUIDE}"
+        ) from error
 
 
 def _unknown(manager: TaskManager, name: str, include_path: Path | None) -> InputError:

@@ -151,9 +151,7 @@ class _ItemGrams:
                 words = split_words(self._items[number])[first : first + length] if found.any() else []
                 row = int(row_G[found].min()) if found.any() else None
                 shares[number] = ItemOverlap(self._words[number], float(found.mean()), row, " ".join(words))
-        items = (
-            item or ItemOverlap(words, None) for item, words in zip(shares, self._words, strict=True)
-        )
+        items = (item or ItemOverlap(words, None) for item, words in zip(shares, self._words, strict=True))
         return Overlap(self._n, tuple(items))
 
 

@@ -17,7 +17,20 @@ import harness_oracle as oracle  # noqa: E402
 
 pytestmark = pytest.mark.harness
 
-WORDS = ["the", " quick", " brown fox", " jumped over", " the lazy dog", "é", "  ", "\n", ":", " ed", "<|eot_id|>", "</s>"]
+WORDS = [
+    "the",
+    " quick",
+    " brown fox",
+    " jumped over",
+    " the lazy dog",
+    "é",
+    "  ",
+    "\n",
+    ":",
+    " ed",
+    "<|eot_id|>",
+    "</s>",
+]
 
 
 @pytest.fixture(scope="module", params=["bytes", "sentence_piece"])
@@ -79,7 +92,9 @@ def test_texts_are_hflms_up_to_the_first_stop_sequence(both):
     assert ours == theirs
     assert len({*ours}) > 1
     stop = next(text for text in ours if len(text) > 2)[2]
-    stopped = oracle.requests("generate_until", [(context, {"until": [stop], "max_gen_toks": 10}) for context in contexts])
+    stopped = oracle.requests(
+        "generate_until", [(context, {"until": [stop], "max_gen_toks": 10}) for context in contexts]
+    )
     ours, theirs = (model.generate_until(stopped) for model in both)
     assert ours == theirs
     assert not any(stop in text for text in ours)
@@ -99,7 +114,11 @@ def test_tasks_end_with_the_same_scores(both, tmp_path):
     generator = random.Random(0)
     names = texts(12, 4, seed=3)
     items = [
-        {"question": f"{name} is", "choices": generator.sample(["a fox", "a dog", "lazy", "the"], 3), "answer": number % 3}
+        {
+            "question": f"{name} is",
+            "choices": generator.sample(["a fox", "a dog", "lazy", "the"], 3),
+            "answer": number % 3,
+        }
         for number, name in enumerate(names)
     ]
     oracle.write_task(tmp_path, "choices", items, fewshot_split="test", num_fewshot=2)

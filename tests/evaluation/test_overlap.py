@@ -63,7 +63,9 @@ def test_thirteen_words_in_a_row_are_an_overlap_and_twelve_are_not():
 def test_case_punctuation_and_line_ends_do_not_matter():
     changed = TEXT.upper().replace(",", " --\n")
     assert find_overlap([[TEXT]], [changed]).items[0].share == 1.0
-    assert split_words("Straße ﬁne don't\tsnake_case 3,5") == [*("strasse", "fine", "don", "t", "snake", "case", "3", "5")]
+    assert split_words("Straße ﬁne don't\tsnake_case 3,5") == [
+        *("strasse", "fine", "don", "t", "snake", "case", "3", "5")
+    ]
 
 
 def test_each_chinese_and_japanese_character_is_a_word():
