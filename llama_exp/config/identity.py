@@ -27,13 +27,16 @@ from llama_exp.limits.dataset import ChatTemplate
 
 RECIPE = "recipe"
 # Changing these cannot change the result: same hash, same science.
-NOT_SCIENCE = ("runtime", "logger", "name", "resume", "debug", "trusted_modules")
+NOT_SCIENCE = ("runtime", "logger", "evaluation", "name", "resume", "debug", "trusted_modules")
+_WHERE_FROM = "preset.offline"  # where the same preset is taken from
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
-    r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
+    r"runtime\..*|logger\..*|evaluation\..*|name|resume|debug|trusted_modules.*|preset\.offline"
     r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
     r"|recipe\.sampling\..*"
 )
+# Keys of section `trainer` that name a figure by which a run is decided.
+DECIDING_FIGURES = ("keep_best", "stop_early")
 LENGTH = "trainer.max_steps"
 # What conf/schedule states as a share of the length, so that it changes with it.
 FOLLOWS_LENGTH = re.compile(r"schedule\.(warmup|decay)_steps")
@@ -68,11 +71,26 @@ def to_record(config: Config) -> dict[str, Any]:
     return to_dict(config) | {RECIPE: used}
 
 
+def is_science(key: str) -> bool:
+    """Whether a dotted key is part of what `config_hash` covers."""
+    return key.partition(".")[0] not in NOT_SCIENCE and key != _WHERE_FROM
+
+
 def config_hash(config: Config) -> str:
     """SHA-256 (hexadecimal) of what decides a run's result."""
-    science = {key: value for key, value in to_record(config).items() if key not in NOT_SCIENCE}
-    del science["preset"]["offline"]  # where the same preset is taken from
+    record = to_record(config)
+    science = {key: value for key, value in record.items() if key not in NOT_SCIENCE}
+    if evaluation_decides(config):
+        science["evaluation"] = record["evaluation"]
+    section, _, name = _WHERE_FROM.partition(".")
+    del science[section][name]
     return _digest(science)
+
+
+def evaluation_decides(config: Config) -> bool:
+    """Whether a figure of the run's evaluations says when it ends, or which weights it leaves."""
+    figures = [getattr(config.trainer, key, None) or "" for key in DECIDING_FIGURES]
+    return any(figure.startswith("evaluation.") for figure in figures)
 
 
 def continuation_hash(config: Config) -> str:

@@ -6,8 +6,8 @@
 Four choices behind a context of 200 tokens cost 200 + 4 x 10 tokens so, and 4 x 210 as whole sequences. Both give the
 same numbers up to rounding.
 
-Shape letters: B contexts, P context slots, R continuations, C tokens of them that are read (all but the last), L = C + 1
-tokens of them that are scored, D hidden_dim.
+Shape letters: B contexts, P context slots, R continuations, C tokens of them that are read (all but the last),
+L = C + 1 tokens of them that are scored, D hidden_dim.
 """
 
 from __future__ import annotations
@@ -181,9 +181,7 @@ def score_continuations(backbone, hidden_BD, cache, context_R, num_prompt_B, lab
             position_ids=num_prompt_R[:, None] + ops.arange(num_read, dtype="int32")[None, :],
         )
         hidden_RLD = ops.concatenate([hidden_RLD, hidden_RCD], axis=1)
-    scores_RL, greedy_RL = next_token_scores(
-        backbone.token_embedding, hidden_RLD, labels_RL, chunk_tokens=CHUNK_TOKENS
-    )
+    scores_RL, greedy_RL = next_token_scores(backbone.token_embedding, hidden_RLD, labels_RL, chunk_tokens=CHUNK_TOKENS)
     counts_RL = ops.arange(labels_RL.shape[1], dtype="int32")[None, :] < num_labels_R[:, None]
     sums_R = ops.sum(ops.where(counts_RL, scores_RL, 0.0), axis=1)
     return sums_R, ops.all(ops.logical_or(greedy_RL > 0.5, ops.logical_not(counts_RL)), axis=1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from llama_exp.config.identity import flatten
 from llama_exp.errors import InputError
+from llama_exp.files.evaluation_file import ROWS, read_evaluations
 from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
 from llama_exp.files.json_file import read_record as read_json_if_whole
 from llama_exp.files.latest import without_latest
@@ -44,10 +45,28 @@ class RunResult:
         """Of metrics.jsonl; raises `InputError` for a damaged line."""
         return read_metrics(self.folder / "metrics.jsonl")
 
+    @functools.cached_property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Of evaluation.jsonl, one per evaluation and step, with real NaN; [] if there is none.
+
+        Raises:
+            InputError: a line is no row of an evaluation.
+        """
+        return read_evaluations(self.folder / ROWS)
+
     @property
     def status(self) -> str:
         """running, finished, preempted, interrupted, pruned or failed; a killed run stays at running."""
         return str(self.summary.get("status", "running"))
+
+    @property
+    def command(self) -> str:
+        """What trains it: of a run alone its first command, of a job the one that runs this job alone."""
+        if self.place is not None:
+            return self.place.command
+        starts = self.record.get("starts")
+        first = starts[0] if isinstance(starts, list) and starts else None
+        return str((first if isinstance(first, Mapping) else self.record).get("command", ""))
 
     @property
     def name(self) -> str:

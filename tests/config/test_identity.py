@@ -57,7 +57,17 @@ TABLES = {name: value for name, value in vars(recipe).items() if name.isupper()}
 # Modules whose numbers can decide a result, and the numbers at their top that do not.
 COMPUTING = (
     *("objective", "optimizer", "schedule", "precision", "reference"),
-    *("models", "quantization", "lora", "trainer", "evaluation", "dataset", "tokenizer", "formats/rounding", "formats/adapter"),
+    *(
+        "models",
+        "quantization",
+        "lora",
+        "trainer",
+        "evaluation",
+        "dataset",
+        "tokenizer",
+        "formats/rounding",
+        "formats/adapter",
+    ),
 )
 DECIDES_NOTHING = {
     # limits of what is read, asked for, waited for or shown

@@ -18,6 +18,7 @@ from llama_exp.limits import (
     Limits,
     allow_null,
     dataset,
+    evaluation,
     logger,
     lora,
     model,
@@ -51,7 +52,7 @@ QUANTIZATION = Limits(
     },
     (quantization_problems,),
 )
-PARTS = (dataset, logger, lora, model, objective, optimizer, runtime, schedule, tokenizer, trainer)
+PARTS = (dataset, evaluation, logger, lora, model, objective, optimizer, runtime, schedule, tokenizer, trainer)
 OF_LOGGERS = {LoggerConfig: logger.LIMITS, MlflowLoggerConfig: logger.MLFLOW}
 LIMITS = {limits.section: limits for limits in (RUN, PRESET, QUANTIZATION, *(part.LIMITS for part in PARTS))}
 

@@ -20,6 +20,7 @@ from llama_exp.architecture import (
     stored_problems,
 )
 from llama_exp.config.check.ranges import LIMITS
+from llama_exp.config.evaluation import find_problems
 from llama_exp.config.loggers import list_loggers
 from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config, LoggerConfig, ModelConfig, ScheduleConfig, WsdScheduleConfig
@@ -175,6 +176,11 @@ def loggers(config: Config) -> Iterator[Problem]:
             yield from find_missing_package(getattr(section, "_target_", ""), where)
 
 
+def evaluation(config: Config) -> Iterator[Problem]:
+    """Sets and tasks have names, and tasks of ours templates and files."""
+    yield from find_problems(config.evaluation)
+
+
 RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...] = (
     (("model", "lora"), lora_layers),
     (("model", "preset"), architecture_of_preset),
@@ -188,6 +194,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     (("tokenizer", "model"), vocabulary),
     (("resume",), resume),
     (("logger",), loggers),
+    (("evaluation",), evaluation),
 )
 
 
