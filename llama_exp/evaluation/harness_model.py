@@ -9,61 +9,42 @@ What the harness' own `HFLM` does with special tokens, truncation and stop seque
     too long               tokens of the context are dropped from the left
     rolling log-likelihood windows of the model's length behind the begin token
     generate_until         left-truncated contexts, greedy unless the task says else, cut at the first stop sequence
-
-Shape letters: N new tokens at a time, B rows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import postprocess_generated_text
 
 from llama_exp.dataset.chat.own_template import variables_of
 from llama_exp.errors import InputError
-from llama_exp.evaluation.likelihood import LogLikelihood
+from llama_exp.evaluation.examinee import Examinee
+from llama_exp.evaluation.harness_writing import AllStopped, Options, Rows
 from llama_exp.tokenizer import chat_template
 
-DEFAULT_MAX_NEW_TOKENS = 256  # as HFLM, where a task states none
-# What a task may say on how tokens are chosen; the first ones are taken out by `normalize_gen_kwargs`.
-_UNDERSTOOD = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p"}
-_WITHOUT_EFFECT = {"num_beams": 1, "use_cache": True, "num_return_sequences": 1, "repetition_penalty": 1.0}
-
-Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
-
+NAME = "the model"
 _log = logging.getLogger(__name__)
-
-
-class _AllStopped(Exception):
-    """Every row of a batch has come to a stop sequence."""
 
 
 class HarnessModel(TemplateLM):
     """A `LlamaCausalLM` as the harness' tasks see it.
 
     Args:
-        model: with a tokenizer of its own vocabulary.
-        name: of the model, for the harness' records.
-        batch_size: continuations or prompts at a time.
+        examinee: the model, and who watches it.
         max_length: tokens that the model reads at a time.
         template: Jinja text of its chat template; None: it has none.
-        progress: (what is done, how many requests) -> a context manager that yields what is told of done ones, and
-            may raise to end it all.
     """
 
-    def __init__(
-        self, model: Any, *, name: str, batch_size: int, max_length: int, template: str | None, progress: Progress
-    ):
+    def __init__(self, examinee: Examinee, max_length: int, template: str | None):
         super().__init__()
         self.max_length = max_length
-        self._model, self._name, self._batch_size = model, name, batch_size
-        self._tokenizer, self._template, self._progress = model.tokenizer, template, progress
-        self._log_likelihood = LogLikelihood(model, batch_size)
+        self._examinee, self._tokenizer, self._template = examinee, examinee.tokenizer, template
         self._warned = False
 
     @property
@@ -77,7 +58,7 @@ class HarnessModel(TemplateLM):
         ids = [id_ for id_ in (self._tokenizer.bos_id, self._tokenizer.eos_id) if id_ is not None]
         if not ids:
             raise InputError.about(
-                self._name,
+                "the tokenizer",
                 "a text without a context cannot be scored: the tokenizer has no begin and no end token",
                 "bos_id and eos_id are None",
                 "choose tasks with contexts, or a tokenizer with such a token (tokenizer=bpe has both)",
@@ -100,39 +81,42 @@ class HarnessModel(TemplateLM):
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """(log-probability in nats, whether it is greedy) of each continuation; see `TemplateLM.loglikelihood`."""
+        empty = next((request.args[0] for request in requests if not request.args[1]), None)
+        if empty is not None:
+            action = "give every choice a text, or take the item out"
+            raise InputError.about(NAME, "an empty continuation cannot be scored", f"behind {empty[-60:]!r}", action)
+        self._count_items(requests)
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **kwargs: Any) -> list[tuple[float, bool]]:
         pairs = [
             (self._shorten(context, continuation, texts), continuation) for texts, context, continuation in requests
         ]
-        with self._progress("answers", len(pairs)) as watch:
-            return self._log_likelihood(pairs, watch)
+        return self._examinee.score_ids(pairs)
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
         """Log-probability of whole texts in nats, each token scored once."""
+        self._count_items(requests)
         texts = [self.tok_encode(request.args[0]) for request in requests]
-        windows = sum(-(-len(text) // self.max_length) for text in texts)
-        with self._progress("texts", windows) as watch:
-            return self._log_likelihood.rolling(texts, self.prefix_token_id, self.max_length, watch)
+        return self._examinee.score_texts(texts, self.prefix_token_id, self.max_length)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
         """The text behind each context, up to its first stop sequence."""
+        self._count_items(requests)
         results = [""] * len(requests)
-        with self._progress("texts to write", len(requests)) as watch:
-            for number, places in enumerate(self._batches(requests)):
-                options = _Options(requests[places[0]].args[1], self._end_name())
-                contexts = [requests[place].args[0] for place in places]
-                for place, text in zip(places, self._write(contexts, options, number), strict=True):
-                    results[place] = text
-                watch(len(places))
+        for number, (places, size) in enumerate(self._batches(requests)):
+            options = Options(requests[places[0]].args[1], self._end_name())
+            prompts = [self._prompt(requests[place].args[0], options) for place in places]
+            for place, text in zip(places, self._write(prompts, size, options, number), strict=True):
+                results[place] = text
+            self._examinee.tell(len(places), len(requests))
         return results
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """A conversation as the model's template writes it; without the prompt, up to the last message's own end."""
         if self._template is None:
             action = "leave apply_chat_template out, or put chat_template.jinja into the model's folder"
-            raise InputError.about(self._name, "the model has no chat template", "apply_chat_template=true", action)
+            raise InputError.about(NAME, "the model has no chat template", "apply_chat_template=true", action)
         text = chat_template.render(
             chat_history, self._template, add_generation_prompt=add_generation_prompt, **variables_of(self._tokenizer)
         )
@@ -142,51 +126,60 @@ class HarnessModel(TemplateLM):
         end = text.rfind(last)
         return text if end < 0 else text[: end + len(last)]
 
+    def _count_items(self, requests: Sequence[Any]) -> None:
+        """So that the progress of these requests is told in items."""
+        self._examinee.num_items = len({(request.task_name, request.doc_id) for request in requests})
+
     def _shorten(self, context: list[int], continuation: list[int], texts: tuple[str, str] | None) -> list[int]:
         """The context's last tokens, so that both together are no more than the model reads, as HFLM does."""
         if not continuation or len(continuation) > self.max_length:
             found = f"{len(continuation)} tokens: {(texts or ('', ''))[1][:60]!r}"
             action = f"continuations must have 1 to {self.max_length} tokens: change the task, or state max_length"
-            raise InputError.about(self._name, "a continuation cannot be scored", found, action)
+            raise InputError.about(NAME, "a continuation cannot be scored", found, action)
         room = self.max_length + 1 - len(continuation)  # the last token is scored, not read
         if len(context) > room:
             self._warn_of_truncation(len(context) + len(continuation))
-        return context[-room:]
+        return (context or [self.prefix_token_id])[-room:]
 
     def _warn_of_truncation(self, num_tokens: int) -> None:
         if not self._warned:
             self._warned = True
             _log.warning(
-                "%s reads %d tokens at a time, a request has %d: its context is cut from the left, as is every other that "
-                "is too long",
-                *(self._name, self.max_length, num_tokens),
+                "%s reads %d tokens at a time, a request has %d: its context is cut from the left, as are others",
+                *(NAME, self.max_length, num_tokens),
             )
 
-    def _batches(self, requests: Sequence[Any]) -> Iterator[list[int]]:
-        """Places of requests with the same options, of similar length, the longest first."""
+    def _batches(self, requests: Sequence[Any]) -> Iterator[tuple[list[int], int]]:
+        """Places of requests with the same options, the longest first, and how many rows are computed for them.
+
+        The last ones are filled up to as many as all others are: one number of rows is compiled once.
+        """
         groups: dict[str, list[int]] = {}
         for place, request in enumerate(requests):
             groups.setdefault(repr(request.args[1]), []).append(place)
         for places in groups.values():
             places.sort(key=lambda place: -len(requests[place].args[0]))
-            for start in range(0, len(places), self._batch_size):
-                yield places[start : start + self._batch_size]
+            size = min(self._examinee.batch_size, len(places))
+            for start in range(0, len(places), size):
+                yield places[start : start + size], size
 
-    def _write(self, contexts: list[str], options: _Options, seed: int) -> list[str]:
+    def _prompt(self, context: str, options: Options) -> np.ndarray:
+        """The last tokens of a context, as many as leave room for the new ones."""
         room = self.max_length - options.max_new_tokens
         if room < 1:
-            found = f"max_gen_toks={options.max_new_tokens}, and the model reads {self.max_length}"
-            action = "state a smaller max_gen_toks in the task's generation_kwargs"
-            raise InputError.about(self._name, "the new tokens leave no room for a context", found, action)
-        prompts = [np.array(self.tok_encode(context), np.int32) for context in contexts]
-        longest = max(map(len, prompts))
-        if longest > room:
-            self._warn_of_truncation(longest + options.max_new_tokens)
-        prompts = [prompt[-room:] for prompt in prompts]
-        rows = _Rows(len(prompts), options, self._decode, self._tokenizer.stop_ids)
-        with contextlib.suppress(_AllStopped):
-            self._model.generate(
-                prompts,
+            found = f"max_gen_toks={options.max_new_tokens}, and {NAME} reads {self.max_length}"
+            action = "state a smaller max_gen_toks in the task's generation_kwargs, or a larger max_length"
+            raise InputError.about("generation_kwargs", "the new tokens leave no room for a context", found, action)
+        ids = self.tok_encode(context) or [self.prefix_token_id]
+        if len(ids) > room:
+            self._warn_of_truncation(len(ids) + options.max_new_tokens)
+        return np.array(ids[-room:], np.int32)
+
+    def _write(self, prompts: list[np.ndarray], size: int, options: Options, seed: int) -> list[str]:
+        rows = Rows(len(prompts), options, self._tokenizer)
+        with contextlib.suppress(AllStopped):
+            self._examinee.model.generate(
+                prompts + prompts[-1:] * (size - len(prompts)),
                 max_length=max(map(len, prompts)) + options.max_new_tokens,
                 temperature=options.temperature,
                 top_k=options.top_k,
@@ -194,64 +187,11 @@ class HarnessModel(TemplateLM):
                 seed=seed,
                 on_tokens=rows.add,
             )
+        self._examinee.tokens += rows.num_tokens
         return [postprocess_generated_text(text, options.until, None) for text in rows.texts()]
-
-    def _decode(self, token_ids: list[int]) -> str:
-        return self._tokenizer.decode(token_ids)
 
     def _name_of(self, token_id: int) -> str:
         return self._tokenizer.decode([token_id], skip_special_tokens=False)
 
     def _end_name(self) -> str | None:
         return None if self.eot_token_id is None else self._name_of(self.eot_token_id)
-
-
-class _Options:
-    """A task's `generation_kwargs`: what is understood of them. InputError for what would be left out in silence."""
-
-    def __init__(self, stated: dict[str, Any], end_name: str | None):
-        options: dict[str, Any] = dict(normalize_gen_kwargs(stated, DEFAULT_MAX_NEW_TOKENS))
-        unknown = {
-            key: value
-            for key, value in options.items()
-            if key not in _UNDERSTOOD and not (key in _WITHOUT_EFFECT and value == _WITHOUT_EFFECT[key])
-        }
-        if unknown:
-            key = min(unknown)
-            action = f"take it out of the task's YAML; understood are {', '.join(sorted(_UNDERSTOOD))}"
-            raise InputError.about(f"generation_kwargs.{key}", "not supported", repr(unknown[key]), action)
-        self.until = handle_stop_sequences(options.get("until"), end_name)
-        self.max_new_tokens = int(options["max_gen_toks"])
-        self.temperature = float(options["temperature"]) if options["do_sample"] else 0.0
-        self.top_k = options.get("top_k") or None if self.temperature else None
-        self.top_p = options.get("top_p") if self.temperature else None
-
-
-class _Rows:
-    """New tokens of a batch as they come; ends it when every row has ended or has come to a stop sequence."""
-
-    def __init__(self, num_rows: int, options: _Options, decode: Callable[[list[int]], str], stop_ids: Sequence[int]):
-        self._options, self._decode, self._stop_ids = options, decode, set(stop_ids)
-        self._ids: list[list[int]] = [[] for _ in range(num_rows)]
-        self._done = [False] * num_rows
-
-    def add(self, new_NB: np.ndarray) -> None:
-        """Takes tokens of all rows; raises _AllStopped when no row needs more."""
-        for row, new in enumerate(new_NB.T.tolist()):
-            for token_id in new:
-                self._take(row, token_id)
-            if not self._done[row]:
-                text = self._decode(self._ids[row])
-                self._done[row] = any(stop and stop in text for stop in self._options.until)
-        if all(self._done):
-            raise _AllStopped
-
-    def _take(self, row: int, token_id: int) -> None:
-        if self._done[row]:
-            return
-        if token_id not in self._stop_ids:
-            self._ids[row].append(token_id)
-        self._done[row] = token_id in self._stop_ids or len(self._ids[row]) >= self._options.max_new_tokens
-
-    def texts(self) -> list[str]:
-        return [self._decode(ids) for ids in self._ids]
