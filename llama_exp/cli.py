@@ -17,6 +17,7 @@ COMMANDS = {
     "presets": ("llama_exp.commands.presets", "the pre-trained models that can be named, and which are here"),
     "convert": ("llama_exp.commands.convert", "a model into KerasHub's or Hugging Face's format"),
     "merge": ("llama_exp.commands.merge", "a trained adapter into its model"),
+    "evaluate": ("llama_exp.commands.evaluate", "losses on sets and scores on tasks, of a run or a model"),
     "generate": ("llama_exp.commands.generate", "continue a text"),
     "chat": ("llama_exp.commands.chat", "talk with an instruct model"),
     "sync": ("llama_exp.commands.sync", "a run, or a sweep's, to W&B, TensorBoard, a CSV table or MLflow"),

@@ -71,6 +71,8 @@ FRONTIER = (
     "config.check",
     "config.identity",
     "config.instantiate",
+    "config.stated_evaluation",
+    "evaluation.build",
     "console.failures",
     "errors",
     "run.plan",

@@ -6,8 +6,10 @@ model: it makes the rows of sets, and the object that the trainer asks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from llama_exp.config.evaluation import SECTION
 from llama_exp.config.identity import to_dict
 from llama_exp.config.instantiate import instantiate
 from llama_exp.config.schema.evaluation import EvaluationConfig
+from llama_exp.errors import InputError
 from llama_exp.evaluation.evaluations import Evaluations, Member
 from llama_exp.evaluation.outcome import Outcome
 from llama_exp.evaluation.tasks import OpenTask
@@ -37,7 +40,8 @@ class Use:
     """How a model is evaluated.
 
     batch_size: rows, choices or prompts at a time, where the section states none. loss_on: which tokens of sets count.
-    jit: name of a `Jit`. cache_dir: of rows. folder: where items' results go; None: nowhere.
+    jit: name of a `Jit`. cache_dir: of rows. folder: where items' results go; None: nowhere. keeps: whether files that
+    are there stay.
     """
 
     batch_size: int
@@ -45,6 +49,7 @@ class Use:
     jit: str
     cache_dir: str
     folder: Path | None
+    keeps: bool = False
 
 
 def open_parts(section: EvaluationConfig, trusted_modules: list[str], cache_dir: str) -> Parts:
@@ -54,14 +59,16 @@ def open_parts(section: EvaluationConfig, trusted_modules: list[str], cache_dir:
         ConfigError: a class refuses its arguments. InputError: a file is missing, damaged or empty.
     """
     sets = {name: instantiate(node, trusted_modules, f"{SECTION}.sets.{name}") for name, node in section.sets.items()}
-    for dataset in sets.values():
-        dataset.look()
+    for name, dataset in sets.items():
+        with _about_set(name):
+            dataset.look()
     made = {name: instantiate(node, trusted_modules, f"{SECTION}.tasks.{name}") for name, node in section.tasks.items()}
     tasks = [
         OpenTask(name, task, to_dict(section.tasks[name]), cache_dir, section.limit) for name, task in made.items()
     ]
-    for dataset in sets.values():
-        dataset.open(cache_dir)
+    for name, dataset in sets.items():
+        with _about_set(name):
+            dataset.open(cache_dir)
     return Parts(section, sets, tasks)
 
 
@@ -82,6 +89,7 @@ def build(parts: Parts, model, use: Use, further: tuple[Member, ...] = ()) -> Ev
         [*_build_sets(parts, model, use, batch_size), *_build_tasks(parts, model, batch_size), *further],
         parts.section.every_steps,
         use.folder,
+        use.keeps,
     )
 
 
@@ -95,7 +103,8 @@ def _build_sets(parts: Parts, model, use: Use, batch_size: int) -> list[Member]:
     members: list[Member] = []
     for name, dataset in parts.sets.items():
         whole = name in parts.section.whole_sets
-        rows = prepare_set(dataset, model.tokenizer, use.cache_dir, use.loss_on, whole)
+        with _about_set(name):
+            rows = prepare_set(dataset, model.tokenizer, use.cache_dir, use.loss_on, whole)
         members.append(SetEvaluation(name, rows, model, batch_size, jit, fuse=use.jit != "false"))
     return members
 
@@ -107,6 +116,20 @@ def _build_tasks(parts: Parts, model, batch_size: int) -> list[Member]:
 
     examinee = Examinee(model, batch_size)
     return [_TaskEvaluation(task, examinee) for task in parts.tasks]
+
+
+@contextlib.contextmanager
+def _about_set(name: str) -> Iterator[None]:
+    """Messages about the keys of `dataset` are about those of the set."""
+
+    def renamed(text: str) -> str:
+        return re.sub(r"\bdataset\.(?=[a-z*])", f"{SECTION}.sets.{name}.", text)
+
+    try:
+        yield
+    except InputError as error:
+        problems = [replace(p, where=renamed(p.where), action=renamed(p.action)) for p in error.problems]
+        raise InputError(*problems) from error
 
 
 class _TaskEvaluation:

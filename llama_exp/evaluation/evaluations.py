@@ -37,10 +37,11 @@ class Evaluations:
         members: in order.
         every_steps: optimizer steps between two evaluations, besides the last step; None: that alone.
         folder: of the run; None: this process writes nothing.
+        keeps: whether files of items that are there stay beside the new ones.
     """
 
-    def __init__(self, members: Sequence[Member], every_steps: int | None, folder: Path | None):
-        self._members, self._every_steps, self._folder = list(members), every_steps, folder
+    def __init__(self, members: Sequence[Member], every_steps: int | None, folder: Path | None, keeps: bool = False):
+        self._members, self._every_steps, self._folder, self._keeps = list(members), every_steps, folder, keeps
 
     def is_due(self, step: int, is_last: bool) -> bool:
         """Whether the model is evaluated after `step` finished steps."""
@@ -81,7 +82,9 @@ class Evaluations:
         return rows
 
     def _row(self, step: int | None, member: Member, outcome: Outcome, seconds: float) -> dict[str, Any]:
-        file = None if self._folder is None else write_items(self._folder, member.name, step, outcome.results)
+        file = None
+        if self._folder is not None:
+            file = write_items(self._folder, member.name, step, outcome.results, self._keeps)
         return {
             "step": step,
             "name": member.name,

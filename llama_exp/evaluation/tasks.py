@@ -8,7 +8,6 @@ from typing import Any
 from llama_exp.config.evaluation import FILE_KEYS
 from llama_exp.dataset.cache import content_key
 from llama_exp.errors import InputError
-from llama_exp.evaluation.examinee import Examinee
 from llama_exp.evaluation.outcome import Outcome, mean_and_error
 from llama_exp.files.json_text import plain
 
@@ -47,7 +46,7 @@ class OpenTask:
         keys = {key: value for key, value in self._node.items() if key not in FILE_KEYS}
         return content_key(task=plain(keys), items=plain(self.items))
 
-    def run(self, examinee: Examinee, watch: Callable[[float], None]) -> Outcome:
+    def run(self, examinee, watch: Callable[[float], None]) -> Outcome:
         """The mean of each figure over the items with its standard error, and each item's results.
 
         Raises:

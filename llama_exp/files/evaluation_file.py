@@ -8,9 +8,9 @@ from typing import Any
 
 from llama_exp.errors import InputError
 from llama_exp.files.appended_file import AppendedFile
-from llama_exp.files.json_file import read_lines
+from llama_exp.files.json_file import read_lines, read_record
 from llama_exp.files.json_text import dump_json
-from llama_exp.files.writing import append_line, make_folder, write_text
+from llama_exp.files.writing import append_line, make_folder, write_json, write_text
 
 ROWS, FOLDER = "evaluation.jsonl", "evaluation"
 # Keys of a row that are no figures.
@@ -47,7 +47,9 @@ def append_row(folder: Path, row: Mapping[str, Any]) -> None:
     append_line(folder / ROWS, row)
 
 
-def write_items(folder: Path, name: str, step: int | None, results: Iterable[Mapping[str, Any]]) -> str:
+def write_items(
+    folder: Path, name: str, step: int | None, results: Iterable[Mapping[str, Any]], keeps: bool = False
+) -> str:
     """Writes one line for each item's results, with its number; returns the file's place below `folder`.
 
     Args:
@@ -55,15 +57,30 @@ def write_items(folder: Path, name: str, step: int | None, results: Iterable[Map
         name: of the evaluation.
         step: finished steps; None: of no run.
         results: JSON.
+        keeps: whether a file that is there keeps its name, and this one gets a number.
 
     Raises:
         StorageError: it cannot be written.
     """
-    place = f"{FOLDER}/{name}.jsonl" if step is None else f"{FOLDER}/{name}-{step:08d}.jsonl"
+    stem = f"{FOLDER}/{name}" if step is None else f"{FOLDER}/{name}-{step:08d}"
+    place, number = f"{stem}.jsonl", 1
+    while keeps and (folder / place).exists():
+        number += 1
+        place = f"{stem}.{number}.jsonl"
     make_folder(folder / FOLDER)
     lines = (dump_json({"item": number, **result}) + "\n" for number, result in enumerate(results))
     write_text(folder / place, "".join(lines))
     return place
+
+
+def add_to_summary(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Takes the figures of rows into the `evaluation` of a finished run's summary.json. Raises `StorageError`."""
+    summary = read_record(folder / "summary.json")
+    if summary is not None:
+        known = summary.get("evaluation")
+        figures = {row["name"]: figures_of(row) for row in rows}
+        summary["evaluation"] = (known if isinstance(known, dict) else {}) | figures
+        write_json(folder / "summary.json", summary)
 
 
 def read_evaluations(path: Path) -> list[dict[str, Any]]:

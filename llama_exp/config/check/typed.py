@@ -185,6 +185,11 @@ class Typing:
                 values[name] = self._section(name, get_hints(Config)[name], data[name])
         return Config(**values)
 
+    def section(self, name: str, data: Any, trusted_modules: list[str]) -> Any:
+        """One typed section; `???` where it has a problem."""
+        self.trusted_modules = trusted_modules
+        return self._section(name, get_hints(Config)[name], data)
+
     def _values(self, path: str, schema: type, data: dict[str, Any]) -> dict[str, Any]:
         """The fields of `schema` that `data` has with the right type; sections are left as they are."""
         fields = get_hints(schema)
