@@ -1,6 +1,5 @@
 """lm-evaluation-harness' own model of transformers, and ours, over the same folder; and tasks on local files."""
 
-import contextlib
 import json
 from pathlib import Path
 
@@ -10,22 +9,11 @@ MAX_LENGTH = 48
 LOG_LIKELIHOOD_TOLERANCE = 1e-4
 
 
-@contextlib.contextmanager
-def no_progress(what, total):
-    yield lambda count: None
-
-
 def our_model(model, max_length=MAX_LENGTH, batch_size=4):
+    from llama_exp.evaluation.examinee import Examinee
     from llama_exp.evaluation.harness_model import HarnessModel
 
-    return HarnessModel(
-        model,
-        name="ours",
-        batch_size=batch_size,
-        max_length=max_length,
-        template=model.tokenizer.chat_template,
-        progress=no_progress,
-    )
+    return HarnessModel(Examinee(model, batch_size), max_length, model.tokenizer.chat_template)
 
 
 def their_model(model, tokenizer, max_length=MAX_LENGTH, batch_size=4):
@@ -97,12 +85,13 @@ def _mean(metric):
 
 
 def run(folder, names, model, num_fewshot=None, **options):
-    """Each task's result by name, offline."""
+    """Figures and items of tasks together, offline."""
     from llama_exp.evaluation.harness_surroundings import FEW_SHOT_SEED, surroundings
 
     with surroundings(online=False):
-        from llama_exp.evaluation.harness_tasks import load_tasks, run_tasks, set_few_shot
+        from llama_exp.evaluation.harness_results import run_tasks
+        from llama_exp.evaluation.harness_tasks import load_tasks, set_few_shot
 
         loaded = load_tasks(names, folder)
         set_few_shot(loaded, num_fewshot, FEW_SHOT_SEED)
-        return {result.name: result for result in run_tasks(loaded, model, **options)}
+        return run_tasks(loaded, model, **options)

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from llama_exp import runtime
 from llama_exp.architecture import AS_STORED
-from llama_exp.commands import models
+from llama_exp.commands import harness_options, models
 from llama_exp.commands.parser import Parser, positive
 from llama_exp.config.schema.evaluation import EvaluationConfig
 from llama_exp.config.stated_evaluation import Stated, compose_evaluation, read_recorded, type_dataset
@@ -61,6 +61,7 @@ def main(arguments: list[str]) -> int:
     model, source = models.load(options)
     models.require_tokenizer(model, source)
     use = Use(asked.batch_size, asked.loss_on, "auto", runtime.default_cache_dir(), asked.folder, keeps=True)
+    use = dataclasses.replace(use, context_length=options.context_length)
     line = LiveLine(lambda columns, ascii_only: (line.phase or "")[: max(columns, 0)])
     line.open()
     try:
@@ -106,16 +107,17 @@ def _read(options: argparse.Namespace) -> _Asked:
         options.evaluation,
         _named("--set", options.set),
         _named("--task", options.task),
+        harness_options.read(options),
         options.limit,
         options.batch_size,
         tuple(options.trusted_modules or ()),
     )
     composed = compose_evaluation(stated)
     section, trusted_modules = composed.evaluation, composed.trusted_modules
-    if run is not None and not (stated.evaluation or stated.sets or stated.tasks):
+    if run is not None and not (stated.evaluation or stated.sets or stated.tasks or stated.harness):
         section, trusted_modules = _of_run(run, options), []
     if not section.sets and not section.tasks:
-        action = "give --set <name>=<file>, --task <file.yaml> or --evaluation python_qa"
+        action = "give --set <name>=<file>, --task <file.yaml>, --harness <task> or --evaluation python_qa"
         raise ConfigError(Problem("there is nothing to evaluate", "llama-exp evaluate", "no set and no task", action))
     loss_on, batch_size = composed.objective.loss_on.value, BATCH_SIZE
     if run is not None:
@@ -213,6 +215,7 @@ def _parser() -> Parser:
         "--set", action="append", metavar="NAME=FILE", help="a set: text or .jsonl, read whole; may be given again"
     )
     parser.add_argument("--task", action="append", metavar="[NAME=]FILE", help="a task's YAML file; may be given again")
+    harness_options.add_arguments(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N items of each task (default: all)")
     parser.add_argument(
         "--batch-size",

@@ -19,6 +19,7 @@ from llama_exp.config.instantiate import instantiate
 from llama_exp.config.schema.evaluation import EvaluationConfig
 from llama_exp.errors import InputError
 from llama_exp.evaluation.evaluations import Evaluations, Member
+from llama_exp.evaluation.harness import Harness, OpenHarness
 from llama_exp.evaluation.outcome import Outcome
 from llama_exp.evaluation.tasks import OpenTask
 
@@ -32,7 +33,7 @@ class Parts:
 
     section: EvaluationConfig
     sets: Mapping[str, Any] = field(default_factory=dict)
-    tasks: list[OpenTask] = field(default_factory=list)
+    tasks: list[OpenTask | OpenHarness] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Use:
 
     batch_size: rows, choices or prompts at a time, where the section states none. loss_on: which tokens of sets count.
     jit: name of a `Jit`. cache_dir: of rows. folder: where items' results go; None: nowhere. keeps: whether files that
-    are there stay.
+    are there stay. context_length: tokens that the model was made for; None: not known.
     """
 
     batch_size: int
@@ -50,6 +51,7 @@ class Use:
     cache_dir: str
     folder: Path | None
     keeps: bool = False
+    context_length: int | None = None
 
 
 def open_parts(section: EvaluationConfig, trusted_modules: list[str], cache_dir: str) -> Parts:
@@ -64,12 +66,18 @@ def open_parts(section: EvaluationConfig, trusted_modules: list[str], cache_dir:
             dataset.look()
     made = {name: instantiate(node, trusted_modules, f"{SECTION}.tasks.{name}") for name, node in section.tasks.items()}
     tasks = [
-        OpenTask(name, task, to_dict(section.tasks[name]), cache_dir, section.limit) for name, task in made.items()
+        _open_task(name, task, to_dict(section.tasks[name]), cache_dir, section.limit) for name, task in made.items()
     ]
     for name, dataset in sets.items():
         with _about_set(name):
             dataset.open(cache_dir)
     return Parts(section, sets, tasks)
+
+
+def _open_task(name: str, task: Any, node: Mapping[str, Any], cache_dir: str, limit: int | None):
+    if isinstance(task, Harness):
+        return OpenHarness(name, task, node, limit)
+    return OpenTask(name, task, node, cache_dir, limit)
 
 
 def build(parts: Parts, model, use: Use, further: tuple[Member, ...] = ()) -> Evaluations:
@@ -86,7 +94,11 @@ def build(parts: Parts, model, use: Use, further: tuple[Member, ...] = ()) -> Ev
     """
     batch_size = parts.section.batch_size or use.batch_size
     return Evaluations(
-        [*_build_sets(parts, model, use, batch_size), *_build_tasks(parts, model, batch_size), *further],
+        [
+            *_build_sets(parts, model, use, batch_size),
+            *_build_tasks(parts, model, batch_size, use.context_length),
+            *further,
+        ],
         parts.section.every_steps,
         use.folder,
         use.keeps,
@@ -109,12 +121,12 @@ def _build_sets(parts: Parts, model, use: Use, batch_size: int) -> list[Member]:
     return members
 
 
-def _build_tasks(parts: Parts, model, batch_size: int) -> list[Member]:
+def _build_tasks(parts: Parts, model, batch_size: int, context_length: int | None) -> list[Member]:
     if not parts.tasks:
         return []
     from llama_exp.evaluation.examinee import Examinee
 
-    examinee = Examinee(model, batch_size)
+    examinee = Examinee(model, batch_size, context_length)
     return [_TaskEvaluation(task, examinee) for task in parts.tasks]
 
 
@@ -135,7 +147,7 @@ def _about_set(name: str) -> Iterator[None]:
 class _TaskEvaluation:
     """An open task with the model that it asks."""
 
-    def __init__(self, task: OpenTask, examinee):
+    def __init__(self, task: OpenTask | OpenHarness, examinee):
         self.name, self.kind, self.size = task.name, task.kind, task.size
         self._task, self._examinee = task, examinee
 

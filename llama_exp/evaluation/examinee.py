@@ -17,15 +17,17 @@ class Examinee:
     Args:
         model: a `LlamaCausalLM` with a tokenizer.
         batch_size: choices or prompts at a time.
+        context_length: tokens that the model was made for; None: not known.
 
     Attributes:
-        model, batch_size: as given. tokenizer: the model's. tokens: how many were scored or written so far.
-        num_items: of the task that asks. watch: called with the number of items that came to be done, or a part of
+        model, batch_size, context_length: as given. tokenizer: the model's. tokens: how many were scored or written so
+        far. num_items: of the task that asks. watch: called with the number of items that came to be done, or a part of
         one; what it raises ends the task. None: nobody watches.
     """
 
-    def __init__(self, model, batch_size: int):
+    def __init__(self, model, batch_size: int, context_length: int | None = None):
         self.model, self.tokenizer, self.batch_size = model, model.tokenizer, batch_size
+        self.context_length = context_length
         self.tokens, self.num_items = 0, 1
         self.watch: Callable[[float], None] | None = None
         self._log_likelihood = LogLikelihood(model, batch_size)

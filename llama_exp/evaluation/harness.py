@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp.dataset.cache import content_key
-from llama_exp.errors import ConfigError, InputError, Problem
+from llama_exp.errors import ConfigError, Problem
 from llama_exp.evaluation.outcome import Outcome
 from llama_exp.limits import raise_first
 from llama_exp.limits.evaluation import HARNESS, task_problems
@@ -109,13 +109,14 @@ class OpenHarness:
             with self._surroundings():
                 from llama_exp.evaluation import harness_tasks
                 from llama_exp.evaluation.harness_model import HarnessModel
+                from llama_exp.evaluation.harness_results import run_tasks
                 from llama_exp.evaluation.harness_surroundings import FEW_SHOT_SEED
 
                 harness = self._harness
                 harness_tasks.set_few_shot(self._loaded, harness.num_fewshot, FEW_SHOT_SEED)
                 length = harness.max_length or examinee.context_length or DEFAULT_MAX_LENGTH
                 model = HarnessModel(examinee, length, self._template(examinee))
-                results = harness_tasks.run_tasks(
+                results = run_tasks(
                     self._loaded,
                     model,
                     limit=self._limit,
@@ -133,11 +134,12 @@ class OpenHarness:
         return surroundings(self._harness.online)
 
     def _template(self, examinee: Any) -> str | None:
-        return find_template(examinee.tokenizer, "") if self._harness.apply_chat_template else None
+        where = f"evaluation.tasks.{self.name}.apply_chat_template"
+        return find_template(examinee.tokenizer, where) if self._harness.apply_chat_template else None
 
 
 def require_lm_eval(where: str) -> None:
     """Fails where lm-evaluation-harness is not installed; `where`: the key or option that asks for it."""
     if importlib.util.find_spec("lm_eval") is None:
-        action = "pip install 'llama_exp[eval]', or write the task as a multiple_choice or generation (docs/how_to/evaluate.md)"
-        raise ConfigError(Problem("lm-eval is not installed", where, "llama_exp.evaluation.Harness", action))
+        action = "pip install 'llama_exp[eval]', or make the task one of ours (docs/how_to/evaluate.md)"
+        raise ConfigError(Problem("lm-eval is not installed", where, "no package lm_eval", action))

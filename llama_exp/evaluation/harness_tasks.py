@@ -1,45 +1,21 @@
-"""lm-evaluation-harness' tasks: found, loaded, run with one of its models. Imports lm_eval, as `harness_model` does."""
+"""lm-evaluation-harness' tasks, found and loaded with their data. Imports lm_eval."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from lm_eval import evaluator, utils
 from lm_eval.tasks import TaskManager
 
 from llama_exp.errors import InputError
+from llama_exp.evaluation.harness_results import plain
 
-# Resamples for the standard error of a figure that has no formula; the harness' 100000 take minutes in one process.
-BOOTSTRAP_ITERATIONS = 1000
-_NOT_IN_FINGERPRINT = ("dataset_path", "dataset_name", "dataset_kwargs", "metadata")  # where data lie; items say which
+# Where data lie, in a task's config; its items say which they are.
+_WHERE = ("dataset_path", "dataset_name", "dataset_kwargs", "metadata")
 
 _GUIDE = "docs/how_to/evaluate_harness.md shows whole tasks"
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """What one task, or a group of them, gave.
-
-    Attributes:
-        name: the harness'.
-        figures: `acc`, `acc_stderr`, ...: a metric's name, with that of the filter behind a comma unless it is `none`.
-        items: how many there were.
-        fingerprint: SHA-256 of what is asked, how, and of each item; "" of a group.
-        samples: one for each item and filter.
-    """
-
-    name: str
-    figures: Mapping[str, float]
-    items: int
-    fingerprint: str
-    samples: Sequence[Mapping[str, Any]]
 
 
 def load_tasks(names: Sequence[str], include_path: Path | None) -> dict[str, Any]:
@@ -63,27 +39,6 @@ def load_tasks(names: Sequence[str], include_path: Path | None) -> dict[str, Any
     return loaded
 
 
-def run_tasks(loaded: dict[str, Any], model: Any, **options: Any) -> list[TaskResult]:
-    """Runs loaded tasks.
-
-    Args:
-        loaded: by `load_tasks`; each may be run once.
-        model: one of the harness'.
-        **options: of the harness' `evaluate`: limit, apply_chat_template, system_instruction, fewshot_as_multiturn.
-
-    Raises:
-        InputError: an item does not fit the task's templates.
-    """
-    try:
-        results = evaluator.evaluate(lm=model, task_dict=loaded, bootstrap_iters=BOOTSTRAP_ITERATIONS, **options)
-    except jinja2.TemplateError as error:
-        where = ", ".join(loaded["tasks"])
-        raise InputError.about(where, "an item does not fit the task", str(error), f"compare both; {_GUIDE}") from error
-    singles = [_task_result(name, results) for name in loaded["tasks"]]
-    groups = [TaskResult(name, _figures(row), 0, "", ()) for name, row in (results.get("groups") or {}).items()]
-    return [*singles, *groups]
-
-
 def set_few_shot(loaded: dict[str, Any], num_fewshot: int | None, seed: int) -> None:
     """How many examples stand before each item, as `simple_evaluate` sets it: where a task says 0 it stays 0."""
     for task in loaded["tasks"].values():
@@ -93,12 +48,33 @@ def set_few_shot(loaded: dict[str, Any], num_fewshot: int | None, seed: int) -> 
         task.set_fewshot_seed(seed=seed)
 
 
-def item_texts(loaded: dict[str, Any], limit: int | None) -> dict[str, list[str]]:
-    """Question and right answer of each item by task, to be looked for in other texts."""
-    return {
-        name: [_item_text(task, item) for _, item in task.doc_iterator(limit=limit)]
-        for name, task in loaded["tasks"].items()
-    }
+def count_items(loaded: dict[str, Any], limit: int | None) -> int:
+    """Items of all tasks together."""
+    return sum(len(items) for items in _items(loaded, limit).values())
+
+
+def asked(loaded: dict[str, Any], limit: int | None) -> Any:
+    """What decides the questions, as JSON has it: of each task its version, config and items, not where they lie."""
+    configs = {name: task.dump_config() for name, task in loaded["tasks"].items()}
+    return [
+        [
+            name,
+            str(loaded["tasks"][name].VERSION),
+            plain({k: v for k, v in configs[name].items() if k not in _WHERE}),
+            items,
+        ]
+        for name, items in _items(loaded, limit).items()
+    ]
+
+
+def item_texts(loaded: dict[str, Any], limit: int | None) -> list[str]:
+    """Question and right answer of each item, without the solved ones in front of it."""
+    return [_item_text(task, item) for task in loaded["tasks"].values() for _, item in task.doc_iterator(limit=limit)]
+
+
+def _items(loaded: dict[str, Any], limit: int | None) -> dict[str, list[Any]]:
+    tasks = loaded["tasks"].items()
+    return {name: [plain(item) for _, item in task.doc_iterator(limit=limit)] for name, task in tasks}
 
 
 def _manager(names: Sequence[str], include_path: Path | None) -> TaskManager:
@@ -140,8 +116,6 @@ def _load(manager: TaskManager, name: str, include_path: Path | None) -> Mapping
 
 
 def _unknown(manager: TaskManager, name: str, include_path: Path | None) -> InputError:
-    import difflib
-
     near = difflib.get_close_matches(name, manager.all_tasks, n=3)
     action = f"did you mean {' or '.join(near)}? " if near else ""
     found = name
@@ -156,53 +130,6 @@ def _unknown(manager: TaskManager, name: str, include_path: Path | None) -> Inpu
     else:
         action += "tasks of your own: name their folder with --include-path (in YAML include_path); "
     return InputError.about(f"task {name}", "there is no such task", found, action + _GUIDE)
-
-
-def _task_result(name: str, results: Mapping[str, Any]) -> TaskResult:
-    samples, row = results["samples"][name], results["results"][name]
-    asked = {key: value for key, value in results["configs"][name].items() if key not in _NOT_IN_FINGERPRINT}
-    hashes = [[sample[key] for key in ("doc_hash", "prompt_hash", "target_hash", "filter")] for sample in samples]
-    parts = [name, results["versions"].get(name), results["n-shot"].get(name), asked, hashes]
-    text = json.dumps(parts, sort_keys=True, default=str)
-    count = len({sample["doc_id"] for sample in samples})
-    fingerprint = hashlib.sha256(text.encode()).hexdigest()
-    return TaskResult(name, _figures(row), count, fingerprint, [_sample(sample) for sample in samples])
-
-
-def _figures(row: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers of a row of results by our names; `N/A`, an error that there is no formula for, is left out."""
-    figures = {}
-    for key, value in row.items():
-        if "," in key and isinstance(value, int | float):
-            figures[key.removesuffix(",none")] = float(value)
-    return figures
-
-
-def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """An item's row, as JSON has it."""
-    row = {
-        "item": sample["doc_id"],
-        "filter": sample["filter"],
-        "target": sample["target"],
-        "responses": sample["filtered_resps"],
-        **{metric: sample[metric] for metric in sample["metrics"]},
-        "prompt_sha256": sample["prompt_hash"],
-        "question": sample["doc"],
-    }
-    return {key: _plain(value) for key, value in row.items()}
-
-
-def _plain(value: Any) -> Any:
-    """The value in JSON's types; numbers that JSON has no name for become text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(entry) for entry in value]
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, str | int | float | bool | None) else str(utils.handle_non_serializable(value))
 
 
 def _item_text(task: Any, item: Any) -> str:
