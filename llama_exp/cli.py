@@ -14,12 +14,14 @@ from llama_exp import signals
 COMMANDS = {
     "train": ("llama_exp.train", "train or fine-tune; `llama-exp train --help` lists parts, choices and values"),
     "plan": ("llama_exp.commands.plan", "parameters, tokens, arithmetic and memory of what train would do"),
+    "explain": ("llama_exp.commands.explain", "which file and line, or argument, sets a key, and what it overrode"),
     "presets": ("llama_exp.commands.presets", "the pre-trained models that can be named, and which are here"),
     "convert": ("llama_exp.commands.convert", "a model into KerasHub's or Hugging Face's format"),
     "merge": ("llama_exp.commands.merge", "a trained adapter into its model"),
     "evaluate": ("llama_exp.commands.evaluate", "losses on sets and scores on tasks, of a run or a model"),
     "generate": ("llama_exp.commands.generate", "continue a text"),
     "chat": ("llama_exp.commands.chat", "talk with an instruct model"),
+    "report": ("llama_exp.commands.report", "what runs and sweeps have shown: ranking, intervals, comparisons, cost"),
     "sync": ("llama_exp.commands.sync", "a run, or a sweep's, to W&B, TensorBoard, a CSV table or MLflow"),
     "schema": ("llama_exp.commands.schema", "a JSON schema of the configuration, for editors"),
     "verify": ("llama_exp.commands.verify", "check a model's computation, layer by layer"),
@@ -72,7 +74,7 @@ def _completes_no_override() -> bool:
         print(" ".join(name for name in COMMANDS if name.startswith(command)))
         return True
     os.environ["COMP_LINE"] = f"{program} {rest}"  # Hydra would take the command for an override
-    return command not in ("train", "plan")  # the shell completes names of files
+    return command not in ("train", "plan", "explain")  # the shell completes names of files
 
 
 def _run(command: str, arguments: list[str]) -> int:

@@ -185,7 +185,7 @@ TABLE = [
             f"{CHECK}{name}.py"
             for name in ("command_line", "composition", "job", "search_space", "sweep", "sweep_points")
         }
-        | {"sweeps/search/results.py", "sweeps/search/run.py"},
+        | {"config/explain/settings.py", "sweeps/search/results.py", "sweeps/search/run.py"},
         "the grammar of overrides is documented, its parser is not",
         {
             found(f"{GRAMMAR}.overrides_parser.OverridesParser.create"): "config_loader",

@@ -308,10 +308,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """Of a table. is_number: set to the right."""
+    """Of a table. is_number: set to the right. may_go: where there is no room for all."""
 
     title: str
     is_number: bool = False
+    may_go: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
 from llama_exp.files.json_file import read_record as read_json_if_whole
 from llama_exp.files.latest import without_latest
 from llama_exp.files.metrics_file import read_metrics
-from llama_exp.files.yaml_file import read_yaml
+from llama_exp.files.yaml_file import read_yaml, read_yaml_texts
 from llama_exp.results.sweep import SweepPlace
 
 _NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
@@ -39,6 +39,11 @@ class RunResult:
     def values(self) -> dict[str, Any]:
         """The config by dotted key."""
         return flatten(self.config)
+
+    @functools.cached_property
+    def overrides(self) -> list[str]:
+        """Of overrides.yaml, secrets masked; raises `InputError` for a damaged file."""
+        return read_yaml_texts(self.folder, "overrides.yaml")
 
     @functools.cached_property
     def rows(self) -> list[dict[str, Any]]:

@@ -22,11 +22,13 @@ from llama_exp.config.check.composition import Composer, line_of
 from llama_exp.config.check.job import JobCheck
 from llama_exp.config.check.search_space import find_search_problems
 from llama_exp.config.check.sweep_points import (
+    count_points,
     drop_repeated,
     find_too_many,
     find_wrong_count,
     list_corners,
     list_points,
+    list_single_changes,
 )
 from llama_exp.config.check.typed import show
 from llama_exp.config.identity import NOT_SCIENCE, config_hash, flatten, to_record
@@ -116,6 +118,7 @@ class SweepCheck:
         self.config: Config | None = None
         self._points: list[Point] = []
         self.problems += self._find_unusable()
+        self._is_unusable = bool(self.problems)
         if self.problems:
             self.problems += of_constants
         else:
@@ -126,6 +129,19 @@ class SweepCheck:
         first = next(iter(list_points(self._sweeps) if self._is_grid else list_corners(self._sweeps)), ())
         return [*map(line_of, self._constants), *first]
 
+    def list_jobs(self, most: int) -> Iterator[tuple[tuple[str, ...], list[Override]]]:
+        """What differs and all overrides of each point; of more than `most`, those that differ in one key."""
+        if self._is_unusable:
+            return
+        is_whole = self._is_grid and count_points(self._sweeps) <= most
+        for lines in list_points(self._sweeps) if is_whole else list_single_changes(self._sweeps):
+            yield lines, [*self._constants, *self._composer.parse(lines)[0]]
+
+    def describe(self) -> tuple[int | None, dict[str, str]]:
+        """How many jobs there are (None: a search decides), and each key that differs with what it may be."""
+        count = count_points(self._sweeps) if self._is_grid and not self._is_unusable else None
+        return count, dict(line_of(sweep).split("=", 1) for sweep in self._sweeps)
+
     def count_points(self) -> int:
         """How many jobs there are; of a search, how many points were checked."""
         return len(self._points)
@@ -133,7 +149,7 @@ class SweepCheck:
     def make(self, ours: Mapping[str, Any]) -> Sweep:
         """The sweep, once there are no problems; `ours`: what was typed of the manifest's keys."""
         assert self.config is not None and self._points
-        space = dict(line_of(sweep).split("=", 1) for sweep in self._sweeps)
+        _, space = self.describe()
         launcher: Any = OmegaConf.to_container(self._cfg.hydra.launcher, resolve=True)
         return Sweep(
             Path(_select(self._cfg, SWEEP_DIR)),
