@@ -21,7 +21,9 @@ from llama_exp.errors import InputError
 from llama_exp.evaluation.evaluations import Evaluations, Member
 from llama_exp.evaluation.harness import Harness, OpenHarness
 from llama_exp.evaluation.outcome import Outcome
+from llama_exp.evaluation.overlap_check import check_overlap, rows_of, tell
 from llama_exp.evaluation.tasks import OpenTask
+from llama_exp.files.evaluation_file import write_items
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Use:
 
     batch_size: rows, choices or prompts at a time, where the section states none. loss_on: which tokens of sets count.
     jit: name of a `Jit`. cache_dir: of rows. folder: where items' results go; None: nowhere. keeps: whether files that
-    are there stay. context_length: tokens that the model was made for; None: not known.
+    are there stay. context_length: tokens that the model was made for; None: not known. train: the rows that it was
+    trained on (`llama_exp.dataset.Examples`), to be searched for items; None: they are not here.
     """
 
     batch_size: int
@@ -52,6 +55,7 @@ class Use:
     folder: Path | None
     keeps: bool = False
     context_length: int | None = None
+    train: Any = None
 
 
 def open_parts(section: EvaluationConfig, trusted_modules: list[str], cache_dir: str) -> Parts:
@@ -93,26 +97,38 @@ def build(parts: Parts, model, use: Use, further: tuple[Member, ...] = ()) -> Ev
         InputError: a set has no rows.
     """
     batch_size = parts.section.batch_size or use.batch_size
+    sets = _build_sets(parts, model, use, batch_size)
+    tasks = _build_tasks(parts, model, batch_size, use.context_length)
     return Evaluations(
-        [
-            *_build_sets(parts, model, use, batch_size),
-            *_build_tasks(parts, model, batch_size, use.context_length),
-            *further,
-        ],
+        [*sets, *tasks, *further],
         parts.section.every_steps,
         use.folder,
         use.keeps,
+        _find_overlaps([*sets, *parts.tasks], parts, model, use),
     )
 
 
-def _build_sets(parts: Parts, model, use: Use, batch_size: int) -> list[Member]:
+def _find_overlaps(evaluations: list[Any], parts: Parts, model, use: Use) -> dict[str, float | None]:
+    """Name -> share of the items that stand in the training rows too; told, and written beside the items' results."""
+    if use.train is None or not parts.section.check_overlap:
+        return {}
+    items = {evaluation.name: evaluation.texts() for evaluation in evaluations}
+    found = check_overlap(use.train, model.tokenizer, items, use.cache_dir)
+    for name, overlap in found.items():
+        tell(name, overlap)
+        if use.folder is not None and overlap.overlapping:
+            write_items(use.folder, f"{name}-overlap", None, rows_of(overlap))
+    return {name: overlap.share for name, overlap in found.items()}
+
+
+def _build_sets(parts: Parts, model, use: Use, batch_size: int) -> list[Any]:
     if not parts.sets:
         return []
     from llama_exp import backend
     from llama_exp.evaluation.sets import SetEvaluation, prepare_set
 
     jit, _ = backend.resolve_jit(use.jit, model.backbone.compute_dtype)
-    members: list[Member] = []
+    members = []
     for name, dataset in parts.sets.items():
         whole = name in parts.section.whole_sets
         with _about_set(name):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lm_eval.tasks import TaskManager
 
 from llama_exp.errors import InputError
 from llama_exp.evaluation.harness_results import plain
+from llama_exp.evaluation.item_texts import list_texts
 
 # Where data lie, in a task's config; its items say which they are.
 _WHERE = ("dataset_path", "dataset_name", "dataset_kwargs", "metadata")
@@ -139,11 +140,4 @@ def _item_text(task: Any, item: Any) -> str:
         choices = task.doc_to_choice(item)
         answer = choices[answer] if 0 <= answer < len(choices) else ""
     texts = [text for text in (question, answer) if isinstance(text, str) and text.strip()]
-    return "\n".join(texts or _texts(item))
-
-
-def _texts(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        return [value]
-    entries = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return [text for entry in entries for text in _texts(entry)]
+    return "\n".join(texts or list_texts(item))
