@@ -32,6 +32,7 @@ from llama_exp.files.writing import free_name, make_folder
 from llama_exp.limits.evaluation import NAME
 from llama_exp.results import RunResult, load_run
 from llama_exp.results.run import holds_run
+from llama_exp.run.training_rows import find_training_rows
 
 OWN_SET = "validation"  # a run's own validation split
 BATCH_SIZE = 8  # where no run says another
@@ -42,7 +43,8 @@ class _Asked:
     """What is evaluated, and where the results go.
 
     parts: sets and tasks, open. loss_on: which tokens of sets count. batch_size: of the run, where the section states
-    none. run: whose folder takes the results; None: it is none, or its model is changed.
+    none. run: whose folder takes the results; None: it is none, or its model is changed. trained: the run that SRC is,
+    changed or not.
     """
 
     parts: Parts
@@ -50,6 +52,7 @@ class _Asked:
     batch_size: int
     folder: Path
     run: RunResult | None
+    trained: RunResult | None
 
 
 def main(arguments: list[str]) -> int:
@@ -60,8 +63,17 @@ def main(arguments: list[str]) -> int:
     make_folder(asked.folder / FOLDER)
     model, source = models.load(options)
     models.require_tokenizer(model, source)
-    use = Use(asked.batch_size, asked.loss_on, "auto", runtime.default_cache_dir(), asked.folder, keeps=True)
-    use = dataclasses.replace(use, context_length=options.context_length)
+    searched = asked.trained if asked.parts.section.check_overlap else None
+    use = Use(
+        batch_size=asked.batch_size,
+        loss_on=asked.loss_on,
+        jit="auto",
+        cache_dir=runtime.default_cache_dir(),
+        folder=asked.folder,
+        keeps=True,
+        context_length=options.context_length,
+        train=None if searched is None else find_training_rows(searched, model.tokenizer),
+    )
     line = LiveLine(lambda columns, ascii_only: (line.phase or "")[: max(columns, 0)])
     line.open()
     try:
@@ -127,7 +139,7 @@ def _read(options: argparse.Namespace) -> _Asked:
     models.prepare(options.backend)  # reading a data set may import Keras
     with _as_options(stated):
         parts = open_parts(section, trusted_modules, runtime.default_cache_dir())
-    return _Asked(parts, loss_on, batch_size, target, owner)
+    return _Asked(parts, loss_on, batch_size, target, owner, run)
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@ def read(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """
     tasks = [task for word in options.harness or () for task in word.split(",")]
     if options.harness is None:
-        alone = next((name for name in _DEPENDENT if getattr(options, name) not in (None, False)), None)
+        given = {name: getattr(options, name) for name in _DEPENDENT}
+        alone = next((name for name, value in given.items() if value is not None and value is not False), None)
         if alone is not None:
             option = "--" + alone.replace("_", "-")
             raise ConfigError(

@@ -21,6 +21,7 @@ from llama_exp.evaluation.overlap import NGRAM_WORDS, ItemOverlap, Overlap, find
 
 WARNING_SHARE = 0.01  # of the items of one evaluation, from here on a line of the log is a warning
 _ROWS_AT_ONCE = 256
+_TAIL_TOKENS = 256  # more than 13 words have, of bytes too
 _FORM = 1  # of what is cached
 
 _log = logging.getLogger(__name__)
@@ -54,16 +55,29 @@ def check_overlap(train: Any, tokenizer: Any, items: Mapping[str, Sequence[str]]
 
 
 def row_texts(examples: Any, tokenizer: Any) -> Iterator[list[str]]:
-    """The texts of each row, one for each document in it, without special tokens."""
+    """The texts of each row, one for each document in it, without special tokens.
+
+    A document that goes on from the row before begins with that row's last tokens, so that words which stand on both
+    sides of the cut are found. `llama_exp.dataset.packing` draws how documents are cut.
+    """
+    tail: list[int] = []  # of the document that the next row may go on with, and the token that it would begin with
+    following = -1
     for start in range(0, len(examples), _ROWS_AT_ONCE):
         batch = examples.batch(np.arange(start, min(start + _ROWS_AT_ONCE, len(examples))))
-        for token_ids, segments in zip(batch["token_ids"], batch["segment_ids"], strict=True):
-            borders = np.flatnonzero(np.diff(segments, prepend=0, append=0))
-            yield [
-                tokenizer.decode(token_ids[first:end].tolist())
-                for first, end in zip(borders, borders[1:], strict=False)
-                if segments[first]
-            ]
+        rows = zip(batch["token_ids"], batch["segment_ids"], batch["labels"], strict=True)
+        for token_ids, segments, labels in rows:
+            documents = _split_documents(token_ids, segments)
+            if documents and tail and token_ids[0] == following:
+                documents[0] = tail + documents[0]
+            yield [tokenizer.decode(document) for document in documents]
+            following = int(labels[-1])  # 0: the last document ends here, or with token 0
+            tail = documents[-1][-_TAIL_TOKENS:] if documents and following else []
+
+
+def _split_documents(token_ids: np.ndarray, segments: np.ndarray) -> list[list[int]]:
+    borders = np.flatnonzero(np.diff(segments, prepend=0, append=0))
+    pieces = zip(borders, borders[1:], strict=False)
+    return [token_ids[first:end].tolist() for first, end in pieces if segments[first]]
 
 
 def tell(name: str, overlap: Overlap) -> None:
