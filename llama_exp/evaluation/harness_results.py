@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jinja2
-from lm_eval import evaluator, utils
+import lm_eval
 
 from llama_exp.errors import InputError
 
@@ -34,7 +34,7 @@ def run_tasks(loaded: dict[str, Any], model: Any, **options: Any) -> Results:
         InputError: an item does not fit the task's templates.
     """
     try:
-        results = evaluator.evaluate(lm=model, task_dict=loaded, bootstrap_iters=BOOTSTRAP_ITERATIONS, **options)
+        results = lm_eval.evaluate(lm=model, task_dict=loaded, bootstrap_iters=BOOTSTRAP_ITERATIONS, **options)
     except jinja2.TemplateError as error:
         action = "compare both (docs/how_to/evaluate_harness.md shows whole tasks)"
         raise InputError.about(
@@ -88,4 +88,4 @@ def plain(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return value if isinstance(value, str | int | float | bool | None) else str(utils.handle_non_serializable(value))
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
