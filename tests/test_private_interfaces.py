@@ -25,7 +25,8 @@ PACKAGE = ROOT / "llama_exp"
 TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Modules that an extra brings.
-EXTRA_OF = {name: name for name in ("jax", "mlflow", "tensorboard")} | {"cmaes": "search", "optuna": "search"}
+EXTRA_OF = {name: name for name in ("jax", "mlflow", "tensorboard")}
+EXTRA_OF |= {"cmaes": "search", "optuna": "search", "pandas": "notebook"}
 EXTRA_OF |= {"lm_eval": "eval", "datasets": "eval"}
 NEEDS_LM_EVAL = {f"llama_exp.evaluation.harness_{name}" for name in ("model", "results", "tasks", "writing")}
 
