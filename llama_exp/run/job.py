@@ -187,7 +187,7 @@ class Run:
         self._next_commands = next_commands(config, run_folder.path, examples, tokenizer)
         self._observers = build_observers(config, run_folder, group, bar) if process.is_writer else {}
         folder = run_folder.path if process.is_writer else None
-        evaluations = evaluating.build_evaluations(config, parts, self.model, folder)
+        evaluations = evaluating.build_evaluations(config, parts, self.model, folder, examples["train"])
         self.trainer = self._build_trainer(config, examples, evaluations, steps)
 
     def fit(self):
