@@ -9,8 +9,6 @@ from whole_runs import HERE, rows, run_here
 from llama_exp import cli
 from llama_exp.files.evaluation_file import read_evaluations
 
-pytestmark = pytest.mark.neutral
-
 
 def evaluate(*arguments, code=0):
     with pytest.raises(SystemExit) as stop:
