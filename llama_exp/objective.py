@@ -53,6 +53,27 @@ def cross_entropy(hidden_BSD, kernel, labels_BS, loss_mask_BS, *, chunk_tokens: 
     return loss, ops.sum(ops.cast(loss_mask_BS, "float32"))
 
 
+def next_token_scores(token_embedding, hidden_BSD, labels_BS, *, chunk_tokens: int):
+    """How likely each label is, and whether it is the likeliest token; see `next_token_loss`.
+
+    Returns:
+        (B, S) log-probabilities in nats and (B, S) 1 where no other token is likelier (of equal ones the first counts),
+        else 0: both float32.
+    """
+    hidden_BSD, kernel, vocabulary_axis, _ = token_embedding.product_operands(hidden_BSD)
+    batch_size, length, _ = hidden_BSD.shape
+    chunks = _chunks(hidden_BSD, labels_BS, ops.ones_like(labels_BS, dtype="float32"), chunk_tokens)
+    kernel = ops.cast(kernel, hidden_BSD.dtype)
+
+    def score(carry, chunk):
+        hidden_CD, labels_C, _ = chunk
+        return carry, _chunk_scores(_logits(hidden_CD, kernel, vocabulary_axis), labels_C)
+
+    _, scores = backend.scan(score, ops.zeros((), dtype="float32"), chunks, y_dtype="float32")
+    scores_M2 = ops.reshape(scores, (-1, 2))[: batch_size * length]
+    return ops.reshape(scores_M2[:, 0], (batch_size, length)), ops.reshape(scores_M2[:, 1], (batch_size, length))
+
+
 def differentiable_cross_entropy(
     hidden_BSD, kernel, labels_BS, loss_mask_BS, *, chunk_tokens: int, vocabulary_axis: int, kernel_trains: bool
 ):
@@ -117,6 +138,15 @@ def _chunk_loss(logits_CV, labels_C, weights_C):
     """Sum of the weighted losses, a float32 scalar."""
     shifted_CV, log_sum_C = _shifted_logits(logits_CV)
     return _weighted_sum(shifted_CV, log_sum_C, labels_C, weights_C)
+
+
+@backend.fused
+def _chunk_scores(logits_CV, labels_C):
+    """Log-probability of each label and whether it is the largest, (C, 2) float32."""
+    shifted_CV, log_sum_C = _shifted_logits(logits_CV)
+    scores_C = ops.take_along_axis(shifted_CV, labels_C[:, None], axis=1)[:, 0] - log_sum_C
+    is_largest_C = ops.cast(ops.argmax(shifted_CV, axis=-1), "int32") == labels_C
+    return ops.stack([scores_C, ops.cast(is_largest_C, "float32")], axis=-1)
 
 
 @backend.fused

@@ -38,6 +38,7 @@ CONFIG_SIDE = {"config", "console", "sweeps", "train"}
 BEHIND_THE_FRONTIER = {
     "keras": {
         "backend",
+        "evaluation",
         "formats",
         "models",
         "lora",

@@ -22,6 +22,7 @@ from llama_exp.config.conf_folder import find_conf
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FOLDERS = ("llama_exp", "hydra_plugins")
+PAGE_FILES = (".html", ".css", ".js")  # of a report's page
 CODE = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 PACKAGES = {".".join(path.parent.relative_to(ROOT).parts) for path in CODE if path.name == "__init__.py"}
 PLAIN_APP = """
@@ -200,7 +201,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     code = {path.relative_to(ROOT) for path in CODE}
     yamls = {"llama_exp/conf" / path.relative_to(CONF) for path in CONF.rglob("*.yaml")}
     yamls |= {path.relative_to(ROOT) for path in (ROOT / "hydra_plugins").rglob("*.yaml")}
-    assert {path for path in files if path.parts[0] in FOLDERS} == code | yamls
+    page = {path.relative_to(ROOT) for path in (ROOT / "llama_exp/report/page").iterdir() if path.suffix in PAGE_FILES}
+    assert {path for path in files if path.parts[0] in FOLDERS} == code | yamls | page
     assert Path(info) / "licenses" / "LICENSE" in files
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert metadata.license_expression == "Apache-2.0" and str(metadata.version) == citation["version"]

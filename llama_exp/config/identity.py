@@ -28,6 +28,7 @@ from llama_exp.limits.dataset import ChatTemplate
 RECIPE = "recipe"
 # Changing these cannot change the result: same hash, same science.
 NOT_SCIENCE = ("runtime", "logger", "name", "resume", "debug", "trusted_modules")
+_WHERE_FROM = "preset.offline"  # where the same preset is taken from
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
     r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
@@ -68,10 +69,16 @@ def to_record(config: Config) -> dict[str, Any]:
     return to_dict(config) | {RECIPE: used}
 
 
+def is_science(key: str) -> bool:
+    """Whether a dotted key is part of what `config_hash` covers."""
+    return key.partition(".")[0] not in NOT_SCIENCE and key != _WHERE_FROM
+
+
 def config_hash(config: Config) -> str:
     """SHA-256 (hexadecimal) of what decides a run's result."""
     science = {key: value for key, value in to_record(config).items() if key not in NOT_SCIENCE}
-    del science["preset"]["offline"]  # where the same preset is taken from
+    section, _, name = _WHERE_FROM.partition(".")
+    del science[section][name]
     return _digest(science)
 
 

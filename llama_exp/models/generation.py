@@ -175,9 +175,12 @@ class Generator:
         return self._functions[key]
 
 
-def bucket(length: int) -> int:
-    """The length that `length` is padded to: 16, 24, 32, 48, 64, ... Few lengths mean few compilations."""
-    size = SMALLEST_BUCKET
+def bucket(length: int, smallest: int = SMALLEST_BUCKET) -> int:
+    """The length that `length` is padded to: 16, 24, 32, 48, 64, ... Few lengths mean few compilations.
+
+    `smallest`: where they begin; a power of two of at least 2.
+    """
+    size = smallest
     while size < length:
         size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
     return size
@@ -189,8 +192,14 @@ def read_prompt(backbone, token_ids_BP, num_prompt_B):
     Returns:
         The logits (B, V) of the next token, and the cache (see `LlamaBackbone.new_cache`), P slots.
     """
+    hidden_BD, cache = fill_cache(backbone, token_ids_BP, num_prompt_B)
+    return backbone.token_embedding.project(hidden_BD), cache
+
+
+def fill_cache(backbone, token_ids_BP, num_prompt_B):
+    """As `read_prompt`, with the hidden states (B, D) of the last tokens in place of the logits."""
     batch_size, num_slots = token_ids_BP.shape
-    mask_BP = _is_prompt(num_slots, num_prompt_B)
+    mask_BP = is_prompt(num_slots, num_prompt_B)
     hidden_BPD, cache = backbone.call_with_cache(
         token_ids_BP,
         backbone.new_cache(batch_size, num_slots),
@@ -198,10 +207,10 @@ def read_prompt(backbone, token_ids_BP, num_prompt_B):
         padding_mask=mask_BP,
         position_ids=ops.maximum(ops.cumsum(mask_BP, axis=1) - 1, 0),
     )
-    return backbone.token_embedding.project(hidden_BPD[:, -1]), cache
+    return hidden_BPD[:, -1], cache
 
 
-def _is_prompt(num_slots: int, num_prompt_B):
+def is_prompt(num_slots: int, num_prompt_B):
     """(B, P) int32: 0 where a row is padded, then 1."""
     return ops.cast(ops.arange(num_slots, dtype="int32")[None, :] >= (num_slots - num_prompt_B)[:, None], "int32")
 
@@ -267,7 +276,7 @@ def begin_decoding(choice: Choice, inputs: Inputs) -> State:
 def go_on_decoding(choice: Choice, inputs: Inputs, state: State, limit) -> State:
     """One token for all rows per iteration, until every row is done or `limit` tokens are there."""
     num_slots, num_steps = inputs.token_ids_BP.shape[1], inputs.uniform_NB.shape[0]
-    mask_BP = _is_prompt(num_slots, inputs.num_prompt_B)
+    mask_BP = is_prompt(num_slots, inputs.num_prompt_B)
     mask_BT = ops.pad(mask_BP, ((0, 0), (0, num_steps)), constant_values=1)
 
     def proceed(step, token_B, ended_B, length_B, new_NB, cache):

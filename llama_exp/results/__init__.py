@@ -2,13 +2,28 @@
 
     load_run(folder)        one run
     load_runs(folders)      runs, all jobs of sweeps, and runs below other folders, in this order
+    read_sweep(folder)      a sweep's jobs, with those that left no run
     find_figure(run, name)  a dotted path of its summary: validation.loss, evaluation.<name>.accuracy
+    list_tidy_rows(runs)    one row a run, one column a fact
 
 Everything is data here: nothing is built, imported or changed. Imports no framework.
 """
 
 from llama_exp.results.run import RunResult, find_figure, load_run
 from llama_exp.results.runs import find_run_folders, load_runs
-from llama_exp.results.sweep import Attempt, SweepPlace
+from llama_exp.results.sweep import Attempt, SweepPlace, SweepResult, read_sweep
+from llama_exp.results.tidy import list_figure_paths, list_tidy_rows
 
-__all__ = ["Attempt", "RunResult", "SweepPlace", "find_figure", "find_run_folders", "load_run", "load_runs"]
+__all__ = [
+    "Attempt",
+    "RunResult",
+    "SweepPlace",
+    "SweepResult",
+    "find_figure",
+    "find_run_folders",
+    "list_figure_paths",
+    "list_tidy_rows",
+    "load_run",
+    "load_runs",
+    "read_sweep",
+]

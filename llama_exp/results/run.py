@@ -10,7 +10,7 @@ from typing import Any
 
 from llama_exp.config.identity import flatten
 from llama_exp.errors import InputError
-from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
+from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json, read_lines
 from llama_exp.files.json_file import read_record as read_json_if_whole
 from llama_exp.files.latest import without_latest
 from llama_exp.files.metrics_file import read_metrics
@@ -44,10 +44,29 @@ class RunResult:
         """Of metrics.jsonl; raises `InputError` for a damaged line."""
         return read_metrics(self.folder / "metrics.jsonl")
 
+    @functools.cached_property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Of evaluation.jsonl, one per evaluation and step, with real NaN; [] if there is none.
+
+        Raises:
+            InputError: a line is no row of an evaluation.
+        """
+        path = self.folder / "evaluation.jsonl"
+        return [_as_evaluation(path, row) for row in (read_lines(path) if path.exists() else [])]
+
     @property
     def status(self) -> str:
         """running, finished, preempted, interrupted, pruned or failed; a killed run stays at running."""
         return str(self.summary.get("status", "running"))
+
+    @property
+    def command(self) -> str:
+        """What trains it: of a run alone its first command, of a job the one that runs this job alone."""
+        if self.place is not None:
+            return self.place.command
+        starts = self.record.get("starts")
+        first = starts[0] if isinstance(starts, list) and starts else None
+        return str((first if isinstance(first, Mapping) else self.record).get("command", ""))
 
     @property
     def name(self) -> str:
@@ -100,3 +119,10 @@ def find_figure(run: RunResult, figure: str) -> float | None:
         value, parts = value[".".join(parts[:length])], parts[length:]
     value = _NUMBERS.get(value, value) if isinstance(value, str) else value
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _as_evaluation(path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(row.get("name"), str) or type(row.get("step")) not in (int, type(None)):
+        found = f"name {row.get('name')!r}, step {row.get('step')!r}"
+        raise InputError.about(path, "a line is no row of an evaluation", found, "restore the line, or delete it")
+    return {key: _NUMBERS.get(value, value) if isinstance(value, str) else value for key, value in row.items()}

@@ -11,6 +11,8 @@ from llama_exp.results.run import RunResult, holds_run, load_run
 from llama_exp.results.sweep import SweepPlace, read_places
 from llama_exp.sweeps.record import holds_sweep
 
+_Sweeps = dict[Path, dict[Path, SweepPlace]]
+
 
 def load_runs(folders: Iterable[str | Path]) -> list[RunResult]:
     """Every run that the folders mean, each once, in the order of the folders; jobs of a sweep by number.
@@ -27,9 +29,10 @@ def load_runs(folders: Iterable[str | Path]) -> list[RunResult]:
 def find_run_folders(folders: Iterable[str | Path]) -> list[tuple[Path, SweepPlace | None]]:
     """Folder and place in its sweep of each of these runs; jobs that have not begun are left out."""
     found: dict[Path, SweepPlace | None] = {}
+    sweeps: _Sweeps = {}  # each is read once, though every job is named
     for given in folders:
         folder = Path(without_latest(str(given))).expanduser().absolute()
-        places = dict(_find_in(folder))
+        places = dict(_find_in(folder, sweeps))
         if not places:
             action = "give the folder of a run or of a sweep, or one that holds such folders: outputs/<name>"
             what = "no such folder" if not folder.is_dir() else "neither run.json nor sweep.json in it or below it"
@@ -39,15 +42,18 @@ def find_run_folders(folders: Iterable[str | Path]) -> list[tuple[Path, SweepPla
     return list(found.items())
 
 
-def _find_in(folder: Path) -> Iterator[tuple[Path, SweepPlace | None]]:
+def _find_in(folder: Path, sweeps: _Sweeps) -> Iterator[tuple[Path, SweepPlace | None]]:
     if holds_run(folder):
-        yield folder, next((place for path, place in _places_around(folder) if path == folder), None)
+        yield folder, _read_sweep_once(folder.parent, sweeps).get(folder)
     elif holds_sweep(folder):
-        yield from ((path, place) for path, place in read_places(folder) if holds_run(path))
+        yield from ((path, place) for path, place in _read_sweep_once(folder, sweeps).items() if holds_run(path))
     elif folder.is_dir():
         for below in sorted(path for path in folder.iterdir() if path.is_dir() and not is_latest(path)):
-            yield from _find_in(below)
+            yield from _find_in(below, sweeps)
 
 
-def _places_around(folder: Path) -> Iterator[tuple[Path, SweepPlace]]:
-    return read_places(folder.parent) if holds_sweep(folder.parent) else iter(())
+def _read_sweep_once(folder: Path, sweeps: _Sweeps) -> dict[Path, SweepPlace]:
+    """Folder and place of its jobs; {}: it holds no sweep."""
+    if folder not in sweeps:
+        sweeps[folder] = dict(read_places(folder)) if holds_sweep(folder) else {}
+    return sweeps[folder]

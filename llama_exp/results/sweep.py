@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import itertools
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,9 @@ from typing import Any
 from llama_exp.sweeps import journal
 from llama_exp.sweeps.opening import added_entries
 from llama_exp.sweeps.record import Entry, Record, read_record
+
+_CONFIG_DIR = "--config-dir"
+_OF_SWEEP = re.compile(r"[+~]*(hydra[./=@]|resume=)")
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class SweepPlace:
 
     sweep_dir: the sweep's folder. number: of the job. overrides: those that differ between jobs. differs: dotted keys
     whose values differ between the jobs, with the job's. attempts: at the job, in order. is_search: whether a search
-    chose the jobs.
+    chose the jobs. command: that runs this job alone, from the sweep's working folder, secrets masked.
     """
 
     sweep_dir: Path
@@ -42,6 +48,33 @@ class SweepPlace:
     differs: Mapping[str, Any]
     attempts: tuple[Attempt, ...]
     is_search: bool
+    command: str
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep was asked for, and what came of it.
+
+    folder: of the sweep. command: that began it. space: of a search, key -> what it may be; None: of a grid. constants:
+    overrides that all jobs have, without Hydra's own. places: folder and place of each job, by number; of one that has
+    not begun there is no folder.
+    """
+
+    folder: Path
+    command: str
+    space: Mapping[str, str] | None
+    places: tuple[tuple[Path, SweepPlace], ...]
+
+
+def read_sweep(sweep_dir: Path) -> SweepResult:
+    """The sweep in a folder.
+
+    Raises:
+        InputError: there is none, or its record is damaged.
+    """
+    record = read_record(sweep_dir)
+    command = str(record.facts.get("command", ""))
+    return SweepResult(sweep_dir, command, record.space, tuple(read_places(sweep_dir)))
 
 
 def read_places(sweep_dir: Path) -> Iterator[tuple[Path, SweepPlace]]:
@@ -51,15 +84,30 @@ def read_places(sweep_dir: Path) -> Iterator[tuple[Path, SweepPlace]]:
         InputError: there is no sweep, or its record is damaged.
     """
     record, events = read_record(sweep_dir), journal.read(sweep_dir)
+    of_jobs: dict[Any, list[dict[str, Any]]] = {}
+    for event in events:
+        of_jobs.setdefault(event.get("job"), []).append(event)
     for entry in _list_entries(record, events):
-        attempts = tuple(_list_attempts([event for event in events if event.get("job") == entry.number]))
+        attempts = tuple(_list_attempts(of_jobs.get(entry.number, [])))
         is_search = record.space is not None
-        place = SweepPlace(sweep_dir, entry.number, entry.overrides, entry.differs, attempts, is_search)
+        place = SweepPlace(
+            sweep_dir, entry.number, entry.overrides, entry.differs, attempts, is_search, _join_command(record, entry)
+        )
         yield sweep_dir / entry.folder, place
 
 
 def _list_entries(record: Record, events: Sequence[dict[str, Any]]) -> list[Entry]:
     return sorted([*record.entries, *added_entries(list(events))], key=lambda entry: entry.number)
+
+
+def _join_command(record: Record, entry: Entry) -> str:
+    """The sweep's command with this job's overrides in place of the swept ones, and without what is about the sweep."""
+    words = shlex.split(str(record.facts.get("command", "")))
+    program = list(itertools.takewhile(lambda word: "=" not in word and not word.startswith("-"), words))
+    folders = [f"{flag}={value}" for flag, value in itertools.pairwise(words) if flag == _CONFIG_DIR]
+    folders += [word for word in words if word.startswith(f"{_CONFIG_DIR}=")]
+    stated = [*map(str, record.facts.get("constants") or ()), *entry.overrides]
+    return shlex.join([*program, *folders, *(line for line in stated if not _OF_SWEEP.match(line))])
 
 
 def _list_attempts(events: Sequence[Mapping[str, Any]]) -> Iterator[Attempt]:

@@ -57,7 +57,17 @@ TABLES = {name: value for name, value in vars(recipe).items() if name.isupper()}
 # Modules whose numbers can decide a result, and the numbers at their top that do not.
 COMPUTING = (
     *("objective", "optimizer", "schedule", "precision", "reference"),
-    *("models", "quantization", "lora", "trainer", "dataset", "tokenizer", "formats/rounding", "formats/adapter"),
+    *(
+        "models",
+        "quantization",
+        "lora",
+        "trainer",
+        "evaluation",
+        "dataset",
+        "tokenizer",
+        "formats/rounding",
+        "formats/adapter",
+    ),
 )
 DECIDES_NOTHING = {
     # limits of what is read, asked for, waited for or shown
@@ -68,6 +78,7 @@ DECIDES_NOTHING = {
     *("COLUMNS", "SCORE_POSITIONS", "SMALLEST_BUCKET", "MOST_ROWS", "_AHEAD_BYTES", "_LINE_BYTES", "_PANEL", "_TILE"),
     *("BLOCK_BYTES", "_SUMMED_AT_ONCE", "_RECORDS_AT_ONCE", "_CHARACTERS_AT_ONCE", "_TOKENS_AT_ONCE", "_READ_AT_ONCE"),
     *("_BLOCK_BYTES", "_HEAD_BYTES", "_TILE_NUMBERS", "TOKENS_AT_A_TIME", "_RENDERED_AT_ONCE"),
+    *("CHUNK_TOKENS", "SMALLEST_CONTINUATION"),
     # what is refused or warned of, counted beside the rows, or read once more
     *("_MAX_NUL_SHARE", "_MAX_REPLACED_SHARE", "_MAX_LOST_SHARE", "_FACTS_VERSION", "_ENOUGH"),
     "_SEPARATORS",  # characters that are taken out again

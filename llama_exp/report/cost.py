@@ -1,0 +1,112 @@
+"""What runs cost, with what failed and what was done again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llama_exp.architecture import count_flops_per_token
+from llama_exp.errors import InputError
+from llama_exp.lora.source import ranks
+from llama_exp.report.contents import Cost, ReportedRun, TotalCost
+from llama_exp.results import Attempt, RunResult, SweepResult, read_sweep
+
+_FAILED = "failed"
+
+
+def list_costs(results: Sequence[RunResult]) -> tuple[Cost, ...]:
+    """Of each run, numbered from 1 on."""
+    return tuple(_find_cost(number, run) for number, run in enumerate(results, start=1))
+
+
+def read_sweeps(results: Iterable[RunResult]) -> list[SweepResult]:
+    """The sweeps that the runs are of, in their order; raises InputError for a damaged record."""
+    return [read_sweep(folder) for folder in dict.fromkeys(run.place.sweep_dir for run in results if run.place)]
+
+
+def add_up(
+    results: Sequence[RunResult], runs: Sequence[ReportedRun], costs: Sequence[Cost], sweeps: Sequence[SweepResult]
+) -> TotalCost:
+    """All together, with attempts at jobs that left no run folder, of sweeps whose other jobs are all here."""
+    outside = _list_outside({run.folder for run in results}, sweeps)
+    failed = [attempt for attempt in outside if attempt.state == _FAILED]
+    known = [cost for cost in costs if cost.seconds is not None]
+    flops = [cost.flops for cost in costs]
+    return TotalCost(
+        runs=len(costs),
+        attempts=sum(cost.attempts for cost in costs) + len(outside),
+        failed_attempts=sum(cost.failed_attempts for cost in costs) + len(failed),
+        tokens=sum(cost.tokens or 0 for cost in costs),
+        flops=None if None in flops else sum(number or 0.0 for number in flops),
+        seconds=sum(cost.seconds or 0.0 for cost in known) + _add_seconds(outside),
+        is_least=any(cost.is_least for cost in costs) or any(attempt.seconds is None for attempt in outside),
+        failed_seconds=sum(cost.failed_seconds for cost in costs) + _add_seconds(failed),
+        left_out_seconds=sum(cost.seconds or 0.0 for cost in known if runs[cost.run - 1].reason is not None),
+        unknown=len(costs) - len(known),
+        outside=len(outside),
+    )
+
+
+def _find_cost(number: int, run: RunResult) -> Cost:
+    attempts = run.place.attempts if run.place is not None else ()
+    starts = run.record.get("starts")
+    begun = max(len(attempts), len(starts) if isinstance(starts, list) else 0, 1)
+    failed = [attempt for attempt in attempts if attempt.state == _FAILED]
+    own_failure = not attempts and run.status == _FAILED
+    seconds, is_least = _find_seconds(run, attempts, begun)
+    tokens = _find_tokens(run)
+    per_token = _find_flops_per_token(run.config)
+    return Cost(
+        run=number,
+        tokens=tokens,
+        flops=None if per_token is None or tokens is None else float(per_token) * tokens,
+        seconds=seconds,
+        is_least=is_least,
+        attempts=begun,
+        failed_attempts=len(failed) + own_failure,
+        failed_seconds=(seconds or 0.0) if own_failure else _add_seconds(failed),
+    )
+
+
+def _find_seconds(run: RunResult, attempts: Sequence[Attempt], begun: int) -> tuple[float | None, bool]:
+    """Of all attempts, and whether it may have been more: of a run that was killed only its rows tell the time."""
+    rows = [row["seconds"] for row in run.rows if isinstance(row.get("seconds"), int | float)]
+    last = run.summary.get("seconds")
+    in_training = max(rows, default=None)
+    if attempts:
+        known = [attempt.seconds for attempt in attempts if attempt.seconds is not None]
+        if len(known) == begun:
+            return sum(known), False
+        return (max(sum(known), in_training or 0.0) if known or rows else None), True
+    if isinstance(last, int | float) and begun == 1:
+        return float(last), False
+    found = [float(value) for value in (last, in_training) if isinstance(value, int | float)]
+    return (max(found) if found else None), True
+
+
+def _find_tokens(run: RunResult) -> int | None:
+    counts = [run.summary.get("tokens"), *(row.get("tokens") for row in run.rows)]
+    return max((count for count in counts if isinstance(count, int)), default=None)
+
+
+def _find_flops_per_token(config: Mapping[str, Any]) -> int | None:
+    """As the plan counts them; None for a model or a data set of the user's own."""
+    model, lora, dataset = config.get("model"), config.get("lora"), config.get("dataset")
+    try:
+        return count_flops_per_token(model, ranks(lora, model), dataset["sequence_length"])  # type: ignore[arg-type,index]
+    except (InputError, KeyError, TypeError, ValueError):  # InputError: the adapter that it began with is gone
+        return None
+
+
+def _list_outside(here: set[Path], sweeps: Sequence[SweepResult]) -> list[Attempt]:
+    found = []
+    for sweep in sweeps:
+        without = [(folder, place) for folder, place in sweep.places if folder not in here]
+        if not any((folder / "run.json").is_file() for folder, _ in without):
+            found += [attempt for _, place in without for attempt in place.attempts]
+    return found
+
+
+def _add_seconds(attempts: Iterable[Attempt]) -> float:
+    return sum(attempt.seconds or 0.0 for attempt in attempts)

@@ -1,0 +1,70 @@
+"""All of the page in one file."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import os
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from llama_exp.files.writing import write_text
+from llama_exp.report.contents import Report, ReportedRun, Table
+from llama_exp.report.page.data import dump_data
+
+SCRIPTS = ("plot.js", "curves.js", "swept.js", "parallel.js", "tables.js")
+
+
+def write_page(report: Report, tables: Sequence[Table], path: Path, command: str) -> None:
+    """Writes the page.
+
+    Args:
+        report: what it shows.
+        tables: in their order on the page.
+        path: an .html file, replaced as a whole.
+        command: that makes this report again.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    write_text(path, render_page(report, tables, path.parent, command))
+
+
+def render_page(report: Report, tables: Sequence[Table], folder: Path, command: str) -> str:
+    """The page as text; links to runs are relative to `folder`, where it will lie, so that both can move together."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(_read("page.html"))
+    return template.render(
+        report=report,
+        tables=tables,
+        command=command,
+        style=Markup(_read("page.css")),
+        scripts=[Markup(_read(name)) for name in SCRIPTS],
+        data=Markup(dump_data(report)),
+        link_to=functools.partial(link_to, folder=folder),
+        as_number=as_number,
+    )
+
+
+def link_to(run: ReportedRun, folder: Path) -> str:
+    """A relative link to the folder of a run."""
+    relative = Path(os.path.relpath(run.folder, folder.absolute())).as_posix()
+    return urllib.parse.quote(relative) + "/"
+
+
+def as_number(text: str) -> str | None:
+    """What a column is sorted by: the first number of a cell (`2.34 ± 0.02`); None: its text."""
+    word = text.split("±")[0].split("[")[0].replace(",", "").replace("\u2212", "-").strip()
+    try:
+        float(word)
+    except ValueError:
+        return None
+    return word
+
+
+def _read(name: str) -> str:
+    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
