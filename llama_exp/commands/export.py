@@ -28,7 +28,7 @@ from rich.progress import (
 )
 
 from llama_exp import formats
-from llama_exp.commands import export_gguf
+from llama_exp.commands import export_card, export_gguf
 from llama_exp.commands.export_target import DTYPES, Target
 from llama_exp.commands.sources import Source
 from llama_exp.errors import ConfigError, Problem, StorageError
@@ -39,6 +39,7 @@ from llama_exp.formats.hugging_face import checkpoint as hugging_face
 from llama_exp.formats.keras_hub import checkpoint as keras_hub
 from llama_exp.formats.quantized import dequantize_checkpoint, quantize_checkpoint
 from llama_exp.quantization import describe, fit_checkpoint
+from llama_exp.run import model_card
 
 _FORMAT_NAMES = {
     "keras_hub": "KerasHub preset",
@@ -89,6 +90,9 @@ def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console, so
                 told = export_gguf.write(draft, gguf, tensors, tokenizer, source)
             task = bar.add_task("checking", total=num_bytes)
             _check(draft, gguf, checkpoint, digests, lambda size: bar.advance(task, size))
+        types = _dtypes(checkpoint) if gguf is None else gguf.types
+        card = export_card.make(source, place, types, None if gguf is None else gguf.file)
+        model_card.write_card(draft, card, place.folder.name)
         file_sizes = [path.stat().st_size for path in draft.rglob("*") if path.is_file()]
     seconds = time.monotonic() - started
     return {
@@ -220,8 +224,7 @@ def _bar(console: Console) -> Progress:
 def _weights(checkpoint: Checkpoint, gguf: export_gguf.Prepared | None) -> str:
     if gguf is None:
         return f"{len(checkpoint.tensors)} tensors, {_dtypes(checkpoint)}, every one read back and equal"
-    types = ", ".join(sorted(set(gguf.plan.types.values())))
-    return f"{len(checkpoint.tensors)} tensors, {types}, the file read back and equal"
+    return f"{len(checkpoint.tensors)} tensors, {gguf.types}, the file read back and equal"
 
 
 def _dtypes(checkpoint: Checkpoint) -> str:

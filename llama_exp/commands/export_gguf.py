@@ -52,6 +52,11 @@ class Prepared:
     context_length: int
 
     @property
+    def types(self) -> str:
+        """Names of the types of its tensors."""
+        return ", ".join(sorted(set(self.plan.types.values())))
+
+    @property
     def exact(self) -> set[str]:
         """Paths of the tensors that the file has bit by bit."""
         names = {path: export.PLAIN_NAMES[tensor.dtype.name] for path, tensor in self.checkpoint.tensors.items()}

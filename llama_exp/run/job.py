@@ -31,7 +31,7 @@ from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, P
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
-from llama_exp.run import data_use, facts, plan, provenance, recorded, resume
+from llama_exp.run import data_use, facts, model_card, plan, provenance, recorded, resume
 from llama_exp.run.agreement import require_prompts, tell_nothing_to_adapt, tell_overrun
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.next_commands import next_commands
@@ -191,12 +191,14 @@ class Run:
     def _export(self) -> dict[str, Any]:
         if not self._has_adapters:
             self.model.save_to_preset(self._folder.model)
+            model_card.write_of_run(self._folder.model, self._folder.path, "keras_hub")
             return {"model": self._folder.model.name}
         from llama_exp import lora
 
         after = lora.save_adapter(self.model.backbone, self._folder.adapter)
         if after != self._base_digest:
             raise RuntimeError(f"training changed frozen weights: digest {self._base_digest} before, {after} after")
+        model_card.write_of_run(self._folder.adapter, self._folder.path, "peft")
         return {"adapter": self._folder.adapter.name, "base_digest": {"before": self._base_digest, "after": after}}
 
     def next_commands(self) -> dict[str, str]:

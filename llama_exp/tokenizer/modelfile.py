@@ -87,8 +87,8 @@ def _template(tokenizer, name: ChatTemplate | None) -> list[str]:
         return ["# The model has no chat template: it continues text.", f'TEMPLATE """{_CONTINUES}"""']
     return [
         "# The model's own chat template is in the GGUF file, in Jinja's language. Ollama writes conversations by a",
-        "# template in Go's: it takes its own where it knows this one, which `ollama show --template` shows. If that is",
-        "# not the model's form, write it here as TEMPLATE.",
+        "# template in Go's: it takes its own where it knows this one, which `ollama show --template` shows. If that",
+        "# is not the model's form, write it here as TEMPLATE.",
     ]
 
 
