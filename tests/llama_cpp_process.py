@@ -1,6 +1,6 @@
 """What llama.cpp says of a GGUF file, as JSON on standard output; run by an interpreter that has llama-cpp-python.
 
-Standard input: {"file": path, "texts": [...], "chats": [[message, ...], ...], "new_tokens": n}. Imports nothing of this
+Standard input: {"file": path, "texts": [...], "prompts": [...], "chats": [[message, ...], ...], "new_tokens": n}. Imports nothing of this
 project: another environment runs it.
 """
 
@@ -25,23 +25,23 @@ def greedy(model, ids, count):
 def rendered(model, messages):
     """A conversation by the template in the file, up to where the assistant answers."""
     vocab = model._model.vocab
-    names = [model._model.token_get_text(llama_cpp.llama_vocab_bos(vocab)), ""]
     formatter = Jinja2ChatFormatter(
         template=model.metadata["tokenizer.chat_template"],
         eos_token=model._model.token_get_text(llama_cpp.llama_vocab_eos(vocab)),
-        bos_token=names[0],
+        bos_token=model._model.token_get_text(llama_cpp.llama_vocab_bos(vocab)),
     )
     return formatter(messages=messages).prompt
 
 
 def main():
     asked = json.load(sys.stdin)
-    model = llama_cpp.Llama(asked["file"], n_ctx=0, n_threads=2, n_batch=512, verbose=False, seed=0)
-    count, answer = asked["new_tokens"], {"texts": [], "chats": []}
+    model = llama_cpp.Llama(asked["file"], n_ctx=512, n_threads=2, n_batch=512, verbose=False, seed=0)
+    count, answer = asked["new_tokens"], {"texts": [], "prompts": [], "chats": []}
     for text in asked["texts"]:
+        answer["texts"].append({"ids": model.tokenize(text.encode(), add_bos=True, special=False)})
+    for text in asked["prompts"]:
         ids = model.tokenize(text.encode(), add_bos=True, special=False)
-        shown = model.detokenize(ids).decode("utf-8", "replace")
-        answer["texts"].append({"ids": ids, "shown": shown, "new": greedy(model, ids, count) if ids else []})
+        answer["prompts"].append({"ids": ids, "new": greedy(model, ids, count)})
     for messages in asked["chats"]:
         prompt = rendered(model, messages)
         ids = model.tokenize(prompt.encode(), add_bos=False, special=True)
