@@ -1,7 +1,7 @@
 """What llama.cpp says of a GGUF file, as JSON on standard output; run by an interpreter that has llama-cpp-python.
 
-Standard input: {"file": path, "texts": [...], "prompts": [...], "chats": [[message, ...], ...], "new_tokens": n}. Imports nothing of this
-project: another environment runs it.
+Standard input: {"file": path, "texts": [...], "prompts": [...], "chats": [[message, ...], ...], "new_tokens": n}.
+Imports nothing of this project: another environment runs it.
 """
 
 import json

@@ -144,6 +144,7 @@ def test_a_fine_tuned_smollm2_answers_as_it_does_here(form, tmp_path, interprete
     run_here(
         tmp_path,
         "model=smollm2_135m",
+        f"runtime.backend={os.environ['KERAS_BACKEND']}",
         f"preset.source={find_smollm2()}",
         "dataset=jsonl",
         f"dataset.files={tmp_path}/chats.jsonl",
