@@ -23,6 +23,7 @@ class FakeKaggle(FaultyServer):
         super().__init__(_Handler)
         self.versions, self.names, self.asked = {1: dict(files)}, {}, []
         self.models, self.blobs, self.private, self.notes = {}, [], [], []  # of uploads, see fake_uploads.py
+        self.complaint = ""
         self.offers_digests, self.redirects = True, True
 
 

@@ -105,7 +105,8 @@ class HubUploads:
 class KaggleUploads:
     """Kaggle's part of it: models, blobs, model instances and their versions.
 
-    The server's `models` holds "owner/model" -> {variation: [files of each version]}, `blobs` the files by token.
+    The server's `models` holds "owner/model" -> {variation: [files of each version]}, `blobs` the files by token;
+    `complaint` is what it says of every instance.
     """
 
     def upload(self, operation, body):
@@ -150,6 +151,9 @@ class KaggleUploads:
     def _instance(self, body):
         variations = self.server.models[self._name(body)]
         name = body["body"]["instanceSlug"]
+        if self.server.complaint:
+            self._json({"error": self.server.complaint})
+            return
         if name in variations:
             self._json({"error": "already exists", "errorCode": 409})
             return

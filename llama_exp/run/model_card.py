@@ -68,7 +68,7 @@ class Card:
 
     Attributes:
         format: key of `_LIBRARIES`.
-        weights: how they are stored, such as bfloat16 or Q8_0.
+        weights: how they are stored, such as bfloat16 or Q8_0; empty: not known.
         base: None: it was trained from random weights.
         run: that trained it; None: no run of this package did.
         command: that wrote the folder; None: the run did, at its end.
@@ -100,7 +100,7 @@ def write_of_run(folder: Path, run_folder: Path, exported: str) -> None:
         InputError: the run's own record is damaged.
     """
     run = load_run(run_folder)
-    policy = str(run.values.get("precision.policy"))
+    policy = str(run.values.get("precision.policy") or "")
     weights = "float32" if policy.startswith("mixed") else policy
     write_card(folder, Card(exported, weights, base_of(run), run), folder.name)
 
@@ -165,7 +165,7 @@ def _relation(card: Card) -> str | None:
 
 
 def _has_adapter(card: Card) -> bool:
-    return card.run is not None and bool(card.run.values.get("lora.rank"))
+    return card.run is not None and (card.run.folder / "adapter").is_dir()
 
 
 def _title(card: Card) -> str:
@@ -187,7 +187,7 @@ def _what(card: Card) -> str:
         made = f"A Llama that llama_exp trained, from {base} on."
     else:
         made = f"{base} in another format, written by llama_exp. Nothing was trained."
-    return f"{made} Weights: {card.weights}.\n"
+    return made + (f" Weights: {card.weights}." if card.weights else "") + "\n"
 
 
 def _loading(card: Card, folder: str) -> str:
@@ -235,7 +235,7 @@ def _data(run: RunResult) -> str:
             counts = " | ".join(_shown(facts.get(key)) for key in ("documents", "rows", "tokens"))
             lines.append(f"| {_cell(split)} | {counts} | `{_cell(facts.get('fingerprint'))}` |")
     target = str(run.values.get("dataset._target_", "")).rpartition(".")[2]
-    return f"## Training data\n\n{_cell(target)}.\n\n" + "\n".join(lines) + "\n"
+    return f"## Training data\n\nRead by `{_cell(target)}`.\n\n" + "\n".join(lines) + "\n"
 
 
 def _figures(run: RunResult) -> str:
@@ -271,17 +271,19 @@ def _evaluations(run: RunResult) -> str:
 
 def _making(card: Card) -> Iterator[tuple[str, str]]:
     if card.run is not None:
-        yield "trained by", f"`{_cell(_without_home(card.run.command))}`"
-        yield "config hash", f"`{_cell(card.run.record.get('config_hash'))}`"
-        yield "seed", _shown(card.run.record.get("seed"))
-        if _has_adapter(card):
-            facts = (f"{key} {_cell(card.run.values.get(f'lora.{key}'))}" for key in _LORA_FACTS)
-            yield "adapter", ", ".join(facts)
-        packages = card.run.record.get("packages")
+        record = card.run.record
+        if card.run.command:
+            yield "trained by", f"`{_cell(_without_home(card.run.command))}`"
+        known = ("config_hash", "seed", "backend", "device")
+        yield from ((key.replace("_", " "), f"`{_cell(record[key])}`") for key in known if key in record)
+        lora = ((key, card.run.values.get(f"lora.{key}")) for key in _LORA_FACTS)
+        stated = ", ".join(f"{key} {_cell(value)}" for key, value in lora if value is not None)
+        if _has_adapter(card) and stated:
+            yield "adapter", stated
+        packages = record.get("packages")
         if isinstance(packages, Mapping):
             versions = (f"{name} {packages[name]}" for name in _VERSIONS if packages.get(name))
             yield "versions", _cell(", ".join(versions))
-        yield "machine", _cell(", ".join(str(card.run.record.get(key)) for key in ("backend", "device")))
     if card.command is not None:
         yield "written by", f"`{_cell(_without_home(card.command))}`"
 

@@ -102,33 +102,62 @@ def test_a_dry_run_asks_nobody(hub, kaggle, model, capsys):
     assert not hub.log and not kaggle.log
 
 
-@pytest.mark.parametrize("kind", ["create", "preupload", "lfs", "put", "commit"])
+REFUSALS = {
+    401: "the token is not valid",
+    403: "may not write there",
+    404: "no such user",
+    409: "the same moment",
+    413: "too large",
+    429: "too many",
+    500: "failure of its own",
+}
+
+
+def refused(server, kind, status, target, source, capsys):
+    server.status[kind] = status
+    push(source, target, code=3)
+    told = capsys.readouterr().err
+    assert f"({status})" in told and REFUSALS[status] in told
+    assert "Traceback" not in told and "fix:" in told and TOKEN not in told and "0" * 32 not in told
+
+
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("kind", "status"),
     [
-        (401, "the token is not valid"),
-        (403, "may not write there"),
-        (404, "no such user"),
-        (409, "the same moment"),
-        (500, "failure of its own"),
+        ("create", 403),
+        ("create", 401),
+        ("preupload", 404),
+        ("lfs", 500),
+        ("put", 403),
+        ("commit", 409),
+        ("commit", 500),
     ],
 )
-def test_hugging_face_refuses(hub, model, kind, status, words, capsys):
-    hub.status[kind] = status
-    push(model, "hf://me/tiny", code=3)
-    told = capsys.readouterr().err
-    assert f"({status})" in told and words in told
-    assert "Traceback" not in told and "fix:" in told and TOKEN not in told
+def test_hugging_face_refuses(hub, model, kind, status, capsys):
+    refused(hub, kind, status, "hf://me/tiny", model, capsys)
 
 
-@pytest.mark.parametrize("kind", ["model", "create", "blob", "instance"])
-@pytest.mark.parametrize(("status", "words"), [(401, "not valid"), (429, "too many"), (500, "failure of its own")])
-def test_kaggle_refuses(kaggle, model, kind, status, words, capsys):
-    kaggle.status[kind] = status
+@pytest.mark.parametrize(
+    ("kind", "status"), [("model", 401), ("model", 500), ("create", 429), ("blob", 413), ("instance", 404)]
+)
+def test_kaggle_refuses(kaggle, model, kind, status, capsys):
+    refused(kaggle, kind, status, "kaggle://me/tiny/keras/base", model, capsys)
+
+
+def test_kaggle_refuses_in_a_whole_answer(kaggle, model, capsys):
+    """Its text is the server's own, and is not shown."""
+    kaggle.complaint = "you are someone@example.org"
     push(model, "kaggle://me/tiny/keras/base", code=3)
     told = capsys.readouterr().err
-    assert f"({status})" in told and words in told
-    assert "Traceback" not in told and "fix:" in told and "0" * 32 not in told
+    assert "then refused the model" in told and "example" not in told and "fix:" in told
+
+
+def test_a_connection_that_breaks(hub, kaggle, model, capsys):
+    for server, kind, target in ((hub, "commit", "hf://me/tiny"), (kaggle, "blob", "kaggle://me/tiny/keras/base")):
+        server.dropped.add(kind)
+        push(model, target, code=3)
+        told = capsys.readouterr().err
+        assert "no connection to" in told and "run the same command again" in told and "Traceback" not in told
 
 
 def test_without_a_network(hub, kaggle, model, capsys):
