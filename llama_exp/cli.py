@@ -12,14 +12,23 @@ from llama_exp import signals
 
 # Command -> the module whose `main(arguments)` does it, and what it does. A module is imported when it is asked for.
 COMMANDS = {
-    "train": ("llama_exp.train", "train or fine-tune; `llama-exp train --help` lists parts, choices and values"),
+    "train": (
+        "llama_exp.train_command",
+        "train or fine-tune; `train --help` lists parts, choices and values",
+    ),
     "plan": ("llama_exp.commands.plan", "parameters, tokens, arithmetic and memory of what train would do"),
+    "diff": ("llama_exp.commands.diff", "what differs between two runs, and from which step on"),
+    "reproduce": ("llama_exp.commands.reproduce", "a run once more, and whether its results are the same"),
+    "pack": ("llama_exp.commands.pack", "a run as one archive that reproduces elsewhere"),
+    "explain": ("llama_exp.commands.explain", "which file and line, or argument, sets a key, and what it overrode"),
     "presets": ("llama_exp.commands.presets", "the pre-trained models that can be named, and which are here"),
     "convert": ("llama_exp.commands.convert", "a model into KerasHub's, Hugging Face's or llama.cpp's format"),
     "push": ("llama_exp.commands.push", "a model or an adapter to Hugging Face or Kaggle"),
     "merge": ("llama_exp.commands.merge", "a trained adapter into its model"),
+    "evaluate": ("llama_exp.commands.evaluate", "losses on sets and scores on tasks, of a run or a model"),
     "generate": ("llama_exp.commands.generate", "continue a text"),
     "chat": ("llama_exp.commands.chat", "talk with an instruct model"),
+    "report": ("llama_exp.commands.report", "what runs and sweeps have shown: ranking, intervals, comparisons, cost"),
     "sync": ("llama_exp.commands.sync", "a run, or a sweep's, to W&B, TensorBoard, a CSV table or MLflow"),
     "schema": ("llama_exp.commands.schema", "a JSON schema of the configuration, for editors"),
     "verify": ("llama_exp.commands.verify", "check a model's computation, layer by layer"),
@@ -38,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(usage())
     elif command == "--version":
         print(f"llama-exp {llama_exp.__version__}")
-    elif command == "train" and is_whole_process:
+    elif command in ("train", "reproduce") and is_whole_process:
         with signals.orderly():
             sys.exit(_run(command, rest))
     else:
@@ -72,7 +81,7 @@ def _completes_no_override() -> bool:
         print(" ".join(name for name in COMMANDS if name.startswith(command)))
         return True
     os.environ["COMP_LINE"] = f"{program} {rest}"  # Hydra would take the command for an override
-    return command not in ("train", "plan")  # the shell completes names of files
+    return command not in ("train", "plan", "explain")  # the shell completes names of files
 
 
 def _run(command: str, arguments: list[str]) -> int:

@@ -9,8 +9,9 @@ class FaultyServer(ThreadingHTTPServer):
     """Serves `handler` from a thread, as a context manager.
 
     log: (method, path) of every request. headers: of the last request. status: kind of request -> status to answer.
-    hang: kinds that are never answered. dropped: kinds whose connection is closed. cuts: how many bodies of files break off at half. ranges: whether `Range` is
-    honoured. replaced: file name -> bytes that are sent in place of the content.
+    hang: kinds that are never answered. dropped: kinds whose connection is closed. cuts: how many bodies of files
+    break off at half. ranges: whether `Range` is honoured. replaced: file name -> bytes that are sent in place of the
+    content.
     """
 
     daemon_threads = True

@@ -1,4 +1,6 @@
-"""What the golden files hold: resolved configs, and the variables of a tiny model. Each is plain text, a line a fact.
+"""What the golden files hold: resolved configs, where keys get their values, and the variables of a tiny model.
+
+Each is plain text, a line a fact.
 
 A change of a golden file in a commit shows what that commit changes for everyone: a default, the configuration's hash,
 a variable's path, shape, type or whether it trains. `python tests/renew_goldens.py` writes them anew.
@@ -11,6 +13,7 @@ from unittest import mock
 import yaml
 
 from llama_exp.config.check import CONF, check_arguments, to_dict
+from llama_exp.config.explain import explain, text
 from llama_exp.config.identity import config_hash
 
 FOLDER = Path(__file__).parent / "goldens"
@@ -19,6 +22,29 @@ NEEDED = {"experiment=llama2_7b_lora": ["dataset.files=[a.jsonl]"]}
 ADAPTERS = {"plain": None, "lora": {"rank": 8}, "dora": {"rank": 8, "use_dora": True}}
 MODES = ("none", "int8", "int4")
 VARIABLES = [f"variables-tiny-{adapter}-{mode}" for adapter in ADAPTERS for mode in MODES]
+
+# Golden file's name -> keys and command line: an experiment, a chain of models, a sweep; 40 keys in all.
+EXPLAINED = {
+    "explain-experiment": (
+        "name lora.rank lora.alpha lora.targets dataset._target_ dataset.files dataset.sequence_length"
+        " precision.policy trainer.batch_size trainer.max_steps schedule.warmup_steps optimizer.beta_2"
+        " optimizer.weight_decay preset.source",
+        "experiment=llama2_7b_lora dataset.files=[a.jsonl] ++optimizer.weight_decay=0.1 lora.targets.0=attention",
+    ),
+    "explain-model-chain": (
+        "model.num_layers model.hidden_dim model.vocabulary_size model.rope_max_wavelength"
+        " model.tie_word_embeddings model.rope_frequency_adjustment_factor preset.source trainer.max_steps"
+        " trainer.batch_size trainer.keep_checkpoints optimizer.learning_rate tokenizer.vocabulary_size"
+        " schedule.warmup_steps",
+        "model=llama3_2_3b trainer.batch_size=${trainer.accumulation_steps}",
+    ),
+    "explain-sweep": (
+        "lora.rank optimizer.learning_rate seed trainer.max_steps schedule.warmup_steps schedule.decay_steps"
+        " schedule.final_fraction dataset.sequence_length dataset.validation_fraction lora.alpha quantization.mode"
+        " tokenizer.vocabulary_size trainer.validate_every_steps",
+        "sweep=lora_grid -m trainer=default,quick schedule=wsd dataset=python_qa",
+    ),
+}
 
 
 def config_choices():
@@ -39,6 +65,21 @@ def config_text(overrides):
         os.environ.pop("LLAMA_EXP_CACHE", None)
         config = check_arguments(overrides).config
     return f"# config_hash {config_hash(config)}\n" + yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def explained_text(name):
+    """What explains the keys of a command, as it is shown in the repository's root."""
+    names, line = EXPLAINED[name]
+    words = line.split()
+    labels = {word: f"argument {number}" for number, word in enumerate(words, start=1)}
+    before = Path.cwd()
+    os.chdir(CONF.parent)
+    try:
+        explained = explain(names.split(), words, labels)
+    finally:
+        os.chdir(before)
+    assert not explained.problems, explained.problems
+    return "\n".join([f"# llama-exp explain {names} {line}", *text.list_key_lines(explained)]) + "\n"
 
 
 def variables_text(name):

@@ -185,7 +185,7 @@ TABLE = [
             f"{CHECK}{name}.py"
             for name in ("command_line", "composition", "job", "search_space", "sweep", "sweep_points")
         }
-        | {"sweeps/search/results.py", "sweeps/search/run.py"},
+        | {"config/explain/settings.py", "sweeps/search/results.py", "sweeps/search/run.py"},
         "the grammar of overrides is documented, its parser is not",
         {
             found(f"{GRAMMAR}.overrides_parser.OverridesParser.create"): "config_loader",
@@ -336,6 +336,13 @@ TABLE = [
             found("kagglehub.config.get_cache_folder"): "",
             found("kagglehub.handle.parse_model_handle"): "handle",
         },
+    ),
+    Private(
+        "kagglehub",
+        {"kagglehub.config.get_kaggle_credentials", "kagglehub.exceptions.BackendError"},
+        {"preset/push_kaggle.py"},
+        "without credentials model_upload asks the server all the same; what is refused has a type of its own",
+        {found("kagglehub.config.get_kaggle_credentials"): "", found("kagglehub.exceptions.BackendError"): type},
     ),
     Private(
         "kagglesdk",

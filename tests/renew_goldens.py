@@ -13,6 +13,7 @@ import golden_dumps  # noqa: E402 - after the settings that it depends on
 
 def main():
     texts = {name: golden_dumps.config_text(overrides) for name, overrides in golden_dumps.config_choices().items()}
+    texts |= {name: golden_dumps.explained_text(name) for name in golden_dumps.EXPLAINED}
     texts |= {name: golden_dumps.variables_text(name) for name in golden_dumps.VARIABLES}
     golden_dumps.FOLDER.mkdir(exist_ok=True)
     for path in golden_dumps.FOLDER.glob("*.txt"):

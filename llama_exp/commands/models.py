@@ -96,8 +96,13 @@ def _assemble(checkpoint: Checkpoint, source: Source, options):
 
 def start(backend: str) -> None:
     """Imports Keras on a backend, quietly."""
-    runtime.start(backend=backend, jit="auto", threads=0, cache_dir=runtime.default_cache_dir())
+    prepare(backend)
     runtime.import_backend()
+
+
+def prepare(backend: str) -> None:
+    """Says which backend it will be, and imports nothing; a second call changes nothing."""
+    runtime.start(backend=backend, jit="auto", threads=0, cache_dir=runtime.default_cache_dir())
 
 
 def require_tokenizer(model, source: Source) -> None:

@@ -27,14 +27,17 @@ from llama_exp.limits.dataset import ChatTemplate
 
 RECIPE = "recipe"
 # Changing these cannot change the result: same hash, same science.
-NOT_SCIENCE = ("runtime", "logger", "name", "resume", "debug", "trusted_modules")
-_WHERE_FROM = "preset.offline"  # where the same preset is taken from
+NOT_SCIENCE = ("runtime", "logger", "evaluation", "name", "objective_metric", "resume", "debug", "trusted_modules")
+NOT_SCIENCE_KEYS = ("preset.offline", "trainer.keep_optimizer", "trainer.profile_steps")
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
-    r"runtime\..*|logger\..*|name|resume|debug|trusted_modules.*|preset\.offline"
+    r"runtime\..*|logger\..*|evaluation\..*|name|objective_metric|resume|debug|trusted_modules.*|preset\.offline"
     r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
+    r"|trainer\.(export|keep_optimizer|stop_early|patience|min_delta|profile_steps)"
     r"|recipe\.sampling\..*"
 )
+# Keys of section `trainer` that name a figure by which a run is decided.
+DECIDING_FIGURES = ("keep_best", "stop_early")
 LENGTH = "trainer.max_steps"
 # What conf/schedule states as a share of the length, so that it changes with it.
 FOLLOWS_LENGTH = re.compile(r"schedule\.(warmup|decay)_steps")
@@ -71,15 +74,25 @@ def to_record(config: Config) -> dict[str, Any]:
 
 def is_science(key: str) -> bool:
     """Whether a dotted key is part of what `config_hash` covers."""
-    return key.partition(".")[0] not in NOT_SCIENCE and key != _WHERE_FROM
+    return key.partition(".")[0] not in NOT_SCIENCE and key not in NOT_SCIENCE_KEYS
 
 
 def config_hash(config: Config) -> str:
     """SHA-256 (hexadecimal) of what decides a run's result."""
-    science = {key: value for key, value in to_record(config).items() if key not in NOT_SCIENCE}
-    section, _, name = _WHERE_FROM.partition(".")
-    del science[section][name]
+    record = to_record(config)
+    science = {key: value for key, value in record.items() if key not in NOT_SCIENCE}
+    if evaluation_decides(config):
+        science["evaluation"] = record["evaluation"]
+    for path in NOT_SCIENCE_KEYS:
+        section, _, key = path.partition(".")
+        del science[section][key]
     return _digest(science)
+
+
+def evaluation_decides(config: Config) -> bool:
+    """Whether a figure of the run's evaluations says when it ends, or which weights it leaves."""
+    figures = [getattr(config.trainer, key, None) or "" for key in DECIDING_FIGURES]
+    return any(figure.startswith("evaluation.") for figure in figures)
 
 
 def continuation_hash(config: Config) -> str:

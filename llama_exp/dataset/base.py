@@ -22,6 +22,7 @@ from llama_exp.limits.dataset import LIMITS, Overlong, Packing
 from llama_exp.limits.objective import LossOn
 
 SPLITS = ("train", "validation")
+WHOLE = "whole"  # in the place of both
 _FACTS_VERSION = 2  # of what is counted beside the rows; no part of what the rows are
 
 
@@ -50,6 +51,7 @@ class Dataset(abc.ABC):
         self.validation_fraction = validation_fraction
         self._fingerprint: str | None = None
         self._split: Split | None = None
+        self._is_whole = False
 
     def look(self) -> None:  # noqa: B027  # most sources have nothing to look for
         """Fails if the source is not there, before anything that takes time; by default nothing is looked for.
@@ -102,6 +104,8 @@ class Dataset(abc.ABC):
             records: Gives all records, in the same order each time; it may be asked twice.
             num_documents: How many they are, if that is known.
         """
+        if self._is_whole:
+            return ((WHOLE, record) for record in records())
         if self._split is None:
             self._split = Split(records, self.validation_fraction, num_documents)
         return iter(self._split)
@@ -135,6 +139,24 @@ class Dataset(abc.ABC):
                 `overlong=error`, or a token id lies outside the vocabulary. StorageError: the cache cannot be written.
                 ValueError: another `loss_on`.
         """
+        return self._prepare(SPLITS, tokenizer, cache_dir, loss_on, minimum_train_rows)
+
+    def prepare_whole(self, tokenizer: Any, *, cache_dir: str | Path, loss_on: LossOn | str) -> Examples:
+        """Token rows of all documents, none of them cut into splits; arguments and errors of `prepare`."""
+        self._is_whole = True
+        try:
+            return self._prepare((WHOLE,), tokenizer, cache_dir, loss_on, 1)[WHOLE]
+        finally:
+            self._is_whole = False
+
+    def _prepare(
+        self,
+        splits: tuple[str, ...],
+        tokenizer: Any,
+        cache_dir: str | Path,
+        loss_on: LossOn | str,
+        minimum_train_rows: int,
+    ) -> dict[str, Examples]:
         loss_on = choose(LossOn, loss_on, "objective.loss_on")
         self.use_tokenizer(tokenizer)
         key = content_key(
@@ -146,50 +168,52 @@ class Dataset(abc.ABC):
             packing=self.packing.value,
             overlong=self.overlong.value,
             loss_on=loss_on.value,
+            **({} if splits == SPLITS else {"splits": splits}),
         )
         made: list[str] = []
 
         def write(folder: Path) -> dict[str, Any]:
             made.append(key)
-            return self._write(folder, tokenizer, loss_on)
+            return self._write(folder, splits, tokenizer, loss_on)
 
         name = content_key(rows=key, facts=_FACTS_VERSION, long_texts=recipe.LONG_TEXTS)
         folder, facts = cached_folder(Path(cache_dir) / "examples", name[:32], write)
-        for split in SPLITS:
-            place = f"{self.name}, split {split}"
+        for split in splits:
+            place = self._place(split)
             report.log_counts(place, facts[split], self.sequence_length, self.overlong, cached=not made)
             needed = minimum_train_rows if split == "train" else 1
             if facts[split]["rows"] < needed:
                 raise report.too_small(self.name, split, facts[split], needed)
-        return {split: Examples(folder / split, facts[split], fingerprint=f"{key}-{split}") for split in SPLITS}
+        return {split: Examples(folder / split, facts[split], fingerprint=f"{key}-{split}") for split in splits}
 
-    def _write(self, folder: Path, tokenizer: Any, loss_on: LossOn) -> dict[str, Any]:
+    def _place(self, split: str) -> str:
+        return f"{self.name}, whole" if split == WHOLE else f"{self.name}, split {split}"
+
+    def _write(self, folder: Path, splits: tuple[str, ...], tokenizer: Any, loss_on: LossOn) -> dict[str, Any]:
         with contextlib.ExitStack() as stack:
             writers = {
                 split: stack.enter_context(
                     RowWriter(
                         folder / split,
-                        name=f"{self.name}, split {split}",
+                        name=self._place(split),
                         tokenizer=tokenizer,
                         sequence_length=self.sequence_length,
                         overlong=self.overlong,
                         loss_on=loss_on,
                     )
                 )
-                for split in SPLITS
+                for split in splits
             }
             with amount_bar("tokenizing", self.num_bytes) as advance:
                 for split, record in watch_answers(self.documents(), self.name, loss_on):
                     advance(len(record.text))
-                    writers[split].add(record)
+                    writers.get(split, writers[splits[0]]).add(record)
             facts = {split: writer.finish(self.packing) for split, writer in writers.items()}
         longest = max(counts["longest"] for counts in facts.values())
         facts = {split: counts | {"longest": longest} for split, counts in facts.items()}
         for split, counts in facts.items():
             if counts["overlong"] and self.overlong is Overlong.error:
-                raise report.too_long(
-                    f"{self.name}, split {split}", writers[split].first_overlong, counts, self.sequence_length
-                )
+                raise report.too_long(self._place(split), writers[split].first_overlong, counts, self.sequence_length)
         for split, counts in facts.items():
             if not counts["rows"]:  # before it enters the cache: an empty set is no result
                 raise report.too_small(self.name, split, counts, 1)

@@ -6,8 +6,8 @@
 Four choices behind a context of 200 tokens cost 200 + 4 x 10 tokens so, and 4 x 210 as whole sequences. Both give the
 same numbers up to rounding.
 
-Shape letters: B contexts, P context slots, R continuations, C tokens of them that are read (all but the last), L = C + 1
-tokens of them that are scored, D hidden_dim.
+Shape letters: B contexts, P context slots, R continuations, C tokens of them that are read (all but the last),
+L = C + 1 tokens of them that are scored, D hidden_dim.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Imports no framework.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -22,7 +23,21 @@ def read_yaml(folder: Path, name: str) -> dict:
     Raises:
         InputError: the file cannot be read, is too large (also by its aliases), names a class, or holds no mapping.
     """
-    path = inside(folder, name)
+    document = _read(path := inside(folder, name))
+    if not isinstance(document, dict):
+        raise _unreadable(path, f"a {type(document).__name__} instead of a mapping")
+    return document
+
+
+def read_yaml_texts(folder: Path, name: str) -> list[str]:
+    """The list of texts in a file of `folder`; raises as `read_yaml` does."""
+    document = _read(path := inside(folder, name))
+    if not isinstance(document, list) or not all(isinstance(item, str) for item in document):
+        raise _unreadable(path, f"a {type(document).__name__} instead of a list of texts")
+    return document
+
+
+def _read(path: Path) -> Any:
     with open_regular(path) as file:
         try:
             content = file.read(MAX_BYTES + 1)
@@ -35,12 +50,9 @@ def read_yaml(folder: Path, name: str) -> dict:
         node = loader.get_single_node()
         if b"*" in content and (num_nodes := expanded_size(node)) > MAX_NODES:
             raise _unreadable(path, f"{num_nodes} nodes once its aliases are written out, limit {MAX_NODES}")
-        document = None if node is None else loader.construct_document(node)
+        return None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _unreadable(path, " ".join(str(error).split())[:200]) from error
-    if not isinstance(document, dict):
-        raise _unreadable(path, f"a {type(document).__name__} instead of a mapping")
-    return document
 
 
 def expanded_size(node: yaml.Node | None, sizes: dict[int, int] | None = None) -> int:

@@ -27,6 +27,7 @@ from llama_exp.results.statistics import (
 )
 
 USUAL_LIMIT = 0.05
+ASKED = "asked for with --baseline"
 Choice = tuple[str, str, Mapping[int, int]]  # label, by whom, group -> its baseline
 
 
@@ -37,14 +38,14 @@ def compare(
     choice: Choice,
     confidence: float,
 ) -> Comparisons | None:
-    """All groups that have a baseline against it; None: nothing can be compared."""
+    """All groups that have a baseline against it; None: there is nothing to compare, and nobody asked for it."""
     label, chosen, baselines = choice
     rows = [
         _compare(group, groups[baselines[group.number] - 1], runs, figure, confidence)
         for group in groups
         if group.number in baselines and group.runs
     ]
-    if not rows:
+    if not rows and chosen != ASKED:
         return None
     tested = [index for index, row in enumerate(rows) if row.p is not None]
     held = hold_family([rows[index].p or 0.0 for index in tested])
@@ -67,7 +68,10 @@ def choose_baseline(
     equal to it in all other keys.
 
     Args:
-        results, runs, groups, keys: of the report.
+        results: the runs as they were read.
+        runs: the same, as the report shows them.
+        groups: of these.
+        keys: whose values tell the groups apart.
         asked: `key=value,...`, or the folder of a run; None: the config of the first run.
 
     Raises:
@@ -82,7 +86,7 @@ def choose_baseline(
         return group.label, chosen, _against({group.number}, (), groups)
     if "=" not in asked or Path(asked).exists():
         group = groups[_find_run(runs, asked).group - 1]
-        return group.label, "asked for", _against({group.number}, (), groups)
+        return group.label, ASKED, _against({group.number}, (), groups)
     return _choose_by_values(results, groups, keys, asked)
 
 
@@ -94,13 +98,14 @@ def _choose_by_values(results: Sequence[RunResult], groups: Sequence[Group], key
         for group in groups
         if all(canonical(results[_any_run(group) - 1].values.get(k)) == canonical(v) for k, v in wanted.items())
     }
-    if not meant:
+    if not meant or (len(meant) == len(groups) > 1):
+        what = "all configs have these values" if meant else "no run has these values"
         known = ", ".join(f"{key.path}={'|'.join(map(format_setting, key.values))}" for key in keys)
         action = f"choose among {known}" if known else "leave it out: all runs have the same config"
-        raise ConfigError(Problem("no run has these values", "--baseline", asked, action))
+        raise ConfigError(Problem(what, "--baseline", asked, action))
     first = groups[min(meant) - 1]
     shared = label_group(first.values, [key for key in keys if key.path in wanted])
-    return shared if len(meant) > 1 else first.label, "asked for", _against(meant, [*wanted], groups)
+    return shared if len(meant) > 1 else first.label, ASKED, _against(meant, [*wanted], groups)
 
 
 def _against(meant: set[int], wanted: Sequence[str], groups: Sequence[Group]) -> dict[int, int]:
@@ -159,7 +164,7 @@ def _list_limits(n: int) -> list[str]:
         found.append("One pair has no interval, and its p is 1 whatever the difference.")
     elif find_smallest_p(n) > USUAL_LIMIT:
         found.append(f"{n} pairs cannot give a p below {find_smallest_p(n):.3g}, however large the difference is.")
-    if n < LEAST_FOR_BOOTSTRAP:
+    if 1 < n < LEAST_FOR_BOOTSTRAP:
         found.append(f"{n} pairs are too few for a bootstrap, which needs about {LEAST_FOR_BOOTSTRAP}.")
     return found
 
@@ -174,7 +179,9 @@ def _list_notes(rows: Sequence[Comparison], tested: int, without: Sequence[int])
             notes.append(
                 f"With so few pairs and {tested} comparisons the smallest corrected p cannot be below {least}."
             )
-    if without:
+    if not rows:
+        notes.append("No config differs from the baseline in these keys alone, so that nothing can be compared.")
+    elif without:
         listed = ", ".join(map(str, without))
         notes.append(f"No baseline is equal in the other keys to config {listed}, which is therefore not compared.")
     return notes

@@ -41,8 +41,8 @@ def choose_figure(runs: Sequence[RunResult], asked: str | None) -> Figure:
     """
     path, direction = split_figure(asked or _find_objective(runs))
     there = dict.fromkeys(name for run in runs for name in list_figure_paths(run))
-    if path not in there and (asked or there) and all(find_figure(run, path) is None for run in runs):
-        good = [name for name in there if split_figure(name)[1] is not None and not _is_of_machine(name)]
+    good = [name for name in there if split_figure(name)[1] is not None and not _is_of_machine(name)]
+    if (asked or good) and all(find_figure(run, path) is None for run in runs):
         action = suggest(path, good, "they have") if good else "give runs that have finished: these have no figures"
         raise ConfigError(Problem("no run has this figure", "--figure", path, action))
     if direction is None:

@@ -15,8 +15,8 @@ def list_tidy_rows(runs: Sequence[RunResult]) -> list[dict[str, Any]]:
     """One row for each run, all with the same columns in the same order; None where a run has no such value.
 
     Columns: `run` (its name), `folder`, `command`, `status`, `job` (number in its sweep), `seed`; then the keys of the
-    config that differ between the runs, of what decides their figures and of `runtime`; then every number of summary.json by its dotted path, NaN and infinities as
-    numbers.
+    config that differ between the runs, of what decides their figures and of `runtime`; then every number of
+    summary.json by its dotted path, NaN and infinities as numbers.
     """
     keys = _find_differing(runs)
     figures = dict.fromkeys(path for run in runs for path in list_figure_paths(run))

@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llama_exp.console.picture import COLOURS, clear_axes, literal, new_figure, save_picture
 from llama_exp.files.metrics_file import perplexity
-from llama_exp.files.writing import replaced, storage_errors
 
 Row = Mapping[str, Any]
-# Okabe & Ito (2008): told apart by colour-blind readers too.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def figures(rows: Sequence[Row], last_step: int = -1) -> dict[str, Any]:
@@ -26,7 +24,7 @@ def figures(rows: Sequence[Row], last_step: int = -1) -> dict[str, Any]:
     Returns:
         `steps` (the last one), `tokens`, `tokens_per_second` (median over training rows), `peak_memory_bytes`,
         `train_loss` (last), and `validation`: `first`, `best`, `best_step`, `last`, `perplexity` (exp of the last).
-        What no row tells is absent.
+        What no row tells is absent. A run that finished adds `loss` and `perplexity` of the weights that it leaves.
     """
     found: dict[str, Any] = {}
     train, validation = _split(rows, "train"), _split(rows, "validation")
@@ -72,9 +70,7 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
 
 
 def write_plot(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
-    """Draws loss over steps, training and validation, above the learning rate; one colour per run.
-
-    With one run, the two splits have a colour each and the legend tells the best validation loss.
+    """Writes what `draw_plot` draws.
 
     Args:
         runs: label -> rows of `metrics.jsonl`.
@@ -83,16 +79,26 @@ def write_plot(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # heavy: only those who draw pay for it
-    from matplotlib.figure import Figure
+    save_picture(draw_plot(runs), path)
 
-    figure = Figure(figsize=(8.0, 5.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+
+def draw_plot(runs: Mapping[str, Sequence[Row]]) -> Any:
+    """Loss over steps, training and validation, above the learning rate; one colour per run.
+
+    With one run, the two splits have a colour each and the legend tells the best validation loss.
+
+    Args:
+        runs: label -> rows of `metrics.jsonl`.
+
+    Returns:
+        A `matplotlib.figure.Figure` that `pyplot` does not know of.
+    """
+    figure = new_figure(8.0, 5.2)
     losses, rates = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [4, 1]})
     for number, (label, rows) in enumerate(runs.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        own_colour = _COLOURS[1] if len(runs) == 1 else colour
-        prefix = "" if len(runs) == 1 else f"{_literal(label)}: "
+        colour = COLOURS[number % len(COLOURS)]
+        own_colour = COLOURS[1] if len(runs) == 1 else colour
+        prefix = "" if len(runs) == 1 else f"{literal(label)}: "
         _draw_train(losses, _split(rows, "train"), colour, prefix)
         _draw_validation(losses, _split(rows, "validation"), own_colour, prefix)
         train = [row for row in _split(rows, "train") if row.get("learning_rate") is not None]
@@ -103,15 +109,14 @@ def write_plot(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
     rates.set_ylim(bottom=0.0)
     rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     for axes in (losses, rates):
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        clear_axes(axes)
         axes.margins(x=0.02)
     figure.align_ylabels()
     if losses.get_legend_handles_labels()[0]:
         losses.legend(frameon=False, loc="upper right")
     title = " / ".join(runs) if len(runs) <= 2 else f"{len(runs)} runs"
-    figure.suptitle(_literal(title), fontsize=10, color="#444444")
-    _save(figure, path)
+    figure.suptitle(literal(title), fontsize=10, color="#444444")
+    return figure
 
 
 def _draw_train(axes: Any, rows: Sequence[Row], colour: str, prefix: str) -> None:
@@ -137,15 +142,5 @@ def _draw_validation(axes: Any, rows: Sequence[Row], colour: str, prefix: str) -
               marker="o", markersize=4, label=label)  # fmt: skip
 
 
-def _save(figure: Any, path: Path) -> None:
-    with storage_errors(path), replaced(path) as draft:
-        figure.savefig(draft, format="png")
-
-
 def _split(rows: Sequence[Row], split: str) -> list[Row]:
     return [row for row in rows if row.get("split") == split and isinstance(row.get("loss"), float | int)]
-
-
-def _literal(text: str) -> str:
-    """Text that Matplotlib shows as it is, and does not take for a formula."""
-    return text.replace("$", r"\$")

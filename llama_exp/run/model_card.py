@@ -87,19 +87,21 @@ class Card:
     adapter: str | None = None
 
 
-def write_of_run(folder: Path, run_folder: Path, exported: str) -> None:
+def write_of_run(folder: Path, run_folder: Path, exported: str, told: Mapping[str, Any]) -> None:
     """Writes the card of what a run leaves.
 
     Args:
         folder: `adapter/` or `model/` of the run.
         run_folder: of the run, whose record and rows are on the disk.
         exported: format: peft or keras_hub.
+        told: what its summary will say beside what the rows say.
 
     Raises:
         StorageError: it cannot be written.
         InputError: the run's own record is damaged.
     """
     run = load_run(run_folder)
+    run = dataclasses.replace(run, summary={**run.summary, **told})
     policy = str(run.values.get("precision.policy") or "")
     weights = "float32" if policy.startswith("mixed") else policy
     write_card(folder, Card(exported, weights, base_of(run), run), folder.name)
@@ -239,7 +241,9 @@ def _data(run: RunResult) -> str:
 
 
 def _figures(run: RunResult) -> str:
-    summary = figures.figures(run.rows) | dict(run.summary)
+    summary = figures.figures(run.rows)
+    validation = {**summary.get("validation", {}), **(run.summary.get("validation") or {})}
+    summary = {**summary, **run.summary, "validation": validation}
     run = dataclasses.replace(run, summary=summary)
     rows = [
         ("steps", _shown(summary.get("steps"))),
@@ -257,8 +261,10 @@ def _first_figure(run: RunResult, *names: str) -> float | None:
 
 
 def _evaluations(run: RunResult) -> str:
-    """The last row of each evaluation."""
+    """The row of each evaluation that was made with the weights that are here, or else its last one."""
+    step = run.summary.get("exported_step")
     last = {str(row["name"]): row for row in run.evaluations}
+    last |= {str(row["name"]): row for row in run.evaluations if row.get("step") == step}
     if not last:
         return ""
     lines = ["", "| evaluation | figures | items | fingerprint |", "|---|---|---:|---|"]

@@ -35,8 +35,8 @@ def test_choices_exist(line):
     if words[0] == "llama-exp":
         assert words[1] in cli.COMMANDS
     for word in words:
-        group, _, choices = word.partition("=")
-        if (CONF / group).is_dir():
+        group, is_choice, choices = word.partition("=")
+        if is_choice and (CONF / group).is_dir():
             for choice in choices.split(","):
                 assert (CONF / group / f"{choice}.yaml").exists(), word
     # A source that looks like a built-in preset is one.

@@ -48,7 +48,7 @@ def card_of(folder):
 
 
 def test_the_card_of_an_adapter(run):
-    model_card.write_of_run(run / "adapter", run, "peft")
+    model_card.write_of_run(run / "adapter", run, "peft", {})
     card = card_of(run / "adapter")
     assert card.data.to_dict() == {
         "base_model": "org/base",
@@ -75,8 +75,11 @@ def test_the_card_of_an_adapter(run):
 
 def test_the_summary_of_a_run_that_has_ended_counts(run):
     (run / "summary.json").write_text(json.dumps({"status": "finished", "validation": {"loss": 1.25, "last": 2.0}}))
-    model_card.write_of_run(run / "adapter", run, "peft")
+    model_card.write_of_run(run / "adapter", run, "peft", {})
     assert "| validation loss | 1.25 |" in card_of(run / "adapter").text
+    model_card.write_of_run(run / "adapter", run, "peft", {"validation": {"loss": 0.5}})  # not there yet
+    text = card_of(run / "adapter").text
+    assert "| validation loss | 0.5 |" in text and "| validation perplexity | 7.389 |" in text
 
 
 def test_the_last_row_of_each_evaluation(run):
@@ -84,7 +87,7 @@ def test_the_last_row_of_each_evaluation(run):
     row |= {"fingerprint": "e" * 64, "file": "evaluation/docs-1.jsonl"}
     rows = [row | {"step": 1, "accuracy": 0.25}, row | {"step": 4, "accuracy": 0.75}]
     (run / "evaluation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    model_card.write_of_run(run / "adapter", run, "peft")
+    model_card.write_of_run(run / "adapter", run, "peft", {})
     text = card_of(run / "adapter").text
     assert f"| docs \\| all | accuracy 0.75 | 20 | `{'e' * 64}` |" in text and "0.25" not in text
 
@@ -93,7 +96,7 @@ def test_a_run_that_knows_little(tmp_path):
     """As one from a damaged or an older record: what is not there is not said."""
     for name, text in (("config.yaml", "{}"), ("run.json", "{}")):
         (tmp_path / name).write_text(text)
-    model_card.write_of_run(tmp_path, tmp_path, "keras_hub")
+    model_card.write_of_run(tmp_path, tmp_path, "keras_hub", {})
     card = card_of(tmp_path)
     assert "base_model" not in card.data.to_dict() and "None" not in card.text and "random weights" in card.text
 
@@ -135,6 +138,6 @@ def test_a_home_folder_is_not_told(run, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     record = RECORD | {"starts": [{"command": "llama-exp train dataset.files=/home/somebody/`|x.jsonl"}]}
     (run / "run.json").write_text(json.dumps(record))
-    model_card.write_of_run(run / "adapter", run, "peft")
+    model_card.write_of_run(run / "adapter", run, "peft", {})
     text = card_of(run / "adapter").text
     assert "somebody" not in text and "`llama-exp train dataset.files=~/'\\|x.jsonl`" in text

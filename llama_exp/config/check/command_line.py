@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from llama_exp.config.check import saved
 from llama_exp.config.check.composition import Composer, line_of, names_entries
-from llama_exp.config.check.job import Job, JobCheck
+from llama_exp.config.check.job import JobCheck
 from llama_exp.config.check.options import parse_options
 from llama_exp.config.check.sweep import OURS, SWEEP_DIR, Sweep, SweepCheck, take_ours
 from llama_exp.config.check.typed import show
@@ -51,26 +53,14 @@ def check_arguments(arguments: Sequence[str]) -> Command:
     options, problems = parse_options(arguments)
     if options.shell_completion or options.hydra_help:
         return Command(list(arguments))
-    unusable = list(_option_problems(options))
-    if unusable:
-        raise ConfigError(*problems, *unusable)
-    source = None if options.saved is None else saved.store(Path(options.saved))
-    composer = _composer(options, source)
-    overrides, wrong = composer.parse(options.overrides)
-    problems += [*wrong, *_repeated(overrides)]
-    if source is not None:
-        choices = [override for override in overrides if composer.is_choice(override)]
-        problems += saved.refuse_choices([override.key_or_group for override in choices])
-        overrides = [override for override in overrides if override not in choices]
-    ours, overrides = take_ours(overrides)
-    problems += find_launcher_problems(ours)
-    constants = [override for override in overrides if not override.is_sweep_override()]
+    line = read_line(options, problems)
+    composer, source, overrides, problems = line.composer, line.source, line.overrides, list(line.problems)
     try:
-        job = JobCheck(composer, constants).run()
+        job = line.check_constants().run()
     except ConfigError as error:
         raise ConfigError(*problems, *error.problems) from error
-    if not (options.multirun or _multirun_mode(job)):
-        problems += [_ambiguous(override) for override in overrides if override.is_sweep_override()]
+    if not line.is_sweep(job.cfg):
+        problems += line.find_ambiguous()
         if source is not None and job.config is not None and not job.problems:
             problems += source.problems(job.config)
         _raise_if_any([*problems, *job.problems])
@@ -83,8 +73,57 @@ def check_arguments(arguments: Sequence[str]) -> Command:
     _raise_if_any([*problems, *sweep.problems])
     if options.cfg or options.info:
         return Command(_for_hydra_to_show(options, composer, sweep), sweep.config)
-    made = sweep.make(ours)
+    made = sweep.make(line.ours)
     return Command(_for_hydra(options, composer, made), made.config, made)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A command line whose overrides follow Hydra's grammar; nothing is composed yet.
+
+    options: as parsed. composer: of their folders. source: of `--from`. overrides: without those of `ours`. ours: what
+    is said of a sweep's manifest. problems: what was found so far.
+    """
+
+    options: argparse.Namespace
+    composer: Composer
+    source: saved.Saved | None
+    overrides: tuple[Override, ...]
+    ours: Mapping[str, Any]
+    problems: tuple[Problem, ...]
+
+    def check_constants(self) -> JobCheck:
+        """The check of what all jobs have."""
+        return JobCheck(self.composer, [override for override in self.overrides if not override.is_sweep_override()])
+
+    def is_sweep(self, cfg: DictConfig | None) -> bool:
+        """Whether the command runs several jobs; `cfg`: composed of what all have."""
+        return bool(self.options.multirun) or (cfg is not None and cfg.hydra.mode == RunMode.MULTIRUN)
+
+    def find_ambiguous(self) -> list[Problem]:
+        """Several values of a key, where there is one job."""
+        return [_ambiguous(override) for override in self.overrides if override.is_sweep_override()]
+
+
+def read_line(options: argparse.Namespace, problems: Sequence[Problem] = ()) -> Line:
+    """The command line of parsed options; `problems`: found while they were parsed.
+
+    Raises:
+        ConfigError: the options cannot be followed.
+    """
+    unusable = list(_option_problems(options))
+    if unusable:
+        raise ConfigError(*problems, *unusable)
+    source = None if options.saved is None else saved.store(Path(options.saved))
+    composer = _composer(options, source)
+    overrides, wrong = composer.parse(options.overrides)
+    found = [*problems, *wrong, *_repeated(overrides)]
+    if source is not None:
+        choices = [override for override in overrides if composer.is_choice(override)]
+        found += saved.refuse_choices([override.key_or_group for override in choices])
+        overrides = [override for override in overrides if override not in choices]
+    ours, overrides = take_ours(overrides)
+    return Line(options, composer, source, tuple(overrides), ours, (*found, *find_launcher_problems(ours)))
 
 
 def _composer(options: argparse.Namespace, source: saved.Saved | None) -> Composer:
@@ -136,10 +175,6 @@ def _raise_if_any(problems: list[Problem]) -> None:
     unique = list(dict.fromkeys(problems))
     if unique:
         raise ConfigError(*unique)
-
-
-def _multirun_mode(job: Job) -> bool:
-    return job.cfg is not None and job.cfg.hydra.mode == RunMode.MULTIRUN
 
 
 def _ambiguous(override: Override) -> Problem:

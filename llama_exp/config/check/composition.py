@@ -6,7 +6,9 @@ import copy
 import dataclasses
 import linecache
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,23 @@ NULL_CHOICES = {
 MISPLACED = (AttributeError, AssertionError, TypeError, KeyError)
 
 
+@dataclass(frozen=True)
+class Layer:
+    """One config that Hydra merges.
+
+    name: `model/llama_tiny`. path: its file; None: it stands in Hydra's store of configs. package: where its keys lie.
+    config: as it is merged, under its package. parent: name of the config whose list of parts names it. chosen_by: name
+    of the config that chose it in the place of another; None: no config did.
+    """
+
+    name: str
+    path: Path | None
+    package: tuple[str, ...]
+    config: Container
+    parent: str | None
+    chosen_by: str | None
+
+
 class Composer:
     """Hydra's config loader over one search path.
 
@@ -72,6 +91,7 @@ class Composer:
         self.parser = OverridesParser.create(config_loader=self.loader)
         self._repositories: dict[tuple[str, ...], IConfigRepository] = {}
         self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._layers: dict[tuple[str, ...], list[Layer]] = {}
 
     def parse(self, lines: Sequence[str]) -> tuple[list[Override], list[Problem]]:
         """The overrides that follow Hydra's grammar, and a problem for each that does not."""
@@ -128,19 +148,53 @@ class Composer:
                 raise ConfigError(_composition_problem(error)) from error
         return copy.deepcopy(self._composed[key])
 
-    def files(self, lines: Sequence[str]) -> list[tuple[str, Container]]:
-        """Name and content (under its package) of each config file in effect; later ones win."""
+    def layers(self, lines: Sequence[str]) -> list[Layer]:
+        """Each config in effect, later ones win. lines: group overrides, which compose."""
+        key = tuple(lines)
+        if key not in self._layers:
+            self._layers[key] = list(self._list_layers(lines))
+        return self._layers[key]
+
+    def _list_layers(self, lines: Sequence[str]) -> Iterator[Layer]:
         repository = self.repository(self.parser.parse_overrides(list(lines)))
         listed = self.loader.compute_defaults_list(self.config_name, list(lines), run_mode=RunMode.MULTIRUN)
-        files = []
         for default in listed.defaults:
             result = repository.load_config(default.config_path) if default.config_path else None
-            if result is not None and self._saved is not None and default.config_path == self.config_name:
-                files.append((show_path(self._saved), result.config))
-            elif result is not None and result.path.startswith("file://"):
-                path = Path(result.path.removeprefix("file://")) / f"{default.config_path}.yaml"
-                files.append((show_path(path), self.loader._embed_result_config(result, default.package).config))
-        return files
+            if result is not None:
+                yield Layer(
+                    str(default.config_path),
+                    self._path_of(str(default.config_path), result.path),
+                    tuple(filter(None, (default.package or "").split("."))),
+                    self.loader._embed_result_config(result, default.package).config,
+                    default.parent,
+                    _chooser_of(default, listed.overrides),
+                )
+
+    def files(self, lines: Sequence[str]) -> list[tuple[str, Container]]:
+        """Name and content (under its package) of each config file in effect; later ones win."""
+        return [(show_path(layer.path), layer.config) for layer in self.layers(lines) if layer.path is not None]
+
+    def _path_of(self, name: str, source: str) -> Path | None:
+        """The file of a config, by where Hydra found it."""
+        if self._saved is not None and name == self.config_name:
+            return self._saved
+        scheme, _, place = source.partition("://")
+        if scheme == "file":
+            return Path(place) / f"{name}.yaml"
+        if scheme == "pkg":
+            return Path(str(resources.files(place))) / f"{name}.yaml"
+        return None
+
+
+def _chooser_of(default: Any, overrides: Any) -> str | None:
+    """Name of the config that overrides the choice of a part so that an entry of Hydra's list is there."""
+    group, _, name = str(default.config_path).rpartition("/")
+    for key, chosen in overrides.override_choices.items():
+        part, _, package = key.partition("@")
+        is_here = part == group and package in ("", default.package)
+        if is_here and name in (chosen if isinstance(chosen, list) else [chosen]):
+            return overrides.override_metadata[key].containing_config_path
+    return None
 
 
 def line_of(override: Override) -> str:

@@ -10,11 +10,14 @@ from typing import Any
 
 from llama_exp.config.check.nearest import find_nearest_name
 from llama_exp.config.check.typed import TARGET, is_allowed_target, show
+from llama_exp.config.evaluation import SECTION as EVALUATION
+from llama_exp.config.evaluation import list_nodes
 from llama_exp.config.loggers import SECTION as LOGGER
 from llama_exp.config.loggers import list_loggers
 from llama_exp.config.outline import Outline, has_module, read_outline
 from llama_exp.config.schema import Config
 from llama_exp.errors import Problem
+from llama_exp.limits.evaluation import TASK_METHODS
 from llama_exp.limits.trainer import OWN_OBSERVERS, observer_problems
 
 # Keys that speak to Hydra instead of the target.
@@ -56,6 +59,7 @@ NO_KERAS_CALLBACK = "is a callback of Keras' fit(), which never calls it here"
 def list_targets(config: Config) -> dict[str, Any]:
     """Config key -> section of every object that a run builds from a `_target_`."""
     sections = {name: getattr(config, name) for name in WITH_TARGET} | list_loggers(config.logger)
+    sections |= list_nodes(config)
     return sections | {f"trainer.callbacks.{name}": node for name, node in config.trainer.callbacks.items()}
 
 
@@ -71,6 +75,10 @@ def find_contract_problems(config: Config, unsound: set[str]) -> Iterator[Proble
         if isinstance(node, dict):
             yield from _key_problems(section, node)
             yield from _class_problems(section, node, config.trusted_modules)
+    for where, node in ({} if EVALUATION in unsound else list_nodes(config)).items():
+        if isinstance(node, dict):
+            yield from _class_problems(where, node, config.trusted_modules)
+            yield from _task_problems(where, node, config.trusted_modules)
     callbacks = {} if "trainer" in unsound else config.trainer.callbacks
     for name, node in callbacks.items():
         where = f"trainer.callbacks.{name}"
@@ -105,6 +113,16 @@ def _class_problems(where: str, node: Mapping[str, Any], trusted_modules: list[s
         yield Problem("is no optimizer", f"{where}.{TARGET}", target, action)
     else:
         yield from _argument_problems(outline, node, where)
+
+
+def _task_problems(where: str, node: Mapping[str, Any], trusted_modules: list[str]) -> Iterator[Problem]:
+    """A class of the user's own below evaluation.tasks has what a task needs."""
+    outline = _outline(node[TARGET], trusted_modules) if where.startswith(f"{EVALUATION}.tasks.") else None
+    if outline is not None and outline.is_class and outline.is_whole:
+        missing = [name for name in TASK_METHODS if name not in outline.methods]
+        if missing:
+            action = f"give it {' and '.join(missing)} (docs/how_to/evaluate.md)"
+            yield Problem("is no task", f"{where}.{TARGET}", node[TARGET], action)
 
 
 def _outline(target: Any, trusted_modules: list[str]) -> Outline | None:

@@ -150,8 +150,10 @@ class JobCheck:
         if (group in list_sections() and is_empty) or (value is None and "/" in group):
             action = f"{SWITCHED_OFF.get(group, '')}choose one: {self._options(group)}"
             self._wrong_choice(group, "every run needs this part", line, action)
-        elif own and (override.is_add() or override.is_force_add()):
+        elif own and override.package is None and (override.is_add() or override.is_force_add()):
             self._wrong_choice(group, "is in the list of parts already", line, f"write {line.lstrip('+')}")
+        elif override.package is not None and not (override.is_add() or override.is_force_add()):
+            self._wrong_choice(group, "adds a part below a name, which takes a +", line, f"write +{line}")
         else:
             names = value if isinstance(value, list) else [value]
             wrong = [name for name in names if name is not None and not self._exists(group, name)]

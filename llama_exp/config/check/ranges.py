@@ -18,6 +18,7 @@ from llama_exp.limits import (
     Limits,
     allow_null,
     dataset,
+    evaluation,
     logger,
     lora,
     model,
@@ -38,6 +39,7 @@ RUN = Limits(
             "letters, digits, '_', '-' and '.', at most 100: it becomes a folder below outputs/",
         ),
         "seed": Limit(lambda value: 0 <= value < 2**32, "an integer from 0 to 4294967295"),
+        "objective_metric": FILLED,
         "resume": FILLED,
     },
 )
@@ -51,7 +53,7 @@ QUANTIZATION = Limits(
     },
     (quantization_problems,),
 )
-PARTS = (dataset, logger, lora, model, objective, optimizer, runtime, schedule, tokenizer, trainer)
+PARTS = (dataset, evaluation, logger, lora, model, objective, optimizer, runtime, schedule, tokenizer, trainer)
 OF_LOGGERS = {LoggerConfig: logger.LIMITS, MlflowLoggerConfig: logger.MLFLOW}
 LIMITS = {limits.section: limits for limits in (RUN, PRESET, QUANTIZATION, *(part.LIMITS for part in PARTS))}
 

@@ -20,12 +20,14 @@ from llama_exp.architecture import (
     stored_problems,
 )
 from llama_exp.config.check.ranges import LIMITS
+from llama_exp.config.evaluation import find_problems
 from llama_exp.config.loggers import list_loggers
 from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config, LoggerConfig, ModelConfig, ScheduleConfig, WsdScheduleConfig
 from llama_exp.config.stored import known_quantization
 from llama_exp.errors import Problem
 from llama_exp.limits.dataset import ChatTemplate
+from llama_exp.limits.figures import AT_THE_END, OF_VALIDATION, find_undirected_figure, find_unknown_figure
 from llama_exp.limits.lora import PATTERNS
 from llama_exp.limits.model import find_nearest_divisor
 from llama_exp.limits.precision import Policy
@@ -166,6 +168,18 @@ def resume(config: Config) -> Iterator[Problem]:
         )
 
 
+def figures(config: Config) -> Iterator[Problem]:
+    """Figures that decide something are figures of this run."""
+    names: tuple[str, ...] = ()
+    end = (*OF_VALIDATION, *AT_THE_END)
+    undirected = list(find_undirected_figure(config.objective_metric, "objective_metric"))
+    yield from list(find_unknown_figure(config.objective_metric, "objective_metric", end, names)) or undirected
+    for key in ("keep_best", "stop_early"):
+        figure = getattr(config.trainer, key)
+        if figure is not None:
+            yield from find_unknown_figure(figure, f"trainer.{key}", OF_VALIDATION, names)
+
+
 def loggers(config: Config) -> Iterator[Problem]:
     """W&B online has a key, others their package: found out now, not when data, preset and model are there."""
     for where, section in list_loggers(config.logger).items():
@@ -173,6 +187,11 @@ def loggers(config: Config) -> Iterator[Problem]:
             yield from find_wandb_problems(vars(section))
         else:
             yield from find_missing_package(getattr(section, "_target_", ""), where)
+
+
+def evaluation(config: Config) -> Iterator[Problem]:
+    """Sets and tasks have names, and tasks of ours templates and files."""
+    yield from find_problems(config.evaluation)
 
 
 RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...] = (
@@ -187,7 +206,9 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     (("dataset", "preset", "tokenizer"), chat_template),
     (("tokenizer", "model"), vocabulary),
     (("resume",), resume),
+    (("objective_metric", "trainer"), figures),
     (("logger",), loggers),
+    (("evaluation",), evaluation),
 )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from llama_exp.config.check.typed import find_schemas, get_hints, is_schema, list_named_logger_keys, list_sections
 from llama_exp.config.quoting import quote
-from llama_exp.config.schema import Config
+from llama_exp.config.schema import TASKS, Config
 
 # Keys of Hydra's own that hold a folder.
 HYDRA_TEXTS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
@@ -24,6 +24,8 @@ _OPENING, _CLOSING = "[{(", "]})"
 # Functions of Hydra's grammar whose arguments are values of the key; those of all others are numbers or patterns.
 _OF_VALUES = re.compile(r"\s*(choice|shuffle|sort)\(")
 _FUNCTION = re.compile(r"\s*(range|interval|glob|tag|int|float|str|bool|json_str|extend_list)\(")
+_TASK = "evaluation.tasks.*"
+_NAMED = re.compile(r"evaluation\.(sets|tasks)\.[^.]+\.(\w+)")
 _NULL = re.compile(r"null", re.IGNORECASE)
 
 
@@ -45,7 +47,18 @@ def list_texts() -> dict[str, bool]:
                 found |= _text_of(f"{name}.{key}", inner)
     for path, hint in list_named_logger_keys().items():
         found |= _text_of(path, hint)
+    for schema in TASKS.values():
+        for key, hint in get_hints(schema).items():
+            found |= _text_of(f"{_TASK}.{key}", hint)
     return found
+
+
+def _without_name(path: str) -> str:
+    """The path of a key below a name of the user's own, as `list_texts` has it: of a set, that of a data set."""
+    match = _NAMED.fullmatch(path)
+    if match is None:
+        return path
+    return f"{'dataset' if match[1] == 'sets' else _TASK}.{match[2]}"
 
 
 def _text_of(path: str, hint: Any) -> dict[str, bool]:
@@ -57,11 +70,13 @@ def _text_of(path: str, hint: Any) -> dict[str, bool]:
 
 def is_text(path: str) -> bool:
     """Whether the value of a key is one text; choices of parts are."""
+    path = _without_name(path)
     return list_texts().get(path) is False or path in (*list_sections(), *GROUPS)
 
 
 def holds_texts(path: str) -> bool:
     """Whether a key, or one below it, holds text."""
+    path = _without_name(path)
     return is_text(path) or path in list_texts() or any(name.startswith(f"{path}.") for name in list_texts())
 
 
@@ -73,7 +88,7 @@ def spell_texts(line: str, needs_quotes: Callable[[str], bool]) -> str:
         needs_quotes: whether Hydra takes an unquoted word for something else than text, or for nothing at all.
     """
     left, _, value = line.partition("=")
-    key = left.lstrip("+~")
+    key = _without_name(left.lstrip("+~"))
     try:
         return f"{left}={_spell(value, key, needs_quotes)}"
     except Unbalanced:

@@ -20,13 +20,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llama_exp.config.check.composition import Composer, line_of
 from llama_exp.config.check.job import JobCheck
-from llama_exp.config.check.search_space import find_search_problems
+from llama_exp.config.check.search_space import find_search_problems, find_unfit_objectives
 from llama_exp.config.check.sweep_points import (
+    count_points,
     drop_repeated,
     find_too_many,
     find_wrong_count,
     list_corners,
     list_points,
+    list_single_changes,
 )
 from llama_exp.config.check.typed import show
 from llama_exp.config.identity import NOT_SCIENCE, config_hash, flatten, to_record
@@ -46,7 +48,8 @@ SHARED = (
 )
 SWEEP_DIR = "hydra.sweep.dir"
 OURS = frozenset({"hydra.launcher.extend", "hydra.launcher.on_failed"})  # whichever launcher runs the jobs
-RESUME, SUBDIR, EXCLUDED = "resume", "hydra.sweep.subdir", "hydra.job.config.override_dirname.exclude_keys"
+SAME_IN_ALL = ("resume", "objective_metric")
+SUBDIR, EXCLUDED = "hydra.sweep.subdir", "hydra.job.config.override_dirname.exclude_keys"
 LONGEST_NAME = 255  # bytes, on every usual file system
 POINTS_SHOWN = 3
 SECONDS_IN_SILENCE = 1.0
@@ -116,6 +119,7 @@ class SweepCheck:
         self.config: Config | None = None
         self._points: list[Point] = []
         self.problems += self._find_unusable()
+        self._is_unusable = bool(self.problems)
         if self.problems:
             self.problems += of_constants
         else:
@@ -126,6 +130,19 @@ class SweepCheck:
         first = next(iter(list_points(self._sweeps) if self._is_grid else list_corners(self._sweeps)), ())
         return [*map(line_of, self._constants), *first]
 
+    def list_jobs(self, most: int) -> Iterator[tuple[tuple[str, ...], list[Override]]]:
+        """What differs and all overrides of each point; of more than `most`, those that differ in one key."""
+        if self._is_unusable:
+            return
+        is_whole = self._is_grid and count_points(self._sweeps) <= most
+        for lines in list_points(self._sweeps) if is_whole else list_single_changes(self._sweeps):
+            yield lines, [*self._constants, *self._composer.parse(lines)[0]]
+
+    def describe(self) -> tuple[int | None, dict[str, str]]:
+        """How many jobs there are (None: a search decides), and each key that differs with what it may be."""
+        count = count_points(self._sweeps) if self._is_grid and not self._is_unusable else None
+        return count, dict(line_of(sweep).split("=", 1) for sweep in self._sweeps)
+
     def count_points(self) -> int:
         """How many jobs there are; of a search, how many points were checked."""
         return len(self._points)
@@ -133,7 +150,7 @@ class SweepCheck:
     def make(self, ours: Mapping[str, Any]) -> Sweep:
         """The sweep, once there are no problems; `ours`: what was typed of the manifest's keys."""
         assert self.config is not None and self._points
-        space = dict(line_of(sweep).split("=", 1) for sweep in self._sweeps)
+        _, space = self.describe()
         launcher: Any = OmegaConf.to_container(self._cfg.hydra.launcher, resolve=True)
         return Sweep(
             Path(_select(self._cfg, SWEEP_DIR)),
@@ -176,7 +193,7 @@ class SweepCheck:
         problems = []
         for sweep in self._sweeps:
             line, key = show(sweep.input_line), sweep.key_or_group
-            if (sweep.is_hydra_override() and not self._is_search) or key == RESUME:
+            if (sweep.is_hydra_override() and not self._is_search) or key in SAME_IN_ALL:
                 problems.append(Problem("cannot differ between the jobs of a sweep", key, line, "give one value"))
             elif self._is_grid and not sweep.is_discrete_sweep():
                 action = "give a list of values, range(start,stop,step), or choose another hydra/sweeper"
@@ -184,7 +201,8 @@ class SweepCheck:
             elif not self._is_search and sweep.is_discrete_sweep() and (problem := find_wrong_count(sweep, line)):
                 problems.append(problem)
         if self._is_search:
-            problems += find_search_problems(self._cfg.hydra, self._sweeps)
+            of_search = list(find_search_problems(self._cfg.hydra, self._sweeps))
+            problems += of_search or find_unfit_objectives(self._cfg)
         if self._is_grid and not problems and (problem := find_too_many(self._sweeps)):
             problems.append(problem)
         return iter(problems)
@@ -281,7 +299,7 @@ def _launcher_problems(cfg: DictConfig) -> Iterator[Problem]:
     """Impossible values of our own launcher's keys; others check theirs."""
     if cfg.hydra.launcher.get("_target_") == PROCESSES_LAUNCHER:
         node: Any = OmegaConf.to_container(cfg.hydra.launcher, resolve=True)
-        yield from find_launcher_problems({key: value for key, value in node.items() if key != RESUME})
+        yield from find_launcher_problems({key: value for key, value in node.items() if key != "resume"})
 
 
 def _same_problems(points: Sequence[Point]) -> Iterator[Problem]:

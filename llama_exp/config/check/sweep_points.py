@@ -32,12 +32,17 @@ def find_wrong_count(sweep: Override, line: str) -> Problem | None:
 
 def find_too_many(sweeps: Sequence[Override]) -> Problem | None:
     """The problem of a grid with more points than anybody means."""
-    count = math.prod(count_values(sweep) for sweep in sweeps)
+    count = count_points(sweeps)
     if count <= MOST_POINTS:
         return None
     factors = " x ".join(f"{count_values(sweep)} of {sweep.key_or_group}" for sweep in sweeps)
     action = f"give at most {MOST_POINTS} jobs; hydra/sweeper=search tries a part of a larger space"
     return Problem("the sweep has too many jobs", "command line", f"{count} = {factors}", action)
+
+
+def count_points(sweeps: Sequence[Override]) -> int:
+    """How many points a grid has, without listing them."""
+    return math.prod(count_values(sweep) for sweep in sweeps)
 
 
 def count_values(sweep: Override) -> int:
@@ -62,6 +67,16 @@ def list_corners(sweeps: Sequence[Override]) -> Iterator[tuple[str, ...]]:
     axes = [[f"{sweep.get_key_element()}={value}" for value in _ends(sweep)] for sweep in sweeps]
     for index in range(max(map(len, axes), default=1)):
         yield tuple(axis[index % len(axis)] for axis in axes)
+
+
+def list_single_changes(sweeps: Sequence[Override]) -> Iterator[tuple[str, ...]]:
+    """The first point, and those that differ from it in one key: each value occurs, beside values that stay."""
+    axes = [[f"{sweep.get_key_element()}={value}" for value in _ends(sweep)] for sweep in sweeps]
+    first = tuple(axis[0] for axis in axes)
+    yield first
+    for index, axis in enumerate(axes):
+        for line in axis[1:]:
+            yield (*first[:index], line, *first[index + 1 :])
 
 
 def drop_repeated(sweep: Override) -> tuple[str, int]:

@@ -13,11 +13,12 @@ from typing import Any
 
 from llama_exp.config import loggers
 from llama_exp.config.check.nearest import advise, ask_whether, suggest
-from llama_exp.config.schema import NAMED_LOGGERS, SCHEMAS, Config
+from llama_exp.config.schema import NAMED_LOGGERS, SCHEMAS, TASKS, Config
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.redact import is_secret_name, printable, redact, redact_assignments
 
 MISSING = "???"
+EVALUATION = "evaluation"
 TARGET = "_target_"
 # Import prefixes that a `_target_` may always name. Keras' functions (get_file, load_model, ...) stay out.
 OWN_PREFIX, KERAS_PREFIX = "llama_exp", "keras"
@@ -184,6 +185,11 @@ class Typing:
                 values[name] = self._section(name, get_hints(Config)[name], data[name])
         return Config(**values)
 
+    def section(self, name: str, data: Any, trusted_modules: list[str]) -> Any:
+        """One typed section; `???` where it has a problem."""
+        self.trusted_modules = trusted_modules
+        return self._section(name, get_hints(Config)[name], data)
+
     def _values(self, path: str, schema: type, data: dict[str, Any]) -> dict[str, Any]:
         """The fields of `schema` that `data` has with the right type; sections are left as they are."""
         fields = get_hints(schema)
@@ -215,7 +221,11 @@ class Typing:
         if is_schema(declared):
             values = self._values(f"{name}.", declared, data)
             for key, value in values.items():
-                self._nested_targets(f"{name}.{key}", value)
+                if name == EVALUATION and key in ("sets", "tasks"):
+                    known = find_schemas("dataset") if key == "sets" else TASKS
+                    values[key] = self._objects(f"{name}.{key}", known, value)
+                else:
+                    self._nested_targets(f"{name}.{key}", value)
             return declared(**values)
         if name == loggers.SECTION:
             return self._loggers(data)
@@ -234,6 +244,16 @@ class Typing:
         if MISSING in (top, *below.values()):
             return MISSING
         return (vars(top) if is_schema(type(top)) else top) | below
+
+    def _objects(self, path: str, known: dict[str, type], nodes: dict[str, Any]) -> dict[str, Any]:
+        """Objects below names of the user's own."""
+        return {name: self._entry(f"{path}.{name}", known, node) for name, node in nodes.items()}
+
+    def _entry(self, path: str, known: dict[str, type], node: Any) -> Any:
+        if isinstance(node, dict):
+            return self._object(path, known, node)
+        self._add(path, "is a part with keys, not a single value", node, f"set its keys: {path}.<key>=...")
+        return MISSING
 
     def _object(self, name: str, known: dict[str, type], data: dict[str, Any]) -> Any:
         """The object that a `_target_` names: with a schema of ours typed, else as it is."""

@@ -22,6 +22,12 @@ from llama_exp.config.schema.data import (
     TokenizerConfig,
     TrainedTokenizerConfig,
 )
+from llama_exp.config.schema.evaluation import (
+    EvaluationConfig,
+    GenerationConfig,
+    MultipleChoiceConfig,
+    PythonChoicesConfig,
+)
 from llama_exp.config.schema.model import LoraConfig, ModelConfig, PrecisionConfig, PresetConfig, QuantizationConfig
 from llama_exp.config.schema.training import (
     AdamWConfig,
@@ -42,6 +48,7 @@ class Config:
 
     name: str = MISSING  # outputs/<name>/<run>
     seed: int = MISSING  # of initial weights, order of data, dropout and sampling
+    objective_metric: str = MISSING  # figure that a sweep compares its jobs by: what a run returns
     resume: str = MISSING  # none, auto, or a run or checkpoint folder
     debug: bool = MISSING  # show tracebacks of user errors
     trusted_modules: list[str] = MISSING  # import prefixes that `_target_` may name besides llama_exp. and keras.
@@ -58,6 +65,7 @@ class Config:
     optimizer: Any = MISSING
     schedule: Any = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logger: Any = MISSING
 
 
@@ -86,4 +94,10 @@ NAMED_LOGGERS: dict[str, type] = {
     "llama_exp.logger.TensorBoardLogger": NamedLoggerConfig,
     "llama_exp.logger.CsvLogger": NamedLoggerConfig,
     "llama_exp.logger.MlflowLogger": MlflowLoggerConfig,
+}
+# Those that stand below a name of their own in `evaluation.tasks`.
+TASKS: dict[str, type] = {
+    "llama_exp.evaluation.MultipleChoice": MultipleChoiceConfig,
+    "llama_exp.evaluation.Generation": GenerationConfig,
+    "llama_exp.evaluation.PythonChoices": PythonChoicesConfig,
 }

@@ -7,15 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
-from llama_exp.files.writing import replaced, storage_errors
+from llama_exp.console.picture import COLOURS, GREY, clear_axes, literal, new_figure, save_picture
 from llama_exp.limits.figures import Direction
 
-# Okabe & Ito (2008): told apart by colour-blind readers too.
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#999999"
+_BLUE, _ORANGE, *_ = COLOURS
 
 
 def draw_history(
@@ -32,7 +29,7 @@ def draw_history(
     Raises:
         StorageError: it cannot be written.
     """
-    figure = Figure(figsize=(8.0, 1.6 + 2.6 * len(names)), dpi=150, layout="constrained")
+    figure = new_figure(8.0, 1.6 + 2.6 * len(names))
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     for index, axes in enumerate(_panels(figure, len(names))):
         numbers, values = [trial.number for trial in complete], [trial.values[index] for trial in complete]
@@ -40,36 +37,29 @@ def draw_history(
         pruned = [trial for trial in trials if trial.state is TrialState.PRUNED and trial.intermediate_values]
         if pruned and len(names) == 1:
             last = [trial.intermediate_values[trial.last_step] for trial in pruned]  # type: ignore[index]
-            axes.scatter([trial.number for trial in pruned], last, color=_GREY, s=18, marker="x", label="pruned")
+            axes.scatter([trial.number for trial in pruned], last, color=GREY, s=18, marker="x", label="pruned")
         keep = min if directions[index] is Direction.minimize else max
         axes.step(numbers, list(itertools.accumulate(values, keep)), color=_ORANGE, where="post", label="best so far")
-        axes.set_ylabel(names[index].replace("$", r"\$"))
+        axes.set_ylabel(literal(names[index]))
         axes.legend(frameon=False, fontsize=8)
     figure.axes[-1].set_xlabel("trial")
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def draw_importance(path: Path, importance: Sequence[Mapping[str, float]], names: Sequence[str]) -> None:
     """A bar for each key of the space: its share of what decides an objective; arguments as above."""
-    figure = Figure(figsize=(8.0, 1.0 + 0.4 * sum(map(len, importance))), dpi=150, layout="constrained")
+    figure = new_figure(8.0, 1.0 + 0.4 * sum(map(len, importance)))
     for index, axes in enumerate(_panels(figure, len(names))):
         keys = list(importance[index])[::-1]
-        axes.barh([key.replace("$", r"\$") for key in keys], [importance[index][key] for key in keys], color=_BLUE)
+        axes.barh([literal(key) for key in keys], [importance[index][key] for key in keys], color=_BLUE)
         axes.set_xlim(0, 1)
-        axes.set_title(f"importance for {names[index]}".replace("$", r"\$"), fontsize=9, loc="left")
-    _save(figure, path)
+        axes.set_title(literal(f"importance for {names[index]}"), fontsize=9, loc="left")
+    save_picture(figure, path)
 
 
-def _panels(figure: Figure, count: int) -> list[Any]:
+def _panels(figure: Any, count: int) -> list[Any]:
     """Axes, one above the other."""
-    FigureCanvasAgg(figure)
     panels = list(figure.subplots(count, 1, squeeze=False)[:, 0])
     for axes in panels:
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        clear_axes(axes)
     return panels
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with storage_errors(path), replaced(path) as draft:
-        figure.savefig(draft, format="png")

@@ -1,0 +1,82 @@
+"""A report on a terminal, as wide as it is; a cell of one run is a link to its folder where terminals know links."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.style import Style
+from rich.table import Table as Drawn
+from rich.text import Text
+
+from llama_exp.console.picture import COLOURS
+from llama_exp.report.contents import Cell, Report, Table
+from llama_exp.report.links import one_line
+from llama_exp.report.tables import list_tables
+
+_PADDING = 3
+_MOST_ROWS = 40
+
+
+def show(report: Report, console: Console) -> None:
+    """Prints the tables and what must be known to read them."""
+    console.print(Text(one_line(report.title), style="bold"))
+    _print_notes(report.notes, console)
+    for table in list_tables(report):
+        console.print()
+        _print_table(report, table, console)
+
+
+def _print_table(report: Report, table: Table, console: Console) -> None:
+    chosen = choose_columns(table, console.width)
+    drawn = Drawn(title=Text(table.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index in chosen:
+        column = table.columns[index]
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        drawn.add_column(Text(one_line(column.title)), justify=justify, no_wrap=column.is_number)
+    shown = _choose_rows(table.rows)
+    for row in shown:
+        drawn.add_row(*(_draw(report, row[index]) for index in chosen))
+    console.print(drawn)
+    missing = [table.columns[index].title for index in range(len(table.columns)) if index not in chosen]
+    notes = (
+        [f"{len(table.rows) - len(shown)} rows are not shown; --to FOLDER writes all."]
+        if len(shown) < len(table.rows)
+        else []
+    )
+    notes += [f"No room for: {', '.join(missing)}; --to FOLDER writes all."] if missing else []
+    _print_notes((*table.notes, *notes), console)
+
+
+def choose_columns(table: Table, width: int) -> list[int]:
+    """Indices of the columns that fit: those that may go do so from the right until the others fit, or all are gone."""
+    chosen = list(range(len(table.columns)))
+    widths = [
+        max(map(cell_len, (*column.title.split(), *(row[index].text for row in table.rows)))) + _PADDING
+        for index, column in enumerate(table.columns)
+    ]
+    for index in reversed(chosen[:]):
+        if sum(widths[other] for other in chosen) <= width:
+            break
+        if table.columns[index].may_go:
+            chosen.remove(index)
+    return chosen
+
+
+def _choose_rows(rows: Sequence[tuple[Cell, ...]]) -> Sequence[tuple[Cell, ...]]:
+    """All, or the first and, of a table with a sum, the last."""
+    return rows if len(rows) <= _MOST_ROWS else [*rows[: _MOST_ROWS - 1], rows[-1]]
+
+
+def _draw(report: Report, cell: Cell) -> Text:
+    link = report.run(cell.runs[0]).folder.as_uri() if len(cell.runs) == 1 else None
+    colour = COLOURS[2] if cell.is_best else None
+    return Text(one_line(cell.text), style=Style(bold=cell.is_best or None, color=colour, link=link))
+
+
+def _print_notes(notes: Iterable[str], console: Console) -> None:
+    for note in notes:
+        console.print(Text(one_line(note), style="dim"))
