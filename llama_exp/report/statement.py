@@ -12,9 +12,10 @@ from typing import Any
 from llama_exp.console.live import format_seconds
 from llama_exp.console.progress import format_bytes
 from llama_exp.limits.figures import Direction
-from llama_exp.report.contents import Comparisons, Figure, Group, Key, Paragraph, ReportedRun, TotalCost
+from llama_exp.report.contents import Comparisons, Figure, Group, Key, Paragraph, ReportedRun
 from llama_exp.report.grouping import format_setting
 from llama_exp.report.numbers import show_count
+from llama_exp.report.spending import TotalCost
 from llama_exp.results import RunResult, SweepResult
 
 _SHOWN_LETTERS = 16  # of a fingerprint

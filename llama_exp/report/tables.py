@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from llama_exp.console.live import format_seconds
-from llama_exp.report.contents import Cell, Column, Comparison, Cost, Group, Report, Table
+from llama_exp.report.contents import Cell, Column, Comparison, Group, Report, Table
 from llama_exp.report.figures import label_figure
 from llama_exp.report.grouping import format_setting
 from llama_exp.report.numbers import show_count, show_estimate, show_interval, show_number, show_p
+from llama_exp.report.spending import Cost
 from llama_exp.results.statistics import Estimate
 
 NOTHING = "–"
