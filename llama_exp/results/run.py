@@ -16,9 +16,8 @@ from llama_exp.files.json_file import read_record as read_json_if_whole
 from llama_exp.files.latest import without_latest
 from llama_exp.files.metrics_file import read_metrics
 from llama_exp.files.yaml_file import read_yaml, read_yaml_texts
+from llama_exp.limits.figures import find_number
 from llama_exp.results.sweep import SweepPlace
-
-_NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
 @dataclass(frozen=True)
@@ -129,15 +128,4 @@ def find_figure(run: RunResult, figure: str) -> float | None:
 
     NaN and infinities stand as texts in the file, and come back as numbers.
     """
-    value: Any = dict(run.summary)
-    parts = figure.split(".")
-    while parts:
-        if not isinstance(value, Mapping):
-            return None
-        # Names of evaluations may hold dots: the longest key that is there counts.
-        length = next((n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in value), 0)
-        if not length:
-            return None
-        value, parts = value[".".join(parts[:length])], parts[length:]
-    value = _NUMBERS.get(value, value) if isinstance(value, str) else value
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return find_number(run.summary, figure)
