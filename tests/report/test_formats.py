@@ -112,6 +112,19 @@ def test_the_statement_says_what_reviewers_ask_for(report):
     assert f"train rows: {'ab' * 8}" in text
 
 
+@pytest.mark.parametrize(
+    ("trainer", "told"),
+    [
+        ({"export": "last", "keep_best": "validation.loss"}, "those after the last step"),
+        ({"export": "best", "keep_best": "validation.loss"}, "those of each run's best validation.loss"),
+        ({"export": "last", "stop_early": "validation.loss"}, "stopped early by validation.loss"),
+    ],
+)
+def test_the_statement_says_which_weights_count(tmp_path, trainer, told):
+    make_run(tmp_path / "run", make_config(trainer=trainer))
+    assert told in markdown.write_statement(make_report(load_runs([tmp_path]), Options()))
+
+
 def test_the_statement_claims_nothing_that_is_not_recorded(tmp_path):
     bare = {"device": None, "cores": None, "threads": None, "memory_bytes": None, "packages": None, "git": None}
     make_run(tmp_path / "run", **bare, python=None, dataset=None, tokenizer=None)
