@@ -4,8 +4,8 @@
     python benchmarks/reproduce.py                      # on JAX, about five minutes on two cores
     python benchmarks/reproduce.py --backend tensorflow
 
-Each row is a process of its own, as a user starts it, from a copy of the package: edits meanwhile would be named too. A run of the default configuration, and one on a text file, are
-cut to 20 steps; then each is reproduced
+Each row is a process of its own, as a user starts it, from a copy of the package: edits meanwhile would be named too.
+A run of the default configuration, and one on a text file, are cut to 20 steps; then each is reproduced
 
     unchanged                       must end bit-identical
     from an archive elsewhere       likewise, in another folder, the data file inside the archive
