@@ -12,7 +12,10 @@ from llama_exp import signals
 
 # Command -> the module whose `main(arguments)` does it, and what it does. A module is imported when it is asked for.
 COMMANDS = {
-    "train": ("llama_exp.train", "train or fine-tune; `llama-exp train --help` lists parts, choices and values"),
+    "train": (
+        "llama_exp.train_command",
+        "train or fine-tune; `train --help` lists parts, choices and values",
+    ),
     "plan": ("llama_exp.commands.plan", "parameters, tokens, arithmetic and memory of what train would do"),
     "diff": ("llama_exp.commands.diff", "what differs between two runs, and from which step on"),
     "reproduce": ("llama_exp.commands.reproduce", "a run once more, and whether its results are the same"),

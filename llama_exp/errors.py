@@ -90,6 +90,12 @@ class BusyError(LlamaExpError):
     exit_code = ExitCode.BUSY
 
 
+class CallbackError(LlamaExpError):
+    """A callback of the user's raised an exception; shown with its traceback."""
+
+    exit_code = ExitCode.BUG
+
+
 class Preempted(LlamaExpError):
     """SIGTERM, SIGUSR1 or SIGHUP arrived; in the training loop a complete checkpoint was written."""
 

@@ -227,7 +227,9 @@ class RunFolder:
                 figures.write_plot({self.path.name: rows}, self.path / "loss.png")
         except Exception as failure:  # a picture is no reason to lose a run
             _log.warning("metrics.jsonl could not be summarised or drawn: %s", failure)
-        summary |= self.metrics.reached | results
+        for key, value in {**self.metrics.reached, **results}.items():
+            is_nested = isinstance(value, Mapping) and isinstance(summary.get(key), Mapping)
+            summary[key] = {**summary[key], **value} if is_nested else value
         write_json(self.path / "summary.json", summary)
         return read_record(self.path / "summary.json") or {}
 
