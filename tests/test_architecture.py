@@ -10,7 +10,7 @@ import pytest
 
 from llama_exp.config.check import CONF
 from llama_exp.config.check.typed import get_hints, list_section_keys, list_sections
-from llama_exp.config.schema import SCHEMAS, Config
+from llama_exp.config.schema import SCHEMAS, TASKS, Config
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "llama_exp"
@@ -179,11 +179,11 @@ def parameters_of(name, definitions):
     return found
 
 
-@pytest.mark.parametrize("target", sorted(SCHEMAS))
+@pytest.mark.parametrize("target", sorted(SCHEMAS | TASKS))
 def test_a_targets_parameters_are_its_sections_keys(target):
     name, definitions = function_of(target)
     assert name in definitions, f"{target} is defined nowhere"
-    keys = {field.name for field in dataclasses.fields(SCHEMAS[target])} - {"_target_"}
+    keys = {field.name for field in dataclasses.fields((SCHEMAS | TASKS)[target])} - {"_target_"}
     assert keys <= parameters_of(name, definitions)
 
 

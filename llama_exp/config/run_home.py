@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 HASH_LETTERS = 8
+REPEATED = "reproduced"  # below the folder of a name: repetitions of its runs, which are no further runs of it
 # With a number where another run of the same second has the name.
 RUN_NAME = re.compile(rf"\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{{{HASH_LETTERS}}}(-\d+)?")
 

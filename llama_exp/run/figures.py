@@ -24,7 +24,7 @@ def figures(rows: Sequence[Row], last_step: int = -1) -> dict[str, Any]:
     Returns:
         `steps` (the last one), `tokens`, `tokens_per_second` (median over training rows), `peak_memory_bytes`,
         `train_loss` (last), and `validation`: `first`, `best`, `best_step`, `last`, `perplexity` (exp of the last).
-        What no row tells is absent.
+        What no row tells is absent. A run that finished adds `loss` and `perplexity` of the weights that it leaves.
     """
     found: dict[str, Any] = {}
     train, validation = _split(rows, "train"), _split(rows, "validation")

@@ -30,15 +30,18 @@ from llama_exp.errors import ExitCode, LlamaExpError
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
-from llama_exp.run import data_use, facts, plan, provenance, recorded, resume
+from llama_exp.run import data_use, ending, facts, plan, provenance, recorded, resume
 from llama_exp.run.agreement import tell_nothing_to_adapt
 from llama_exp.run.building import build_data, build_model, check_preset, resolve_preset
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.next_commands import next_commands
 from llama_exp.run.opened import open_folder
+from llama_exp.run.repetition import Repetition
 from llama_exp.run.room import require_room
 from llama_exp.run.watching import build_observers
 
+# Keys of section `trainer` that others read.
+NOT_OF_THE_LOOP = ("remat", "callbacks", "keep_optimizer")
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +52,8 @@ def run_job(
     group: str | None = None,
     process: Process = ALONE,
     is_chosen: bool = True,
-) -> float:
+    repetition: Repetition | None = None,
+) -> float | None:
     """Trains as `config` says and leaves everything in `folder`.
 
     Args:
@@ -59,26 +63,35 @@ def run_job(
         group: name of the sweep that the run belongs to, or None.
         process: which of the run's processes this is; one that is not the writer leaves nothing and says nothing.
         is_chosen: whether the user named the folder; else one beside it is taken where another run has it.
+        repetition: what is special about the run if it repeats another; None: it does not.
 
     Returns:
-        The last validation loss, nats per token: the objective of a sweep.
+        The figure that `objective_metric` names, of the weights that the run leaves: what a sweep compares. None: the
+        run has no such figure.
 
     Raises:
         LlamaExpError: by kind and exit code what went wrong; the folder's `summary.json` says it too.
     """
     folder = Path(without_latest(str(folder)))
     with signals.raised_at_once():
-        return _run(config, overrides, folder, group, process, is_chosen)
+        return _run(config, overrides, folder, group, process, is_chosen, repetition)
 
 
 def _run(
-    config: Config, overrides: Sequence[str], folder: Path, group: str | None, process: Process, is_chosen: bool
-) -> float:
+    config: Config,
+    overrides: Sequence[str],
+    folder: Path,
+    group: str | None,
+    process: Process,
+    is_chosen: bool,
+    repetition: Repetition | None,
+) -> float | None:
+    steps = config.trainer.max_steps if repetition is None or repetition.steps is None else repetition.steps
     runtime.start(**to_dict(config.runtime))
     logs.attach_console(process)
     with open_folder(config, folder, process, is_chosen) as run_folder:
         folder = run_folder.path
-        bar = progress.Progress(config.trainer.max_steps, shown=process.is_writer)
+        bar = progress.Progress(steps, shown=process.is_writer)
         try:
             with signals.told(f"{folder}, outside of its training steps"):
                 with signals.noted(None):  # a folder that has a summary has a record too, and can go on
@@ -90,7 +103,9 @@ def _run(
                     logs.log_table("plan", plan.rows(planned))
                     if process.is_writer:
                         require_room(folder, planned.disk_bytes)
-                run = Run(config, run_folder, group, process, bar)
+                run = Run(config, run_folder, group, process, bar, steps)
+                if repetition is not None:
+                    repetition.on_ready(run_folder.known)
                 if process.is_writer and in_default_place(folder, config.name):
                     point_latest_to(folder)  # not before: a start without its data would take the place of a good run
                 result = run.fit()
@@ -98,19 +113,22 @@ def _run(
                 bar.on_phase("writing the model")
                 results = run.export()
                 signals.decide()
-            summary = run_folder.finish(**results)
+            summary = run_folder.finish(**ending.describe(result), **results)
+            if process.is_writer:
+                ending.free(config.trainer.keep_optimizer, run_folder.checkpoints)
         except LlamaExpError as error:
             summary = run_folder.finish(error)
             run_folder.discard_if_fruitless(error)
             if error.exit_code in (ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
                 bar.close()
                 go_on = provenance.resume_command(sys.argv, folder, in_sweep=group is not None)
+                go_on = go_on if repetition is None else repetition.command
                 progress.end_table(summary, folder, {"resume": go_on})
             raise
         finally:
             bar.close()
         progress.end_table(summary, folder, run.next_commands())
-    return result.validation_loss
+    return ending.find_objective(config.objective_metric, summary if process.is_writer else ending.describe(result))
 
 
 class Run:
@@ -122,7 +140,13 @@ class Run:
     """
 
     def __init__(
-        self, config: Config, run_folder: RunFolder, group: str | None, process: Process, bar: progress.Progress
+        self,
+        config: Config,
+        run_folder: RunFolder,
+        group: str | None,
+        process: Process,
+        bar: progress.Progress,
+        steps: int,
     ):
         self._folder, self._process = run_folder, process
         self._has_adapters = config.lora.rank > 0
@@ -161,7 +185,7 @@ class Run:
         self._record(config, read)
         self._next_commands = next_commands(config, run_folder.path, examples, tokenizer)
         self._observers = build_observers(config, run_folder, group, bar) if process.is_writer else {}
-        self.trainer = self._build_trainer(config, examples)
+        self.trainer = self._build_trainer(config, examples, steps)
 
     def fit(self):
         """Trains to the end, from the checkpoint that `resume` names or else the newest in the folder."""
@@ -169,7 +193,9 @@ class Run:
             from llama_exp.trainer import load
 
             self.trainer.restore(load(self._checkpoint))
-        return self.trainer.fit()
+        result = self.trainer.fit()
+        self._trained = facts.of_weights(self.model.backbone)
+        return result
 
     def export(self) -> dict[str, Any]:
         """Writes the adapter or the model, and returns what the summary should say beside the metrics' figures."""
@@ -184,7 +210,7 @@ class Run:
             for observer in self._observers.values():
                 if hasattr(observer, "on_export"):  # only a logger has
                     observer.on_export(exported)
-        return {"data": self._data, **results}
+        return {"data": self._data, "weights": self._trained | facts.of_export(exported), **results}
 
     def _export(self) -> dict[str, Any]:
         if not self._has_adapters:
@@ -206,6 +232,7 @@ class Run:
         """Adds what is known now to run.json; `read`: data, tokenizer and preset."""
         self._folder.record(
             **facts.of_machine(config),
+            **facts.of_computation(config, self.model.backbone),
             **read,
             seed=config.seed,
             quantization=to_section(self.model.backbone.quantization),
@@ -213,12 +240,14 @@ class Run:
             base_digest=self._base_digest,
         )
 
-    def _build_trainer(self, config: Config, examples):
+    def _build_trainer(self, config: Config, examples, steps: int):
         from llama_exp import precision
         from llama_exp.trainer import Checkpoints, Trainer
+        from llama_exp.trainer.profile import Profile
 
-        section = {key: value for key, value in to_dict(config.trainer).items() if key not in ("remat", "callbacks")}
-        keep_checkpoints = section.pop("keep_checkpoints")
+        section = {key: value for key, value in to_dict(config.trainer).items() if key not in NOT_OF_THE_LOOP}
+        section["max_steps"] = steps  # the schedule has the config's
+        keep_checkpoints, profile_steps = section.pop("keep_checkpoints"), section.pop("profile_steps")
         peak = to_dict(config.optimizer)["learning_rate"]
         schedule = instantiate(
             config.schedule, config.trusted_modules, "schedule", learning_rate=peak, num_steps=config.trainer.max_steps
@@ -236,6 +265,7 @@ class Run:
                 process=self._process,
             ),
             observers=self._observers,
+            profile=Profile(self._folder.path / "profile" if self._process.is_writer else None, profile_steps),
             process=self._process,
             seed=config.seed,
             base_digest=self._base_digest,
