@@ -31,7 +31,7 @@ from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, P
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
-from llama_exp.run import data_use, facts, plan, provenance, recorded, resume
+from llama_exp.run import data_use, facts, plan, plan_rates, provenance, recorded, resume
 from llama_exp.run.agreement import require_prompts, tell_nothing_to_adapt, tell_overrun
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.next_commands import next_commands
@@ -101,6 +101,10 @@ def _run(
                 results = run.export()
                 signals.decide()
             summary = run_folder.finish(**results)
+            if process.is_writer:
+                plan_rates.remember(
+                    config, planned, summary.get("tokens_per_second"), facts.of_machine(config)["device"]
+                )
         except LlamaExpError as error:
             summary = run_folder.finish(error)
             run_folder.discard_if_fruitless(error)
