@@ -25,7 +25,8 @@ PACKAGE = ROOT / "llama_exp"
 TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Modules that an extra brings.
-EXTRA_OF = {name: name for name in ("jax", "mlflow", "tensorboard")} | {"cmaes": "search", "optuna": "search"}
+EXTRA_OF = {name: name for name in ("jax", "mlflow", "tensorboard")}
+EXTRA_OF |= {"cmaes": "search", "optuna": "search", "pandas": "notebook"}
 
 EXPECTED = [(find, expected) for private in TABLE for find, expected in private.expected.items()]
 BOUNDED = sorted({private.distribution for private in TABLE} - {"python"})

@@ -19,6 +19,7 @@ that a run on JAX never loads TensorFlow. Everything else in llama_exp is writte
     float32(x)                                  a cast where one is needed
     export_options(input_signature)             what `export` needs to know of inputs of one size
     layer_config(layer)                         `get_config` of Keras' own
+    start_profile(folder), stop_profile()       what TensorBoard's profile plug-in reads
 """
 
 from __future__ import annotations
@@ -291,3 +292,20 @@ def _unique(variables) -> list:
 def float32(x):
     """`x` in float32; as it is where it is float32 already."""
     return x if keras.backend.standardize_dtype(x.dtype) == "float32" else ops.cast(x, "float32")
+
+
+def start_profile(folder: Path) -> None:
+    """Begins to record what this process computes; `stop_profile` writes it.
+
+    Args:
+        folder: gets `plugins/profile/<time>/` with a trace for TensorBoard's profile plug-in.
+
+    Raises:
+        RuntimeError: something else is recording already.
+    """
+    _half.start_profile(str(folder))
+
+
+def stop_profile() -> None:
+    """Ends what `start_profile` began, and writes it."""
+    _half.stop_profile()

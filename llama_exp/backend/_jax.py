@@ -211,3 +211,11 @@ def accelerator_name() -> str:
 
 def accelerator_peak_memory_bytes() -> int:
     return int((jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0))
+
+
+def start_profile(folder: str) -> None:
+    jax.profiler.start_trace(folder)
+
+
+def stop_profile() -> None:
+    jax.profiler.stop_trace()

@@ -228,3 +228,11 @@ def accelerator_name() -> str:
 
 def accelerator_peak_memory_bytes() -> int:
     return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+
+
+def start_profile(folder: str) -> None:
+    tf.profiler.experimental.start(folder)
+
+
+def stop_profile() -> None:
+    tf.profiler.experimental.stop()

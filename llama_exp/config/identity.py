@@ -27,12 +27,13 @@ from llama_exp.limits.dataset import ChatTemplate
 
 RECIPE = "recipe"
 # Changing these cannot change the result: same hash, same science.
-NOT_SCIENCE = ("runtime", "logger", "evaluation", "name", "resume", "debug", "trusted_modules")
-_WHERE_FROM = "preset.offline"  # where the same preset is taken from
+NOT_SCIENCE = ("runtime", "logger", "evaluation", "name", "objective_metric", "resume", "debug", "trusted_modules")
+NOT_SCIENCE_KEYS = ("preset.offline", "trainer.keep_optimizer", "trainer.profile_steps")
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
-    r"runtime\..*|logger\..*|evaluation\..*|name|resume|debug|trusted_modules.*|preset\.offline"
+    r"runtime\..*|logger\..*|evaluation\..*|name|objective_metric|resume|debug|trusted_modules.*|preset\.offline"
     r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
+    r"|trainer\.(export|keep_optimizer|stop_early|patience|min_delta|profile_steps)"
     r"|recipe\.sampling\..*"
 )
 # Keys of section `trainer` that name a figure by which a run is decided.
@@ -73,7 +74,7 @@ def to_record(config: Config) -> dict[str, Any]:
 
 def is_science(key: str) -> bool:
     """Whether a dotted key is part of what `config_hash` covers."""
-    return key.partition(".")[0] not in NOT_SCIENCE and key != _WHERE_FROM
+    return key.partition(".")[0] not in NOT_SCIENCE and key not in NOT_SCIENCE_KEYS
 
 
 def config_hash(config: Config) -> str:
@@ -82,8 +83,9 @@ def config_hash(config: Config) -> str:
     science = {key: value for key, value in record.items() if key not in NOT_SCIENCE}
     if evaluation_decides(config):
         science["evaluation"] = record["evaluation"]
-    section, _, name = _WHERE_FROM.partition(".")
-    del science[section][name]
+    for path in NOT_SCIENCE_KEYS:
+        section, _, key = path.partition(".")
+        del science[section][key]
     return _digest(science)
 
 

@@ -179,11 +179,25 @@ def end_table(summary: Mapping[str, Any], folder: Path, commands: Mapping[str, s
         change = f" ({100 * (last / first - 1):+.0f} %)" if first else ""
         rows.append(("validation loss", f"{first:.4f} -> {last:.4f}{change}"))
         rows.append(("best", f"{best:.4f} at step {validation['best_step']}"))
-        rows.append(("perplexity", f"{perplexity(last):.2f}"))
+        rows.append(("perplexity", f"{float(validation['perplexity']):.2f}"))
+    rows += _decisions(summary)
     if "data" in summary:
         rows.append(("data", data_line(summary["data"])))
     rows.append(("folder", show_path(folder)))
     log_table("run summary", [*rows, *commands.items()])
+
+
+def _decisions(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What figures and callbacks decided, where they did."""
+    rows = []
+    if "stopped_early" in summary:
+        rows.append(("stopped early", summary["stopped_early"]))
+    if summary.get("exported_step", summary.get("steps")) != summary.get("steps"):
+        best = summary["best"]
+        rows.append(("exported", f"step {best['step']}, the best: {best['figure']} {float(best['value']):.4f}"))
+    for name, figures in (summary.get("evaluation") or {}).items():
+        rows.append((name, ", ".join(f"{figure} {float(value):.4f}" for figure, value in figures.items())))
+    return rows
 
 
 def bar_text(share: float, width: int, ascii_only: bool = False) -> str:

@@ -12,6 +12,13 @@ from typing import Any
 
 from llama_exp.files.redact import MASK, is_secret_name, redact
 
+_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def as_number(value: Any) -> Any:
+    """A value of a record, where `plain` may have written a number as text; anything else as it is."""
+    return _NUMBERS.get(value, value) if isinstance(value, str) else value
+
 
 def plain(value: Any) -> Any:
     """The value as strict JSON knows it.

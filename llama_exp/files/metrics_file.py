@@ -15,14 +15,13 @@ from typing import Any
 from llama_exp.errors import InputError
 from llama_exp.files.appended_file import AppendedFile
 from llama_exp.files.json_file import read_lines
-from llama_exp.files.json_text import dump_json
+from llama_exp.files.json_text import as_number, dump_json
 from llama_exp.files.redact import printable
 
 _FIGURES = (
     *("loss", "perplexity", "learning_rate", "grad_norm", "tokens", "seconds", "tokens_per_second"),
     *("peak_memory_bytes", "mfu"),
 )
-_NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
 class MetricsFile:
@@ -114,9 +113,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """
     rows = []
     for number, row in enumerate(read_lines(path) if path.exists() else [], start=1):
-        rows.append(
-            {key: _NUMBERS.get(value, value) if isinstance(value, str) else value for key, value in row.items()}
-        )
+        rows.append({key: as_number(value) for key, value in row.items()})
         if (wrong := _find_wrong(rows[-1])) is not None:
             found = f"line {number}: {wrong} is {json.dumps(row.get(wrong))[:60]}"
             raise InputError.about(path, "a line is no row of metrics", found, "restore the line, or delete it")

@@ -15,7 +15,14 @@ from typing import Any
 
 from llama_exp.errors import Problem
 from llama_exp.limits import COUNT, Limit, Limits, is_whole, name_choices
-from llama_exp.limits.figures import Direction
+from llama_exp.limits.figures import (
+    AT_THE_END,
+    OF_VALIDATION,
+    Direction,
+    find_unknown_figure,
+    is_known_in_training,
+    split_figure,
+)
 
 SECTION = "hydra.sweeper"
 INSTALL = "pip install 'llama_exp[search]'"
@@ -163,3 +170,30 @@ def _find_absent(sampler: Sampler) -> Iterator[Problem]:
         action = INSTALL if sampler is Sampler.cmaes else f"pip install {' '.join(absent)}"
         found = f"{sampler.value}, and not installed: {', '.join(absent)}"
         yield Problem("needs packages", f"{SECTION}.sampler", found, f"{action}, or set hydra.sweeper.sampler=tpe")
+
+
+def find_objective_problems(options: Mapping[str, Any], objective_metric: str) -> Iterator[Problem]:
+    """Where the sweeper and the figures that it compares do not fit together.
+
+    Args:
+        options: the sweeper's keys, sound by themselves.
+        objective_metric: the figure that each run returns.
+    """
+    directions, objectives = list_directions(options), options["objectives"]
+    if objectives is None and len(directions) > 1:
+        action = "name them in hydra.sweeper.objectives=[validation.loss,...], or give one direction"
+        found = f"direction={','.join(directions)}"
+        yield Problem("a run returns one figure", f"{SECTION}.direction", found, action)
+        return
+    where = "objective_metric" if objectives is None else f"{SECTION}.objectives"
+    for figure, direction in zip(objectives or [objective_metric], directions, strict=True):
+        path, own = split_figure(figure)
+        if objectives is not None:
+            yield from find_unknown_figure(figure, where, (*OF_VALIDATION, *AT_THE_END), None)
+        if own is not None and own.value != direction:
+            found, action = f"{direction} with {where}={figure}", f"set {SECTION}.direction={own.value}"
+            yield Problem("is the wrong way for the figure", f"{SECTION}.direction", found, action)
+        if options["pruner"] != Pruner.none.value and not is_known_in_training(path):
+            action = f"set {SECTION}.pruner=none, or compare the runs by {', '.join(OF_VALIDATION)}"
+            what = "stops a trial by a figure that only the end of a run knows"
+            yield Problem(what, f"{SECTION}.pruner", f"{options['pruner']} with {where}={figure}", action)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from llama_exp.errors import Problem
-from llama_exp.limits import COUNT, TEXTS, Limits, allow_from, allow_null
+from llama_exp.limits import COUNT, COUNT_OR_ZERO, POSITIVE, TEXTS, Limit, Limits, allow_from, allow_null
+from llama_exp.limits.figures import EVALUATION, OF_VALIDATION, split_figure
 
 # What an observer may be told. A callback has those that it uses.
-OBSERVER_METHODS = ("on_start", "on_step", "on_metrics", "on_sample", "on_phase", "on_finish")
+OBSERVER_METHODS = (
+    *("bind", "on_start", "on_step", "on_metrics", "on_evaluation", "on_sample", "on_phase", "on_finish"),
+)
 STATE_METHODS = ("state", "restore")
-OWN_OBSERVERS = ("kept", "metrics", "samples", "logger", "progress")
+OWN_OBSERVERS = ("kept", "metrics", "evaluations", "samples", "logger", "progress")
 
 
 class Remat(enum.Enum):
@@ -22,6 +26,39 @@ class Remat(enum.Enum):
     block = "block"  # each decoder block keeps only its input
 
 
+class Export(enum.Enum):
+    """Which weights a run leaves at its end."""
+
+    last = "last"
+    best = "best"  # by keep_best
+
+
+class KeepOptimizer(enum.Enum):
+    """How long the optimizer's state stays, which a run needs to go on."""
+
+    always = "always"
+    until_finished = "until_finished"
+
+
+def _decides(text: Any) -> bool:
+    """Whether a text names a figure that is known while a run trains, and says which of its values are good."""
+    if not isinstance(text, str):
+        return False
+    path, direction = split_figure(text)
+    return direction is not None and (path in OF_VALIDATION or path.startswith(f"{EVALUATION}."))
+
+
+def _best_has_a_figure(section: Mapping[str, Any]) -> Iterator[Problem]:
+    """The best weights are the best by something."""
+    if section.get("export") is Export.best and section.get("keep_best") is None:
+        action = "set trainer.keep_best=validation.loss, or trainer.export=last"
+        yield Problem("needs a figure that says which weights are the best", "trainer.export", "best", action)
+
+
+FIGURE = Limit(
+    _decides,
+    f"{', '.join(OF_VALIDATION)} or {EVALUATION}.<name>.<figure>, with :min or :max behind a figure of your own",
+)
 LIMITS = Limits(
     "trainer",
     {
@@ -33,11 +70,23 @@ LIMITS = Limits(
         "validation_batches": allow_null(COUNT),
         "checkpoint_every_steps": COUNT,
         "keep_checkpoints": COUNT,
+        "keep_best": allow_null(FIGURE),
+        "stop_early": allow_null(FIGURE),
+        "patience": COUNT,
+        "min_delta": allow_from(0),
+        "overfit_below": allow_null(POSITIVE),
+        "profile_steps": COUNT_OR_ZERO,
         "sample_prompts": TEXTS,
         "sample_tokens": COUNT,
         "sample_temperature": allow_from(0),
     },
+    (_best_has_a_figure,),
 )
+
+
+def is_own_observer(name: str) -> bool:
+    """Whether an observer of this name is one of the package's, and no callback."""
+    return name.partition(".")[0] in OWN_OBSERVERS
 
 
 def observer_problems(methods: Collection[str], where: str, target: str) -> Iterator[Problem]:

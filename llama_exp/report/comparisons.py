@@ -98,10 +98,11 @@ def _choose_by_values(results: Sequence[RunResult], groups: Sequence[Group], key
         for group in groups
         if all(canonical(results[_any_run(group) - 1].values.get(k)) == canonical(v) for k, v in wanted.items())
     }
-    if not meant:
+    if not meant or (len(meant) == len(groups) > 1):
+        what = "all configs have these values" if meant else "no run has these values"
         known = ", ".join(f"{key.path}={'|'.join(map(format_setting, key.values))}" for key in keys)
         action = f"choose among {known}" if known else "leave it out: all runs have the same config"
-        raise ConfigError(Problem("no run has these values", "--baseline", asked, action))
+        raise ConfigError(Problem(what, "--baseline", asked, action))
     first = groups[min(meant) - 1]
     shared = label_group(first.values, [key for key in keys if key.path in wanted])
     return shared if len(meant) > 1 else first.label, ASKED, _against(meant, [*wanted], groups)

@@ -135,13 +135,33 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class ItemComparison:
+    """A group against the baseline, item by item of an evaluation that both have done on the same items.
+
+    figure: `evaluation.<name>.<word>`. runs: of both sides. difference: mean over items, each of which is averaged over
+    the pairs of one seed first; its n is the number of items.
+    """
+
+    group: int
+    baseline: int
+    figure: str
+    runs: tuple[int, ...]
+    difference: Estimate
+
+
+@dataclass(frozen=True)
 class Comparisons:
-    """All of a report. baseline: label of the group, or of what its groups share. chosen: by whom, in a sentence."""
+    """All of a report.
+
+    baseline: label of the group, or of what its groups share. chosen: by whom, in a few words. items: of evaluations
+    whose results for each item are there.
+    """
 
     baseline: str
     chosen: str
     rows: tuple[Comparison, ...]
     notes: tuple[str, ...] = ()
+    items: tuple[ItemComparison, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 from llama_exp.config.identity import is_science
@@ -14,6 +15,7 @@ from llama_exp.report.effects import list_effects, make_coordinates
 from llama_exp.report.figures import choose_figure, list_figures
 from llama_exp.report.grouping import SEED, canonical, find_keys, group_runs, list_stated
 from llama_exp.report.groups import BEST_RULE, rank_groups
+from llama_exp.report.items import compare_items
 from llama_exp.report.statement import write_statement
 from llama_exp.results import RunResult
 from llama_exp.sweeps.record import ABSENT
@@ -39,6 +41,9 @@ def make_report(results: Sequence[RunResult], options: Options) -> Report:
     runs, groups = rank_groups(results, members, keys, figures, options.confidence)
     choice = choose_baseline(results, runs, groups, keys, options.baseline)
     comparisons = compare(runs, groups, main, choice, options.confidence)
+    if comparisons is not None:
+        items = compare_items(results, comparisons.rows, options.confidence)
+        comparisons = dataclasses.replace(comparisons, items=items)
     costs, sweeps = list_costs(results), read_sweeps(results)
     total = add_up(results, runs, costs, sweeps)
     return Report(

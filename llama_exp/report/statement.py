@@ -128,9 +128,9 @@ def _tell_hardware(results: Sequence[RunResult]) -> str:
     for record in (run.record for run in results):
         parts = [str(record.get("device") or record.get("cpu") or "unknown")]
         if isinstance(record.get("cores"), int):
-            parts.append(f"{record['cores']} cores visible")
+            parts.append(f"{_count(record['cores'], 'core')} visible")
         if isinstance(record.get("threads"), int):
-            parts.append(f"{record['threads']} threads")
+            parts.append(_count(record["threads"], "thread"))
         if isinstance(record.get("memory_bytes"), int):
             parts.append(format_bytes(record["memory_bytes"]))
         machines.append(", ".join(parts))

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from llama_exp.console.live import format_seconds
 from llama_exp.report.contents import Cell, Column, Comparison, Cost, Group, Report, Table
+from llama_exp.report.figures import label_figure
 from llama_exp.report.grouping import format_setting
 from llama_exp.report.numbers import show_count, show_estimate, show_interval, show_number, show_p
+from llama_exp.results.statistics import Estimate
 
 NOTHING = "–"
 _MOST_NAMES = 4
@@ -15,7 +17,13 @@ _MOST_NAMES = 4
 
 def list_tables(report: Report) -> tuple[Table, ...]:
     """Leaderboard, comparisons, runs that are not averaged, cost; those without rows are left out."""
-    tables = (make_leaderboard(report), make_comparisons(report), make_left_out(report), make_cost(report))
+    tables = (
+        make_leaderboard(report),
+        make_comparisons(report),
+        make_items(report),
+        make_left_out(report),
+        make_cost(report),
+    )
     return tuple(table for table in tables if table is not None)
 
 
@@ -58,6 +66,26 @@ def make_comparisons(report: Report) -> Table | None:
         *_tell_unpaired(found.rows),
     )
     return Table("comparisons", "Against the baseline", tuple(columns), rows, notes)
+
+
+def make_items(report: Report) -> Table | None:
+    """A row for each config and figure of an evaluation whose items are there."""
+    if report.comparisons is None or not report.comparisons.items:
+        return None
+    columns = [Column("config", True), Column("against", True), Column("figure"), Column("items", True)]
+    columns += [Column("difference", True), Column(f"{_percent(report.confidence)} interval", True)]
+    rows = []
+    for row in report.comparisons.items:
+        found = row.difference
+        ends = NOTHING if found.low is None or found.high is None else show_interval(found.low, found.high)
+        texts = [str(row.group), str(row.baseline), name_figure(label_figure(row.figure)), str(found.n)]
+        rows.append(tuple(Cell(text, row.runs) for text in (*texts, _show_difference(found), ends)))
+    notes = (
+        "Mean over the items of an evaluation of config minus baseline; each item is averaged over the pairs of one"
+        " seed first. The interval says what other items of the same kind would change, with the same trained models.",
+        "Where items come in clusters (questions on one text), it is too narrow.",
+    )
+    return Table("items", "Against the baseline, item by item", tuple(columns), tuple(rows), notes)
 
 
 def make_left_out(report: Report) -> Table | None:
@@ -126,8 +154,7 @@ def _list_compared(row: Comparison, report: Report, has_bootstrap: bool) -> Iter
     difference, better = row.difference, row.better
     texts = [str(len(row.pairs)), *[NOTHING] * (7 if has_bootstrap else 6)]
     if difference is not None and better is not None:
-        spread = None if difference.low is None or difference.high is None else (difference.high - difference.low) / 2
-        texts[1] = f"{'+' if difference.mean > 0 else ''}{show_number(difference.mean, spread)}"
+        texts[1] = _show_difference(difference)
         if difference.low is not None and difference.high is not None:
             texts[2] = show_interval(difference.low, difference.high)
         texts[3] = NOTHING if row.p is None else show_p(row.p) + ("" if row.p_is_exact else " (sampled)")
@@ -174,6 +201,11 @@ def _tell_unpaired(rows: Sequence[Comparison]) -> Iterator[str]:
         if row.unpaired:
             seeds = ", ".join(map(str, row.unpaired))
             yield f"Config {row.group}: seed {seeds} was run on one side only, and is in no pair."
+
+
+def _show_difference(found: Estimate) -> str:
+    spread = None if found.low is None or found.high is None else (found.high - found.low) / 2.0
+    return f"{'+' if found.mean > 0 else ''}{show_number(found.mean, spread)}"
 
 
 def _shorten(names: Sequence[str]) -> str:

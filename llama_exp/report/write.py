@@ -67,8 +67,8 @@ def _write_csv(job: _Job) -> Iterator[Path]:
 
 def _write_page(job: _Job) -> Iterator[Path]:
     path = job.folder / "report.html"
-    tables = [*list_tables(job.report), *(make_runs(job.report, group) for group in job.report.groups)]
-    write_page(job.report, tables, path, job.command)
+    details = [make_runs(job.report, group) for group in job.report.groups]
+    write_page(job.report, list_tables(job.report), details, path, job.command)
     yield path
 
 

@@ -11,14 +11,13 @@ from typing import Any
 from llama_exp.config.identity import flatten
 from llama_exp.errors import InputError
 from llama_exp.files.evaluation_file import ROWS, read_evaluations
-from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
+from llama_exp.files.json_file import MAX_RECORD_BYTES, inside, read_json, read_lines
 from llama_exp.files.json_file import read_record as read_json_if_whole
 from llama_exp.files.latest import without_latest
 from llama_exp.files.metrics_file import read_metrics
 from llama_exp.files.yaml_file import read_yaml, read_yaml_texts
+from llama_exp.limits.figures import find_number
 from llama_exp.results.sweep import SweepPlace
-
-_NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,20 @@ class RunResult:
             InputError: a line is no row of an evaluation.
         """
         return read_evaluations(self.folder / ROWS)
+
+    def read_items(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The results for each item of a row of `evaluations`, by number; [] where the file is gone.
+
+        Raises:
+            InputError: the file is damaged, or does not lie in the run's folder.
+        """
+        path = inside(self.folder, str(row["file"]))
+        items = read_lines(path) if path.exists() else []
+        for number, item in enumerate(items, start=1):
+            if type(item.get("item")) is not int:
+                found = f"line {number}: item {item.get('item')!r}"[:160]
+                raise InputError.about(path, "a line is no result of an item", found, "delete the file")
+        return items
 
     @property
     def status(self) -> str:
@@ -104,7 +117,10 @@ def load_run(folder: str | Path, place: SweepPlace | None = None) -> RunResult:
 
 def holds_run(folder: Path) -> bool:
     """Whether a run was begun in the folder; its record may be damaged."""
-    return (folder / "run.json").is_file() and (folder / "config.yaml").is_file()
+    try:
+        return (folder / "run.json").is_file() and (folder / "config.yaml").is_file()
+    except OSError:  # a damaged record of a sweep may name a folder that no disk could have
+        return False
 
 
 def find_figure(run: RunResult, figure: str) -> float | None:
@@ -112,15 +128,4 @@ def find_figure(run: RunResult, figure: str) -> float | None:
 
     NaN and infinities stand as texts in the file, and come back as numbers.
     """
-    value: Any = dict(run.summary)
-    parts = figure.split(".")
-    while parts:
-        if not isinstance(value, Mapping):
-            return None
-        # Names of evaluations may hold dots: the longest key that is there counts.
-        length = next((n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in value), 0)
-        if not length:
-            return None
-        value, parts = value[".".join(parts[:length])], parts[length:]
-    value = _NUMBERS.get(value, value) if isinstance(value, str) else value
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return find_number(run.summary, figure)

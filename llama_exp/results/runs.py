@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from llama_exp.config.run_home import REPEATED
 from llama_exp.errors import InputError
 from llama_exp.files.latest import is_latest, without_latest
 from llama_exp.results.run import RunResult, holds_run, load_run
@@ -49,7 +50,8 @@ def _find_in(folder: Path, sweeps: _Sweeps) -> Iterator[tuple[Path, SweepPlace |
         yield from ((path, place) for path, place in _read_sweep_once(folder, sweeps).items() if holds_run(path))
     elif folder.is_dir():
         for below in sorted(path for path in folder.iterdir() if path.is_dir() and not is_latest(path)):
-            yield from _find_in(below, sweeps)
+            if below.name != REPEATED:  # one run twice is no second run
+                yield from _find_in(below, sweeps)
 
 
 def _read_sweep_once(folder: Path, sweeps: _Sweeps) -> dict[Path, SweepPlace]:

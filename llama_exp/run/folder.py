@@ -4,7 +4,8 @@
     overrides.yaml   what the command line said     samples.md     what the model wrote
     run.json         where the run comes from       loss.png       the picture of metrics.jsonl
     git.diff         uncommitted changes, if any    summary.json   how the run ended
-    train.log        what it told                   checkpoints/  adapter/  model/  wandb/
+    sources.json     digests of the package's files train.log      what it told
+    checkpoints/  adapter/  model/  wandb/
 
 `summary.json` has `status` running, finished, preempted, interrupted, pruned or failed; a run that was killed stays at
 `running`.
@@ -26,7 +27,7 @@ from llama_exp import signals
 from llama_exp.console import logs
 from llama_exp.errors import BusyError, ConfigError, ExitCode, Interrupted, LlamaExpError, Preempted, Problem, Pruned
 from llama_exp.files.json_file import read_record
-from llama_exp.files.json_text import plain
+from llama_exp.files.json_text import dump_json, plain
 from llama_exp.files.kept_folder import KeptFolder
 from llama_exp.files.lock import FolderLock
 from llama_exp.files.metrics_file import MetricsFile, Samples, read_metrics
@@ -41,13 +42,14 @@ from llama_exp.files.writing import (
     write_json,
     write_text,
 )
-from llama_exp.run import discard, figures, provenance
+from llama_exp.run import discard, figures, provenance, sources
 from llama_exp.run.recorded import find_changes, tell_other_code
 from llama_exp.run.unfinished import RECORD_FILE, last_step, read_run_record
 
 _ARTEFACTS: tuple[str, ...] = (RECORD_FILE, "config.yaml", "overrides.yaml", "metrics.jsonl", "metrics.csv")
 _ARTEFACTS += ("samples.md", "summary.json", "loss.png")
 _FOLDERS = ("checkpoints", "adapter", "model", "wandb", "tensorboard")
+SOURCES_FILE = "sources.json"
 _log = logging.getLogger(__name__)
 
 
@@ -176,10 +178,16 @@ class RunFolder:
         number = len(self._record["starts"])
         self._replace("config.yaml", _yaml(plain(config)), number)
         self._replace("overrides.yaml", _yaml(redact_arguments(overrides)), number)
+        self._replace(SOURCES_FILE, dump_json(sources.list_sources(), indent=1) + "\n", number)
         is_patched_otherwise = self._replace("git.diff", patch, number)
         if earlier:
             tell_other_code(earlier, facts, is_patched_otherwise)
         write_json(self.path / "summary.json", {"status": "running", "started": start["time"]})
+
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """What `run.json` says by now, or would say if this process wrote it."""
+        return self._record
 
     def record(self, **facts: Any) -> None:
         """Adds facts to `run.json` as they become known: backend, device, seeds, fingerprints, preset digest."""
@@ -219,7 +227,9 @@ class RunFolder:
                 figures.write_plot({self.path.name: rows}, self.path / "loss.png")
         except Exception as failure:  # a picture is no reason to lose a run
             _log.warning("metrics.jsonl could not be summarised or drawn: %s", failure)
-        summary |= self.metrics.reached | results
+        for key, value in {**self.metrics.reached, **results}.items():
+            is_nested = isinstance(value, Mapping) and isinstance(summary.get(key), Mapping)
+            summary[key] = {**summary[key], **value} if is_nested else value
         write_json(self.path / "summary.json", summary)
         return read_record(self.path / "summary.json") or {}
 
@@ -245,7 +255,7 @@ class RunFolder:
         if self._is_writer:
             restrict_umask()
             make_folder(self.path)
-            refuse_links(self.path, (*_ARTEFACTS, *_FOLDERS, "git.diff", "train.log"))
+            refuse_links(self.path, (*_ARTEFACTS, *_FOLDERS, "git.diff", SOURCES_FILE, "train.log"))
             self._lock = FolderLock(self.path)
             self.kept.remember()
 

@@ -37,6 +37,7 @@ def open_folder(config: Config, folder: Path, process: Process, is_chosen: bool)
         resume.check_length(config.resume, folder, config.trainer.max_steps)
         recorded.check_adapter(folder, config.lora.source)
         recorded.check_progress(folder)
+        recorded.check_optimizer(folder)
     elif config.resume == resume.AUTO:
         found = f"no run in {folder}" if is_chosen else "no unfinished run of this configuration"
         _log.info("resume=auto finds %s: a new one begins", found)

@@ -47,15 +47,16 @@ class Estimate:
     scale: float
 
 
-def remember(config: Config, plan: Plan | None, tokens_per_second: float | None, device: str) -> None:
+def remember(config: Config, plan: Plan | None, summary: Mapping[str, Any], device: str) -> None:
     """Records the rate of a run that is done.
 
     Args:
         config: of the run.
         plan: of it; None: nobody knows its arithmetic, and nothing is recorded.
-        tokens_per_second: of its steps alone; None: it was too short to tell.
+        summary: with `tokens_per_second` of its steps alone, unless it was too short to tell.
         device: that it ran on, as `run.json` names it.
     """
+    tokens_per_second = summary.get("tokens_per_second")
     if plan is None or not tokens_per_second:
         return
     setting = _setting(config) | {"processor": device}

@@ -136,6 +136,20 @@ def check_progress(folder: Path) -> None:
     log.warning("%s has no checkpoint (it ended as: %s): the run begins again at step 0", folder, status or "unknown")
 
 
+def check_optimizer(folder: Path) -> None:
+    """Sees to it that a finished run which gave its optimizer's state back is not gone on with.
+
+    Raises:
+        InputError: the newest checkpoint has weights alone.
+    """
+    from llama_exp.trainer.contents import STRIPPED, without_optimizer  # loads NumPy
+
+    newest = folder / "checkpoints" / f"step-{max(last_step(folder), 0):08d}"
+    manifest = read_record(newest / "manifest.json") or {}
+    if _section(manifest, "state").get(STRIPPED):
+        raise without_optimizer(newest)
+
+
 def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Key -> [value before, value now] for what differs, one level into nested sections."""
     changes: dict[str, Any] = {}

@@ -39,7 +39,12 @@ from llama_exp.run.unfinished import find_shorter, find_unfinished, last_step
 NEW, AUTO = "none", "auto"
 CONFIG_FILE = "config.yaml"
 # What a key that a run's record lacks meant to the version that began it.
-BEFORE_THE_KEY = {"model.initializer_range": 0.02, "model.embedding_initializer_range": 0.01}
+BEFORE_THE_KEY = {
+    "model.initializer_range": 0.02,
+    "model.embedding_initializer_range": 0.01,
+    "trainer.keep_best": None,
+    "trainer.overfit_below": None,
+}
 _ABSENT = object()
 _STEP = re.compile(r"step-(\d+)")
 log = logging.getLogger(__name__)

@@ -34,6 +34,7 @@ def count_disk_bytes(config: Config, num_base: int, num_adapter: int, variable_b
     num_trainable = num_adapter or num_base
     moment_bytes = ADAMW_BYTES if isinstance(config.optimizer, AdamWConfig) else 0
     num_checkpoints = min(trainer.keep_checkpoints + 1, math.ceil(trainer.max_steps / trainer.checkpoint_every_steps))
+    num_checkpoints += trainer.keep_best is not None
     return {
         "checkpoints": num_checkpoints * num_trainable * (parameter_bytes + moment_bytes),
         "adapter" if num_adapter else "model": num_trainable * parameter_bytes,

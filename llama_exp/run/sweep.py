@@ -29,6 +29,7 @@ from llama_exp.files.redact import MASK, redact_arguments
 from llama_exp.files.shown_path import show_path
 from llama_exp.files.sweep_record import private_sweep_record
 from llama_exp.files.writing import claim_folder, free_name
+from llama_exp.limits.figures import name_figure, split_figure
 from llama_exp.run import provenance
 from llama_exp.run.resume import AUTO
 from llama_exp.run.sweep_app import LlamaApp
@@ -42,6 +43,7 @@ from llama_exp.sweeps.states import RETRY
 # What a sweep may change when its record is gone on with: where and how it runs, and how it is watched.
 _MAY_CHANGE = re.compile(r"[+~]*(runtime|logger|debug|hydra[./](launcher|sweeper))([.=@/].*)?")
 _OF_THE_FOLDER = ("resume=", f"{SWEEP_DIR}=", "hydra.launcher.extend=", "hydra.launcher.on_failed=")
+OBJECTIVE = "objective_metric"
 log = logging.getLogger(__name__)
 
 
@@ -75,6 +77,8 @@ def open_manifest(command: Command, arguments: Sequence[str]) -> tuple[Manifest 
     if sweep is None:
         return None, command.arguments
     folder = _choose_folder(sweep)
+    if sweep.config.resume == AUTO and holds_sweep(folder):
+        _require_objective(folder, sweep.config.objective_metric)
     facts, patch = provenance.collect(sys.argv)
     kept = ("command", "working_folder", "git", "packages", "python", "platform", "host")
     manifest = Manifest.open(
@@ -91,7 +95,7 @@ def open_manifest(command: Command, arguments: Sequence[str]) -> tuple[Manifest 
         extend=bool(sweep.launcher.get("extend")),
         on_failed=str(sweep.launcher.get("on_failed", RETRY)),
         space=sweep.space,
-        words=make_words(folder, arguments),
+        words=make_words(folder, arguments, sweep.config.objective_metric),
     )
     if sweep.config.resume == AUTO:
         found = (
@@ -126,11 +130,23 @@ def run_sweep(manifest: Manifest, arguments: Sequence[str], job: Callable[..., A
     return tell_once(manifest)
 
 
-def make_words(folder: Path, arguments: Sequence[str]) -> Words:
+def make_words(folder: Path, arguments: Sequence[str], objective_metric: str) -> Words:
     """How the end of a sweep in `folder` is told; a folder that was typed is named as it was typed."""
     program, named = provenance.training(sys.argv), f"resume={plain_or_quoted(show_path(folder))}"
     typed = [line for line in arguments if line.startswith("resume=") and line not in ("resume=auto", "resume=none")]
-    return Words(program, shlex.join([*program, *(typed or [named])]), "validation loss", "minimize")
+    go_on = shlex.join([*program, *(typed or [named])])
+    figure, direction = split_figure(objective_metric)
+    assert direction is not None, "checked with the command line"
+    return Words(program, go_on, name_figure(figure), direction.value, figure)
+
+
+def _require_objective(folder: Path, objective_metric: str) -> None:
+    """Raises `ConfigError` where the sweep's jobs were compared by another figure: what they returned is that one."""
+    before = read_record(folder).common.get(OBJECTIVE, objective_metric)
+    if before != objective_metric:
+        what = "the sweep compares its jobs by another figure, which is what they have returned"
+        action = f"set {OBJECTIVE}={before}, or take another folder for a new sweep: hydra.sweep.dir=<folder>"
+        raise ConfigError(Problem(what, OBJECTIVE, f"{objective_metric}, begun with {before}", action))
 
 
 def _choose_folder(sweep: Sweep) -> Path:

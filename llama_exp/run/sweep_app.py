@@ -20,6 +20,7 @@ from llama_exp.errors import InputError
 from llama_exp.files.json_file import open_regular, read_record
 from llama_exp.files.json_text import plain
 from llama_exp.files.yaml_file import read_yaml
+from llama_exp.limits.figures import find_number, split_figure
 from llama_exp.sweeps.freeze import without_hydra
 from llama_exp.sweeps.jobs import Glimpse, Needs, Outcome, State
 
@@ -71,8 +72,8 @@ class LlamaApp:
         state = STATES.get(str(summary.get("status")))
         if state is None:
             return None
-        validation, code = summary.get("validation"), summary.get("exit_code")
-        value = validation.get("last") if isinstance(validation, dict) and state is State.finished else None
+        code = summary.get("exit_code")
+        value = _find_objective(folder, summary) if state is State.finished else None
         reason = summary.get("reason")
         cause = None if state is State.finished or reason is None else str(reason).splitlines()[0]
         return Outcome(state, cause, code if isinstance(code, int) else None, value)
@@ -116,6 +117,15 @@ def _glimpse(train: Mapping[str, Any], validation: Mapping[str, Any], steps: int
 def _real(value: Any) -> float | None:
     """NaN and infinities stand as texts in the file."""
     return None if value is None else float(value)
+
+
+def _find_objective(folder: Path, summary: Mapping[str, Any]) -> float | None:
+    """What the job in a folder returned."""
+    try:
+        figure = read_yaml(folder, "config.yaml").get("objective_metric")
+    except InputError:
+        return None
+    return find_number(summary, split_figure(str(figure))[0])
 
 
 @functools.lru_cache(maxsize=256)

@@ -49,12 +49,14 @@ class Words:
 
     program: what starts one job: `python train.py`. go_on: the command that does what is left. objective: what a job
     returns: `validation loss`. direction: which values are better, `minimize` or `maximize`; None: nobody says.
+    figure: the objective's path in `summary.json`, which rows of running jobs have too.
     """
 
     program: Sequence[str]
     go_on: str
     objective: str = "value"
     direction: str | None = None
+    figure: str = "validation.loss"
 
 
 def tell_end(reports: Sequence[Report], sweep: Path, words: Words) -> ExitCode:

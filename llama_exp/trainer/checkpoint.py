@@ -15,6 +15,7 @@ Knows NumPy arrays and JSON, no framework.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import shutil
@@ -36,6 +37,7 @@ from llama_exp.trainer.tensor_file import read_tensors, write_tensors
 
 NAME = r"step-(\d{8,})"
 FOLDER = re.compile(NAME)
+NEEDED = "needed_step"  # of a manifest
 CORRUPT = re.compile(r"step-\d{8,}\.corrupt-\d+")
 _log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class Checkpoint:
 
     step: finished optimizer steps. tensors: group (`trainable`, `optimizer`) -> name -> array. state: JSON that the
     trainer wrote. facts: versions, backend, threads of the process that saved. base_digest: of the frozen weights.
-    config_hash: of the run's configuration. folder: where it lies.
+    config_hash: of the run's configuration. folder: where it lies. needed: the step of an earlier one that it needs.
     """
 
     step: int
@@ -56,6 +58,7 @@ class Checkpoint:
     base_digest: str = ""
     config_hash: str = ""
     folder: Path = Path()
+    needed: int | None = None
 
 
 class Checkpoints:
@@ -78,10 +81,15 @@ class Checkpoints:
         self.config_hash = config_hash
         self.facts = dict(facts)
         self._process = process
-        self._verified: set[int] = set()
+        self._needs: dict[int, int | None] = {}  # step of each verified checkpoint -> of the one that it needs
 
     def save(
-        self, step: int, tensors: Mapping[str, Mapping[str, np.ndarray]], state: Mapping[str, Any], base_digest: str
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, np.ndarray]],
+        state: Mapping[str, Any],
+        base_digest: str,
+        needed: int | None = None,
     ) -> Path:
         """Writes a checkpoint and removes those beyond `keep`; not the writer: checks the arrays alone.
 
@@ -90,6 +98,7 @@ class Checkpoints:
             tensors: group -> name -> array.
             state: JSON, strict (no NaN).
             base_digest: of the weights that are not among `tensors`.
+            needed: the step of an earlier checkpoint that stays as long as this one does; None: none has to.
 
         Returns:
             Its folder.
@@ -118,9 +127,10 @@ class Checkpoints:
                     "facts": self.facts,
                     "files": files,
                     "state": dict(state),
+                    NEEDED: needed,
                 }
                 write_manifest(draft, manifest)
-        self._verified.add(step)
+        self._needs[step] = needed
         self._prune()
         return target
 
@@ -148,7 +158,7 @@ class Checkpoints:
                 continue
             if reasons:
                 _log.warning("going back to the checkpoint of step %d; later steps run again", step)
-            self._verified.add(step)
+            self._needs[step] = checkpoint.needed
             return checkpoint
         entries = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
         damaged = reasons or [entry.name for entry in entries if CORRUPT.fullmatch(entry.name)]
@@ -158,6 +168,19 @@ class Checkpoints:
                 Problem("no checkpoint is valid", str(self.folder), found, "start afresh with resume=none")
             )
         return None
+
+    def read(self, step: int) -> Checkpoint:
+        """The checkpoint of a step; raises `InputError` if it is gone or damaged."""
+        return load(self._folder_of(step))
+
+    def holds(self, step: int) -> bool:
+        """Whether there is a valid checkpoint of a step."""
+        if step not in self._needs:
+            try:
+                self._needs[step] = _find_needed(verified_manifest(self._folder_of(step)))
+            except (Invalid, InputError):
+                return False
+        return True
 
     def _set_aside(self, folder: Path, reason: Invalid) -> None:
         if self._process.is_writer:
@@ -174,25 +197,19 @@ class Checkpoints:
         return [int(match[1]) for match in matches if match]
 
     def _prune(self) -> None:
-        kept = 0
-        for step in sorted(self._steps(), reverse=True):
+        """Removes all but the newest valid ones and those that these need."""
+        steps = sorted(self._steps(), reverse=True)
+        kept = list(itertools.islice(filter(self.holds, steps), self.keep))
+        oldest = min(kept, default=0)
+        needed = {self._needs.get(step) for step in kept}
+        for step in steps:
+            if len(kept) < self.keep or step >= oldest or step in needed:
+                continue
             folder = self._folder_of(step)
-            if kept >= self.keep:
-                try:
-                    remove_folder(folder)  # at once, so that a half-removed one is never taken for a damaged one
-                except OSError as error:
-                    _log.warning("old checkpoint %s could not be removed: %s", folder, error)
-            elif self._is_valid(step, folder):
-                kept += 1
-
-    def _is_valid(self, step: int, folder: Path) -> bool:
-        if step not in self._verified:
             try:
-                verified_manifest(folder)
-            except (Invalid, InputError):
-                return False
-            self._verified.add(step)
-        return True
+                remove_folder(folder)  # at once, so that a half-removed one is never taken for a damaged one
+            except OSError as error:
+                _log.warning("old checkpoint %s could not be removed: %s", folder, error)
 
 
 def load(folder: Path) -> Checkpoint:
@@ -232,7 +249,13 @@ def _read(folder: Path) -> Checkpoint:
         base_digest=manifest["base_digest"],
         config_hash=manifest["config_hash"],
         folder=folder,
+        needed=_find_needed(manifest),
     )
+
+
+def _find_needed(manifest: Mapping[str, Any]) -> int | None:
+    step = manifest.get(NEEDED)
+    return step if type(step) is int else None
 
 
 def _refuse_non_finite(step: int, tensors, newest: int | None) -> None:

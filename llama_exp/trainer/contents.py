@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from llama_exp.errors import InputError
 from llama_exp.trainer.checkpoint import Checkpoint
 from llama_exp.trainer.counters import Counters
 
+STRIPPED = "stripped"  # in the state of a checkpoint that has no optimizer any more
 _ACTION = "go on from another checkpoint with resume=<checkpoint folder>, or begin a new run with resume=none"
 
 
@@ -43,6 +45,27 @@ def read_contents(checkpoint: Checkpoint) -> Contents:
     if not isinstance(observers, dict):
         raise foreign(checkpoint, "observers", observers)
     return Contents(_read_counters(checkpoint), [np.array(numbers, dtype="int64") for numbers in seeds], observers)
+
+
+def require_optimizer(checkpoint: Checkpoint) -> None:
+    """Raises `InputError` if the optimizer's state was removed when the run had finished."""
+    if checkpoint.state.get(STRIPPED):
+        raise without_optimizer(checkpoint.folder)
+
+
+def without_optimizer(folder: Path) -> InputError:
+    """The error of a checkpoint that has weights alone."""
+    what = "the run has finished, and kept no optimizer's state to go on with (trainer.keep_optimizer)"
+    action = "begin a new run with resume=none, and trainer.keep_optimizer=always if it is to be made longer later"
+    return InputError.about(folder, what, "weights alone", action)
+
+
+def restore_part(checkpoint: Checkpoint, part: str, value: Any, restore: Callable[[Any], None]) -> None:
+    """Calls `restore(value)`; raises `InputError` where the value is of another form than it takes."""
+    try:
+        restore(value)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise foreign(checkpoint, part, f"{value} ({error!r})") from error
 
 
 def foreign(checkpoint: Checkpoint, part: str, found: object) -> InputError:

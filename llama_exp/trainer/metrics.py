@@ -10,6 +10,7 @@ from keras import ops
 
 from llama_exp import backend
 from llama_exp.architecture import count_flops_per_token
+from llama_exp.lora.dora import is_derived
 
 # The rate of a product is known after a tenth of a second, which every job of a sweep pays; a GPU needs less.
 FEWEST_PRODUCTS, MOST_PRODUCTS, ENOUGH_SECONDS = 3, 7, 0.1
@@ -20,6 +21,13 @@ def flops_per_token(backbone, sequence_length: int) -> int:
     adapters = {path: linear.adapter for path, linear in backbone.linear_layers().items()}
     ranks = {path: adapter.rank for path, adapter in adapters.items() if adapter is not None}
     return count_flops_per_token(backbone.get_config(), ranks, sequence_length)
+
+
+def count_parameters(backbone) -> dict[str, int]:
+    """`num_parameters`, those of adapters included, and `num_trainable_parameters`."""
+    trained = sum(int(np.prod(variable.shape)) for variable in backbone.trainable_variables)
+    all_of_them = sum(int(np.prod(variable.shape)) for variable in backbone.weights if not is_derived(variable))
+    return {"num_parameters": all_of_them, "num_trainable_parameters": trained}
 
 
 @functools.cache

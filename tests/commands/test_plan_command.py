@@ -48,7 +48,7 @@ def test_it_says_what_would_make_it_fit(shown):
 def test_it_says_how_long_it_takes(shown, tmp_path):
     assert "time nothing was measured on this machine yet; train some steps" in shown()
     config = check_arguments([]).config
-    plan_rates.remember(config, make_plan(config), 1024.0, cpu_name())
+    plan_rates.remember(config, make_plan(config), {"tokens_per_second": 1024.0}, cpu_name())
     assert "time about 20 min for all steps, at 1,024 tokens/s (measured " in shown()
     scaled = shown("model.num_layers=8", "trainer.max_steps=12000")
     assert "(scaled by arithmetic from a run of " in scaled and "with another model)" in scaled

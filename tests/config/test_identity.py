@@ -16,6 +16,7 @@ from llama_exp.config.check import CONF, check_arguments
 from llama_exp.config.check.resolvers import share
 from llama_exp.config.identity import (
     NOT_SCIENCE,
+    NOT_SCIENCE_KEYS,
     RECIPE,
     config_hash,
     continuation_hash,
@@ -73,6 +74,7 @@ DECIDES_NOTHING = {
     # limits of what is read, asked for, waited for or shown
     *("MAX_SECONDS", "MAX_MEMORY_BYTES", "MAX_CHARACTERS", "MAX_BYTES", "MAX_VALUES", "MAX_IDS", "MAX_CONFIG_BYTES"),
     *("MAX_TEMPLATE_BYTES", "MAX_PIECES", "MAX_PIECE_CHARACTERS", "_MAX_POSITION", "FAILED_SAVES", "SHOWN"),
+    *("WARM_UP", "NO_PROFILE", "NOTHING_SAVED"),  # steps before a profile begins, and nothing at all
     *("MOST_INPUTS", "MAX_SECONDS_EACH", "_LONGEST_SHOWN", "_SHOWN"),
     # how much at once: time and memory
     *("COLUMNS", "SCORE_POSITIONS", "SMALLEST_BUCKET", "MOST_ROWS", "_AHEAD_BYTES", "_LINE_BYTES", "_PANEL", "_TILE"),
@@ -165,7 +167,7 @@ LEAVES = [
 ]
 
 
-@pytest.mark.parametrize(("section", "key"), [leaf for leaf in LEAVES if leaf != ("preset", "offline")])
+@pytest.mark.parametrize(("section", "key"), [leaf for leaf in LEAVES if ".".join(leaf) not in NOT_SCIENCE_KEYS])
 def test_another_value_is_another_experiment(section, key):
     made = config("quantization=int4", "lora.rank=4", "schedule=wsd")
     part = getattr(made, section)

@@ -78,7 +78,7 @@ def test_every_closed_choice_is_the_type_of_a_key():
     }
     hints |= {arm for hint in hints for arm in typing.get_args(hint)}  # those that may be null
     of_a_sweeper = {Direction, Pruner, Sampler}  # keys below hydra.sweeper, which is no section of ours
-    assert len(choices) == 14 and choices - of_a_sweeper <= hints
+    assert len(choices) == 16 and choices - of_a_sweeper <= hints
 
 
 OPTIONS = {"sequence_length": 8, "packing": "none", "overlong": "drop", "validation_fraction": 0.5}

@@ -106,7 +106,7 @@ def test_the_statement_says_what_reviewers_ask_for(report):
     text = markdown.write_statement(report)
     for part in ("Seeds per config: 3 (0, 1, 2)", "lora.rank: 2, 4, 8", "95 % Student t interval", "18 attempts"):
         assert part in text
-    for part in ("made-up processor, 2 cores visible, 1 threads, 16.0 GiB", "keras 3.15.1", "commit 0123456789ab"):
+    for part in ("made-up processor, 2 cores visible, 1 thread, 16.0 GiB", "keras 3.15.1", "commit 0123456789ab"):
         assert part in text
     assert "Energy was not measured" in text
     assert f"train rows: {'ab' * 8}" in text

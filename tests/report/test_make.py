@@ -115,6 +115,8 @@ def test_a_run_names_its_config_as_the_baseline(grid):
     [
         ("rank=3", "lora.rank=2|4|8"),
         ("rnk=2", "keys: lora.rank"),
+        ("model.num_layers=2", "all configs have these values"),
+        ("seed=0", "choose among lora.rank=2|4|8"),
         ("/somewhere/else", "the folder of one of the runs"),
         ("rank=[", "as in config.yaml"),
     ],

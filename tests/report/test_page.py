@@ -134,14 +134,15 @@ def make_table():
 
 
 def render(folder, report=None):
-    return render_page(report or make_report(), [make_table()], folder, "llama-exp report outputs")
+    return render_page(report or make_report(), [make_table()], [], folder, "llama-exp report outputs")
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     path = folder / "report.html"
-    write_page(make_report(), [make_table()], path, "llama-exp report outputs")
+    details = [dataclasses.replace(make_table(), name="config-1")]
+    write_page(make_report(), [make_table(), dataclasses.replace(make_table(), name="second")], details, path, "report")
     probed = path.read_text().replace("</body>", PROBE + "</body>")
     (folder / "probed.html").write_text(probed)
     return folder
@@ -212,7 +213,7 @@ def test_what_is_not_finite_is_no_point():
 def test_a_report_of_one_run_has_a_page(tmp_path):
     run = make_run(1, 1)
     report = make_report(runs=(run,), groups=make_report().groups[:1], curves=(), effects=(), coordinates=None)
-    text = render_page(report, [], tmp_path, "llama-exp report outputs")
+    text = render_page(report, [], [], tmp_path, "llama-exp report outputs")
     assert 'id="run-1"' in text
 
 

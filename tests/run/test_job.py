@@ -26,7 +26,8 @@ from llama_exp.console import logs
 from llama_exp.errors import ConfigError, InputError
 from llama_exp.files.process import Process
 from llama_exp.run import plan
-from llama_exp.run.job import _require_embeddings, run_job
+from llama_exp.run.building import _require_embeddings
+from llama_exp.run.job import run_job
 
 LORA = ["lora.rank=4", "lora.dropout=0.1", "lora.targets=[attention]"]
 
@@ -77,6 +78,8 @@ def test_a_run_leaves_everything(uninterrupted, playground):
     kept = sorted(entry.name for entry in (folder / "checkpoints").iterdir())
     assert kept == ["step-00000009", "step-00000010"]
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    rates = [json.loads(file.read_text()) for file in (playground / "cache" / "rates").iterdir()]
+    assert summary(uninterrupted[1])["tokens_per_second"] in [rate["tokens_per_second"] for rate in rates]
 
 
 def test_no_part_of_a_run_edits_its_config(playground, monkeypatch):

@@ -11,7 +11,7 @@ from llama_exp.sweeps.jobs import Glimpse, State
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "config.yaml").write_text("trainer: {max_steps: 40}\n")
+    (tmp_path / "config.yaml").write_text("objective_metric: validation.loss\ntrainer: {max_steps: 40}\n")
     return tmp_path
 
 
@@ -51,7 +51,7 @@ def test_looking_never_raises(folder, text):
     ("summary", "expected"),
     [
         ({"status": "running"}, None),
-        ({"status": "finished", "exit_code": 0, "validation": {"last": 2.5}}, (State.finished, None, 0, 2.5)),
+        ({"status": "finished", "exit_code": 0, "validation": {"loss": 2.5}}, (State.finished, None, 0, 2.5)),
         ({"status": "finished", "exit_code": 0}, (State.finished, None, 0, None)),
         ({"status": "failed", "exit_code": 3, "reason": "no data\nmore"}, (State.failed, "no data", 3, None)),
         ({"status": "preempted", "exit_code": 75, "reason": "SIGTERM"}, (State.preempted, "SIGTERM", 75, None)),
@@ -62,6 +62,17 @@ def test_how_a_run_ended(folder, summary, expected):
     outcome = LlamaApp().find_outcome(folder)
     found = outcome and (outcome.state, outcome.cause, outcome.exit_code, outcome.value)
     assert found == expected and LlamaApp().find_outcome(folder / "none") is None
+
+
+def test_the_value_of_a_run_is_its_objective(folder):
+    """A sweep that lost its journal's last line takes it from the run's own record."""
+    summary = {"status": "finished", "validation": {"loss": 2.5}, "evaluation": {"a.b": {"accuracy": 0.75}}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    for figure, value in (("evaluation.a.b.accuracy", 0.75), ("evaluation.a.b.accuracy:max", 0.75), ("nothing", None)):
+        (folder / "config.yaml").write_text(f"objective_metric: {figure}\n")
+        assert LlamaApp().find_outcome(folder).value == value
+    (folder / "config.yaml").unlink()
+    assert LlamaApp().find_outcome(folder).value is None
 
 
 def composed(*overrides):

@@ -5,125 +5,18 @@ import math
 import os
 import signal
 
-import keras
 import numpy as np
 import pytest
 from daily import one_a_day, with_others
 from keras import ops
-from trainer_doubles import MemoryExamples, Recorder
+from small_trainer import crash, numbers, stop_at, terminate, trainer, without_times
+from trainer_doubles import Recorder
 
-from llama_exp import backend, schedule
-from llama_exp.errors import InputError, Interrupted, NumericalError, Preempted, StorageError
+from llama_exp import backend
+from llama_exp.errors import CallbackError, InputError, Interrupted, NumericalError, Preempted, StorageError
 from llama_exp.files.process import ALONE, Process
-from llama_exp.models import LlamaBackbone, LlamaCausalLM
-from llama_exp.optimizer import adamw
-from llama_exp.trainer import Checkpoints, Trainer
 
 pytestmark = pytest.mark.neutral
-
-V, S = 32, 8
-TIME_FIELDS = {"seconds", "tokens_per_second", "mfu", "peak_memory_bytes"}
-
-
-class Letters:
-    """A tokenizer of 32 characters."""
-
-    vocabulary_size, begin_id, eos_id, pad_id, stop_ids = V, 0, 1, None, ()
-
-    def encode(self, text):
-        return [ord(character) % V for character in text]
-
-    def decode(self, ids):
-        return "".join(chr(64 + token) for token in ids)
-
-
-def trainer(
-    folder,
-    *,
-    lora=False,
-    dora=False,
-    quantize=None,
-    loss_scale=None,
-    dropout=0.0,
-    prompts=(),
-    observers=None,
-    rate=0.02,
-    keep=2,
-    process=ALONE,
-    **options,
-):
-    keras.utils.set_random_seed(5)
-    shape = {"num_layers": 1, "num_query_heads": 2, "hidden_dim": 16, "intermediate_dim": 24}
-    shape |= {"num_key_value_heads": 1, "tie_word_embeddings": True, "dropout": dropout}
-    backbone = LlamaBackbone(vocabulary_size=V, **shape, dtype="mixed_float16" if loss_scale else "float32")
-    if quantize:
-        backbone.quantize(quantize)
-    if lora or dora:
-        rank_pattern = {"value": 3} if dora else None
-        backbone.enable_lora(rank=2, dropout=dropout, use_dora=dora, rank_pattern=rank_pattern)
-    # XLA takes seconds for each float16 program on a CPU.
-    plain = loss_scale is not None and keras.backend.backend() == "tensorflow"
-    options = {
-        "seed": 3,
-        "jit": "false" if plain else "auto",
-        "chunk_tokens": 16,
-        "max_steps": 6,
-        "batch_size": 4,
-        "accumulation_steps": 1,
-        "log_every_steps": 1,
-        "validate_every_steps": 3,
-        "validation_batches": None,
-        "checkpoint_every_steps": 2,
-        "sample_prompts": prompts,
-        "sample_tokens": 5,
-        "sample_temperature": 0.8,
-    } | options
-    rates = schedule.cosine(learning_rate=rate, num_steps=6, warmup_steps=2, final_fraction=0.1)
-    optimizer = adamw(learning_rate=rates, weight_decay=0.1, beta_1=0.9, beta_2=0.95, epsilon=1e-8, global_clipnorm=1.0)
-    if loss_scale:
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=loss_scale)
-    examples = {"train": MemoryExamples(10, V, S, seed=0), "validation": MemoryExamples(7, V, S, seed=1)}
-    checkpoints = Checkpoints(folder, keep=keep, config_hash="c", facts={"threads": 2}, process=process)
-    recorder = Recorder()
-    observers = {"recorder": recorder} | (observers or {})
-    run = Trainer(
-        LlamaCausalLM(backbone, Letters()),
-        examples,
-        optimizer,
-        checkpoints=checkpoints,
-        observers=observers,
-        process=process,
-        **options,
-    )
-    return run, backbone, optimizer, recorder
-
-
-def numbers(backbone, optimizer):
-    variables = [*backbone.weights, *backbone.non_trainable_variables, *optimizer.variables]
-    return [np.asarray(ops.convert_to_numpy(variable)).copy() for variable in variables]
-
-
-def without_times(rows):
-    return [{key: value for key, value in row.items() if key not in TIME_FIELDS} for row in rows]
-
-
-def stop_at(step, action):
-    """An observer that acts at the train row of a step, once."""
-
-    def act(row):
-        if row["split"] == "train" and row["step"] == step:
-            action()
-
-    return {"stop": Recorder(at_row=act)}
-
-
-def crash():
-    raise RuntimeError("power cut")
-
-
-def terminate():
-    os.kill(os.getpid(), signal.SIGTERM)
-
 
 VARIANTS = {
     "full": {"prompts": ["ab"]},
@@ -153,7 +46,7 @@ def test_cut_and_continued_runs_equal_a_straight_one(tmp_path, variant):
         run.fit()
     assert recorder.status == "preempted"
     run, *_ = trainer(tmp_path / "cut", observers=stop_at(5, crash), **variant)
-    with pytest.raises(RuntimeError, match="power cut"):
+    with pytest.raises(CallbackError, match="power cut"):
         run.fit()
     run, backbone, optimizer, recorder = trainer(tmp_path / "cut", **variant)
     result = run.fit()
@@ -304,13 +197,13 @@ def test_interrupt_is_told_apart_and_state_is_saved(tmp_path):
 
 def test_a_signal_during_validation_is_answered_without_a_row(tmp_path):
     run, *_, recorder = trainer(tmp_path)
-    batch = run._evaluation._examples.batch
+    batch = run._measuring._evaluation._examples.batch
 
     def stop(indices):
         terminate()
         return batch(indices)
 
-    run._evaluation._examples.batch = stop
+    run._measuring._evaluation._examples.batch = stop
     with pytest.raises(Preempted):
         run.fit()
     assert recorder.rows == []
@@ -378,7 +271,7 @@ def test_who_is_not_the_writer_goes_on_from_the_writers_checkpoints_and_changes_
     straight, backbone, optimizer, _ = trainer(tmp_path / "straight")
     straight.fit()
     run, *_ = trainer(tmp_path / "cut", observers=stop_at(4, crash))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(CallbackError):
         run.fit()
     run, *_ = trainer(tmp_path / "cut", max_steps=4, checkpoint_every_steps=1)
     run.fit()
@@ -395,7 +288,7 @@ def test_every_process_stops_at_a_signal_and_the_writer_says_so(tmp_path, caplog
     for process, count in ((ALONE, 1), (SECOND, 0)):
         caplog.clear()
         run, *_ = trainer(tmp_path / str(process.rank), process=process)
-        run._batch = terminating(run._batch)
+        run._batches.arrays = terminating(run._batches.arrays)
         with pytest.raises(Preempted, match="step 1"):
             run.fit()
         assert caplog.text.count("stopping after this step") == count

@@ -38,6 +38,7 @@ class Recorder:
 
     def __init__(self, at_row=None):
         self.rows, self.samples, self.facts, self.status = [], [], None, None
+        self.evaluations = []
         self._at_row = at_row or (lambda row: None)
 
     def on_start(self, facts):
@@ -47,6 +48,9 @@ class Recorder:
         self.rows.append(row)
         self._at_row(row)
 
+    def on_evaluation(self, row):
+        self.evaluations.append(row)
+
     def on_sample(self, step, prompt, text):
         self.samples.append((step, prompt, text))
 
@@ -54,8 +58,29 @@ class Recorder:
         self.status = status
 
     def state(self):
-        return {"rows": json.dumps(self.rows), "samples": self.samples}  # as text: a gradient norm may be infinite
+        texts = {"rows": json.dumps(self.rows), "evaluations": json.dumps(self.evaluations)}
+        return texts | {"samples": self.samples}  # as text: a gradient norm may be infinite
 
     def restore(self, state):
-        self.rows = json.loads(state["rows"])
+        self.rows, self.evaluations = json.loads(state["rows"]), json.loads(state["evaluations"])
         self.samples = [tuple(sample) for sample in state["samples"]]
+
+
+class ScriptedEvaluations:
+    """Evaluations whose figure at each step is given: what `llama_exp.evaluation` is to the trainer."""
+
+    def __init__(self, scores, every=1, act=None):
+        self._scores, self._every, self._act = scores, every, act or (lambda step: None)
+        self.steps = []
+
+    def is_due(self, step, is_last):
+        return is_last or step % self._every == 0
+
+    def run(self, step, stop, tell_phase):
+        tell_phase("evaluating fake")
+        self._act(step)
+        if stop():
+            return None
+        self.steps.append(step)
+        score = self._scores[step]
+        return [{"step": step, "name": "my.task", "kind": "set", "score": score, "items": 4, "fingerprint": "f"}]

@@ -39,6 +39,7 @@ RUN = Limits(
             "letters, digits, '_', '-' and '.', at most 100: it becomes a folder below outputs/",
         ),
         "seed": Limit(lambda value: 0 <= value < 2**32, "an integer from 0 to 4294967295"),
+        "objective_metric": FILLED,
         "resume": FILLED,
     },
 )

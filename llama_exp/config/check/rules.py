@@ -27,6 +27,7 @@ from llama_exp.config.schema import Config, LoggerConfig, ModelConfig, ScheduleC
 from llama_exp.config.stored import known_quantization
 from llama_exp.errors import Problem
 from llama_exp.limits.dataset import ChatTemplate
+from llama_exp.limits.figures import AT_THE_END, OF_VALIDATION, find_undirected_figure, find_unknown_figure
 from llama_exp.limits.lora import PATTERNS
 from llama_exp.limits.model import find_nearest_divisor
 from llama_exp.limits.precision import Policy
@@ -167,6 +168,18 @@ def resume(config: Config) -> Iterator[Problem]:
         )
 
 
+def figures(config: Config) -> Iterator[Problem]:
+    """Figures that decide something are figures of this run."""
+    names: tuple[str, ...] = ()
+    end = (*OF_VALIDATION, *AT_THE_END)
+    undirected = list(find_undirected_figure(config.objective_metric, "objective_metric"))
+    yield from list(find_unknown_figure(config.objective_metric, "objective_metric", end, names)) or undirected
+    for key in ("keep_best", "stop_early"):
+        figure = getattr(config.trainer, key)
+        if figure is not None:
+            yield from find_unknown_figure(figure, f"trainer.{key}", OF_VALIDATION, names)
+
+
 def loggers(config: Config) -> Iterator[Problem]:
     """W&B online has a key, others their package: found out now, not when data, preset and model are there."""
     for where, section in list_loggers(config.logger).items():
@@ -193,6 +206,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     (("dataset", "preset", "tokenizer"), chat_template),
     (("tokenizer", "model"), vocabulary),
     (("resume",), resume),
+    (("objective_metric", "trainer"), figures),
     (("logger",), loggers),
     (("evaluation",), evaluation),
 )

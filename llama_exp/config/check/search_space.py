@@ -19,7 +19,7 @@ from llama_exp.config.check.sweep_points import find_wrong_count
 from llama_exp.config.check.typed import show
 from llama_exp.config.plugins import PROCESSES_LAUNCHER
 from llama_exp.errors import Problem
-from llama_exp.limits.search import LIMITS, SECTION, Axis, find_option_problems
+from llama_exp.limits.search import LIMITS, SECTION, Axis, find_objective_problems, find_option_problems
 
 LOG = "log"
 
@@ -41,6 +41,16 @@ def find_search_problems(hydra: Any, sweeps: Sequence[Override]) -> Iterator[Pro
         what = "runs its trials itself, as the launcher `processes` does, and no other one can"
         action = "set hydra/launcher=processes; other launchers go with grids: hydra/sweeper=basic"
         yield Problem(what, "hydra/launcher", str(hydra.launcher.get("_target_")).rpartition(".")[2], action)
+
+
+def find_unfit_objectives(cfg: Any) -> Iterator[Problem]:
+    """Where the sweeper of a command line of ours and the figures of its runs do not fit together.
+
+    Args:
+        cfg: composed, with a sweeper that `find_search_problems` finds nothing wrong with.
+    """
+    options = {key: cfg.hydra.sweeper.get(key) for key in LIMITS.values}
+    yield from find_objective_problems(options, str(cfg.objective_metric))
 
 
 def read_axes(sweeps: Sequence[Override]) -> tuple[list[Axis], list[Problem]]:

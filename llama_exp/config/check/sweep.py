@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llama_exp.config.check.composition import Composer, line_of
 from llama_exp.config.check.job import JobCheck
-from llama_exp.config.check.search_space import find_search_problems
+from llama_exp.config.check.search_space import find_search_problems, find_unfit_objectives
 from llama_exp.config.check.sweep_points import (
     count_points,
     drop_repeated,
@@ -48,7 +48,8 @@ SHARED = (
 )
 SWEEP_DIR = "hydra.sweep.dir"
 OURS = frozenset({"hydra.launcher.extend", "hydra.launcher.on_failed"})  # whichever launcher runs the jobs
-RESUME, SUBDIR, EXCLUDED = "resume", "hydra.sweep.subdir", "hydra.job.config.override_dirname.exclude_keys"
+SAME_IN_ALL = ("resume", "objective_metric")
+SUBDIR, EXCLUDED = "hydra.sweep.subdir", "hydra.job.config.override_dirname.exclude_keys"
 LONGEST_NAME = 255  # bytes, on every usual file system
 POINTS_SHOWN = 3
 SECONDS_IN_SILENCE = 1.0
@@ -192,7 +193,7 @@ class SweepCheck:
         problems = []
         for sweep in self._sweeps:
             line, key = show(sweep.input_line), sweep.key_or_group
-            if (sweep.is_hydra_override() and not self._is_search) or key == RESUME:
+            if (sweep.is_hydra_override() and not self._is_search) or key in SAME_IN_ALL:
                 problems.append(Problem("cannot differ between the jobs of a sweep", key, line, "give one value"))
             elif self._is_grid and not sweep.is_discrete_sweep():
                 action = "give a list of values, range(start,stop,step), or choose another hydra/sweeper"
@@ -200,7 +201,8 @@ class SweepCheck:
             elif not self._is_search and sweep.is_discrete_sweep() and (problem := find_wrong_count(sweep, line)):
                 problems.append(problem)
         if self._is_search:
-            problems += find_search_problems(self._cfg.hydra, self._sweeps)
+            of_search = list(find_search_problems(self._cfg.hydra, self._sweeps))
+            problems += of_search or find_unfit_objectives(self._cfg)
         if self._is_grid and not problems and (problem := find_too_many(self._sweeps)):
             problems.append(problem)
         return iter(problems)
@@ -297,7 +299,7 @@ def _launcher_problems(cfg: DictConfig) -> Iterator[Problem]:
     """Impossible values of our own launcher's keys; others check theirs."""
     if cfg.hydra.launcher.get("_target_") == PROCESSES_LAUNCHER:
         node: Any = OmegaConf.to_container(cfg.hydra.launcher, resolve=True)
-        yield from find_launcher_problems({key: value for key, value in node.items() if key != RESUME})
+        yield from find_launcher_problems({key: value for key, value in node.items() if key != "resume"})
 
 
 def _same_problems(points: Sequence[Point]) -> Iterator[Problem]:

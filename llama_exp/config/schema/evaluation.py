@@ -46,7 +46,7 @@ class GenerationConfig(TaskConfig):
     """Texts that the model writes."""
 
     targets: str = MISSING  # key of the right text, or of a list of them
-    max_new_tokens: int = MISSING
+    max_new_tokens: int = MISSING  # of each text, at most
     stop_texts: list[str] = MISSING  # a text ends before the first of them
 
 

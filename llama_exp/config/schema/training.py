@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from llama_exp.limits.logger import LoggerMode
 from llama_exp.limits.runtime import Backend, Jit
-from llama_exp.limits.trainer import Remat
+from llama_exp.limits.trainer import Export, KeepOptimizer, Remat
 
 
 @dataclass
@@ -59,6 +59,14 @@ class TrainerConfig:
     validation_batches: int | None = MISSING  # at most; null: the whole validation split
     checkpoint_every_steps: int = MISSING  # optimizer steps between two checkpoints
     keep_checkpoints: int = MISSING  # newest checkpoints that stay on disk
+    keep_best: str | None = MISSING  # figure: the checkpoint with its best value stays too; null: none does
+    export: Export = MISSING
+    keep_optimizer: KeepOptimizer = MISSING
+    stop_early: str | None = MISSING  # figure: the run ends once it no longer improves; null: it goes on to max_steps
+    patience: int = MISSING  # measurements of stop_early without an improvement, until the run ends
+    min_delta: float = MISSING  # by how much stop_early has to be better to be an improvement
+    overfit_below: float | None = MISSING  # loss that one batch is to reach, trained on alone; null: all batches
+    profile_steps: int = MISSING  # steps to profile behind the first two; 0: none
     remat: Remat = MISSING
     sample_prompts: list[str] | None = MISSING  # null: beginnings of validation documents; empty: no samples
     sample_tokens: int = MISSING  # new tokens per sample

@@ -19,28 +19,30 @@ from llama_exp.report.page.data import dump_data
 SCRIPTS = ("plot.js", "curves.js", "swept.js", "parallel.js", "tables.js")
 
 
-def write_page(report: Report, tables: Sequence[Table], path: Path, command: str) -> None:
+def write_page(report: Report, tables: Sequence[Table], details: Sequence[Table], path: Path, command: str) -> None:
     """Writes the page.
 
     Args:
         report: what it shows.
-        tables: in their order on the page.
+        tables: in their order; the first stands before the pictures.
+        details: shown when they are asked for.
         path: an .html file, replaced as a whole.
         command: that makes this report again.
 
     Raises:
         StorageError: it cannot be written.
     """
-    write_text(path, render_page(report, tables, path.parent, command))
+    write_text(path, render_page(report, tables, details, path.parent, command))
 
 
-def render_page(report: Report, tables: Sequence[Table], folder: Path, command: str) -> str:
+def render_page(report: Report, tables: Sequence[Table], details: Sequence[Table], folder: Path, command: str) -> str:
     """The page as text; links to runs are relative to `folder`, where it will lie, so that both can move together."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_read("page.html"))
     return template.render(
         report=report,
         tables=tables,
+        details=details,
         command=command,
         style=Markup(_read("page.css")),
         scripts=[Markup(_read(name)) for name in SCRIPTS],

@@ -52,7 +52,8 @@ def _draw_line(axes: Any, effect: Effect, line: EffectLine, number: int) -> None
         axes.plot(xs, means, color=look.colour, linewidth=0.6, alpha=0.5)
         return
     for x, point in zip(xs, line.points, strict=True):
-        axes.scatter([x] * len(point.run_values), point.run_values, s=7, color=look.colour, alpha=0.35, linewidths=0)
+        axes.scatter([x] * len(point.run_values), point.run_values, s=9, facecolors="white", edgecolors=look.colour,
+                     linewidths=0.7, zorder=4)  # fmt: skip
     has_interval = [point.estimate.low is not None for point in line.points]
     reaches = [0.0 if p.estimate.high is None else p.estimate.high - p.estimate.mean for p in line.points]
     axes.errorbar(xs, means, yerr=reaches if any(has_interval) else None, color=look.colour, marker=look.mark,

@@ -185,7 +185,8 @@ def _run(plan: Plan, pool: Pool, manifest: Manifest) -> Study:
     def stop_all(received: signals.signal.Signals) -> None:
         launch.stop_all(pool, received)
 
-    Search(study, pool, make, find_outcome, plan.options, stop_all, plan.launcher.stop_on_failure).run()
+    objectives = plan.options.objectives or (manifest.words.figure,)
+    Search(study, pool, make, find_outcome, plan.options, stop_all, plan.launcher.stop_on_failure, objectives[0]).run()
     return study
 
 

@@ -50,6 +50,7 @@ class Search:
         options: of the search.
         stop_all: asks all running jobs to stop, for a signal that this process got.
         stop_on_failure: whether no further trial is asked for after one has failed.
+        figure: what running trials are compared by, see `Pruning`.
     """
 
     def __init__(
@@ -61,10 +62,11 @@ class Search:
         options: Options,
         stop_all: Callable[[signals.signal.Signals], None],
         stop_on_failure: bool = False,
+        figure: str = "validation.loss",
     ):
         self._study, self._pool, self._make_job, self._options = study, pool, make_job, options
         self._find_outcome, self._stop_all, self._stop_on_failure = find_outcome, stop_all, stop_on_failure
-        self._pruning = Pruning(study)
+        self._pruning = Pruning(study, figure)
         self._waiting: deque[Job] = deque()
         self._stopped: set[int] = set()  # numbers of the trials that were asked to stop
         self._is_ending = False

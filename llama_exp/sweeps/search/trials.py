@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from llama_exp.errors import InputError
 from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
+from llama_exp.limits.figures import find_number, split_figure
 from llama_exp.limits.search import Axis
 from llama_exp.sweeps.jobs import Job, Outcome, State
 from llama_exp.sweeps.search.options import Options
@@ -71,17 +72,16 @@ def _read_values(value: Any, folder: Path, options: Options) -> tuple[float, ...
     return tuple(_as_number(entry) for entry in found)
 
 
-def _find_in_summary(folder: Path, name: str) -> Any:
+def _find_in_summary(folder: Path, name: str) -> float:
     """The number under a dotted name in a job's `summary.json`."""
     try:
         node: Any = read_json(folder / SUMMARY, MAX_RECORD_BYTES)
     except InputError as error:
         raise ValueError(f"has no {SUMMARY} with {name}: {error.problems[0].what}") from error
-    for part in name.split("."):
-        if not isinstance(node, dict) or part not in node:
-            raise ValueError(f"has no {name} in its {SUMMARY}")
-        node = node[part]
-    return node
+    value = find_number(node, split_figure(name)[0]) if isinstance(node, dict) else None
+    if value is None:
+        raise ValueError(f"has no {name} in its {SUMMARY}")
+    return value
 
 
 def _as_number(value: Any) -> float:

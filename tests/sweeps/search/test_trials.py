@@ -48,5 +48,5 @@ def test_objectives_are_read_from_the_summary(tmp_path):
     assert judge(outcome, tmp_path, chosen).cause == "has no tokens_per_second in its summary.json"
     (tmp_path / "summary.json").write_text(json.dumps({"validation": {"best": 1.5}, "tokens_per_second": 800}))
     assert judge(outcome, tmp_path, chosen).values == (1.5, 800.0)
-    (tmp_path / "summary.json").write_text(json.dumps({"validation": {"best": None}, "tokens_per_second": 800}))
-    assert judge(outcome, tmp_path, chosen).cause == "returned None, and a search needs a number"
+    (tmp_path / "summary.json").write_text(json.dumps({"validation": {"best": "NaN"}, "tokens_per_second": 800}))
+    assert judge(outcome, tmp_path, chosen).cause == "returned nan, which is no finite number"
