@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from llama_exp.config.check import check_arguments
+from llama_exp.run.machine import cpu_name
 from llama_exp.run.plan import make_plan
-from llama_exp.run.provenance import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = "trainer.max_steps=4 trainer.validation_batches=2 trainer.sample_prompts=[] logger=none"

@@ -23,8 +23,8 @@ from llama_exp.config.schema import Config
 from llama_exp.errors import StorageError
 from llama_exp.files.json_file import read_record
 from llama_exp.files.writing import make_folder, write_json
+from llama_exp.run.machine import cpu_name
 from llama_exp.run.plan import Plan
-from llama_exp.run.provenance import cpu_name
 
 FOLDER = "rates"
 MOST_RECORDS = 500  # that a plan reads, newest first

@@ -11,8 +11,8 @@ from llama_exp import cli
 from llama_exp.commands import plan
 from llama_exp.config.check import check_arguments
 from llama_exp.run import plan_rates
+from llama_exp.run.machine import cpu_name
 from llama_exp.run.plan import make_plan
-from llama_exp.run.provenance import cpu_name
 
 ROOT = Path(__file__).resolve().parents[2]
 

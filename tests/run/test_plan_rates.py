@@ -7,8 +7,8 @@ import pytest
 
 from llama_exp.config.check import check_arguments
 from llama_exp.run import plan_rates
+from llama_exp.run.machine import cpu_name
 from llama_exp.run.plan import make_plan
-from llama_exp.run.provenance import cpu_name
 
 
 @pytest.fixture
