@@ -3,6 +3,7 @@
     python docs/make_pictures.py                          # the real ones: minutes
     python docs/make_pictures.py --to /tmp trainer.max_steps=40
     python docs/make_pictures.py --sweep                  # docs/pictures/sweep.svg, of a sweep of six jobs
+    python docs/make_pictures.py --report SWEEP           # docs/pictures/report*, of a sweep that has finished
 
 The command runs under a pseudo-terminal with an empty cache, as for somebody who runs it for the first time. What it
 wrote is replayed on a small screen, whose last state becomes docs/pictures/terminal.svg; docs/pictures/loss.png is a
@@ -16,6 +17,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -24,6 +26,7 @@ import tempfile
 import termios
 from pathlib import Path
 
+from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
@@ -32,6 +35,8 @@ PICTURES = ROOT / "docs" / "pictures"
 COLUMNS, LINES = 110, 50
 SWEEP = ["trainer=quick", "trainer.max_steps=40", "model.num_layers=1"]  # short: what it shows is the table
 SWEEP += ["optimizer.learning_rate=1e-3,3e-3,1e-2", "seed=0,1", "hydra.launcher.n_jobs=2"]
+SHOWN_SWEEP = "outputs/python_qa_lora/sweeps/2026-01-31_12-00-00"  # in place of where it lay
+NUM_COLOURS = 96
 # A control sequence of ECMA-48: parameters, then one letter that says what it does.
 CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 # Rich's own frame loads a font from the network; a picture in a repository should not.
@@ -58,7 +63,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Makes the pictures of README from a real run.")
     parser.add_argument("--to", type=Path, default=PICTURES, help="folder of the pictures (default: docs/pictures)")
     parser.add_argument("--sweep", action="store_true", help="a sweep's table instead, half way and at the end")
+    parser.add_argument("--report", type=Path, help="folder of a sweep: the pictures of a report on it instead")
     options, overrides = parser.parse_known_args()
+    if options.report:
+        _draw_report(options.to, options.report, overrides)
+        return
     if options.sweep:
         _draw_sweep(options.to, overrides)
         return
@@ -90,6 +99,23 @@ def _draw_sweep(to: Path, overrides: list[str]) -> None:
     command = " ".join(["python train.py", *arguments])
     (to / "sweep.svg").write_text(svg(command, [*table, "", *told]), encoding="utf-8")
     print(f"{to}: sweep.svg")
+
+
+def _draw_report(to: Path, sweep: Path, arguments: list[str]) -> None:
+    """Reports on a sweep, and keeps what the terminal shows and the pictures."""
+    with tempfile.TemporaryDirectory() as made:
+        words = ["report", str(sweep), *arguments]
+        output, code = record([sys.executable, "-m", "llama_exp", *words, "--to", made, "--formats", "png"], {})
+        if code:
+            sys.exit(f"the report ended with exit code {code}:\n{output}")
+        to.mkdir(parents=True, exist_ok=True)
+        for picture in Path(made).glob("*.png"):
+            image = Image.open(picture).convert("RGB").quantize(NUM_COLOURS)  # a third of the size
+            image.save(to / f"report_{picture.name}", optimize=True)
+    shown = [line for line in screen(output, COLUMNS) if not line.startswith("written: ")]
+    command = shlex.join(["llama-exp", "report", SHOWN_SWEEP, *arguments])
+    (to / "report.svg").write_text(svg(command, shown), encoding="utf-8")
+    print(f"{to}: report.svg and report_*.png of {sweep}")
 
 
 def record(command: list[str], environment: dict[str, str]) -> tuple[str, int]:

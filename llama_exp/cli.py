@@ -12,11 +12,18 @@ from llama_exp import signals
 
 # Command -> the module whose `main(arguments)` does it, and what it does. A module is imported when it is asked for.
 COMMANDS = {
-    "train": ("llama_exp.train", "train or fine-tune; `llama-exp train --help` lists parts, choices and values"),
+    "train": (
+        "llama_exp.train_command",
+        "train or fine-tune; `train --help` lists parts, choices and values",
+    ),
     "plan": ("llama_exp.commands.plan", "parameters, tokens, arithmetic and memory of what train would do"),
+    "diff": ("llama_exp.commands.diff", "what differs between two runs, and from which step on"),
+    "reproduce": ("llama_exp.commands.reproduce", "a run once more, and whether its results are the same"),
+    "pack": ("llama_exp.commands.pack", "a run as one archive that reproduces elsewhere"),
     "explain": ("llama_exp.commands.explain", "which file and line, or argument, sets a key, and what it overrode"),
     "presets": ("llama_exp.commands.presets", "the pre-trained models that can be named, and which are here"),
-    "convert": ("llama_exp.commands.convert", "a model into KerasHub's or Hugging Face's format"),
+    "convert": ("llama_exp.commands.convert", "a model into KerasHub's, Hugging Face's or llama.cpp's format"),
+    "push": ("llama_exp.commands.push", "a model or an adapter to Hugging Face or Kaggle"),
     "merge": ("llama_exp.commands.merge", "a trained adapter into its model"),
     "evaluate": ("llama_exp.commands.evaluate", "losses on sets and scores on tasks, of a run or a model"),
     "generate": ("llama_exp.commands.generate", "continue a text"),
@@ -40,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(usage())
     elif command == "--version":
         print(f"llama-exp {llama_exp.__version__}")
-    elif command == "train" and is_whole_process:
+    elif command in ("train", "reproduce") and is_whole_process:
         with signals.orderly():
             sys.exit(_run(command, rest))
     else:

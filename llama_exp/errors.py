@@ -23,6 +23,7 @@ class ExitCode(enum.IntEnum):
     NUMERICAL = 5  # the loss or a gradient is not finite
     BUSY = 6  # the run folder is in use by another process
     SWEEP = 7  # a sweep ended with failed jobs
+    DIFFERENT = 8  # a reproduction whose results are not those of the recorded run
     PREEMPTED = 75  # stopped by SIGTERM, SIGUSR1, SIGHUP or SIGUSR2; can go on (EX_TEMPFAIL: requeue me)
     INTERRUPTED = 130  # stopped by SIGINT
 

@@ -132,7 +132,7 @@ def _check_running(backend: str, count: str) -> None:
                 f"this process already runs Keras on {running}",
                 "runtime.backend",
                 backend,
-                f"start a process of its own for it, or set runtime.backend={running}",
+                f"start a process of its own for it (a notebook: restart the kernel), or set runtime.backend={running}",
             )
         )
     if os.environ.get(THREAD_VARIABLES[0], count) != count:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import llama_exp
-from llama_exp import cli, train
+from llama_exp import cli, train_command
 from llama_exp.config.check import check_arguments, config_hash
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -345,7 +345,7 @@ def test_resume_goes_on_in_the_folder_that_latest_leads_to(tmp_path):
     assert (folder / "seen.json").exists()
 
 
-@pytest.mark.parametrize("command", [lambda: train.main(["--help"]), lambda: cli.main(["presets", "--help"])])
+@pytest.mark.parametrize("command", [lambda: train_command.main(["--help"]), lambda: cli.main(["presets", "--help"])])
 def test_what_a_command_makes_is_writable_by_its_owner_only(command, capsys):
     """Before anything is made: Hydra and other libraries make folders too."""
     before = os.umask(0)

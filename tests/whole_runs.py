@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_exp import train
+from llama_exp import train_command
 from llama_exp.console import logs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,7 +79,7 @@ def run_here(playground, *overrides, code=0, small=True, **environment):
             patch.setenv(name, value)
         try:
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-                train.main(arguments)
+                train_command.main(arguments)
             found = 0
         except SystemExit as stop:
             found = stop.code

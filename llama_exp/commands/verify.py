@@ -1,17 +1,14 @@
-"""`llama-exp verify parity`: the built model against a NumPy forward pass from the same files, layer by layer.
+"""`llama-exp verify`: a model against a reference, and a user's own configuration against itself.
 
-The difference of a layer is the root mean square of (model - reference) divided by that of the reference, over all
-positions. The first layer above the tolerance is named: what comes after it inherits its error.
-
-Exit code 0: every layer within the tolerance. 1: one is not, or is not finite.
+Exit code 0: all is within its tolerance, or bit-identical. 1: something is not.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import math
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -19,40 +16,38 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from llama_exp import reference
 from llama_exp.architecture import AS_STORED
 from llama_exp.commands import merge, models
 from llama_exp.commands.export import DTYPES
 from llama_exp.commands.parser import Parser, positive
+from llama_exp.config.check import check_arguments
 from llama_exp.console import logs
+from llama_exp.errors import ConfigError, Problem
 from llama_exp.formats import open_adapter
 from llama_exp.formats.quantized import dequantize_checkpoint
+from llama_exp.verification import invariances, parity, resumption
+from llama_exp.verification.parity import Difference
 
 # Relative, by what the products are computed in; a wrong head, mask, order or epsilon is 0.01 and more.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 QUANTIZED_TOLERANCE = 0.2  # where the model rounds activations to integers, the reference does not
 SEED = 0
 DEFAULT_TOKENS = 16
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far a layer's output is from the reference.
-
-    Attributes:
-        layer: its path, or `logits`.
-        largest: the largest absolute difference.
-        relative: root mean square of the difference over that of the reference; NaN where the model's is not finite.
-    """
-
-    layer: str
-    largest: float
-    relative: float
+ONLY = "--only"
+SHOWN_DIFFERENCES = 10
 
 
 def main(arguments: list[str]) -> int:
     """Verifies as the command line says; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    check, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if check not in CHECKS:
+        _parser().parse_args([check])
+    return CHECKS[check](rest)
+
+
+def verify_parity(arguments: list[str]) -> int:
+    """A model's hidden states against a NumPy forward pass."""
+    options = _parity_parser().parse_args(arguments)
     logs.attach_console()
     options.precision = options.precision or "float32"
     model, source = models.load(options)
@@ -64,42 +59,155 @@ def main(arguments: list[str]) -> int:
             )
         elif checkpoint.quantization is not None:
             checkpoint = dequantize_checkpoint(checkpoint)
-        differences = compare(model, checkpoint, token_ids_BS)
+        dtype = DTYPES[model.backbone.variable_dtype]
+        differences = parity.compare(model, checkpoint, token_ids_BS, dtype, _watch)
     tolerance = options.tolerance or _tolerance(model.backbone)
-    wrong = first_deviation(differences, tolerance)
-    _show(differences, wrong, tolerance)
+    wrong = parity.first_deviation(differences, tolerance)
+    _show_parity(differences, wrong, tolerance)
     return 0 if wrong is None else 1
 
 
-def compare(model, checkpoint, token_ids_BS: np.ndarray) -> list[Difference]:
-    """The difference of every layer, in order, and of the logits.
+def verify_invariances(arguments: list[str]) -> int:
+    """A training step of a configuration against the same step computed another way."""
+    if {"-h", "--help"} & set(arguments):
+        print(INVARIANCES_HELP)
+        return 0
+    only, overrides = _take_only(arguments)
+    config = check_arguments(overrides).config
+    if config is None:
+        action = "leave it out, or give it to llama-exp train"
+        raise ConfigError(Problem("this verifies nothing", "llama-exp verify invariances", " ".join(overrides), action))
+    logs.attach_console()
+    with _told() as tell:
+        outcomes, tolerances = invariances.verify(config, overrides, only, tell)
+    _show_invariances(outcomes, tolerances)
+    return 0 if all(invariances.is_right(outcome, tolerances) for outcome in outcomes) else 1
 
-    Args:
-        model: a `LlamaCausalLM`.
-        checkpoint: open, with floating-point weights: what the model should compute.
-        token_ids_BS: integers.
-    """
-    from llama_exp.models.layer_outputs import layer_outputs
 
-    found = layer_outputs(model, token_ids_BS)
-    expected = reference.layer_outputs(checkpoint, token_ids_BS, DTYPES[model.backbone.variable_dtype])
+def verify_resume(arguments: list[str]) -> int:
+    """A run that was stopped and continued against one that was not."""
+    if {"-h", "--help"} & set(arguments):
+        print(RESUME_HELP)
+        return 0
+    with _told() as tell:
+        found = resumption.verify(arguments, tell)
+    console = Console()
+    where = f"stopped at step {found.stopped_at} and continued to step {found.steps}"
+    if not found.differences:
+        text = f"bit-identical: {where}, {found.num_arrays} arrays and {found.num_rows} rows of metrics are the same"
+        console.print(text, highlight=False, soft_wrap=True)
+        return 0
+    title = f"different: {where}, {len(found.differences)} things are not as in a run without a stop"
+    console.print(title, style="bold red", highlight=False, soft_wrap=True)
+    for line in found.differences[:SHOWN_DIFFERENCES]:
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    if len(found.differences) > SHOWN_DIFFERENCES:
+        console.print(f"  and {len(found.differences) - SHOWN_DIFFERENCES} more", highlight=False)
+    return 1
+
+
+# What follows `llama-exp verify` -> what does it.
+CHECKS: dict[str, Callable[[list[str]], int]] = {
+    "parity": verify_parity,
+    "invariances": verify_invariances,
+    "resume": verify_resume,
+}
+INVARIANCES_HELP = f"""usage: llama-exp verify invariances [--only CHECK,...] [<part>=<choice> | <key>=<value> ...]
+
+Computes one training step of what `llama-exp train` would do with the same command line, without
+its update, and then the same step in other ways that must agree to rounding: a few rows of your
+data, your model, your preset, your precision. Dropout is off. Loss and the gradient of every
+trainable variable are compared. Exit code 0: all agree; 1: one does not.
+
+checks:
+  batch order   the rows in another order
+  accumulation  k micro-batches of b rows against one of k * b
+  packing       each document in a row of its own
+  padding       more padding behind the last token
+  chunked loss  chunks of other sizes
+  remat         what the backward pass computes again: none, attention, block
+  fast paths    with XLA, with parts by XLA, without
+  decoding      token by token, with a cache and with the kernels for a CPU
+  backend       TensorFlow against JAX, in a process of its own
+
+options:
+  {ONLY} CHECK,...  these checks; underscores stand for spaces: batch_order
+
+examples:
+  llama-exp verify invariances
+  llama-exp verify invariances model=smollm2_135m lora.rank=8 precision=bfloat16 trainer.batch_size=2
+  llama-exp verify invariances {ONLY} packing,padding dataset=jsonl dataset.files=[chats.jsonl]"""
+RESUME_HELP = f"""usage: llama-exp verify resume [<part>=<choice> | <key>=<value> ...]
+
+Trains the first {resumption.STEPS} steps of what `llama-exp train` would do with the same command line, twice: at
+a stretch, and with a stop after {resumption.STEPS // 2}, from where another process goes on. Compares every bit of
+weights, optimizer and seeds, the position in the data, the state of your callbacks and every row
+of metrics. Everything lies in a temporary folder (TMPDIR). Exit code 0: bit-identical; 1: not.
+
+examples:
+  llama-exp verify resume
+  llama-exp verify resume experiment=python_qa_lora runtime.backend=jax"""
+
+
+def _watch(steps, total: int):
+    """The steps of the reference, with a bar on a terminal."""
     console = Console(stderr=True)
-    steps = track(
-        expected, "reference", total=len(found), console=console, disable=not console.is_terminal, transient=True
-    )
-    return [_difference(layer, found[layer], output) for layer, output in steps]
+    return track(steps, "reference", total=total, console=console, disable=not console.is_terminal, transient=True)
 
 
-def first_deviation(differences: list[Difference], tolerance: float) -> Difference | None:
-    """The first layer beyond the tolerance; None: there is none."""
-    return next((one for one in differences if not one.relative <= tolerance), None)  # NaN is beyond, too
+@contextlib.contextmanager
+def _told():
+    """Yields what shows, on a terminal, what is being done."""
+    console = Console(file=sys.stderr)  # as it is now: a run may turn it away
+    if not console.is_terminal:
+        yield lambda phase: None
+        return
+    with console.status("") as status:
+        yield lambda phase: status.update(f"[not bold]{phase}")
 
 
-def _difference(layer: str, found: np.ndarray, expected: np.ndarray) -> Difference:
-    error = found.astype(np.float64) - expected
-    size = math.sqrt(float(np.mean(np.square(expected))))
-    relative = math.sqrt(float(np.mean(np.square(error)))) / size if size else float(np.abs(error).max() > 0)
-    return Difference(layer, float(np.abs(error).max()), relative)
+def _take_only(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names of checks that were asked for (empty: all), and the other arguments."""
+    rest, names, expects = [], [], False
+    for argument in arguments:
+        key, is_joined, value = argument.partition("=")
+        if expects or (key == ONLY and is_joined):
+            names += (argument if expects else value).split(",")
+            expects = False
+        elif argument == ONLY:
+            expects = True
+        else:
+            rest.append(argument)
+    known = {name.replace(" ", "_"): name for name in invariances.CHECKS}
+    wrong = [name for name in names if name.strip().replace(" ", "_") not in known]
+    if wrong or expects:
+        found = ", ".join(wrong) or "nothing behind it"
+        raise ConfigError(Problem("no such check", ONLY, found, f"give some of: {', '.join(known)}"))
+    return [known[name.strip().replace(" ", "_")] for name in names], rest
+
+
+def _show_invariances(outcomes: Sequence[invariances.Outcome], tolerances: tuple[float, float]) -> None:
+    console, table = Console(), Table(box=None, pad_edge=False)
+    for title in ("check", "farthest off"):
+        table.add_column(title)
+    for title in ("loss", "gradients"):
+        table.add_column(title, justify="right")
+    for one in outcomes:
+        style = "" if invariances.is_right(one, tolerances) else "bold red"
+        cells = (one.name, f"skipped: {one.reason}", "", "")
+        if one.error is not None:
+            cells = (one.name, one.way, f"{one.error.loss:.1e}", f"{one.error.gradient:.1e}")
+        table.add_row(*(Text(text, style) for text in cells))
+    console.print(table)
+    wrong = next((one for one in outcomes if not invariances.is_right(one, tolerances)), None)
+    allowed = f"tolerance {tolerances[0]:g} for the loss, {tolerances[1]:g} for gradients, relative"
+    if wrong is not None and wrong.error is not None:
+        error = f"loss {wrong.error.loss:.2g}, gradient of {wrong.error.variable} {wrong.error.gradient:.2g}"
+        text = f"{wrong.name} is the first that fails ({wrong.way}): {error}; {allowed}"
+        console.print(text, style="bold red", highlight=False, soft_wrap=True)
+    else:
+        count = sum(one.error is not None for one in outcomes)
+        console.print(f"{count} of {len(outcomes)} checks agree; {allowed}", highlight=False, soft_wrap=True)
 
 
 def _tolerance(backbone) -> float:
@@ -109,7 +217,7 @@ def _tolerance(backbone) -> float:
     return TOLERANCES[backbone.compute_dtype]
 
 
-def _show(differences: list[Difference], wrong: Difference | None, tolerance: float) -> None:
+def _show_parity(differences: list[Difference], wrong: Difference | None, tolerance: float) -> None:
     console, table = Console(), Table(box=None, pad_edge=False)
     table.add_column("layer")
     for title in ("largest difference", "relative"):
@@ -133,9 +241,30 @@ def _above_zero(text: str) -> float:
 
 
 def _parser() -> Parser:
-    defaults = ", ".join(f"{value:g} in {name}" for name, value in TOLERANCES.items())
     parser = Parser(
         "verify",
+        "Checks that what is computed is right: a model against a reference that shares no code with it, or\n"
+        "your own configuration against itself. Each check has its own --help.",
+        [
+            "llama-exp verify parity llama3.2_1b",
+            "llama-exp verify invariances model=llama_15m dataset=python_qa",
+            "llama-exp verify resume experiment=python_qa_lora",
+        ],
+    )
+    parser.add_argument(
+        "check",
+        choices=tuple(CHECKS),
+        help="parity: a model's computation, layer by layer, against the reference; "
+        "invariances: a training step of a configuration against the same step computed another way; "
+        "resume: a run that was stopped and continued against one that was not",
+    )
+    return parser
+
+
+def _parity_parser() -> Parser:
+    defaults = ", ".join(f"{value:g} in {name}" for name, value in TOLERANCES.items())
+    parser = Parser(
+        "verify parity",
         "Computes a model's hidden states layer by layer in NumPy, straight from its files and apart\n"
         "from the model's own code, and holds the built model against them. The first layer that\n"
         "differs is named. Exit code 0: all within the tolerance; 1: one is not.",
@@ -144,7 +273,6 @@ def _parser() -> Parser:
             "llama-exp verify parity model.gguf --precision bfloat16 --tokens 32 --backend jax",
         ],
     )
-    parser.add_argument("check", choices=("parity",), help="the model's computation against the reference")
     models.add_arguments(parser, adapters=False)
     parser.add_argument("--tokens", type=positive, default=DEFAULT_TOKENS, metavar="N", help="positions (default: 16)")
     help_text = f"largest relative difference allowed (default: {defaults})"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 
 HASH_LETTERS = 8
+REPEATED = "reproduced"  # below the folder of a name: repetitions of its runs, which are no further runs of it
 # With a number where another run of the same second has the name.
 RUN_NAME = re.compile(rf"\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{{{HASH_LETTERS}}}(-\d+)?")
 
@@ -13,6 +15,11 @@ RUN_NAME = re.compile(rf"\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{{{HASH_LETTER
 def home_of(name: str) -> Path:
     """The folder of all runs of a name."""
     return Path("outputs") / name
+
+
+def new_folder(name: str, config_hash: str) -> Path:
+    """Where a run that begins now belongs; another start of this second may have the folder."""
+    return home_of(name) / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config_hash[:HASH_LETTERS]}"
 
 
 def in_default_place(folder: Path, name: str) -> bool:

@@ -10,13 +10,29 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from llama_exp.console.logs import ConsoleHandler
+from llama_exp.console.logs import ConsoleHandler, write_line
 
 # Whatever happens to a terminal must not reach the run: OSError: it is gone, ValueError: its stream is closed.
 TERMINAL_GONE = (OSError, ValueError, AttributeError)
+CANVAS_COLUMNS, CANVAS_LINES = 100, 20  # of what is no terminal and has no size
 _open_areas: list[LiveArea] = []  # at most one
+
+
+class Canvas(Protocol):
+    """What shows a live area where there is no terminal: the cell of a notebook.
+
+    transient: whether `stop` takes it away.
+    """
+
+    transient: bool
+
+    def refresh(self) -> None:
+        """Draws it as it is now."""
+
+    def stop(self) -> None:
+        """Leaves it as it is, or takes it away."""
 
 
 class LiveArea:
@@ -37,9 +53,16 @@ class LiveArea:
         """Whether it is on the screen."""
         return self._live is not None
 
+    # Makes the canvas of an area that draws a text; None: areas are on the terminal, if there is one.
+    canvas: Callable[[Callable[[], str]], Canvas] | None = None
+
     def open(self) -> None:
-        """Shows it, if standard error is a terminal that shows no other."""
-        if is_terminal() and ConsoleHandler.name_of_lines is None and not _open_areas:
+        """Shows it, if standard error is a terminal that shows no other, or there is a canvas."""
+        if LiveArea.canvas is not None and not _open_areas:
+            self._live = LiveArea.canvas(lambda: self._render(CANVAS_COLUMNS, CANVAS_LINES, False).plain)
+            _open_areas.append(self)
+            ConsoleHandler.print_above_bar = write_line
+        elif is_terminal() and ConsoleHandler.name_of_lines is None and not _open_areas:
             with contextlib.suppress(*TERMINAL_GONE):
                 self._open()
 

@@ -38,14 +38,14 @@ def compare(
     choice: Choice,
     confidence: float,
 ) -> Comparisons | None:
-    """All groups that have a baseline against it; None: there is nothing to compare, and nobody asked for it."""
+    """All groups that have a baseline against it; None: no two pairs can be compared, and nobody asked for it."""
     label, chosen, baselines = choice
     rows = [
         _compare(group, groups[baselines[group.number] - 1], runs, figure, confidence)
         for group in groups
         if group.number in baselines and group.runs
     ]
-    if not rows and chosen != ASKED:
+    if chosen != ASKED and all(len(row.pairs) < 2 for row in rows):  # of one pair each: nothing is shown
         return None
     tested = [index for index, row in enumerate(rows) if row.p is not None]
     held = hold_family([rows[index].p or 0.0 for index in tested])
@@ -98,10 +98,11 @@ def _choose_by_values(results: Sequence[RunResult], groups: Sequence[Group], key
         for group in groups
         if all(canonical(results[_any_run(group) - 1].values.get(k)) == canonical(v) for k, v in wanted.items())
     }
-    if not meant:
+    if not meant or (len(meant) == len(groups) > 1):
+        what = "all configs have these values" if meant else "no run has these values"
         known = ", ".join(f"{key.path}={'|'.join(map(format_setting, key.values))}" for key in keys)
         action = f"choose among {known}" if known else "leave it out: all runs have the same config"
-        raise ConfigError(Problem("no run has these values", "--baseline", asked, action))
+        raise ConfigError(Problem(what, "--baseline", asked, action))
     first = groups[min(meant) - 1]
     shared = label_group(first.values, [key for key in keys if key.path in wanted])
     return shared if len(meant) > 1 else first.label, ASKED, _against(meant, [*wanted], groups)

@@ -9,8 +9,9 @@ from typing import Any
 from llama_exp.architecture import count_flops_per_token
 from llama_exp.errors import InputError
 from llama_exp.lora.source import ranks
-from llama_exp.report.contents import Cost, ReportedRun, TotalCost
-from llama_exp.results import Attempt, RunResult, SweepResult, read_sweep
+from llama_exp.report.contents import ReportedRun
+from llama_exp.report.spending import Cost, TotalCost
+from llama_exp.results import Attempt, RunResult, SweepResult, holds_run, read_sweep
 
 _FAILED = "failed"
 
@@ -103,7 +104,7 @@ def _list_outside(here: set[Path], sweeps: Sequence[SweepResult]) -> list[Attemp
     found = []
     for sweep in sweeps:
         without = [(folder, place) for folder, place in sweep.places if folder not in here]
-        if not any((folder / "run.json").is_file() for folder, _ in without):
+        if not any(holds_run(folder) for folder, _ in without):
             found += [attempt for _, place in without for attempt in place.attempts]
     return found
 

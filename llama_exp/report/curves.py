@@ -36,7 +36,7 @@ def _list_losses(result: RunResult) -> Iterator[tuple[str, int, float]]:
 def _list_evaluations(result: RunResult) -> Iterator[tuple[str, int, float]]:
     for row in result.evaluations:
         for word, value in row.items():
-            if row["step"] is not None and word != "seconds" and _is_figure(word, value):
+            if row.get("step") is not None and word != "seconds" and _is_figure(word, value):
                 yield f"evaluation.{row['name']}.{word}", row["step"], float(value)
 
 

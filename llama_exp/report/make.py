@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 from llama_exp.config.identity import is_science
@@ -14,6 +15,7 @@ from llama_exp.report.effects import list_effects, make_coordinates
 from llama_exp.report.figures import choose_figure, list_figures
 from llama_exp.report.grouping import SEED, canonical, find_keys, group_runs, list_stated
 from llama_exp.report.groups import BEST_RULE, rank_groups
+from llama_exp.report.items import compare_items
 from llama_exp.report.statement import write_statement
 from llama_exp.results import RunResult
 from llama_exp.sweeps.record import ABSENT
@@ -39,6 +41,9 @@ def make_report(results: Sequence[RunResult], options: Options) -> Report:
     runs, groups = rank_groups(results, members, keys, figures, options.confidence)
     choice = choose_baseline(results, runs, groups, keys, options.baseline)
     comparisons = compare(runs, groups, main, choice, options.confidence)
+    if comparisons is not None:
+        items = compare_items(results, comparisons.rows, options.confidence)
+        comparisons = dataclasses.replace(comparisons, items=items)
     costs, sweeps = list_costs(results), read_sweeps(results)
     total = add_up(results, runs, costs, sweeps)
     return Report(
@@ -57,7 +62,7 @@ def make_report(results: Sequence[RunResult], options: Options) -> Report:
         total_cost=total,
         statement=write_statement(results, runs, groups, keys, main, comparisons, total, sweeps, options.confidence),
         best_rule=BEST_RULE,
-        notes=tuple(_list_notes(results, runs, groups, main)),
+        notes=tuple(_list_notes(results, runs, groups, main, comparisons is not None)),
         common=_find_common(results),
     )
 
@@ -77,7 +82,11 @@ def _find_common(results: Sequence[RunResult]) -> dict[str, object]:
 
 
 def _list_notes(
-    results: Sequence[RunResult], runs: Sequence[ReportedRun], groups: Sequence[Group], figure: Figure
+    results: Sequence[RunResult],
+    runs: Sequence[ReportedRun],
+    groups: Sequence[Group],
+    figure: Figure,
+    is_compared: bool,
 ) -> Iterator[str]:
     counted = [group for group in groups if group.runs]
     if not counted:
@@ -86,6 +95,8 @@ def _list_notes(
         yield "Every config was run with one seed: differences may be chance, and no interval can be given."
     elif any(len(group.runs) == 1 for group in counted):
         yield "Configs with one seed have no interval."
+    if len(counted) > 1 and not is_compared and max(len(group.runs) for group in counted) > 1:
+        yield "No config shares two seeds with that of the first run: name another baseline with --baseline to compare."
     diverged = [
         run for run in runs if run.reason is not None and figure.path in run.figures and run.status == "finished"
     ]

@@ -9,7 +9,7 @@
 Everything is data here: nothing is built, imported or changed. Imports no framework.
 """
 
-from llama_exp.results.run import RunResult, find_figure, load_run
+from llama_exp.results.run import RunResult, find_figure, holds_run, load_run
 from llama_exp.results.runs import find_run_folders, load_runs
 from llama_exp.results.sweep import Attempt, SweepPlace, SweepResult, read_sweep
 from llama_exp.results.tidy import list_figure_paths, list_tidy_rows
@@ -21,6 +21,7 @@ __all__ = [
     "SweepResult",
     "find_figure",
     "find_run_folders",
+    "holds_run",
     "list_figure_paths",
     "list_tidy_rows",
     "load_run",

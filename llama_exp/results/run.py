@@ -11,7 +11,7 @@ from typing import Any
 from llama_exp.config.identity import flatten
 from llama_exp.errors import InputError
 from llama_exp.files.evaluation_file import ROWS, read_evaluations
-from llama_exp.files.json_file import MAX_RECORD_BYTES, read_json
+from llama_exp.files.json_file import MAX_RECORD_BYTES, inside, read_json, read_lines
 from llama_exp.files.json_file import read_record as read_json_if_whole
 from llama_exp.files.latest import without_latest
 from llama_exp.files.metrics_file import read_metrics
@@ -58,6 +58,20 @@ class RunResult:
         """
         return read_evaluations(self.folder / ROWS)
 
+    def read_items(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The results for each item of a row of `evaluations`, by number; [] where the file is gone.
+
+        Raises:
+            InputError: the file is damaged, or does not lie in the run's folder.
+        """
+        path = inside(self.folder, str(row["file"]))
+        items = read_lines(path) if path.exists() else []
+        for number, item in enumerate(items, start=1):
+            if type(item.get("item")) is not int:
+                found = f"line {number}: item {item.get('item')!r}"[:160]
+                raise InputError.about(path, "a line is no result of an item", found, "delete the file")
+        return items
+
     @property
     def status(self) -> str:
         """running, finished, preempted, interrupted, pruned or failed; a killed run stays at running."""
@@ -103,7 +117,10 @@ def load_run(folder: str | Path, place: SweepPlace | None = None) -> RunResult:
 
 def holds_run(folder: Path) -> bool:
     """Whether a run was begun in the folder; its record may be damaged."""
-    return (folder / "run.json").is_file() and (folder / "config.yaml").is_file()
+    try:
+        return (folder / "run.json").is_file() and (folder / "config.yaml").is_file()
+    except OSError:  # a damaged record of a sweep may name a folder that no disk could have
+        return False
 
 
 def find_figure(run: RunResult, figure: str) -> float | None:

@@ -111,16 +111,20 @@ def _join_command(record: Record, entry: Entry) -> str:
 
 
 def _list_attempts(events: Sequence[Mapping[str, Any]]) -> Iterator[Attempt]:
-    begun = {event["attempt"]: event for event in events if event["event"] == "begin"}
-    ended = {event["attempt"]: event for event in events if event["event"] == "end"}
+    """From the lines about one job; what a damaged line does not tell is not known."""
+    numbered = [event for event in events if isinstance(event.get("attempt"), int)]
+    begun = {event["attempt"]: event for event in numbered if event["event"] == "begin"}
+    ended = {event["attempt"]: event for event in numbered if event["event"] == "end"}
     for number, begin in sorted(begun.items()):
-        end = ended.get(number)
-        if end is None:
-            yield Attempt(number, None, None, None)
-        else:
-            seconds = (_time(end) - _time(begin)).total_seconds()
-            yield Attempt(number, end["state"], end["cause"], seconds)
+        end = ended.get(number, {})
+        state, cause = (end[name] if isinstance(end.get(name), str) else None for name in ("state", "cause"))
+        yield Attempt(number, state, cause, _count_seconds(begin, end))
 
 
-def _time(event: Mapping[str, Any]) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(event["time"])
+def _count_seconds(begin: Mapping[str, Any], end: Mapping[str, Any]) -> float | None:
+    """Between two lines; None: one is not there, or has no time."""
+    try:
+        first, last = (datetime.datetime.fromisoformat(event["time"]) for event in (begin, end))
+        return (last - first).total_seconds()
+    except (KeyError, TypeError, ValueError):  # TypeError also: only one of them says its time zone
+        return None

@@ -70,9 +70,7 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
 
 
 def write_plot(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
-    """Draws loss over steps, training and validation, above the learning rate; one colour per run.
-
-    With one run, the two splits have a colour each and the legend tells the best validation loss.
+    """Writes what `draw_plot` draws.
 
     Args:
         runs: label -> rows of `metrics.jsonl`.
@@ -80,6 +78,20 @@ def write_plot(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
 
     Raises:
         StorageError: it cannot be written.
+    """
+    save_picture(draw_plot(runs), path)
+
+
+def draw_plot(runs: Mapping[str, Sequence[Row]]) -> Any:
+    """Loss over steps, training and validation, above the learning rate; one colour per run.
+
+    With one run, the two splits have a colour each and the legend tells the best validation loss.
+
+    Args:
+        runs: label -> rows of `metrics.jsonl`.
+
+    Returns:
+        A `matplotlib.figure.Figure` that `pyplot` does not know of.
     """
     figure = new_figure(8.0, 5.2)
     losses, rates = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [4, 1]})
@@ -104,7 +116,7 @@ def write_plot(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
         losses.legend(frameon=False, loc="upper right")
     title = " / ".join(runs) if len(runs) <= 2 else f"{len(runs)} runs"
     figure.suptitle(literal(title), fontsize=10, color="#444444")
-    save_picture(figure, path)
+    return figure
 
 
 def _draw_train(axes: Any, rows: Sequence[Row], colour: str, prefix: str) -> None:

@@ -4,8 +4,9 @@
     overrides.yaml   what the command line said     samples.md     what the model wrote
     run.json         where the run comes from       loss.png       the picture of metrics.jsonl
     git.diff         uncommitted changes, if any    summary.json   how the run ended
-    train.log        what it told                   evaluation.jsonl, evaluation/  rows and items of evaluations
-    checkpoints/  adapter/  model/  wandb/          profile/       for TensorBoard, where it was asked for
+    sources.json     digests of the package's files train.log      what it told
+    evaluation.jsonl, evaluation/  rows and items   profile/       for TensorBoard, where it was asked for
+    checkpoints/  adapter/  model/  wandb/
 
 `summary.json` has `status` running, finished, preempted, interrupted, pruned or failed; a run that was killed stays at
 `running`.
@@ -26,8 +27,9 @@ import yaml
 from llama_exp import signals
 from llama_exp.console import logs
 from llama_exp.errors import BusyError, ConfigError, ExitCode, Interrupted, LlamaExpError, Preempted, Problem, Pruned
+from llama_exp.files.evaluation_file import FOLDER, ROWS, EvaluationFile
 from llama_exp.files.json_file import read_record
-from llama_exp.files.json_text import plain
+from llama_exp.files.json_text import dump_json, plain
 from llama_exp.files.kept_folder import KeptFolder
 from llama_exp.files.lock import FolderLock
 from llama_exp.files.metrics_file import MetricsFile, Samples, read_metrics
@@ -42,13 +44,14 @@ from llama_exp.files.writing import (
     write_json,
     write_text,
 )
-from llama_exp.run import discard, figures, provenance
+from llama_exp.run import discard, figures, provenance, sources
 from llama_exp.run.recorded import find_changes, tell_other_code
 from llama_exp.run.unfinished import RECORD_FILE, last_step, read_run_record
 
 _ARTEFACTS: tuple[str, ...] = (RECORD_FILE, "config.yaml", "overrides.yaml", "metrics.jsonl", "metrics.csv")
-_ARTEFACTS += ("samples.md", "evaluation.jsonl", "summary.json", "loss.png")
-_FOLDERS = ("checkpoints", "adapter", "model", "evaluation", "profile", "wandb", "tensorboard")
+_ARTEFACTS += ("samples.md", ROWS, "summary.json", "loss.png")
+_FOLDERS = (FOLDER, "checkpoints", "adapter", "model", "profile", "wandb", "tensorboard")
+SOURCES_FILE = "sources.json"
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +65,8 @@ class RunFolder:
     Attributes:
         path: the folder.
         kept: observer that ends the run when its folder is deleted or moved, for the writer.
-        metrics, samples: observers that write `metrics.jsonl` and `samples.md`, for the writer.
+        metrics, samples, evaluations: observers that write `metrics.jsonl`, `samples.md` and `evaluation.jsonl`, for
+        the writer.
         checkpoints, adapter, model, wandb: paths for those who write them.
     """
 
@@ -71,6 +75,7 @@ class RunFolder:
         self.kept = KeptFolder(path)
         self.metrics = MetricsFile(path / "metrics.jsonl")
         self.samples = Samples(path / "samples.md")
+        self.evaluations = EvaluationFile(path / ROWS)
         self.checkpoints = path / "checkpoints"
         self.adapter = path / "adapter"
         self.model = path / "model"
@@ -177,10 +182,16 @@ class RunFolder:
         number = len(self._record["starts"])
         self._replace("config.yaml", _yaml(plain(config)), number)
         self._replace("overrides.yaml", _yaml(redact_arguments(overrides)), number)
+        self._replace(SOURCES_FILE, dump_json(sources.list_sources(), indent=1) + "\n", number)
         is_patched_otherwise = self._replace("git.diff", patch, number)
         if earlier:
             tell_other_code(earlier, facts, is_patched_otherwise)
         write_json(self.path / "summary.json", {"status": "running", "started": start["time"]})
+
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """What `run.json` says by now, or would say if this process wrote it."""
+        return self._record
 
     def record(self, **facts: Any) -> None:
         """Adds facts to `run.json` as they become known: backend, device, seeds, fingerprints, preset digest."""
@@ -248,7 +259,7 @@ class RunFolder:
         if self._is_writer:
             restrict_umask()
             make_folder(self.path)
-            refuse_links(self.path, (*_ARTEFACTS, *_FOLDERS, "git.diff", "train.log"))
+            refuse_links(self.path, (*_ARTEFACTS, *_FOLDERS, "git.diff", SOURCES_FILE, "train.log"))
             self._lock = FolderLock(self.path)
             self.kept.remember()
 

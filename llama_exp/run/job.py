@@ -13,34 +13,32 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llama_exp import preset, quantization, runtime, signals
+from llama_exp import runtime, signals
 from llama_exp.architecture import to_section
 from llama_exp.config.check.contracts import find_added_arguments, list_targets
 from llama_exp.config.identity import config_hash, continuation_hash, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
-from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.run_home import in_default_place
 from llama_exp.config.schema import Config
 from llama_exp.console import logs, progress
 from llama_exp.console.data_line import data_line
-from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError, Problem
-from llama_exp.evaluation.build import Use, build, open_parts
+from llama_exp.errors import ExitCode, LlamaExpError
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
-from llama_exp.run import data_use, ending, facts, plan, provenance, recorded, resume
-from llama_exp.run.agreement import require_prompts, tell_nothing_to_adapt, tell_overrun
+from llama_exp.run import data_use, ending, evaluating, facts, model_card, plan, provenance, recorded, resume
+from llama_exp.run.agreement import tell_nothing_to_adapt
+from llama_exp.run.building import build_data, build_model, check_preset, resolve_preset
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.next_commands import next_commands
 from llama_exp.run.opened import open_folder
+from llama_exp.run.repetition import Repetition
 from llama_exp.run.room import require_room
 from llama_exp.run.watching import build_observers
-from llama_exp.tokenizer.chat_template import take_template
-from llama_exp.tokenizer.ends import stop_where_taught
 
 # Keys of section `trainer` that others read.
 NOT_OF_THE_LOOP = ("remat", "callbacks", "keep_optimizer")
@@ -54,6 +52,7 @@ def run_job(
     group: str | None = None,
     process: Process = ALONE,
     is_chosen: bool = True,
+    repetition: Repetition | None = None,
 ) -> float | None:
     """Trains as `config` says and leaves everything in `folder`.
 
@@ -64,6 +63,7 @@ def run_job(
         group: name of the sweep that the run belongs to, or None.
         process: which of the run's processes this is; one that is not the writer leaves nothing and says nothing.
         is_chosen: whether the user named the folder; else one beside it is taken where another run has it.
+        repetition: what is special about the run if it repeats another; None: it does not.
 
     Returns:
         The figure that `objective_metric` names, of the weights that the run leaves: what a sweep compares. None: the
@@ -74,17 +74,24 @@ def run_job(
     """
     folder = Path(without_latest(str(folder)))
     with signals.raised_at_once():
-        return _run(config, overrides, folder, group, process, is_chosen)
+        return _run(config, overrides, folder, group, process, is_chosen, repetition)
 
 
 def _run(
-    config: Config, overrides: Sequence[str], folder: Path, group: str | None, process: Process, is_chosen: bool
+    config: Config,
+    overrides: Sequence[str],
+    folder: Path,
+    group: str | None,
+    process: Process,
+    is_chosen: bool,
+    repetition: Repetition | None,
 ) -> float | None:
+    steps = config.trainer.max_steps if repetition is None or repetition.steps is None else repetition.steps
     runtime.start(**to_dict(config.runtime))
     logs.attach_console(process)
     with open_folder(config, folder, process, is_chosen) as run_folder:
         folder = run_folder.path
-        bar = progress.Progress(config.trainer.max_steps, shown=process.is_writer)
+        bar = progress.Progress(steps, shown=process.is_writer)
         try:
             with signals.told(f"{folder}, outside of its training steps"):
                 with signals.noted(None):  # a folder that has a summary has a record too, and can go on
@@ -96,15 +103,18 @@ def _run(
                     logs.log_table("plan", plan.rows(planned))
                     if process.is_writer:
                         require_room(folder, planned.disk_bytes)
-                run = Run(config, run_folder, group, process, bar)
+                run = Run(config, run_folder, group, process, bar, steps)
+                if repetition is not None:
+                    repetition.on_ready(run_folder.known)
                 if process.is_writer and in_default_place(folder, config.name):
                     point_latest_to(folder)  # not before: a start without its data would take the place of a good run
                 result = run.fit()
                 signals.check()
                 bar.on_phase("writing the model")
-                results = run.export()
+                told = ending.describe(result)
+                results = run.export(told)
                 signals.decide()
-            summary = run_folder.finish(**ending.describe(result), **results)
+            summary = run_folder.finish(**told, **results)
             if process.is_writer:
                 ending.free(config.trainer.keep_optimizer, run_folder.checkpoints)
         except LlamaExpError as error:
@@ -113,6 +123,7 @@ def _run(
             if error.exit_code in (ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
                 bar.close()
                 go_on = provenance.resume_command(sys.argv, folder, in_sweep=group is not None)
+                go_on = go_on if repetition is None else repetition.command
                 progress.end_table(summary, folder, {"resume": go_on})
             raise
         finally:
@@ -130,35 +141,41 @@ class Run:
     """
 
     def __init__(
-        self, config: Config, run_folder: RunFolder, group: str | None, process: Process, bar: progress.Progress
+        self,
+        config: Config,
+        run_folder: RunFolder,
+        group: str | None,
+        process: Process,
+        bar: progress.Progress,
+        steps: int,
     ):
         self._folder, self._process = run_folder, process
         self._has_adapters = config.lora.rank > 0
         self._checkpoint = resume.choose_checkpoint(config.resume, process)
         dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
         dataset.look()
-        cache_dir = str(Path(config.runtime.cache_dir).expanduser())
-        self._evaluation_parts = open_parts(config.evaluation, config.trusted_modules, cache_dir)
-        resolved = _resolved_preset(config, run_folder.path)
+        parts = evaluating.open_evaluations(config)
+        resolved = resolve_preset(config, run_folder.path)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
             tell_nothing_to_adapt(config.lora.rank)
+        cache_dir = str(Path(config.runtime.cache_dir).expanduser())
         bar.on_phase("reading the data")
         dataset.open(cache_dir)
         bar.on_phase("loading Keras")
         runtime.import_backend()
         if preset_folder is not None:
-            _check_preset(config, preset_folder, run_folder.path)
+            check_preset(config, preset_folder, run_folder.path)
         targets = list_targets(config)
         check_targets(targets, config.trusted_modules, {where: find_added_arguments(where) for where in targets})
         bar.on_phase("preparing data")
-        tokenizer, examples = _build_data(config, dataset, cache_dir, preset_folder)
+        tokenizer, examples = build_data(config, dataset, cache_dir, preset_folder)
         read = facts.of_data(examples, tokenizer)
         recorded.check_data(run_folder.path, **read)
         self._data = data_use.measure(config, examples["train"])
         log.info("data: %s", data_line(self._data))
         bar.on_phase("building the model")
-        self.model = _build_model(config, preset_folder, tokenizer)
+        self.model = build_model(config, preset_folder, tokenizer)
         digest = None
         if self._has_adapters or resolved is not None:
             from llama_exp import lora
@@ -170,7 +187,9 @@ class Run:
         self._record(config, read)
         self._next_commands = next_commands(config, run_folder.path, examples, tokenizer)
         self._observers = build_observers(config, run_folder, group, bar) if process.is_writer else {}
-        self.trainer = self._build_trainer(config, examples, self._build_evaluations(config, cache_dir))
+        folder = run_folder.path if process.is_writer else None
+        evaluations = evaluating.build_evaluations(config, parts, self.model, folder, examples["train"])
+        self.trainer = self._build_trainer(config, examples, evaluations, steps)
 
     def fit(self):
         """Trains to the end, from the checkpoint that `resume` names or else the newest in the folder."""
@@ -178,32 +197,40 @@ class Run:
             from llama_exp.trainer import load
 
             self.trainer.restore(load(self._checkpoint))
-        return self.trainer.fit()
+        result = self.trainer.fit()
+        self._trained = facts.of_weights(self.model.backbone)
+        return result
 
-    def export(self) -> dict[str, Any]:
-        """Writes the adapter or the model, and returns what the summary should say beside the metrics' figures."""
+    def export(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes the adapter or the model with its card, and returns what the summary should say of them.
+
+        Args:
+            told: what `ending.describe` says of the weights.
+        """
         if not self._process.is_writer:
             return {}
         exported: Path | None = None
         try:
             self._folder.kept.require()
-            results = self._export()
+            results = self._export(told)
             exported = self._folder.adapter if self._has_adapters else self._folder.model
         finally:
             for observer in self._observers.values():
                 if hasattr(observer, "on_export"):  # only a logger has
                     observer.on_export(exported)
-        return {"data": self._data, **results}
+        return {"data": self._data, "weights": self._trained | facts.of_export(exported), **results}
 
-    def _export(self) -> dict[str, Any]:
+    def _export(self, told: Mapping[str, Any]) -> dict[str, Any]:
         if not self._has_adapters:
             self.model.save_to_preset(self._folder.model)
+            model_card.write_of_run(self._folder.model, self._folder.path, "keras_hub", told)
             return {"model": self._folder.model.name}
         from llama_exp import lora
 
         after = lora.save_adapter(self.model.backbone, self._folder.adapter)
         if after != self._base_digest:
             raise RuntimeError(f"training changed frozen weights: digest {self._base_digest} before, {after} after")
+        model_card.write_of_run(self._folder.adapter, self._folder.path, "peft", told)
         return {"adapter": self._folder.adapter.name, "base_digest": {"before": self._base_digest, "after": after}}
 
     def next_commands(self) -> dict[str, str]:
@@ -215,6 +242,7 @@ class Run:
         """Adds what is known now to run.json; `read`: data, tokenizer and preset."""
         self._folder.record(
             **facts.of_machine(config),
+            **facts.of_computation(config, self.model.backbone),
             **read,
             seed=config.seed,
             quantization=to_section(self.model.backbone.quantization),
@@ -222,19 +250,13 @@ class Run:
             base_digest=self._base_digest,
         )
 
-    def _build_evaluations(self, config: Config, cache_dir: str):
-        folder = self._folder.path if self._process.is_writer else None
-        loss_on, jit = config.objective.loss_on.value, config.runtime.jit.value
-        return build(
-            self._evaluation_parts, self.model, Use(config.trainer.batch_size, loss_on, jit, cache_dir, folder)
-        )
-
-    def _build_trainer(self, config: Config, examples, evaluations):
+    def _build_trainer(self, config: Config, examples, evaluations, steps: int):
         from llama_exp import precision
         from llama_exp.trainer import Checkpoints, Trainer
         from llama_exp.trainer.profile import Profile
 
         section = {key: value for key, value in to_dict(config.trainer).items() if key not in NOT_OF_THE_LOOP}
+        section["max_steps"] = steps  # the schedule has the config's
         keep_checkpoints, profile_steps = section.pop("keep_checkpoints"), section.pop("profile_steps")
         peak = to_dict(config.optimizer)["learning_rate"]
         schedule = instantiate(
@@ -263,79 +285,3 @@ class Run:
             sample_at_start=config.preset.source is not None and config.preset.load_weights,
             **section,
         )
-
-
-def _resolved_preset(config: Config, folder: Path) -> preset.Resolved | None:
-    """The preset to load weights from, on this machine; None: random weights."""
-    if config.preset.source is None or not config.preset.load_weights:
-        return None
-    return preset.resolve(recorded.preset_source(folder, config.preset.source), offline=config.preset.offline)
-
-
-def _check_preset(config: Config, preset_folder: Path, folder: Path) -> None:
-    """Compares the preset with the config, and with the run's first start, so that no large model is built in vain."""
-    from llama_exp.formats import open_checkpoint
-    from llama_exp.formats.checkpoint import SCALING, match_architecture
-
-    stated = {key: value for key, value in to_dict(config.model).items() if key != "_target_"}
-    with open_checkpoint(preset_folder) as checkpoint:
-        source = config.preset.source
-        match_architecture(checkpoint, stated, say_how_to_fit(checkpoint.config, stated, source))
-        tell_overrun(config, checkpoint.context_length, stated[SCALING] / checkpoint.config[SCALING])
-        stored = quantization.choose(to_dict(config.quantization), checkpoint.quantization, preset_folder)
-    recorded.check_quantization(folder, to_section(stored))
-    quantization.require_trainable(stored, config.lora.rank)
-
-
-def _build_data(config: Config, dataset: Any, cache_dir: str, preset_folder: Path | None):
-    """The tokenizer and the token rows of both splits."""
-    tokenizer = instantiate(
-        config.tokenizer,
-        config.trusted_modules,
-        "tokenizer",
-        texts=lambda: dataset.texts("train"),
-        preset_folder=preset_folder and str(preset_folder),
-        cache_dir=cache_dir,
-        fingerprint=dataset.fingerprint,
-    )
-    stop_where_taught(tokenizer, to_dict(config.dataset).get("chat_template"))
-    _require_embeddings(config, tokenizer.vocabulary_size, preset_folder)
-    take_template(tokenizer, to_dict(config.dataset).get("chat_template"), str(config.preset.source))
-    require_prompts(config.trainer.sample_prompts or [], tokenizer)
-    examples = dataset.prepare(
-        tokenizer,
-        cache_dir=cache_dir,
-        loss_on=config.objective.loss_on.value,
-        minimum_train_rows=config.trainer.batch_size,
-    )
-    return tokenizer, examples
-
-
-def _require_embeddings(config: Config, num_tokens: int, preset_folder: Path | None) -> None:
-    """Fails if some tokens would have none."""
-    vocabulary_size = to_dict(config.model)["vocabulary_size"]
-    if num_tokens <= vocabulary_size:
-        return
-    what, found = "the tokenizer has more tokens than the model", f"{vocabulary_size}, the tokenizer has {num_tokens}"
-    if preset_folder is not None:  # whose size is what it is
-        action = "choose another tokenizer, or another preset"
-        raise InputError(Problem(what, "model.vocabulary_size", f"{found} (preset: {preset_folder})", action))
-    action = f"set model.vocabulary_size to at least {num_tokens}, or choose another tokenizer"
-    raise ConfigError(Problem(what, "model.vocabulary_size", found, action))
-
-
-def _build_model(config: Config, preset_folder: Path | None, tokenizer):
-    """The causal language model, loaded and adapted."""
-    from llama_exp.models import LlamaCausalLM
-    from llama_exp.models import build as model
-
-    backbone = model.build(
-        lambda **added: instantiate(config.model, config.trusted_modules, "model", **added),
-        policy=config.precision.policy.value,
-        preset_dir=preset_folder,
-        quantization=to_dict(config.quantization),
-        lora=to_dict(config.lora),
-        remat=config.trainer.remat.value,
-        seed=config.seed,
-    )
-    return LlamaCausalLM(backbone, tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -17,6 +18,8 @@ from typing import Any
 from llama_exp.config.quoting import plain_or_quoted
 from llama_exp.files.redact import is_secret_name, redact_arguments
 from llama_exp.files.shown_path import show_path
+from llama_exp.run import machine, sources
+from llama_exp.run.untracked import make_patch as make_untracked_patch
 
 # The run-time dependencies and the second backend; a test compares the list with pyproject.toml.
 PACKAGES = (
@@ -47,7 +50,11 @@ PACKAGES = (
     "tokenizers",
     "wandb",
 )
-_VARIABLES = re.compile(r"^(?:KERAS_|TF_|XLA_|JAX_|CUDA_|NVIDIA_|OMP_|MKL_|OPENBLAS_|PYTHONHASHSEED$|SLURM_JOB_ID$)")
+_VARIABLES = re.compile(
+    r"^(?:KERAS_|TF_|XLA_|JAX_|CUDA_|NVIDIA_|OMP_|MKL_|OPENBLAS_|ONEDNN_|DNNL_|NUMBA_|PYTHONHASHSEED$|SLURM_JOB_ID$)"
+)
+_NAME = re.compile(r"^Name:[ \t]*(\S+)", re.MULTILINE)
+_VERSION = re.compile(r"^Version:[ \t]*(\S+)", re.MULTILINE)
 _GIT_SECONDS = 5.0
 _DIFF_BYTES = 10_000_000
 # Nothing that a configuration names is executed, and none decides what the answers look like: neither the user's nor
@@ -93,12 +100,10 @@ def collect(arguments: Sequence[str], source: Path | None = None) -> tuple[dict[
         "working_folder": os.getcwd(),
         "git": git,
         "packages": package_versions(),
+        "sources": sources.digest_sources(sources.list_sources()),
         "python": platform.python_version(),
-        "platform": platform.platform(),
         "host": socket.gethostname(),
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": memory_bytes(),
+        **machine.describe(),
         "environment": {
             name: value
             for name, value in sorted(os.environ.items())
@@ -109,13 +114,11 @@ def collect(arguments: Sequence[str], source: Path | None = None) -> tuple[dict[
 
 
 def package_versions() -> dict[str, str | None]:
-    """Name -> installed version, None where a package is not installed; nothing is imported."""
-    versions: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
+    """Name -> version of everything that is installed, and None for a dependency that is not; nothing is imported."""
+    spelled = {plain_name(name): name for name in PACKAGES}
+    versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for name, version in _installed(tuple(sys.path)).items():
+        versions[spelled.get(plain_name(name), name)] = version
     if versions["llama_exp"] is None:  # run from its source folder
         from llama_exp import __version__
 
@@ -123,18 +126,38 @@ def package_versions() -> dict[str, str | None]:
     return versions
 
 
+@functools.cache
+def _installed(_places: tuple[str, ...]) -> dict[str, str]:
+    """Name -> version of all that `sys.path` leads to, sorted; of two of one name the first, which is imported."""
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        # `distribution.metadata` would parse each of some hundred whole files, which takes ten times as long.
+        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        name, version = _NAME.search(text), _VERSION.search(text)
+        if name and version:  # else what a broken installation left
+            found.setdefault(name[1], version[1])
+    return dict(sorted(found.items(), key=lambda entry: plain_name(entry[0])))
+
+
+def plain_name(name: str) -> str:
+    """The name of a package as indexes compare it: `PyYAML` is `pyyaml`, `ml_dtypes` is `ml-dtypes`."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def git_state(source: Path) -> tuple[dict[str, Any], str | None]:
     """Commit, branch and changes of the repository that `source` belongs to, and the changes as a patch.
 
     Returns:
         `{"commit", "branch", "dirty", "untracked"}`, or `{"commit": None, "reason"}` where there is no commit to name:
-        no git, no repository, or a package that is installed inside of somebody else's repository.
+        no git, no repository, or a package that is installed inside of somebody else's repository. The patch has the
+        text of new source files too; `untracked_digests` are of those that are too large for it.
     """
     try:
         if not _git(source, "ls-files", "--", "."):
             return {"commit": None, "reason": f"{source.name} is not tracked by the repository around it"}, None
         commit = _git(source, "rev-parse", "HEAD").strip()
-        branch = _git(source, "rev-parse", "--abbrev-ref", "HEAD").strip()
+        found = _git(source, "rev-parse", "--abbrev-ref", "HEAD", "--show-toplevel").splitlines()
+        branch, root = found[0], Path("\n".join(found[1:]))
         status = _git(source, "status", "--porcelain=v1", "--untracked-files=all").splitlines()
         patch = _git(source, "diff", *_PATCH, "HEAD")
     except (OSError, subprocess.SubprocessError) as error:
@@ -142,7 +165,11 @@ def git_state(source: Path) -> tuple[dict[str, Any], str | None]:
         reason = (told.decode("utf-8", "backslashreplace").strip() or str(error)).splitlines()
         return {"commit": None, "reason": reason[0] if reason else type(error).__name__}, None
     untracked = [line[3:] for line in status if line.startswith("??")]
-    facts = {"commit": commit, "branch": branch, "dirty": bool(status), "untracked": untracked}
+    facts: dict[str, Any] = {"commit": commit, "branch": branch, "dirty": bool(status), "untracked": untracked}
+    new_files, left_out = make_untracked_patch(root, untracked)
+    patch += new_files
+    if left_out:
+        facts["untracked_digests"] = left_out
     if len(patch) > _DIFF_BYTES:
         facts["patch_cut_at_bytes"] = _DIFF_BYTES
         patch = patch[:_DIFF_BYTES]
@@ -183,23 +210,6 @@ def resume_command(arguments: Sequence[str], folder: Path, in_sweep: bool = Fals
     kept = [argument for argument in arguments[1:] if not argument.startswith(("resume=", "hydra.run.dir="))]
     own = [f"hydra.run.dir={plain_or_quoted(show_path(folder))}", "resume=auto"]
     return shlex.join([*program(arguments), *redact_arguments(kept), *own])
-
-
-def cpu_name() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        match = None
-    return match.group(1).strip() if match else platform.processor() or platform.machine()
-
-
-def memory_bytes() -> int | None:
-    """Main memory of the machine; None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
 
 
 def _git(source: Path, *arguments: str) -> str:

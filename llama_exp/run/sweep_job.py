@@ -1,4 +1,4 @@
-"""One job of a sweep, as `train.job` sees it: where it runs, whether it is done, and who tells the sweep's journal.
+"""One job of a sweep, as `train_command.job` sees it: where it runs, whether it is done, and who tells the journal.
 
 Under our own launcher its process does: it starts no job that is done, and sees how each ends. Under any other launcher
 the job tells it itself. A job that is gone on with by itself, `resume=<its folder>`, tells it too.

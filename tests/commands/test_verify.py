@@ -1,10 +1,11 @@
 """`llama-exp verify parity`: a right model passes, a wrong one is caught at the layer that is wrong."""
 
+import numpy as np
 import pytest
 from small_models import make, make_run, with_adapters
 
 from llama_exp import cli, formats
-from llama_exp.commands import verify
+from llama_exp.verification import parity
 
 pytestmark = pytest.mark.neutral
 
@@ -54,15 +55,15 @@ def test_a_wrong_weight_is_found_where_it_is(path, layer, small):
     model, folder = small
     variable = next(variable for variable in model.backbone.weights if variable.path == path)
     right = variable.numpy()
-    token_ids = verify.np.random.default_rng(0).integers(0, 256, (1, 8))
+    token_ids = np.random.default_rng(0).integers(0, 256, (1, 8))
     try:
         variable.assign(right * 1.02)
         with formats.open_checkpoint(folder) as checkpoint:
-            differences = verify.compare(model, checkpoint, token_ids)
+            differences = parity.compare(model, checkpoint, token_ids, np.dtype("float32"))
     finally:
         variable.assign(right)
-    assert verify.first_deviation(differences, 1e-4).layer == layer
-    assert verify.first_deviation(differences, 1.0) is None
+    assert parity.first_deviation(differences, 1e-4).layer == layer
+    assert parity.first_deviation(differences, 1.0) is None
 
 
 def test_a_deviation_is_told_and_exits_1(tmp_path, capsys):
@@ -75,11 +76,10 @@ def test_a_deviation_is_told_and_exits_1(tmp_path, capsys):
 def test_what_is_not_finite_is_beyond_every_tolerance():
     nan, inf = float("nan"), float("inf")
     for relative in (nan, inf):
-        assert verify.first_deviation([verify.Difference("a", relative, relative)], 1e9).layer == "a"
+        assert parity.first_deviation([parity.Difference("a", relative, relative)], 1e9).layer == "a"
 
 
 def test_the_last_layer_is_what_the_backbone_returns(small):
-    import numpy as np
     from keras import ops
 
     from llama_exp.models.layer_outputs import layer_outputs

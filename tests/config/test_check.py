@@ -664,7 +664,7 @@ def run(code, *arguments):
 def test_no_framework_before_the_frontier(arguments, code):
     script = f"""
 import sys
-from llama_exp.train import main
+from llama_exp.train_command import main
 try:
     main(sys.argv[1:])
     code = 0

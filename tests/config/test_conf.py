@@ -30,6 +30,7 @@ COUNTS = {
     "schedule": 4,
     "trainer": 3,
     "logger": 5,
+    "evaluation": 5,
     "experiment": 3,
     "sweep": 5,
     "hydra": 1,
@@ -68,6 +69,8 @@ NEEDED = {
     ("quantization", "int8_weight_only"): ["lora.rank=4"],
     ("quantization", "int4"): ["lora.rank=4"],
     ("quantization", "float8"): ["lora.rank=4"],
+    ("evaluation", "task/multiple_choice"): [f"evaluation.tasks.one.file={__file__}"],
+    ("evaluation", "task/generation"): [f"evaluation.tasks.one.file={__file__}"],
     ("experiment", "llama2_7b_lora"): ["dataset.files=[a.jsonl]"],
     **{
         ("preset", name): [f"model={model_of(name)}", *(["lora.rank=4"] if preset.int8 else [])]
@@ -126,7 +129,9 @@ def test_groups_have_at_least_these_many_options():
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_file_composes_and_types(group, option):
-    command = compose(f"{group}={option}", *NEEDED.get((group, option), []))
+    inner, _, name = option.rpartition("/")
+    choice = f"+{group}/{inner}@evaluation.tasks.one={name}" if inner else f"{group}={option}"
+    command = compose(choice, *NEEDED.get((group, option), []))
     assert command.config is not None
     assert (command.sweep is not None) == (group == "sweep")
 

@@ -10,12 +10,14 @@ from llama_exp.config.check import check_arguments, to_dict
 from llama_exp.config.check.ranges import LIMITS, OF_LOGGERS
 from llama_exp.config.check.typed import get_hints, list_keys, list_named_logger_keys, list_sections
 from llama_exp.config.loggers import list_loggers
-from llama_exp.config.schema import NAMED_LOGGERS, SCHEMAS, Config
+from llama_exp.config.schema import NAMED_LOGGERS, SCHEMAS, TASKS, Config
 
 NO_RANGE = {"debug", "trusted_modules"}
 
 
-@pytest.mark.parametrize("schema", [Config, *dict.fromkeys([*SCHEMAS.values(), *NAMED_LOGGERS.values()])])
+@pytest.mark.parametrize(
+    "schema", [Config, *dict.fromkeys([*SCHEMAS.values(), *NAMED_LOGGERS.values(), *TASKS.values()])]
+)
 def test_values_live_in_yaml_only(schema):
     for field in dataclasses.fields(schema):
         if field.default is not dataclasses.MISSING:
@@ -60,6 +62,7 @@ def test_sections_stand_in_build_order():
         "optimizer",
         "schedule",
         "trainer",
+        "evaluation",
         "logger",
     ]
 

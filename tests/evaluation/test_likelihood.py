@@ -60,8 +60,7 @@ def require_equal(found, wanted, tolerance=1e-4):
     assert [greedy for _, greedy in found] == [greedy for _, greedy in wanted]
 
 
-@pytest.mark.parametrize("batch_size", [1, 8])
-def test_scores_are_those_of_numpy(model, batch_size):
+def test_scores_are_those_of_numpy(model):
     weights = oracles.arrays(model.backbone)
     wanted = []
     for context, continuation in PAIRS:
@@ -69,7 +68,7 @@ def test_scores_are_those_of_numpy(model, batch_size):
         config = model.backbone.get_config()
         logits = oracles.numpy_logits(config, weights, oracles.numpy_hidden(config, weights, ids))[0]
         wanted.append(expected(scipy.special.log_softmax(logits, axis=-1), context, continuation))
-    require_equal(LogLikelihood(model, batch_size)(PAIRS), wanted)
+    require_equal(LogLikelihood(model, 3)(PAIRS), wanted)
 
 
 def test_the_likeliest_continuation_is_greedy(model):
@@ -80,21 +79,20 @@ def test_the_likeliest_continuation_is_greedy(model):
     assert [greedy for _, greedy in scores] == [True, False]
 
 
-@pytest.mark.parametrize("change", [{"mode": "int8"}, {"mode": "int4"}, "adapters"], ids=str)
-def test_other_weights_too(change):
+def test_quantized_weights_with_adapters_too():
     backbone = LlamaBackbone(**TINY)
     oracles.randomize(backbone, seed=4)
-    if change == "adapters":
-        backbone.enable_lora(rank=2, targets=["all-linear"])
-        oracles.randomize(backbone, seed=5)
-    else:
-        backbone.quantize(**change)
+    backbone.quantize("int8", quantize_activations=False)
+    backbone.enable_lora(rank=2, targets=["all-linear"])
+    generator = np.random.default_rng(0)
+    for variable in backbone.trainable_variables:
+        variable.assign(generator.normal(0, 0.3, variable.shape).astype("float32"))
     model = LlamaCausalLM(backbone)
-    require_equal(LogLikelihood(model, 4)(PAIRS), [plain(model, *pair) for pair in PAIRS])
+    require_equal(LogLikelihood(model, 3)(PAIRS), [plain(model, *pair) for pair in PAIRS])
 
 
 def test_weights_are_read_at_each_call(model):
-    likelihood = LogLikelihood(model, 4)
+    likelihood = LogLikelihood(model, 3)
     before, old = likelihood(PAIRS[:2]), model.backbone.layer_norm.scale.numpy().copy()
     model.backbone.layer_norm.scale.assign(old * 1.5)
     try:

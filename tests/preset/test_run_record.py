@@ -8,7 +8,7 @@ import pytest
 from llama_exp.config.check import check_arguments, config_hash
 from llama_exp.errors import InputError
 from llama_exp.files.json_text import dump_json
-from llama_exp.run import facts
+from llama_exp.run import building, facts
 from llama_exp.run import job as run
 from llama_exp.run.resume import MAY_CHANGE
 
@@ -29,7 +29,7 @@ def recorded(monkeypatch, folder, *arguments):
     a_run = object.__new__(run.Run)
     a_run._folder, a_run._base_digest = _Folder(), None
     a_run.model = types.SimpleNamespace(backbone=types.SimpleNamespace(quantization=None))
-    resolved = run._resolved_preset(config, folder)
+    resolved = building.resolve_preset(config, folder)
     a_run._record(config, {**facts.of_data({}, _Tokenizer()), "preset": facts.of_preset(config, resolved, "d")})
     return a_run._folder.facts["preset"]
 
@@ -40,7 +40,7 @@ def test_the_revision_is_recorded(hub, monkeypatch, tmp_path):
     assert entry["source"] == entry["origin"] == "hf://org/m"
     assert entry["revision"] == commit and entry["path"].endswith(f"snapshots/{commit}")
     hub.push({"config.json": b"{}"})
-    again = run._resolved_preset(check_arguments([f"preset.source='hf://org/m@{commit}'"]).config, tmp_path)
+    again = building.resolve_preset(check_arguments([f"preset.source='hf://org/m@{commit}'"]).config, tmp_path)
     assert again.revision == commit and str(again.path) == entry["path"]
 
 
@@ -52,7 +52,7 @@ def test_random_weights_have_no_origin(monkeypatch, tmp_path):
 def test_the_config_switches_the_network_off(kaggle, tmp_path):
     config = check_arguments(["preset.source=kaggle://org/m/keras/tiny", "preset.offline=true"]).config
     with pytest.raises(InputError, match="offline, and the cache does not have it"):
-        run._resolved_preset(config, tmp_path)
+        building.resolve_preset(config, tmp_path)
     assert kaggle.log == []
 
 

@@ -75,6 +75,7 @@ def test_a_finished_run_is_complete(tmp_path):
         folder.samples.on_sample(4, "a", "ab")
         summary = folder.finish(adapter="adapter")
     expected = {"config.yaml", "overrides.yaml", "run.json", "summary.json", "metrics.jsonl", "samples.md", "loss.png"}
+    expected |= {"sources.json"}
     assert {entry.name for entry in path.iterdir()} == expected | {"train.log", LOCK_NAME}
     assert yaml.safe_load((path / "config.yaml").read_text()) == CONFIG
     assert "Größe" in (path / "config.yaml").read_text()
@@ -246,7 +247,7 @@ def test_no_secret_gets_into_any_file(tmp_path, monkeypatch):
             logging.getLogger("llama_exp").warning("%s", everything)
             raise RuntimeError(everything)
     files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
-    assert len(files) == 10
+    assert len(files) == 11
     assert {file.name: b"canary-" in file.read_bytes() for file in files} == {file.name: False for file in files}
 
 

@@ -26,7 +26,8 @@ from llama_exp.console import logs
 from llama_exp.errors import ConfigError, InputError
 from llama_exp.files.process import Process
 from llama_exp.run import plan
-from llama_exp.run.job import _require_embeddings, run_job
+from llama_exp.run.building import _require_embeddings
+from llama_exp.run.job import run_job
 
 LORA = ["lora.rank=4", "lora.dropout=0.1", "lora.targets=[attention]"]
 

@@ -10,7 +10,7 @@ from llama_exp.config.check import check_arguments
 from llama_exp.config.instantiate import instantiate
 from llama_exp.errors import InputError
 from llama_exp.files.digest import text_digest
-from llama_exp.run.job import _build_data
+from llama_exp.run.building import build_data
 from llama_exp.tokenizer import byte_pair
 from llama_exp.tokenizer.chat_template import BUILT_IN
 
@@ -37,7 +37,7 @@ def build(tmp_path):
         ).config
         dataset = instantiate(config.dataset, [], "dataset")
         dataset.open(tmp_path / "cache")
-        return _build_data(config, dataset, str(tmp_path / "cache"), tmp_path / "preset")
+        return build_data(config, dataset, str(tmp_path / "cache"), tmp_path / "preset")
 
     return make
 

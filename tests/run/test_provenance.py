@@ -220,3 +220,16 @@ def test_resume_command_survives_shell_and_hydra():
     command = provenance.resume_command(["train.py"], Path(folder))
     override = OverridesParser.create().parse_override(shlex.split(command)[2])
     assert override.value() == folder
+
+
+def test_every_installed_package_is_named_under_the_name_of_its_dependency(tmp_path, monkeypatch):
+    for name, version in (("PyYAML", "99.1"), ("some_thing.of-mine", "0.3")):
+        (tmp_path / f"{name}-{version}.dist-info").mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nVersion: 7\n"
+        (tmp_path / f"{name}-{version}.dist-info" / "METADATA").write_text(metadata)
+    (tmp_path / "broken-1.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    versions = provenance.package_versions()
+    assert versions["pyyaml"] == "99.1" and "PyYAML" not in versions  # the first one on the path is imported
+    assert versions["some_thing.of-mine"] == "0.3" and "broken" not in versions
+    assert versions["pytest"] == pytest.__version__ and versions["jaxlib"]

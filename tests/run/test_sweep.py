@@ -9,7 +9,7 @@ import types
 
 import pytest
 
-from llama_exp import train
+from llama_exp import train_command
 from llama_exp.console import logs
 from llama_exp.errors import InputError, Preempted, Problem
 from llama_exp.run import sweep
@@ -66,7 +66,7 @@ def code_of(*arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train.py", *arguments])
         try:
-            train.main(list(arguments))
+            train_command.main(list(arguments))
         except SystemExit as stop:
             return stop.code
     return 0

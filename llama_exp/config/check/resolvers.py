@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from llama_exp.config.check.resolve import to_config
 from llama_exp.config.identity import config_hash
-from llama_exp.config.run_home import HASH_LETTERS, home_of
+from llama_exp.config.run_home import HASH_LETTERS, home_of, new_folder
 from llama_exp.config.schema import Config
 from llama_exp.runtime import default_cache_dir
 
@@ -54,8 +53,6 @@ def register_run_dir(find_folder: Callable[[Config, Path], Path | None]) -> None
 
     def run_dir(*, _root_: DictConfig) -> str:
         config = to_config(_root_)
-        root = home_of(config.name)
-        folder = find_folder(config, root)
-        return str(folder or root / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{config_hash(config)[:HASH_LETTERS]}")
+        return str(find_folder(config, home_of(config.name)) or new_folder(config.name, config_hash(config)))
 
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)

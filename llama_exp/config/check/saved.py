@@ -6,7 +6,7 @@ What Hydra needs stands there as it does in ours. Everything is checked as if it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from llama_exp.files.yaml_file import read_yaml
 
 CONFIG_FILE = "config.yaml"
 NAME = "saved_config"
+Fill = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,37 @@ def store(path: Path) -> Saved:
     Raises:
         ConfigError: there is no such file, or it holds no plain data.
     """
+    file, values = read(path)
+    return keep(file, values)
+
+
+def read(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The file, absolute, and what it holds; raises `ConfigError` as `store`."""
     file = (path / CONFIG_FILE if path.is_dir() else path).absolute()
     if not file.is_file():
         action = "name a run's folder or its config.yaml: outputs/<name>/<run>"
         raise ConfigError(Problem("no such file", "--from", str(path), action))
     try:
-        values = read_yaml(file.parent, file.name)
+        return file, read_yaml(file.parent, file.name)
     except InputError as error:
         raise ConfigError(*error.problems) from error
+
+
+def keep(file: Path, values: Mapping[str, Any], fill: Fill | None = None) -> Saved:
+    """Makes the values that were read from a file known to Hydra.
+
+    Args:
+        file: for messages.
+        values: what it holds.
+        fill: adds what Hydra may fill in to the values, whose own `${...}` mean themselves; None: nothing.
+    """
+    values = dict(values)
     recipe = values.pop(RECIPE, None)
     ours = yaml.safe_load((CONF / CONFIG_FILE).read_text(encoding="utf-8"))
     overrides = [entry for entry in ours["defaults"] if isinstance(entry, dict) and _is_of_hydra(entry)]
     # A new run: the saved one may have gone on with another.
-    node = {**_literal(values), "resume": "none", "hydra": ours["hydra"], "defaults": [*overrides, "_self_"]}
+    literal = _literal(values) if fill is None else fill(_literal(values))
+    node = {**literal, "resume": "none", "hydra": ours["hydra"], "defaults": [*overrides, "_self_"]}
     ConfigStore.instance().store(NAME, node)
     return Saved(file, recipe if isinstance(recipe, dict) else {})
 

@@ -10,6 +10,7 @@ from llama_exp.report.contents import Report
 from llama_exp.report.pictures.looks import SMALL, WIDTH, label_of
 
 _MOST_ROWS = 40
+_ABOVE = 0.28  # of a line: where the pairs stand over their mean
 
 
 def draw_differences(report: Report, path: Path) -> None:
@@ -23,7 +24,8 @@ def draw_differences(report: Report, path: Path) -> None:
     axes.axvline(0.0, color=GREY, linewidth=1.0)
     for height, row in zip(range(len(rows), 0, -1), rows, strict=True):
         mean = row.difference.mean if row.difference is not None else 0.0
-        axes.scatter(row.differences, [height] * len(row.differences), s=9, color=GREY, linewidths=0, zorder=2)
+        above = [height + _ABOVE] * len(row.differences)
+        axes.scatter(row.differences, above, s=9, color=GREY, linewidths=0, zorder=2)
         if row.difference is not None and row.difference.low is not None:
             axes.plot([row.difference.low, row.difference.high], [height] * 2, color=COLOURS[0], linewidth=1.6)
         axes.plot([mean], [height], marker="D", markersize=5, color=COLOURS[0], zorder=3)

@@ -41,10 +41,12 @@ def estimate(values: Sequence[float], confidence: float) -> Estimate:
         values: independent of each other: one per seed.
         confidence: of the interval, 0.95.
     """
-    n, mean = len(values), statistics.fmean(values)
+    exponent = math.frexp(max(map(abs, values)))[1]  # else squares of large numbers are infinite
+    scaled, n = [math.ldexp(value, -exponent) for value in values], len(values)
+    mean = math.ldexp(statistics.fmean(scaled), exponent)
     if n < 2:
         return Estimate(n, mean)
-    deviation = statistics.stdev(values, mean)
+    deviation = math.ldexp(statistics.stdev(scaled), exponent)
     reach = find_t_quantile(confidence, n - 1) * deviation / math.sqrt(n)
     return Estimate(n, mean, deviation, mean - reach, mean + reach)
 

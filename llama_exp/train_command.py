@@ -77,6 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    from llama_exp import train
+    from llama_exp import train_command
 
-    train.main()  # not this copy of the module: other processes find its functions under their real name
+    train_command.main()  # not this copy of the module: other processes find its functions under their real name
