@@ -1,13 +1,18 @@
 """`llama-exp evaluate`: figures of a run, of a model and of files, and what every wrong command gets."""
 
 import json
+from pathlib import Path
 
 import pytest
 from small_models import make
 from whole_runs import HERE, rows, run_here
 
 from llama_exp import cli
+from llama_exp.commands import evaluate as command
+from llama_exp.errors import BusyError
 from llama_exp.files.evaluation_file import read_evaluations
+from llama_exp.files.lock import FolderLock
+from llama_exp.results import load_run
 
 
 def evaluate(*arguments, code=0):
@@ -58,12 +63,21 @@ def test_sets_and_tasks_of_a_model(place, capsys):
     assert "normalized accuracy" in capsys.readouterr().out
 
 
-def test_a_changed_model_leaves_the_runs_record_alone(place):
-    before = (place / "run/evaluation.jsonl").exists() and (place / "run/evaluation.jsonl").read_bytes()
-    evaluate("run", "--quantization", "int8", "--task", "quiz.yaml", "--limit", 1)
-    assert ((place / "run/evaluation.jsonl").exists() and (place / "run/evaluation.jsonl").read_bytes()) == before
-    (folder,) = (place / "outputs/evaluations/run").iterdir()
-    assert len(read_evaluations(folder / "evaluation.jsonl")) == 1
+@pytest.mark.parametrize("changed", [["--quantization", "int8"], ["--precision", "bfloat16"], ["--adapter", "x"]])
+def test_a_changed_model_leaves_the_runs_record_alone(changed):
+    run = load_run("run")
+    folder, owner = command._target(command._parser().parse_args(["run", *changed]), run)
+    assert folder.parent == Path("outputs/evaluations/run") and owner is None
+    assert command._target(command._parser().parse_args(["run"]), run) == (run.folder, run)
+
+
+def test_a_run_that_somebody_is_at_takes_no_rows():
+    lock = FolderLock(Path("run"))
+    try:
+        with pytest.raises(BusyError, match="--to"):
+            command._target(command._parser().parse_args(["run"]), load_run("run"))
+    finally:
+        lock.release()
 
 
 @pytest.mark.parametrize(
