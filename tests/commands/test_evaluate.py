@@ -28,6 +28,7 @@ def place(tmp_path_factory):
     (path / "text.txt").write_text("\n\n".join(f"paragraph {number} is about ä {number % 7}" for number in range(60)))
     items = [{"q": f"{number}?", "choices": ["ja", "nein"], "answer": number % 2} for number in range(4)]
     (path / "quiz.jsonl").write_text("\n".join(map(json.dumps, items)))
+    (path / "own.yaml").write_text("tasks: {own: {_target_: my_task.Task}}")
     (path / "quiz.yaml").write_text('file: quiz.jsonl\nprompt: "{q}"\n')
     run_here(path, "logger=none", "trainer.max_steps=2", "trainer.validation_batches=null", "hydra.run.dir=run", HERE)
     return path
@@ -90,6 +91,7 @@ def test_a_run_that_somebody_is_at_takes_no_rows():
         (["run", "--task", "none.yaml"], 2, "no such file"),
         (["run", "--evaluation", "pythonqa"], 2, "python_qa"),
         (["run", "--limit", "0"], 2, "at least 1"),
+        (["run", "--evaluation", "own.yaml"], 2, "--trusted-modules"),
         (["nowhere", "--set", "a=text.txt"], 3, "nowhere"),
     ],
     ids=str,
