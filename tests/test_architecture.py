@@ -75,6 +75,7 @@ FRONTIER = (
     "config.instantiate",
     "config.stated_evaluation",
     "evaluation.build",
+    "commands.report",
     "console.failures",
     "errors",
     "run.plan",
