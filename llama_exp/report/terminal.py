@@ -17,7 +17,7 @@ from llama_exp.report.contents import Cell, Report, Table
 from llama_exp.report.links import one_line
 from llama_exp.report.tables import list_tables
 
-_PADDING = 3
+_PADDING = 2
 _MOST_ROWS = 40
 
 
@@ -32,11 +32,16 @@ def show(report: Report, console: Console) -> None:
 
 def _print_table(report: Report, table: Table, console: Console) -> None:
     chosen = choose_columns(table, console.width)
-    drawn = Drawn(title=Text(table.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    fits = sum(_list_widths(table)[index] for index in chosen) <= console.width
+    drawn = Drawn(title=Text(table.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
+                  padding=(0, 1, 0, 0))  # fmt: skip
     for index in chosen:
         column = table.columns[index]
         justify: Literal["left", "right"] = "right" if column.is_number else "left"
-        drawn.add_column(Text(one_line(column.title)), justify=justify, no_wrap=column.is_number)
+        # Where there is no room at all, digits go on in the next line: none is lost.
+        drawn.add_column(
+            Text(one_line(column.title)), justify=justify, overflow="fold", no_wrap=column.is_number and fits
+        )
     shown = _choose_rows(table.rows)
     for row in shown:
         drawn.add_row(*(_draw(report, row[index]) for index in chosen))
@@ -53,17 +58,21 @@ def _print_table(report: Report, table: Table, console: Console) -> None:
 
 def choose_columns(table: Table, width: int) -> list[int]:
     """Indices of the columns that fit: those that may go do so from the right until the others fit, or all are gone."""
-    chosen = list(range(len(table.columns)))
-    widths = [
-        max(map(cell_len, (*column.title.split(), *(row[index].text for row in table.rows)))) + _PADDING
-        for index, column in enumerate(table.columns)
-    ]
+    chosen, widths = list(range(len(table.columns))), _list_widths(table)
     for index in reversed(chosen[:]):
         if sum(widths[other] for other in chosen) <= width:
             break
         if table.columns[index].may_go:
             chosen.remove(index)
     return chosen
+
+
+def _list_widths(table: Table) -> list[int]:
+    """Cells of the terminal that each column needs, with the gap behind it; a title may take several lines."""
+    return [
+        max(map(cell_len, (*column.title.split(), *(row[index].text for row in table.rows)))) + _PADDING
+        for index, column in enumerate(table.columns)
+    ]
 
 
 def _choose_rows(rows: Sequence[tuple[Cell, ...]]) -> Sequence[tuple[Cell, ...]]:
