@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from rich import box
-from rich.cells import cell_len
 from rich.console import Console
-from rich.style import Style
 from rich.table import Table as Drawn
 from rich.text import Text
 
@@ -16,6 +14,7 @@ from llama_exp.console.picture import COLOURS
 from llama_exp.report.contents import Cell, Report, Table
 from llama_exp.report.links import one_line
 from llama_exp.report.tables import list_tables
+from llama_exp.sweeps.table_text import cell_len
 
 _PADDING = 2
 _MOST_ROWS = 40
@@ -81,9 +80,9 @@ def _choose_rows(rows: Sequence[tuple[Cell, ...]]) -> Sequence[tuple[Cell, ...]]
 
 
 def _draw(report: Report, cell: Cell) -> Text:
-    link = report.run(cell.runs[0]).folder.as_uri() if len(cell.runs) == 1 else None
-    colour = COLOURS[2] if cell.is_best else None
-    return Text(one_line(cell.text), style=Style(bold=cell.is_best or None, color=colour, link=link))
+    looks = [f"bold {COLOURS[2]}"] if cell.is_best else []
+    looks += [f"link {report.run(cell.runs[0]).folder.as_uri()}"] if len(cell.runs) == 1 else []
+    return Text(one_line(cell.text), style=" ".join(looks))
 
 
 def _print_notes(notes: Iterable[str], console: Console) -> None:
