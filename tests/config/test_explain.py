@@ -161,7 +161,7 @@ def test_the_environment(lab, monkeypatch):
         ("lora.targets", ["lora.targets.1=key"], ["query", "key"], ["argument 1", "lora/default.yaml:7"]),
         ("lora.rank_pattern.query", ["lora.rank=2", "lora.rank_pattern={query: 8}"], 8, ["argument 2"]),
         ("logger.csv._target_", ["logger=[csv,wandb]"], "llama_exp.logger.CsvLogger", ["logger/csv.yaml:3"]),
-        ("name", ["name=2025_11_28"], "2025_11_28", ["argument 1", "config.yaml:26"]),
+        ("name", ["name=2025_11_28"], "2025_11_28", ["argument 1", "config.yaml:27"]),
         ("preset.source", ["preset=null"], None, ["preset/none.yaml:2"]),
         ("dataset.files", ["dataset=jsonl", "dataset.files=a.jsonl"], ["a.jsonl"], ["argument 2", "jsonl.yaml:9"]),
     ],
