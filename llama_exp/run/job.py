@@ -30,7 +30,18 @@ from llama_exp.errors import ExitCode, LlamaExpError
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
-from llama_exp.run import data_use, ending, facts, model_card, plan, provenance, recorded, resume
+from llama_exp.run import (
+    data_use,
+    ending,
+    evaluating,
+    facts,
+    model_card,
+    plan,
+    plan_rates,
+    provenance,
+    recorded,
+    resume,
+)
 from llama_exp.run.agreement import tell_nothing_to_adapt
 from llama_exp.run.building import build_data, build_model, check_preset, resolve_preset
 from llama_exp.run.folder import RunFolder
@@ -117,6 +128,7 @@ def _run(
             summary = run_folder.finish(**told, **results)
             if process.is_writer:
                 ending.free(config.trainer.keep_optimizer, run_folder.checkpoints)
+                plan_rates.remember(config, planned, summary, facts.of_machine(config)["device"])
         except LlamaExpError as error:
             summary = run_folder.finish(error)
             run_folder.discard_if_fruitless(error)
@@ -154,6 +166,7 @@ class Run:
         self._checkpoint = resume.choose_checkpoint(config.resume, process)
         dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
         dataset.look()
+        parts = evaluating.open_evaluations(config)
         resolved = resolve_preset(config, run_folder.path)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
@@ -186,7 +199,9 @@ class Run:
         self._record(config, read)
         self._next_commands = next_commands(config, run_folder.path, examples, tokenizer)
         self._observers = build_observers(config, run_folder, group, bar) if process.is_writer else {}
-        self.trainer = self._build_trainer(config, examples, steps)
+        folder = run_folder.path if process.is_writer else None
+        evaluations = evaluating.build_evaluations(config, parts, self.model, folder, examples["train"])
+        self.trainer = self._build_trainer(config, examples, evaluations, steps)
 
     def fit(self):
         """Trains to the end, from the checkpoint that `resume` names or else the newest in the folder."""
@@ -247,7 +262,7 @@ class Run:
             base_digest=self._base_digest,
         )
 
-    def _build_trainer(self, config: Config, examples, steps: int):
+    def _build_trainer(self, config: Config, examples, evaluations, steps: int):
         from llama_exp import precision
         from llama_exp.trainer import Checkpoints, Trainer
         from llama_exp.trainer.profile import Profile
@@ -272,6 +287,7 @@ class Run:
                 process=self._process,
             ),
             observers=self._observers,
+            evaluations=evaluations,
             profile=Profile(self._folder.path / "profile" if self._process.is_writer else None, profile_steps),
             process=self._process,
             seed=config.seed,
