@@ -47,16 +47,11 @@ OTHERS = {
     "the default run": "",
     "the default run on JAX": "runtime.backend=jax",
     "15M, 16 x 256": "model=llama_15m dataset.sequence_length=256 trainer.batch_size=16",
-    "15M, 4 x 512": "model=llama_15m dataset.sequence_length=512 trainer.batch_size=4",
-    "15M, 2 x 256, twice": f"{PRETRAIN} trainer.batch_size=2 trainer.accumulation_steps=2".replace(
-        "size=8 ", "size=2 "
-    ),
     "15M, 8 x 256, remat=block": f"{PRETRAIN} trainer.remat=block",
-    "15M, 8 x 256, mixed_bfloat16": f"{PRETRAIN} precision=mixed_bfloat16",
+    "15M, 8 x 256, chunks of 256": f"{PRETRAIN} objective.chunk_tokens=256",
     "LoRA on 135M, 2 x 256, bfloat16": f"{LORA} precision=bfloat16",
     "LoRA on 135M, 2 x 256, int8": f"{LORA} quantization=int8",
     "LoRA on 135M, 2 x 256, JAX": f"{LORA} runtime.backend=jax",
-    "135M whole, 2 x 256": "model=smollm2_135m dataset.sequence_length=256 trainer.batch_size=2",
 }
 
 
