@@ -28,7 +28,12 @@ LONGEST = ["test_cpu_decoder.py", "test_quantization.py", "test_loop.py", "test_
 LONGEST += ["test_docs.py", "test_compilations.py", "test_wheel.py", "test_conf_trains.py", "test_gptq.py"]
 LONGEST += ["test_keras_methods.py", "test_convert_quantized.py", "test_step.py", "test_check.py"]
 ORACLES = {"keras_hub", "transformers", "peft", "torch"}
-MARKED = {"process": "mark.process", "oracle": "mark.oracle", "jax": "mark.neutral"}  # what a file with such tests says
+MARKED = {
+    "process": "mark.process",
+    "oracle": "mark.oracle",
+    "jax": "mark.neutral",
+    "harness": "mark.harness",
+}  # what a file with such tests says
 
 
 def pytest_configure(config):

@@ -1,9 +1,10 @@
-"""The Hugging Face hub on loopback: model information at a revision, files at a commit."""
+"""The Hugging Face hub on loopback: model information at a revision, files at a commit, uploads."""
 
 import hashlib
 import json
 from urllib.parse import unquote, urlsplit
 
+from fake_uploads import HubUploads
 from faulty_http import FaultyHandler, FaultyServer
 
 LARGE = (".safetensors", ".h5", ".spm", ".model")
@@ -23,6 +24,7 @@ class FakeHub(FaultyServer):
     def __init__(self, files):
         super().__init__(_Handler)
         self.commits, self.branches, self.names, self.digests = {}, {}, {}, {}
+        self.repos, self.messages, self.blobs = {}, [], {}  # of uploads, see fake_uploads.py
         self.offers_digests = True
         self.push(files)
 
@@ -34,7 +36,7 @@ class FakeHub(FaultyServer):
         return sha
 
 
-class _Handler(FaultyHandler):
+class _Handler(HubUploads, FaultyHandler):
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
         if path == "/api/agent-harnesses":
@@ -48,6 +50,8 @@ class _Handler(FaultyHandler):
     def _describe(self, path):
         repo, _, revision = path.removeprefix("/api/models/").partition("/revision/")
         server = self.server
+        if self.describe_repo(repo):
+            return
         if repo != "org/m":
             self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
             return

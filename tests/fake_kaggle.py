@@ -1,10 +1,11 @@
-"""Kaggle on loopback: newest version, list of files in pages, files by redirect to a storage that sends MD5s."""
+"""Kaggle on loopback: newest version, files in pages, files by redirect to a storage that sends MD5s; uploads."""
 
 import base64
 import hashlib
 import json
 from urllib.parse import quote, unquote, urlsplit
 
+from fake_uploads import KaggleUploads
 from faulty_http import FaultyHandler, FaultyServer
 
 SIGNATURE = "X-Goog-Signature=0123456789abcdef"
@@ -21,13 +22,17 @@ class FakeKaggle(FaultyServer):
     def __init__(self, files):
         super().__init__(_Handler)
         self.versions, self.names, self.asked = {1: dict(files)}, {}, []
+        self.models, self.blobs, self.private, self.notes = {}, [], [], []  # of uploads, see fake_uploads.py
+        self.complaint = ""
         self.offers_digests, self.redirects = True, True
 
 
-class _Handler(FaultyHandler):
+class _Handler(KaggleUploads, FaultyHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
         operation = self.path.rsplit("/", 1)[1]
+        if self.upload(operation, body):
+            return
         kind = {"GetModelInstance": "newest", "ListModelInstanceVersionFiles": "list"}.get(operation, "file")
         if not self.begins(kind):
             return

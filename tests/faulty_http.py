@@ -9,8 +9,9 @@ class FaultyServer(ThreadingHTTPServer):
     """Serves `handler` from a thread, as a context manager.
 
     log: (method, path) of every request. headers: of the last request. status: kind of request -> status to answer.
-    hang: kinds that are never answered. cuts: how many bodies of files break off at half. ranges: whether `Range` is
-    honoured. replaced: file name -> bytes that are sent in place of the content.
+    hang: kinds that are never answered. dropped: kinds whose connection is closed. cuts: how many bodies of files
+    break off at half. ranges: whether `Range` is honoured. replaced: file name -> bytes that are sent in place of the
+    content.
     """
 
     daemon_threads = True
@@ -19,7 +20,7 @@ class FaultyServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.log, self.headers, self.status, self.hang, self.replaced = [], {}, {}, set(), {}
-        self.cuts, self.ranges = 0, True
+        self.cuts, self.ranges, self.dropped = 0, True, set()
         self.released = threading.Event()
         self.lock = threading.Lock()
 
@@ -59,6 +60,10 @@ class FaultyHandler(BaseHTTPRequestHandler):
             self.server.headers = self.headers
         if kind in self.server.hang:
             self.server.released.wait(30)
+            self.close_connection = True
+            return False
+        if kind in self.server.dropped:
+            self.connection.close()
             self.close_connection = True
             return False
         if kind in self.server.status:

@@ -338,6 +338,13 @@ TABLE = [
         },
     ),
     Private(
+        "kagglehub",
+        {"kagglehub.config.get_kaggle_credentials", "kagglehub.exceptions.BackendError"},
+        {"preset/push_kaggle.py"},
+        "without credentials model_upload asks the server all the same; what is refused has a type of its own",
+        {found("kagglehub.config.get_kaggle_credentials"): "", found("kagglehub.exceptions.BackendError"): type},
+    ),
+    Private(
         "kagglesdk",
         {
             "._session",

@@ -57,6 +57,8 @@ BEHIND_THE_FRONTIER = {
     "tensorflow_datasets": {"dataset"},
     "optuna": {"sweeps"},
     "cmaes": {"sweeps"},
+    "lm_eval": {"evaluation"},
+    "datasets": {"evaluation"},
     "hydra": CONFIG_SIDE,
     "omegaconf": CONFIG_SIDE,
     # Oracles of the tests only.
@@ -73,6 +75,7 @@ FRONTIER = (
     "config.instantiate",
     "config.stated_evaluation",
     "evaluation.build",
+    "commands.report",
     "console.failures",
     "errors",
     "run.plan",

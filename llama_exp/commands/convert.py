@@ -1,4 +1,4 @@
-"""`llama-exp convert`: a model from any format into KerasHub's or Hugging Face's."""
+"""`llama-exp convert`: a model from any format into KerasHub's, Hugging Face's or llama.cpp's."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import Any
 
 from rich.console import Console
 
-from llama_exp import tokenizer as tokenizers
 from llama_exp.architecture import EMBEDDING_MODES, LINEAR_NAMES, OPTIONS, Quantization, make_quantization
-from llama_exp.commands import export
+from llama_exp.commands import export, export_target
 from llama_exp.commands.parser import Parser, group_size, size_in_gib
-from llama_exp.commands.sources import find, opened
+from llama_exp.commands.sources import find, load_tokenizer, opened
 from llama_exp.config.quoting import plain_or_quoted
 from llama_exp.console import logs
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.formats.checkpoint import Checkpoint
 from llama_exp.quantization import describe
-from llama_exp.tokenizer.assets import has_tokenizer
 
 # Names and meaning of the files in conf/quantization, without float8: no preset can hold it.
 QUANTIZATIONS: dict[str, dict[str, Any]] = {
@@ -33,25 +31,25 @@ def main(arguments: list[str]) -> int:
     """Converts as the command line says; returns the exit code."""
     options = _parser().parse_args(arguments)
     logs.attach_console()
-    place = export.target(options, options.max_shard_size)
+    place = export_target.target(options, options.max_shard_size)
     place = dataclasses.replace(place, quantization=_quantization(options))
     source = find(options.source, offline=options.offline, where="--from")
     if source.adapter is not None:
         command = f"llama-exp merge {shlex.quote(options.source)} --to <folder> --format {options.format}"
         what = "the run trained an adapter, which has to be merged into its model"
         raise ConfigError(Problem(what, "--from", options.source, command))
-    export.require_free(place, source.path)
+    export_target.require_free(place, source.path)
     with opened(source) as checkpoint:
         _require_floats(checkpoint, place)
-        tokenizer = tokenizers.load(source.path) if has_tokenizer(source.path) else None
-        rows = export.write(checkpoint, tokenizer, place, Console(stderr=True))
+        tokenizer = load_tokenizer(source)
+        rows = export.write(checkpoint, tokenizer, place, Console(stderr=True), source)
         stored = place.quantization or (checkpoint.quantization if place.dtype is None else None)
     value = shlex.quote(plain_or_quoted(str(place.folder)))
     if stored is not None:
         rows["quantization"] = f"{describe(stored)}; training and every other command find it in the folder"
         train = f"llama-exp train preset.source={value} lora.rank=8"
         rows["to train"] = f"{train} model=<as for the source>"
-    rows["next"] = export.next_command(place.folder, tokenizer)
+    rows["next"] = export.next_command(place, tokenizer)
     export.show(rows, Console())
     return 0
 
@@ -73,10 +71,12 @@ def _quantization(options) -> Quantization | None:
     if set(choices["int8_layers"] or ()) == set(LINEAR_NAMES):
         action = "give --quantization int8_weight_only, or fewer names"
         problems.append(Problem("leaves nothing to be int4", "--int8-layers", "all of the linear layers", action))
-    if name != "none" and options.format == "hf":
+    if name != "none" and options.format != "keras_hub":
         what = "this format has floating-point weights only"
         action = "give --format keras_hub, or leave --quantization out"
-        problems.append(Problem(what, "--format", f"hf with --quantization {name}", action))
+        if options.format == "gguf":
+            what, action = "this format has integers of its own", f"give --dtype Q8_0 in place of --quantization {name}"
+        problems.append(Problem(what, "--format", f"{options.format} with --quantization {name}", action))
     if name != "none" and options.dtype is not None:
         what = "a floating-point type of the weights, which are to be integers"
         action = "leave one of the two out; norms keep the type they have"
@@ -86,7 +86,7 @@ def _quantization(options) -> Quantization | None:
     return make_quantization(**QUANTIZATIONS[name], **choices)
 
 
-def _require_floats(checkpoint: Checkpoint, place: export.Target) -> None:
+def _require_floats(checkpoint: Checkpoint, place: export_target.Target) -> None:
     """Fails if weights that were rounded once would be rounded again."""
     if checkpoint.quantization is not None and place.quantization is not None:
         what = "the source is quantized already, and integers of integers would be further off"
@@ -105,6 +105,7 @@ def _parser() -> Parser:
         [
             "llama-exp convert --from hf://HuggingFaceTB/SmolLM2-135M-Instruct --to smollm2 --format keras_hub",
             "llama-exp convert --from llama3.2_1b --to llama3.2_1b_hf --format hf --dtype bfloat16",
+            "llama-exp convert --from outputs/default/<run> --to model_gguf --format gguf --dtype Q8_0",
             "llama-exp convert --from model.Q8_0.gguf --to model_hf --format hf --dtype float16",
             "llama-exp convert --from model.gguf --to model_int4 --format keras_hub --quantization int4 --gptq",
         ],
@@ -116,14 +117,13 @@ def _parser() -> Parser:
         metavar="SRC",
         help="a built-in preset (llama-exp presets), kaggle://..., hf://..., a folder, a .gguf file, or a run's folder",
     )
-    export.add_arguments(parser, format_required=True)
+    export_target.add_arguments(parser, format_required=True)
     _add_quantization(parser)
     parser.add_argument(
         "--max-shard-size",
         type=size_in_gib,
-        default=10.0,
         metavar="GIB",
-        help="split larger weights into files of about this size (default: 10)",
+        help="split larger weights into files of about this size (default: 10; a GGUF file is one)",
     )
     parser.add_argument("--offline", action="store_true", help="ask no server: files or the cache must have it")
     return parser

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from llama_exp import runtime
 from llama_exp.architecture import AS_STORED
-from llama_exp.commands import models
+from llama_exp.commands import harness_options, models
 from llama_exp.commands.parser import Parser, positive
 from llama_exp.config.schema.evaluation import EvaluationConfig
 from llama_exp.config.stated_evaluation import Stated, compose_evaluation, read_recorded, type_dataset
@@ -32,6 +32,7 @@ from llama_exp.files.writing import free_name, make_folder
 from llama_exp.limits.evaluation import NAME
 from llama_exp.results import RunResult, load_run
 from llama_exp.results.run import holds_run
+from llama_exp.run.training_rows import find_training_rows
 
 OWN_SET = "validation"  # a run's own validation split
 BATCH_SIZE = 8  # where no run says another
@@ -42,7 +43,8 @@ class _Asked:
     """What is evaluated, and where the results go.
 
     parts: sets and tasks, open. loss_on: which tokens of sets count. batch_size: of the run, where the section states
-    none. run: whose folder takes the results; None: it is none, or its model is changed.
+    none. run: whose folder takes the results; None: it is none, or its model is changed. trained: the run that SRC is,
+    changed or not.
     """
 
     parts: Parts
@@ -50,6 +52,7 @@ class _Asked:
     batch_size: int
     folder: Path
     run: RunResult | None
+    trained: RunResult | None
 
 
 def main(arguments: list[str]) -> int:
@@ -60,7 +63,17 @@ def main(arguments: list[str]) -> int:
     make_folder(asked.folder / FOLDER)
     model, source = models.load(options)
     models.require_tokenizer(model, source)
-    use = Use(asked.batch_size, asked.loss_on, "auto", runtime.default_cache_dir(), asked.folder, keeps=True)
+    searched = asked.trained if asked.parts.section.check_overlap else None
+    use = Use(
+        batch_size=asked.batch_size,
+        loss_on=asked.loss_on,
+        jit="auto",
+        cache_dir=runtime.default_cache_dir(),
+        folder=asked.folder,
+        keeps=True,
+        context_length=options.context_length,
+        train=None if searched is None else find_training_rows(searched, model.tokenizer),
+    )
     line = LiveLine(lambda columns, ascii_only: (line.phase or "")[: max(columns, 0)])
     line.open()
     try:
@@ -106,16 +119,17 @@ def _read(options: argparse.Namespace) -> _Asked:
         options.evaluation,
         _named("--set", options.set),
         _named("--task", options.task),
+        harness_options.read(options),
         options.limit,
         options.batch_size,
         tuple(options.trusted_modules or ()),
     )
     composed = compose_evaluation(stated)
     section, trusted_modules = composed.evaluation, composed.trusted_modules
-    if run is not None and not (stated.evaluation or stated.sets or stated.tasks):
+    if run is not None and not (stated.evaluation or stated.sets or stated.tasks or stated.harness):
         section, trusted_modules = _of_run(run, options), []
     if not section.sets and not section.tasks:
-        action = "give --set <name>=<file>, --task <file.yaml> or --evaluation python_qa"
+        action = "give --set <name>=<file>, --task <file.yaml>, --harness <task> or --evaluation python_qa"
         raise ConfigError(Problem("there is nothing to evaluate", "llama-exp evaluate", "no set and no task", action))
     loss_on, batch_size = composed.objective.loss_on.value, BATCH_SIZE
     if run is not None:
@@ -125,7 +139,7 @@ def _read(options: argparse.Namespace) -> _Asked:
     models.prepare(options.backend)  # reading a data set may import Keras
     with _as_options(stated):
         parts = open_parts(section, trusted_modules, runtime.default_cache_dir())
-    return _Asked(parts, loss_on, batch_size, target, owner)
+    return _Asked(parts, loss_on, batch_size, target, owner, run)
 
 
 @contextlib.contextmanager
@@ -213,6 +227,7 @@ def _parser() -> Parser:
         "--set", action="append", metavar="NAME=FILE", help="a set: text or .jsonl, read whole; may be given again"
     )
     parser.add_argument("--task", action="append", metavar="[NAME=]FILE", help="a task's YAML file; may be given again")
+    harness_options.add_arguments(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N items of each task (default: all)")
     parser.add_argument(
         "--batch-size",

@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 from rich.console import Console
 from rich.progress import (
@@ -29,7 +28,9 @@ from rich.progress import (
 )
 
 from llama_exp import formats
-from llama_exp.architecture import Quantization
+from llama_exp.commands import export_card, export_gguf
+from llama_exp.commands.export_target import DTYPES, Target
+from llama_exp.commands.sources import Source
 from llama_exp.errors import ConfigError, Problem, StorageError
 from llama_exp.files.redact import printable
 from llama_exp.files.shown_path import show_path
@@ -38,67 +39,16 @@ from llama_exp.formats.hugging_face import checkpoint as hugging_face
 from llama_exp.formats.keras_hub import checkpoint as keras_hub
 from llama_exp.formats.quantized import dequantize_checkpoint, quantize_checkpoint
 from llama_exp.quantization import describe, fit_checkpoint
+from llama_exp.run import model_card
 
-FORMATS = ("keras_hub", "hf")
-DTYPES = {
-    "float32": np.dtype("float32"),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float16": np.dtype("float16"),
+_FORMAT_NAMES = {
+    "keras_hub": "KerasHub preset",
+    "hf": "Hugging Face (transformers)",
+    "gguf": "GGUF (llama.cpp, Ollama)",
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """Where a model goes and how.
-
-    Attributes:
-        folder: must not exist or be empty; with `overwrite` it may hold a model, and nothing else.
-        format: one of `FORMATS`.
-        dtype: of the weights; None: as they are.
-        max_shard_gib: larger weights are split into files of about this size.
-        overwrite: replace the model in `folder`.
-        quantization: that floating-point weights get on the way; None: none.
-    """
-
-    folder: Path
-    format: str
-    dtype: str | None
-    max_shard_gib: float
-    overwrite: bool
-    quantization: Quantization | None = None
-
-
-def add_arguments(parser, format_required: bool) -> None:
-    """The options that make a `Target`."""
-    parser.add_argument("--to", required=True, metavar="DIR", help="folder to write; it appears whole or not at all")
-    default = {"required": True} if format_required else {"default": FORMATS[0]}
-    parser.add_argument("--format", choices=FORMATS, **default, help="keras_hub: a KerasHub preset; hf: transformers")
-    parser.add_argument("--dtype", choices=DTYPES, help="floating-point type of the weights (default: as they are)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the model in DIR")
-
-
-def target(options, max_shard_gib: float = 10.0) -> Target:
-    """What the options of `add_arguments` say."""
-    return Target(Path(options.to).expanduser(), options.format, options.dtype, max_shard_gib, options.overwrite)
-
-
-def require_free(place: Target, source: Path) -> None:
-    """Fails if the target may not be written, before anything is read.
-
-    Raises:
-        StorageError: there is something in the folder that must not be replaced, or it is the source itself.
-    """
-    folder = place.folder
-    if folder.exists() and (folder.resolve() == source.resolve() or folder.resolve() in source.resolve().parents):
-        action = "choose another folder with --to"
-        raise StorageError(Problem("the target is where the model comes from", "--to", str(folder), action))
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())) and not place.overwrite:
-        names = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) if folder.is_dir() else "a file"
-        action = "choose another folder, or give --overwrite if it holds a model that may be replaced"
-        raise StorageError(Problem("there is something in the target", str(folder), names, action))
-
-
-def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console) -> dict[str, str]:
+def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console, source: Source) -> dict[str, str]:
     """Writes a model, and compares what is read back with what was written, bit by bit.
 
     Args:
@@ -106,6 +56,7 @@ def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console) ->
         tokenizer: None: the model has none.
         place: where to and how.
         console: shows the progress, if it is a terminal.
+        source: of the model.
 
     Returns:
         What was written, as labels and texts.
@@ -115,10 +66,13 @@ def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console) ->
         InputError: a tensor is damaged, or overflows in the dtype.
         StorageError: the disk is full, or gave back something else than was written.
     """
-    checkpoint = _prepared(checkpoint, place)
+    checkpoint, gguf = _prepared(checkpoint, place), None
+    if place.format == "gguf":
+        gguf = export_gguf.prepare(checkpoint, tokenizer, place, source)
+        checkpoint = gguf.checkpoint
     planned = checkpoint if place.quantization is None else quantize_checkpoint(checkpoint, place.quantization)
     num_bytes = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in planned.tensors.values())
-    _require_space(place.folder, num_bytes)
+    _require_space(place.folder, num_bytes if gguf is None else gguf.plan.size)
     with formats.writing(place.folder) as draft:  # a folder that cannot be written is told before minutes of rounding
         checkpoint = fit_checkpoint(checkpoint, place.quantization)
         started = time.monotonic()
@@ -129,23 +83,32 @@ def write(checkpoint: Checkpoint, tokenizer, place: Target, console: Console) ->
                 path: _watched(path, tensor, digests, lambda size: bar.advance(task, size))
                 for path, tensor in checkpoint.tensors.items()
             }
-            _write_files(draft, checkpoint, tensors, tokenizer, place)
+            told = {}
+            if gguf is None:
+                _write_files(draft, checkpoint, tensors, tokenizer, place)
+            else:
+                told = export_gguf.write(draft, gguf, tensors, tokenizer, source)
             task = bar.add_task("checking", total=num_bytes)
-            _check(draft, checkpoint, digests, lambda size: bar.advance(task, size))
+            _check(draft, gguf, checkpoint, digests, lambda size: bar.advance(task, size))
+        types = _dtypes(checkpoint) if gguf is None else gguf.types
+        card = export_card.make(source, place, types, None if gguf is None else gguf.file)
+        model_card.write_card(draft, card, place.folder.name)
         file_sizes = [path.stat().st_size for path in draft.rglob("*") if path.is_file()]
     seconds = time.monotonic() - started
     return {
         "folder": str(place.folder),
-        "format": {"keras_hub": "KerasHub preset", "hf": "Hugging Face (transformers)"}[place.format],
-        "weights": f"{len(tensors)} tensors, {_dtypes(checkpoint)}, every one read back and equal",
+        "format": _FORMAT_NAMES[place.format],
+        "weights": _weights(checkpoint, gguf),
         "files": f"{len(file_sizes)}, {_gib(sum(file_sizes))} in {seconds:.1f} s ({_gib(num_bytes / seconds)}/s)",
         "tokenizer": "none" if tokenizer is None else f"{tokenizer.vocabulary_size} tokens",
         "chat template": "yes" if tokenizer is not None and tokenizer.chat_template is not None else "none",
+        **told,
     }
 
 
-def next_command(folder: Path, tokenizer) -> str:
+def next_command(place: Target, tokenizer) -> str:
     """What to try with a model that was written: a conversation if it was made for one, or else a text."""
+    folder = next(place.folder.glob("*.gguf"), place.folder)
     if tokenizer is not None and tokenizer.chat_template is not None:
         return shlex.join(["llama-exp", "chat", show_path(folder)])
     return shlex.join(["llama-exp", "generate", show_path(folder), "--prompt", "The"])
@@ -160,14 +123,17 @@ def show(rows: Mapping[str, str], console: Console) -> None:
 
 def _prepared(checkpoint: Checkpoint, place: Target) -> Checkpoint:
     """The checkpoint as it will be written: in floating point where it must be, cast."""
-    if checkpoint.quantization is not None and place.dtype is None and place.format == "hf":
-        what = "the weights are quantized, and this format has floating-point weights only"
-        action = "give --dtype bfloat16 to turn them into numbers again, or --format keras_hub to keep them"
+    if checkpoint.quantization is not None and place.dtype is None and place.format != "keras_hub":
+        what = "the weights are quantized, in a way that this format does not have"
+        types = "bfloat16, or Q8_0," if place.format == "gguf" else "bfloat16"
+        action = f"give --dtype {types} to turn them into numbers again, or --format keras_hub to keep them"
         raise ConfigError(Problem(what, "--dtype", f"none, the model is {checkpoint.quantization.mode}", action))
     if place.dtype is None:
         return checkpoint
     if checkpoint.quantization is not None:
         checkpoint = dequantize_checkpoint(checkpoint)
+    if place.dtype not in DTYPES:  # blocks are made of what the weights are
+        return checkpoint
     dtype = DTYPES[place.dtype]
     tensors = {path: _cast(tensor, dtype) for path, tensor in checkpoint.tensors.items()}
     return dataclasses.replace(checkpoint, tensors=tensors)
@@ -212,9 +178,12 @@ def _write_files(draft: Path, checkpoint: Checkpoint, tensors: dict[str, Tensor]
     hugging_face.write(draft, checkpoint.config, tensors, max_shard_bytes, notes=notes)
 
 
-def _check(draft: Path, checkpoint: Checkpoint, digests: Mapping[str, bytes], advance) -> None:
-    """Fails unless the draft holds exactly what was written."""
-    with formats.open_checkpoint(draft) as written:
+def _check(
+    draft: Path, gguf: export_gguf.Prepared | None, checkpoint: Checkpoint, digests: Mapping[str, bytes], advance
+) -> None:
+    """Fails unless the draft holds exactly what was written; what a GGUF file has in blocks, its digest has shown."""
+    exact = set(checkpoint.tensors) if gguf is None else gguf.exact
+    with formats.open_checkpoint(draft if gguf is None else draft / gguf.file) as written:
         stated = {key: value for key, value in checkpoint.config.items() if key != "dropout"}
         found = written.config | {"context_length": written.context_length}
         if checkpoint.context_length is not None:
@@ -229,7 +198,7 @@ def _check(draft: Path, checkpoint: Checkpoint, digests: Mapping[str, bytes], ad
             problems.append(Problem(what, str(draft), stored, describe(checkpoint.quantization)))
         for path, tensor in written.tensors.items():
             values = tensor.read(None)
-            if _digest(values) != digests.get(path):
+            if path in exact and _digest(values) != digests.get(path):
                 what = "what was read back is not what was written"
                 problems.append(Problem(what, tensor.origin, path, "check the disk and its memory, then try again"))
             advance(values.nbytes)
@@ -250,6 +219,12 @@ def _bar(console: Console) -> Progress:
     return Progress(
         *columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
     )
+
+
+def _weights(checkpoint: Checkpoint, gguf: export_gguf.Prepared | None) -> str:
+    if gguf is None:
+        return f"{len(checkpoint.tensors)} tensors, {_dtypes(checkpoint)}, every one read back and equal"
+    return f"{len(checkpoint.tensors)} tensors, {gguf.types}, the file read back and equal"
 
 
 def _dtypes(checkpoint: Checkpoint) -> str:

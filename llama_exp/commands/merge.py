@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from llama_exp.architecture import AS_STORED
-from llama_exp.commands import export
+from llama_exp.commands import export, export_target
 from llama_exp.commands.parser import Parser
 from llama_exp.commands.sources import Source, find, load_tokenizer, opened
 from llama_exp.console import logs
@@ -41,24 +41,24 @@ def main(arguments: list[str]) -> int:
     if (options.run is None) == (options.source is None) or (options.source is None) != (options.adapter is None):
         parser.error("give a run's folder, or both --from and --adapter")
     logs.attach_console()
-    console, place = Console(stderr=True), export.target(options)
+    console, place = Console(stderr=True), export_target.target(options)
     source = find(options.run or options.source, options.adapter, options.offline)
     if source.adapter is None:
         action = "it is a whole model already: llama-exp convert brings it into another format"
         raise InputError(Problem("there is no adapter to merge", options.run, "a run without adapter/", action))
-    export.require_free(place, source.path)
-    export.require_free(place, source.adapter)
+    export_target.require_free(place, source.path)
+    export_target.require_free(place, source.adapter)
     _require_dtype(source, place)
     with open_base(source) as checkpoint, open_adapter(source.adapter, checkpoint.config) as adapter:
         _require_base(checkpoint, adapter, source.policy, console)
         tokenizer = load_tokenizer(source)
-        rows = export.write(merge_adapter(checkpoint, adapter), tokenizer, place, console)
+        rows = export.write(merge_adapter(checkpoint, adapter), tokenizer, place, console, source)
         rows["merged"] = f"{len(adapter.ranks)} layers of {source.adapter} into {source.origin}"
         if checkpoint.quantization is not None:
             rows["quantization"] = f"none any more: {describe(checkpoint.quantization)} became floating point"
             small = checkpoint.quantization.mode
             logger.info("the merged model is not quantized: %s cannot hold the sum of a kernel and its adapter", small)
-    rows["next"] = export.next_command(place.folder, tokenizer)
+    rows["next"] = export.next_command(place, tokenizer)
     export.show(rows, Console())
     return 0
 
@@ -101,11 +101,11 @@ def open_base(source: Source) -> Iterator[Checkpoint]:
         yield fit_checkpoint(checkpoint, chosen)
 
 
-def _require_dtype(source: Source, place: export.Target) -> None:
+def _require_dtype(source: Source, place: export_target.Target) -> None:
     stored = read_quantization(source.path) if place.dtype is None else None
     if stored is not None:
         what = "the base is quantized, and a merged model has floating-point weights"
-        action = "give --dtype, such as bfloat16"
+        action = "give --dtype, such as bfloat16" + (" or Q8_0" if place.format == "gguf" else "")
         raise ConfigError(Problem(what, "--dtype", f"none, the base is {stored.mode}", action))
 
 
@@ -116,7 +116,7 @@ def _require_base(checkpoint: Checkpoint, adapter: Adapter, policy: str | None, 
         return
     trained_on = adapter.base["variable_dtype"]
     stored = None if checkpoint.quantization is None else checkpoint.quantization.mode
-    if (stored or trained_on) != trained_on or (stored is None and trained_on not in export.DTYPES):
+    if (stored or trained_on) != trained_on or (stored is None and trained_on not in export_target.DTYPES):
         here = stored or "floating-point"
         logger.warning(
             "%s was trained on %s weights; the base here is %s, so that it cannot be compared",
@@ -133,7 +133,7 @@ def _require_base(checkpoint: Checkpoint, adapter: Adapter, policy: str | None, 
         transient=True,
     )
     of_norms = "bfloat16" if policy == "bfloat16" else "float32"  # mixed policies have float32 variables
-    found = base_digest(steps, export.DTYPES[of_norms if stored else trained_on])
+    found = base_digest(steps, export_target.DTYPES[of_norms if stored else trained_on])
     if found != adapter.base["digest"]:
         what = "the adapter was trained on other base weights"
         action = "name the model that it was trained on"
@@ -166,12 +166,13 @@ def _parser() -> Parser:
         [
             "llama-exp merge outputs/default/<run> --to merged",
             "llama-exp merge outputs/default/<run> --to merged --format hf --dtype bfloat16",
+            "llama-exp merge outputs/default/<run> --to merged --format gguf --dtype Q8_0",
             "llama-exp merge --from llama3.2_1b --adapter my_peft_folder --to merged",
         ],
     )
     parser.add_argument("run", nargs="?", metavar="RUN", help="folder of a run that trained adapters")
     parser.add_argument("--from", dest="source", metavar="SRC", help="instead of RUN: the model, as for convert")
     parser.add_argument("--adapter", metavar="DIR", help="with --from: a PEFT folder or a KerasHub .lora.h5 file")
-    export.add_arguments(parser, format_required=False)
+    export_target.add_arguments(parser, format_required=False)
     parser.add_argument("--offline", action="store_true", help="ask no server: files or the cache must have it")
     return parser

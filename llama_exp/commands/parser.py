@@ -49,6 +49,14 @@ def positive(text: str) -> int:
     return number
 
 
+def count(text: str) -> int:
+    """A whole number of at least 0, for `type=`."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 0")
+    return number
+
+
 def group_size(text: str) -> int:
     """How many inputs share a scale, for `type=`; 0: all of them."""
     number = int(text)

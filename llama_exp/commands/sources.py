@@ -41,6 +41,9 @@ class Source:
         quantization: a run's `quantization` section; None: not known.
         chat_template: Jinja text that a run's conversations were written with; None: not known.
         temperature: that a run's samples were drawn with; None: not known.
+        sequence_length: tokens of the rows that a run trained on; None: not known.
+        run: folder of the run that made it; None: no run did.
+        revision: of `origin`, as `preset.Resolved` has it.
     """
 
     path: Path
@@ -51,6 +54,9 @@ class Source:
     quantization: Mapping | None = None
     chat_template: str | None = None
     temperature: float | None = None
+    sequence_length: int | None = None
+    run: Path | None = None
+    revision: str | None = None
 
 
 def find(source: str, adapter: str | None = None, offline: bool = False, where: str = "SRC") -> Source:
@@ -71,18 +77,22 @@ def find(source: str, adapter: str | None = None, offline: bool = False, where: 
         return _of_run(folder, adapter, offline)
     resolved = preset.resolve(source, offline=offline, where=where)
     # A run's own model/: its conversations' template is written in the run beside it.
-    config = _run_config(folder.parent) if folder.name == "model" and _is_run(folder.parent) else {}
+    run = folder.parent if folder.name == "model" and _is_run(folder.parent) else None
+    config = {} if run is None else _run_config(run)
     return Source(
         resolved.path,
         source if source in preset.PRESETS else resolved.origin,
         None if adapter is None else Path(adapter).expanduser(),
         chat_template=_chat_template(config),
         temperature=_temperature(config),
+        sequence_length=_sequence_length(config),
+        run=run,
+        revision=resolved.revision,
     )
 
 
 def load_tokenizer(source: Source):
-    """The tokenizer of a source, which stops where its adapter's run taught it to; None: it has none.
+    """The tokenizer of a source, with the stop tokens and the chat template that a run taught it; None: it has none.
 
     Raises:
         InputError: it is damaged, or of a kind that is not supported.
@@ -96,6 +106,8 @@ def load_tokenizer(source: Source):
     if source.adapter is not None:
         written = [name for name, text in BUILT_IN.items() if text == source.chat_template]
         stop_where_taught(tokenizer, written[0] if written else None)
+    if source.chat_template is not None:
+        tokenizer.chat_template = source.chat_template
     return tokenizer
 
 
@@ -141,6 +153,9 @@ def _of_run(folder: Path, adapter: str | None, offline: bool) -> Source:
         quantization if isinstance(quantization, dict) else None,
         _chat_template(config),
         _temperature(config),
+        _sequence_length(config),
+        folder,
+        resolved.revision,
     )
 
 
@@ -179,6 +194,11 @@ def _stated(folder: Path, config: Mapping) -> dict:
 def _chat_template(config: Mapping) -> str | None:
     name = (config.get("dataset") or {}).get("chat_template")
     return BUILT_IN.get(ChatTemplate(name)) if name in name_choices(ChatTemplate) else None  # model: its own
+
+
+def _sequence_length(config: Mapping) -> int | None:
+    length = (config.get("dataset") or {}).get("sequence_length")
+    return length if isinstance(length, int) and not isinstance(length, bool) and length > 0 else None
 
 
 def _temperature(config: Mapping) -> float | None:

@@ -22,6 +22,7 @@ from llama_exp.commands.parser import Parser, positive
 from llama_exp.config.identity import flatten
 from llama_exp.config.loggers import SECTION, TARGET
 from llama_exp.errors import ConfigError, ExitCode, InputError, LlamaExpError
+from llama_exp.files.evaluation_file import ROWS, read_evaluations
 from llama_exp.files.json_file import read_record
 from llama_exp.files.latest import without_latest
 from llama_exp.files.lock import FolderLock
@@ -97,6 +98,7 @@ def send(folder: Path, options: argparse.Namespace, console: Console) -> str:
     """
     record, config = load_run_record(folder), read_yaml(folder, "config.yaml")
     rows, samples = read_metrics(folder / "metrics.jsonl"), read_samples(folder / "samples.md")
+    evaluations = read_evaluations(folder / ROWS)
     summary = read_record(folder / "summary.json") or {}
     mirror = _make(folder, config, record, options)
     mirror.on_start({key: record[key] for key in _FACTS if key in record})
@@ -107,6 +109,9 @@ def send(folder: Path, options: argparse.Namespace, console: Console) -> str:
             for sample in samples:
                 if sample[0] == row["step"] and hasattr(mirror, "on_sample"):
                     mirror.on_sample(*sample)
+            for evaluation in evaluations:
+                if evaluation["step"] == row["step"]:
+                    mirror.on_evaluation(evaluation)
     mirror.on_finish(str(summary.get("status", "running")))
     if isinstance(mirror, WandbLogger):
         mirror.on_export(next((folder / name for name in _EXPORTS if (folder / name).is_dir()), None))

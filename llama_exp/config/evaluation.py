@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp.config.schema import TASKS, Config
-from llama_exp.config.schema.evaluation import EvaluationConfig, GenerationConfig
+from llama_exp.config.schema.evaluation import EvaluationConfig, GenerationConfig, HarnessConfig
 from llama_exp.errors import Problem
 from llama_exp.limits import dataset
 from llama_exp.limits.evaluation import (
@@ -33,11 +33,14 @@ def list_evaluations(config: Config) -> list[str]:
 
 
 def list_figures(config: Config) -> list[str]:
-    """The figures that a run's evaluations will give, `evaluation.<name>.<figure>`; of own tasks nothing is known."""
+    """The figures that a run's evaluations will give, `evaluation.<name>.<figure>`; of own tasks nothing is known.
+
+    Nor of those of lm-evaluation-harness, which say theirs when they are loaded.
+    """
     kinds = dict.fromkeys(config.evaluation.sets, SET) | {
         name: GENERATION if isinstance(node, GenerationConfig) else MULTIPLE_CHOICE
         for name, node in config.evaluation.tasks.items()
-        if type(node) in TASKS.values()
+        if type(node) in TASKS.values() and not isinstance(node, HarnessConfig)
     }
     return [f"{SECTION}.{name}.{figure}" for name, kind in kinds.items() for figure in FIGURES[kind]]
 

@@ -32,12 +32,14 @@ class Stated:
     """What the options say.
 
     evaluation: a choice of conf/evaluation, or a YAML file; None: neither. sets: name -> file or pattern. tasks: name
-    -> YAML file. limit, batch_size: as the section's keys; None: as it says. trusted_modules: import prefixes.
+    -> YAML file. harness: name -> keys of tasks of lm-evaluation-harness. limit, batch_size: as the section's keys;
+    None: as it says. trusted_modules: import prefixes.
     """
 
     evaluation: str | None = None
     sets: Mapping[str, str] = field(default_factory=dict)
     tasks: Mapping[str, str] = field(default_factory=dict)
+    harness: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     limit: int | None = None
     batch_size: int | None = None
     trusted_modules: tuple[str, ...] = ()
@@ -62,6 +64,12 @@ def compose_evaluation(stated: Stated) -> Config:
         _require_name("--task", name)
         stored = f"{STORED}_{number}"
         ConfigStore.instance().store(stored, _task(file), group=f"{SECTION}/task", provider="command-line")
+        lines.append(f"+{SECTION}/task@{SECTION}.tasks.{name}={stored}")
+    for name, keys in stated.harness.items():
+        _require_name("--harness", name)
+        stored = f"{STORED}_harness_{name}"
+        node = {"defaults": ["harness", "_self_"], **keys}
+        ConfigStore.instance().store(stored, node, group=f"{SECTION}/task", provider="command-line")
         lines.append(f"+{SECTION}/task@{SECTION}.tasks.{name}={stored}")
     for key in ("limit", "batch_size"):
         if getattr(stated, key) is not None:
@@ -116,7 +124,9 @@ def _task(file: str) -> dict[str, Any]:
     """A task's file over the defaults of its class."""
     node = _read("--task", file)
     target = str(node.get("_target_", ""))
-    kinds = {"MultipleChoice": "multiple_choice", "Generation": "generation", "PythonChoices": "python_choices"}
+    kinds = {"MultipleChoice": "multiple_choice", "Generation": "generation", "PythonChoices": "python_choices"} | {
+        "Harness": "harness"
+    }
     kind = kinds.get(target.removeprefix("llama_exp.evaluation."))
     if not target:
         kind = "generation" if "targets" in node else "multiple_choice"

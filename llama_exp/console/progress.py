@@ -18,6 +18,7 @@ from typing import Any
 from llama_exp.console.data_line import data_line
 from llama_exp.console.live import LiveLine, format_seconds
 from llama_exp.console.logs import SHOWN_BY_BAR, log_table
+from llama_exp.files.evaluation_file import figures_of
 from llama_exp.files.metrics_file import perplexity
 from llama_exp.files.redact import printable
 from llama_exp.files.shown_path import show_path
@@ -71,6 +72,11 @@ class Progress:
             self._row, self._loss = dict(row), row["loss"]
             self._measure(row["step"])
         _log.info("%s", self._metrics_line(row), extra=SHOWN_BY_BAR)
+
+    def on_evaluation(self, row: dict[str, Any]) -> None:
+        """Logs the figures of an evaluation."""
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures_of(row).items())
+        _log.info("step %s/%d  %s: %s", row["step"], self._max_steps, row["name"], figures)
 
     def on_sample(self, step: int, prompt: str, text: str) -> None:
         """Logs the beginning of what the model wrote, on one line."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from llama_exp.evaluation.outcome import Outcome, Stopped
 from llama_exp.evaluation.pace import Pace
 from llama_exp.files.evaluation_file import write_items
+
+OVERLAP = "overlap"  # figure of a row
 
 
 class Member(Protocol):
@@ -38,9 +40,18 @@ class Evaluations:
         every_steps: optimizer steps between two evaluations, besides the last step; None: that alone.
         folder: of the run; None: this process writes nothing.
         keeps: whether files of items that are there stay beside the new ones.
+        overlaps: name -> share of the items that stand in the training rows too, None where they are too short to say.
     """
 
-    def __init__(self, members: Sequence[Member], every_steps: int | None, folder: Path | None, keeps: bool = False):
+    def __init__(
+        self,
+        members: Sequence[Member],
+        every_steps: int | None,
+        folder: Path | None,
+        keeps: bool = False,
+        overlaps: Mapping[str, float | None] | None = None,
+    ):
+        self._overlaps = overlaps or {}
         self._members, self._every_steps, self._folder, self._keeps = list(members), every_steps, folder, keeps
 
     def is_due(self, step: int, is_last: bool) -> bool:
@@ -90,6 +101,7 @@ class Evaluations:
             "name": member.name,
             "kind": member.kind,
             **outcome.figures,
+            **({OVERLAP: self._overlaps[member.name]} if member.name in self._overlaps else {}),
             "items": len(outcome.results),
             "tokens": outcome.tokens,
             "seconds": seconds,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from llama_exp.errors import NumericalError, Problem
-from llama_exp.evaluation.likelihood import LogLikelihood
+from llama_exp.evaluation.likelihood import LogLikelihood, Pair, TokenIds
 
 
 class Examinee:
@@ -17,15 +17,17 @@ class Examinee:
     Args:
         model: a `LlamaCausalLM` with a tokenizer.
         batch_size: choices or prompts at a time.
+        context_length: tokens that the model was made for; None: not known.
 
     Attributes:
-        model, batch_size: as given. tokenizer: the model's. tokens: how many were scored or written so far.
-        num_items: of the task that asks. watch: called with the number of items that came to be done, or a part of
+        model, batch_size, context_length: as given. tokenizer: the model's. tokens: how many were scored or written so
+        far. num_items: of the task that asks. watch: called with the number of items that came to be done, or a part of
         one; what it raises ends the task. None: nobody watches.
     """
 
-    def __init__(self, model, batch_size: int):
+    def __init__(self, model, batch_size: int, context_length: int | None = None):
         self.model, self.tokenizer, self.batch_size = model, model.tokenizer, batch_size
+        self.context_length = context_length
         self.tokens, self.num_items = 0, 1
         self.watch: Callable[[float], None] | None = None
         self._log_likelihood = LogLikelihood(model, batch_size)
@@ -39,14 +41,29 @@ class Examinee:
         Raises:
             NumericalError: the model computes something else than numbers.
         """
-        encoded = [self.encode_pair(*pair) for pair in pairs]
-        scores = self._log_likelihood(encoded, lambda count: self._tell(count, len(pairs)))
-        wrong = next((pair for pair, (score, _) in zip(pairs, scores, strict=True) if not math.isfinite(score)), None)
+        return self.score_ids([self.encode_pair(*pair) for pair in pairs])
+
+    def score_ids(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
+        """As `score`, of (context, continuation) in token ids, both of at least one; they are used as they are."""
+        scores = self._log_likelihood(pairs, lambda count: self.tell(count, len(pairs)))
+        self._check([score for score, _ in scores], [continuation for _, continuation in pairs])
+        return scores
+
+    def score_texts(self, texts: Sequence[TokenIds], begin_id: int, max_length: int) -> list[float]:
+        """Log-probability of whole texts behind a begin token, in windows; see `LogLikelihood.rolling`."""
+        windows = sum(-(-len(text) // max_length) for text in texts)
+        scores = self._log_likelihood.rolling(texts, begin_id, max_length, lambda count: self.tell(count, windows))
+        self._check(scores, texts)
+        return scores
+
+    def _check(self, scores: Sequence[float], texts: Sequence[TokenIds]) -> None:
+        """Counts the tokens; NumericalError for a text whose score is no number."""
+        wrong = next((text for score, text in zip(scores, texts, strict=True) if not math.isfinite(score)), None)
         if wrong is not None:
             what, action = "a log-probability is not finite", "look at the run's loss; or try --precision float32"
-            raise NumericalError(Problem(what, "evaluation", f"{wrong[1][:60]!r} behind a prompt", action))
-        self.tokens += sum(len(continuation) for _, continuation in encoded)
-        return scores
+            found = self.tokenizer.decode(list(wrong))[:60]
+            raise NumericalError(Problem(what, "evaluation", f"{found!r} behind a prompt", action))
+        self.tokens += sum(map(len, texts))
 
     def write(self, prompts: Sequence[str], max_new_tokens: int, stop_texts: Sequence[str] = ()) -> list[str]:
         """What the model writes behind each prompt, greedily, up to its stop token or before a stop text."""
@@ -57,10 +74,11 @@ class Examinee:
             some = order[start : start + self.batch_size]
             for number, text in zip(some, self._continue([rows[n] for n in some], max_new_tokens), strict=True):
                 texts[number] = _cut(text, stop_texts)
-            self._tell(len(some), len(prompts))
+            self.tell(len(some), len(prompts))
         return texts
 
-    def _tell(self, count: int, total: int) -> None:
+    def tell(self, count: int, total: int) -> None:
+        """Says that `count` of `total` texts of the task are done."""
         if self.watch is not None:
             self.watch(count * self.num_items / total)
 

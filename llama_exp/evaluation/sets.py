@@ -18,6 +18,7 @@ from llama_exp.architecture import INPUT_KEYS
 from llama_exp.errors import InputError, NumericalError, Problem
 from llama_exp.evaluation.likelihood import CHUNK_TOKENS
 from llama_exp.evaluation.outcome import Outcome
+from llama_exp.evaluation.overlap_check import row_texts
 from llama_exp.files.metrics_file import perplexity
 from llama_exp.limits.evaluation import SET
 from llama_exp.objective import next_token_scores
@@ -48,6 +49,10 @@ class SetEvaluation:
     def fingerprint(self) -> str:
         """Of the rows: documents, their form, the tokenizer."""
         return self._examples.fingerprint
+
+    def texts(self) -> list[str]:
+        """The text of each row, to be looked for in the training rows."""
+        return ["\n".join(texts) for texts in row_texts(self._examples, self._model.tokenizer)]
 
     def run(self, watch: Callable[[float], None]) -> Outcome:
         """The loss of all counted tokens, each weighing the same; `watch` gets the number of rows that came.

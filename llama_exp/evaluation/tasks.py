@@ -8,6 +8,7 @@ from typing import Any
 from llama_exp.config.evaluation import FILE_KEYS
 from llama_exp.dataset.cache import content_key
 from llama_exp.errors import InputError
+from llama_exp.evaluation.item_texts import item_texts
 from llama_exp.evaluation.outcome import Outcome, mean_and_error
 from llama_exp.files.json_text import plain
 
@@ -45,6 +46,10 @@ class OpenTask:
         """SHA-256 of the task's keys, but for the names of its files, and of its items."""
         keys = {key: value for key, value in self._node.items() if key not in FILE_KEYS}
         return content_key(task=plain(keys), items=plain(self.items))
+
+    def texts(self) -> list[str]:
+        """The text of each item, to be looked for in the training rows."""
+        return item_texts(self.items)
 
     def run(self, examinee, watch: Callable[[float], None]) -> Outcome:
         """The mean of each figure over the items with its standard error, and each item's results.

@@ -9,13 +9,12 @@ from typing import Any
 from llama_exp.errors import InputError
 from llama_exp.files.appended_file import AppendedFile
 from llama_exp.files.json_file import read_lines, read_record
-from llama_exp.files.json_text import dump_json
+from llama_exp.files.json_text import as_number, dump_json
 from llama_exp.files.writing import append_line, make_folder, write_json, write_text
 
 ROWS, FOLDER = "evaluation.jsonl", "evaluation"
 # Keys of a row that are no figures.
 NO_FIGURES = ("step", "name", "kind", "items", "tokens", "seconds", "fingerprint", "file")
-_NUMBERS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
 class EvaluationFile:
@@ -95,7 +94,7 @@ def read_evaluations(path: Path) -> list[dict[str, Any]]:
             found = f"line {number}: name {row.get('name')!r}, step {row.get('step')!r}"[:160]
             raise InputError.about(path, "a line is no row of an evaluation", found, "restore the line, or delete it")
         texts = {key for key, value in row.items() if key not in NO_FIGURES and isinstance(value, str)}
-        rows.append({key: _NUMBERS.get(value, value) if key in texts else value for key, value in row.items()})
+        rows.append({key: as_number(value) if key in texts else value for key, value in row.items()})
     return rows
 
 

@@ -46,6 +46,8 @@ MODEL_FILES = (
     "*.weights.h5",
     "*.safetensors",
     "model.safetensors.index.json",
+    "*.gguf",
+    "Modelfile",
 )
 
 

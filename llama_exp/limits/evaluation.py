@@ -10,8 +10,9 @@ from typing import Any
 from llama_exp.errors import Problem
 from llama_exp.limits import COUNT, COUNT_OR_ZERO, INSIDE, Limit, Limits, allow_null, is_text, is_whole
 
-SET, MULTIPLE_CHOICE, GENERATION = "set", "multiple_choice", "generation"
-# Kind of an evaluation -> the figures that it gives, of which `<figure>_error` is the standard error for tasks.
+SET, MULTIPLE_CHOICE, GENERATION, HARNESS = "set", "multiple_choice", "generation", "harness"
+# Kind of an evaluation -> the figures that it gives, of which `<figure>_error` is the standard error for tasks. Those
+# of lm-evaluation-harness name theirs themselves.
 FIGURES = {
     SET: ("loss", "perplexity", "bits_per_byte"),
     MULTIPLE_CHOICE: ("accuracy", "normalized_accuracy"),
@@ -35,6 +36,8 @@ TASK_LIMITS = {
     "max_new_tokens": COUNT,
     "num_choices": Limit(lambda value: is_whole(value, 2), "an integer of at least 2"),
     "validation_fraction": INSIDE,
+    "num_fewshot": allow_null(COUNT_OR_ZERO),
+    "max_length": allow_null(COUNT),
 }
 
 
@@ -58,6 +61,9 @@ def task_problems(where: str, node: Mapping[str, Any]) -> Iterator[Problem]:
     elif isinstance(choices, list) and len(choices) < 2:
         action = "give at least two, or the key of a list of texts"
         yield Problem("is no choice", f"{where}.choices", f"{len(choices)} texts", action)
+    if "tasks" in node and not node["tasks"]:
+        action = "name at least one task, e.g. [arc_easy]; `lm-eval ls tasks` lists them"
+        yield Problem("names no task", f"{where}.tasks", "[]", action)
     if any(text == "" for text in node.get("stop_texts") or ()):
         yield Problem("holds an empty text, which stands everywhere", f"{where}.stop_texts", '""', "take it out")
     file, examples, number = (node.get(key) for key in ("file", "examples_file", "num_examples"))

@@ -114,8 +114,8 @@ def find_unknown_figure(
         return
     names = ["<name>"] if evaluations is None else evaluations
     action = f"give one of {', '.join([*known, *(f'{EVALUATION}.{name}.<figure>' for name in names)])}"
-    if path.startswith(f"{EVALUATION}.") and not evaluations:
-        action += "; this run has no evaluations: name some in evaluation.sets or evaluation.tasks"
+    if path.startswith(f"{EVALUATION}.") and not any(name.startswith(f"{EVALUATION}.") for name in known):
+        action += "; sets and tasks of your own are named in evaluation.sets and evaluation.tasks"
     yield Problem("is no figure of this run", where, text, action)
 
 

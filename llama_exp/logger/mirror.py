@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from llama_exp.files.evaluation_file import ROWS as EVALUATIONS
+from llama_exp.files.evaluation_file import figures_of, read_evaluations
 from llama_exp.files.json_file import read_record
 from llama_exp.files.json_text import plain
 from llama_exp.files.metrics_file import read_metrics
@@ -46,6 +48,7 @@ class Mirror(abc.ABC):
         self._is_open = False
         self._rows = 0  # of metrics.jsonl that this observer was given, in this process and before
         self._restored_rows = 0
+        self._seconds = 0.0  # of the last row, since the run's start
 
     def on_start(self, facts: dict[str, Any]) -> None:
         """Takes the facts of the run that are scalars into the config, as `facts.<name>`."""
@@ -59,6 +62,13 @@ class Mirror(abc.ABC):
                 self._begin(row)
                 self._take(row)
         self._rows += 1
+
+    def on_evaluation(self, row: dict[str, Any]) -> None:
+        """Takes a row of an evaluation, at the time of the last row of the record."""
+        if self.failure is None:
+            with self._harmless("log"):
+                self._begin(evaluation=row)
+                self._take(row)
 
     def on_finish(self, status: str) -> None:
         """Ends the copy within bounded time."""
@@ -74,14 +84,17 @@ class Mirror(abc.ABC):
         """Goes on behind the rows of a checkpoint."""
         self._rows = self._restored_rows = state["rows"]
 
-    def _begin(self, row: dict[str, Any] | None = None) -> None:
-        """Opens the other side before the first row, which may be `row`, and writes the rows of before."""
+    def _begin(self, row: dict[str, Any] | None = None, evaluation: dict[str, Any] | None = None) -> None:
+        """Opens the other side before the first row, which may be one of these, and writes the rows of before."""
         if self._is_open:
             return
         self._open()
         self._is_open = True
-        for past in self._past(row):
-            self._take(past)
+        past = self._past(row)
+        if past:  # also where a run goes on; else nothing was before
+            past += self._past_evaluations(evaluation)
+        for one in sorted(past, key=lambda one: one["step"]):
+            self._take(one)
 
     def _past(self, row: dict[str, Any] | None) -> list[dict[str, Any]]:
         """The rows before the first one of this process.
@@ -93,8 +106,16 @@ class Mirror(abc.ABC):
             return rows[:-1]
         return rows[: self._restored_rows]
 
+    def _past_evaluations(self, evaluation: dict[str, Any] | None) -> list[dict[str, Any]]:
+        """What evaluation.jsonl has of the steps before, but for the row that is about to be taken."""
+        rows = [row for row in read_evaluations(self._folder / EVALUATIONS) if row["step"] is not None]
+        key = None if evaluation is None else (evaluation["step"], evaluation["name"])
+        return [row for row in rows if (row["step"], row["name"]) != key]
+
     def _take(self, row: dict[str, Any]) -> None:
-        self._write(row["step"], figures(row), row.get("seconds") or 0.0)
+        if "split" in row:  # the seconds of an evaluation are its own, not those since the run's start
+            self._seconds = row.get("seconds") or 0.0
+        self._write(row["step"], figures(row), self._seconds)
 
     @property
     @abc.abstractmethod
@@ -129,7 +150,9 @@ def _place(row: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def figures(row: Mapping[str, Any]) -> dict[str, float]:
-    """The row's numbers under `<split>/<name>`; NaN and infinities are floats."""
+    """The row's numbers under `<split>/<name>` or `evaluation/<name>/<figure>`; NaN and infinities are floats."""
+    if "split" not in row:
+        return {f"evaluation/{row['name']}/{key}": value for key, value in figures_of(row).items()}
     split = row["split"]
     return {
         f"{split}/{key}": value

@@ -141,6 +141,11 @@ class WandbLogger(Mirror):
         if self._mode is not LoggerMode.disabled:
             super().on_metrics(row)
 
+    def on_evaluation(self, row: dict[str, Any]) -> None:
+        """Takes a row of an evaluation, as `on_metrics` does."""
+        if self._mode is not LoggerMode.disabled:
+            super().on_evaluation(row)
+
     def on_sample(self, step: int, prompt: str, text: str) -> None:
         """Takes a sample; it is sent with the rows of its step."""
         if self.failure is not None or self._mode is LoggerMode.disabled:

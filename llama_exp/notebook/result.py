@@ -132,7 +132,7 @@ _SHOWN: tuple[tuple[str, str, Any], ...] = (
     ("tokens", "tokens", format_number),
     ("time", "seconds", format_seconds),
     ("first validation loss", "validation.first", "{:.4f}".format),
-    ("last", "validation.last", "{:.4f}".format),
+    ("validation loss", "validation.loss", "{:.4f}".format),
     ("perplexity", "validation.perplexity", "{:.2f}".format),
 )
 

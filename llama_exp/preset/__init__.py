@@ -6,6 +6,6 @@ ways out. `PRESETS` is the table of what Keras publishes.
 
 from llama_exp.preset.resolved import Resolved
 from llama_exp.preset.source import at_revision, resolve
-from llama_exp.preset.table import PRESETS, Preset, context_length
+from llama_exp.preset.table import PRESETS, Preset, context_length, find_name
 
-__all__ = ["PRESETS", "Preset", "Resolved", "at_revision", "context_length", "resolve"]
+__all__ = ["PRESETS", "Preset", "Resolved", "at_revision", "context_length", "find_name", "resolve"]

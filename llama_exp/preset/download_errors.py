@@ -82,7 +82,7 @@ def explain(server: Server, error: Exception, folder: Path) -> InputError:
             "check for a proxy or login page in between, update the client library, or give a local copy: "
             "preset.source=<folder>",
         )
-    return no_connection(server, _shown(error))
+    return no_connection(server, shown(error))
 
 
 def explain_refusal(server: Server, status: int, code: str = "") -> InputError:
@@ -175,7 +175,7 @@ def require_answer(server: Server) -> None:
     if not answered.wait(ANSWER_SECONDS) or any(isinstance(error, requests.Timeout) for error in outcome):
         raise no_connection(server, f"no answer within {ANSWER_SECONDS} s")
     if any(isinstance(error, requests.ConnectionError | socket.gaierror) for error in outcome):
-        raise no_connection(server, _shown(outcome[0]))
+        raise no_connection(server, shown(outcome[0]))
 
 
 def _chain(error: BaseException | None):
@@ -184,7 +184,7 @@ def _chain(error: BaseException | None):
         error = error.__cause__ or error.__context__
 
 
-def _shown(error: Exception) -> str:
+def shown(error: BaseException) -> str:
     """Kind and innermost reason of an error, without the queries of addresses and without secrets."""
     reason = printable(redact(_QUERY.sub("?...", " ".join(str(list(_chain(error))[-1]).split()))))
     reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."

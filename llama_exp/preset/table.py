@@ -155,6 +155,12 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+def find_name(source: str) -> str | None:
+    """The built-in id of a source, which may be one, or its handle without the version; None: it has none."""
+    origins = {preset.handle.rpartition("/")[0]: name for name, preset in PRESETS.items()}
+    return source if source in PRESETS else origins.get(source)
+
+
 def context_length(name: str) -> int:
     """Tokens that a built-in preset was trained on; the presets' own files do not say it."""
     return next(length for prefix, length in _CONTEXT_LENGTHS.items() if name.startswith(prefix))

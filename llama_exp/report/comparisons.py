@@ -38,14 +38,14 @@ def compare(
     choice: Choice,
     confidence: float,
 ) -> Comparisons | None:
-    """All groups that have a baseline against it; None: there is nothing to compare, and nobody asked for it."""
+    """All groups that have a baseline against it; None: no two pairs can be compared, and nobody asked for it."""
     label, chosen, baselines = choice
     rows = [
         _compare(group, groups[baselines[group.number] - 1], runs, figure, confidence)
         for group in groups
         if group.number in baselines and group.runs
     ]
-    if not rows and chosen != ASKED:
+    if chosen != ASKED and all(len(row.pairs) < 2 for row in rows):  # of one pair each: nothing is shown
         return None
     tested = [index for index, row in enumerate(rows) if row.p is not None]
     held = hold_family([rows[index].p or 0.0 for index in tested])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp.limits.figures import Direction
+from llama_exp.report.spending import Cost, TotalCost
 from llama_exp.results.statistics import Estimate, Share
 
 
@@ -231,46 +232,6 @@ class Coordinates:
 
     axes: tuple[Axis, ...]
     lines: tuple[CoordinateLine, ...]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a run cost.
-
-    tokens: trained, each once. flops: additions and multiplications for them; None: the model's size is not known.
-    seconds: of all attempts; None: not known. is_least: whether attempts are missing in it whose end nobody recorded.
-    attempts: how often it was begun. failed_attempts: of these, that failed; failed_seconds: theirs.
-    """
-
-    run: int
-    tokens: int | None
-    flops: float | None
-    seconds: float | None
-    is_least: bool
-    attempts: int
-    failed_attempts: int
-    failed_seconds: float
-
-
-@dataclass(frozen=True)
-class TotalCost:
-    """Of all runs together, those included that are not averaged.
-
-    unknown: runs without a known time. outside: attempts of jobs that have left no run folder, in attempts and seconds
-    included. left_out_seconds: of runs that are not averaged.
-    """
-
-    runs: int
-    attempts: int
-    failed_attempts: int
-    tokens: int
-    flops: float | None
-    seconds: float
-    is_least: bool
-    failed_seconds: float
-    left_out_seconds: float
-    unknown: int
-    outside: int
 
 
 @dataclass(frozen=True)

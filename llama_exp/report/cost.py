@@ -9,7 +9,8 @@ from typing import Any
 from llama_exp.architecture import count_flops_per_token
 from llama_exp.errors import InputError
 from llama_exp.lora.source import ranks
-from llama_exp.report.contents import Cost, ReportedRun, TotalCost
+from llama_exp.report.contents import ReportedRun
+from llama_exp.report.spending import Cost, TotalCost
 from llama_exp.results import Attempt, RunResult, SweepResult, holds_run, read_sweep
 
 _FAILED = "failed"

@@ -62,7 +62,7 @@ def make_report(results: Sequence[RunResult], options: Options) -> Report:
         total_cost=total,
         statement=write_statement(results, runs, groups, keys, main, comparisons, total, sweeps, options.confidence),
         best_rule=BEST_RULE,
-        notes=tuple(_list_notes(results, runs, groups, main)),
+        notes=tuple(_list_notes(results, runs, groups, main, comparisons is not None)),
         common=_find_common(results),
     )
 
@@ -82,7 +82,11 @@ def _find_common(results: Sequence[RunResult]) -> dict[str, object]:
 
 
 def _list_notes(
-    results: Sequence[RunResult], runs: Sequence[ReportedRun], groups: Sequence[Group], figure: Figure
+    results: Sequence[RunResult],
+    runs: Sequence[ReportedRun],
+    groups: Sequence[Group],
+    figure: Figure,
+    is_compared: bool,
 ) -> Iterator[str]:
     counted = [group for group in groups if group.runs]
     if not counted:
@@ -91,6 +95,8 @@ def _list_notes(
         yield "Every config was run with one seed: differences may be chance, and no interval can be given."
     elif any(len(group.runs) == 1 for group in counted):
         yield "Configs with one seed have no interval."
+    if len(counted) > 1 and not is_compared and max(len(group.runs) for group in counted) > 1:
+        yield "No config shares two seeds with that of the first run: name another baseline with --baseline to compare."
     diverged = [
         run for run in runs if run.reason is not None and figure.path in run.figures and run.status == "finished"
     ]

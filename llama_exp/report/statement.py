@@ -12,9 +12,10 @@ from typing import Any
 from llama_exp.console.live import format_seconds
 from llama_exp.console.progress import format_bytes
 from llama_exp.limits.figures import Direction
-from llama_exp.report.contents import Comparisons, Figure, Group, Key, Paragraph, ReportedRun, TotalCost
+from llama_exp.report.contents import Comparisons, Figure, Group, Key, Paragraph, ReportedRun
 from llama_exp.report.grouping import format_setting
 from llama_exp.report.numbers import show_count
+from llama_exp.report.spending import TotalCost
 from llama_exp.results import RunResult, SweepResult
 
 _SHOWN_LETTERS = 16  # of a fingerprint
@@ -68,8 +69,12 @@ def _tell_selection(results: Sequence[RunResult], figure: Figure) -> str:
     parts = [f"Configs are ranked by the {way} mean of {figure.path} over their seeds."]
     parts.append("The figure that ranks is the one that is shown, so that the best one is somewhat too good.")
     exports = _distinct(results, "trainer.export")
-    if exports:
-        parts.append(f"Weights that are evaluated and kept: of the {_list(exports)} validation.")
+    if exports == ["last"]:
+        parts.append("The weights are those after the last step.")
+    elif exports == ["best"]:
+        parts.append(f"The weights are those of each run's best {_list(_distinct(results, 'trainer.keep_best'))}.")
+    if stops := _distinct(results, "trainer.stop_early"):
+        parts.append(f"Runs were stopped early by {_list(stops)}.")
     return " ".join(parts)
 
 

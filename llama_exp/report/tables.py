@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from llama_exp.console.live import format_seconds
-from llama_exp.report.contents import Cell, Column, Comparison, Cost, Group, Report, Table
+from llama_exp.report.contents import Cell, Column, Comparison, Group, Report, Table
 from llama_exp.report.figures import label_figure
 from llama_exp.report.grouping import format_setting
-from llama_exp.report.numbers import show_count, show_estimate, show_interval, show_number, show_p
+from llama_exp.report.numbers import choose_decimals, show_count, show_estimate, show_interval, show_number, show_p
+from llama_exp.report.spending import Cost
 from llama_exp.results.statistics import Estimate
 
 NOTHING = "–"
@@ -33,9 +34,11 @@ def make_leaderboard(report: Report) -> Table | None:
     columns += [Column(key.label) for key in report.keys]
     columns += [Column("seeds", is_number=True)]
     columns += [Column(name_figure(figure.label), True, index > 0) for index, figure in enumerate(report.figures)]
-    rows = [tuple(_list_ranked(group, report)) for group in report.groups if group.estimates]
-    if not rows:
+    ranked = [group for group in report.groups if group.estimates]
+    if not ranked:
         return None
+    decimals = [choose_decimals(group.estimates.get(figure.path) for group in ranked) for figure in report.figures]
+    rows = [tuple(_list_ranked(group, report, decimals)) for group in ranked]
     notes = [_tell_intervals(report)]
     if len(rows) > 1:
         notes.append(report.best_rule)
@@ -55,7 +58,8 @@ def make_comparisons(report: Report) -> Table | None:
     columns += [Column(f"{level} t interval", True), Column("p", True), Column("p (Holm)", True)]
     columns += [Column("better in", True), Column("P(better)", True, may_go=True)]
     columns += [Column(f"{level} BCa interval", True, may_go=True)] if has_bootstrap else []
-    rows = tuple(tuple(_list_compared(row, report, has_bootstrap)) for row in found.rows)
+    decimals = choose_decimals(row.difference for row in found.rows)
+    rows = tuple(tuple(_list_compared(row, report, has_bootstrap, decimals)) for row in found.rows)
     limits = dict.fromkeys(limit for row in found.rows for limit in row.limits)
     notes = (
         f"Baseline: {found.baseline}, {found.chosen}.",
@@ -74,12 +78,13 @@ def make_items(report: Report) -> Table | None:
         return None
     columns = [Column("config", True), Column("against", True), Column("figure"), Column("items", True)]
     columns += [Column("difference", True), Column(f"{_percent(report.confidence)} interval", True)]
+    decimals = choose_decimals(row.difference for row in report.comparisons.items)
     rows = []
     for row in report.comparisons.items:
         found = row.difference
-        ends = NOTHING if found.low is None or found.high is None else show_interval(found.low, found.high)
+        ends = NOTHING if found.low is None or found.high is None else show_interval(found.low, found.high, decimals)
         texts = [str(row.group), str(row.baseline), name_figure(label_figure(row.figure)), str(found.n)]
-        rows.append(tuple(Cell(text, row.runs) for text in (*texts, _show_difference(found), ends)))
+        rows.append(tuple(Cell(text, row.runs) for text in (*texts, _show_difference(found, decimals), ends)))
     notes = (
         "Mean over the items of an evaluation of config minus baseline; each item is averaged over the pairs of one"
         " seed first. The interval says what other items of the same kind would change, with the same trained models.",
@@ -133,19 +138,19 @@ def name_figure(label: str) -> str:
     return label.partition(" (")[0]
 
 
-def _list_ranked(group: Group, report: Report) -> Iterator[Cell]:
+def _list_ranked(group: Group, report: Report, decimals: Sequence[int | None]) -> Iterator[Cell]:
     members = _all_runs(group)
     yield Cell(str(group.number), members)
     yield from (Cell(format_setting(group.values[key.path]), members) for key in report.keys)
     n = len(group.runs)
     yield Cell(f"{n} of {len(members)}" if group.left_out else str(n), members)
-    for figure in report.figures:
+    for figure, places in zip(report.figures, decimals, strict=True):
         estimate = group.estimates.get(figure.path)
-        text = NOTHING if estimate is None else show_estimate(estimate)
+        text = NOTHING if estimate is None else show_estimate(estimate, places)
         yield Cell(text, group.runs, figure.path in group.best_in)
 
 
-def _list_compared(row: Comparison, report: Report, has_bootstrap: bool) -> Iterator[Cell]:
+def _list_compared(row: Comparison, report: Report, has_bootstrap: bool, decimals: int | None) -> Iterator[Cell]:
     group = report.group(row.group)
     runs = tuple(run for pair in row.pairs for run in pair)
     yield Cell(str(row.group), group.runs)
@@ -154,15 +159,15 @@ def _list_compared(row: Comparison, report: Report, has_bootstrap: bool) -> Iter
     difference, better = row.difference, row.better
     texts = [str(len(row.pairs)), *[NOTHING] * (7 if has_bootstrap else 6)]
     if difference is not None and better is not None:
-        texts[1] = _show_difference(difference)
+        texts[1] = _show_difference(difference, decimals)
         if difference.low is not None and difference.high is not None:
-            texts[2] = show_interval(difference.low, difference.high)
+            texts[2] = show_interval(difference.low, difference.high, decimals)
         texts[3] = NOTHING if row.p is None else show_p(row.p) + ("" if row.p_is_exact else " (sampled)")
         texts[4] = NOTHING if row.p_holm is None else show_p(row.p_holm)
         texts[5] = f"{better.count} of {better.n}"
         texts[6] = f"[{better.low:.2f}, {better.high:.2f}]"
         if has_bootstrap and row.bootstrap is not None:
-            texts[7] = show_interval(*row.bootstrap)
+            texts[7] = show_interval(*row.bootstrap, decimals)
     yield from (Cell(text, runs) for text in texts)
 
 
@@ -203,9 +208,8 @@ def _tell_unpaired(rows: Sequence[Comparison]) -> Iterator[str]:
             yield f"Config {row.group}: seed {seeds} was run on one side only, and is in no pair."
 
 
-def _show_difference(found: Estimate) -> str:
-    spread = None if found.low is None or found.high is None else (found.high - found.low) / 2.0
-    return f"{'+' if found.mean > 0 else ''}{show_number(found.mean, spread)}"
+def _show_difference(found: Estimate, decimals: int | None) -> str:
+    return f"{'+' if found.mean > 0 else ''}{show_number(found.mean, decimals)}"
 
 
 def _shorten(names: Sequence[str]) -> str:

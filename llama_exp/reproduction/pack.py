@@ -76,7 +76,8 @@ class _Hidden:
 
     def __init__(self, run: RunResult):
         working_folder = run.record.get("working_folder")
-        places = {str(working_folder): ".", str(run.folder): run.folder.name, str(Path.home()): "~"}
+        places = {str(run.folder): run.folder.name, str(Path.home()): "~"}
+        places |= {working_folder: "."} if isinstance(working_folder, str) else {}
         known = sorted((place for place in places if len(place) >= _SHORTEST_FOLDER), key=len, reverse=True)
         self._places = places
         self._pattern = re.compile("|".join(f"{re.escape(place)}(?![\\w.-])" for place in known)) if known else None
@@ -174,9 +175,8 @@ def _require_size(where: Path, files: list[Path], limit: int, action: str) -> No
 
 
 def _readme(run: RunResult, archive: str, packed: Mapping[str, list[str]]) -> str:
-    validation = run.summary.get("validation")
-    figures = validation if isinstance(validation, Mapping) else {}
-    packages, git = run.record.get("packages") or {}, run.record.get("git") or {}
+    figures, weights = (_section(run.summary, name) for name in ("validation", WEIGHTS))
+    packages, git = (_section(run.record, name) for name in ("packages", "git"))
     names = ("llama_exp", "keras", "tensorflow", "jax", "numpy")
     versions = ", ".join(f"{name} {packages[name]}" for name in names if packages.get(name))
     facts = {
@@ -188,10 +188,15 @@ def _readme(run: RunResult, archive: str, packed: Mapping[str, list[str]]) -> st
         "backend, threads": f"{run.record.get('backend')}, {run.record.get('threads')}",
         "versions": versions,
         "commit": git.get("commit"),
-        "trained weights (SHA-256)": (run.summary.get(WEIGHTS) or {}).get("trained"),
+        "trained weights (SHA-256)": weights.get("trained"),
     }
     table = "".join(f"| {name} | {value} |\n" for name, value in facts.items() if value is not None)
     return _README.format(archive=archive, table=table, data=_PACKED if packed else _NOT_PACKED)
+
+
+def _section(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = record.get(name)
+    return section if isinstance(section, Mapping) else {}
 
 
 _README = """# A run of llama_exp

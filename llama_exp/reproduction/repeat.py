@@ -24,7 +24,7 @@ from llama_exp.config.quoting import plain_or_quoted
 from llama_exp.config.run_home import HASH_LETTERS, REPEATED, home_of
 from llama_exp.config.schema import Config
 from llama_exp.console import logs
-from llama_exp.errors import ConfigError, InputError, Problem
+from llama_exp.errors import ConfigError, InputError, Interrupted, Preempted, Problem
 from llama_exp.files.json_text import plain
 from llama_exp.files.shown_path import show_path
 from llama_exp.files.writing import write_json
@@ -34,7 +34,7 @@ from llama_exp.reproduction.present import describe_present, load_present
 from llama_exp.reproduction.shown import list_lines, name_causes, to_data
 from llama_exp.reproduction.verdict import Verdict, judge, tolerate
 from llama_exp.results import load_run
-from llama_exp.results.differences import Difference, Effect, find_effect, find_loaded, find_static
+from llama_exp.results.differences import ABSENT, Difference, Effect, find_effect, find_loaded, find_static
 from llama_exp.results.outcome import Outcome, compare_outcomes
 from llama_exp.results.state import read_state
 from llama_exp.run.folder import RunFolder
@@ -95,7 +95,7 @@ def prepare(request: Request) -> Prepared:
     config = check_recorded(original.run.folder, overrides, request.trusted_modules, places.change)
     config = _at_recorded_revision(config, record)
     found = find_static(read_state(original.run), describe_present(config))
-    found = [entry for entry in found if not entry.name.startswith(_ITS_OWN)]
+    found = [_as_default(entry) for entry in found if not entry.name.startswith(_ITS_OWN)]
     return Prepared(original, config, _choose_steps(request.steps, original, config), found)
 
 
@@ -131,7 +131,11 @@ def repeat(prepared: Prepared, request: Request) -> tuple[Verdict, Path]:
         _tell(found, prepared)
 
     repetition = Repetition(prepared.steps, _command(request, folder), on_ready)
-    run_job(config, list(request.overrides), folder, repetition=repetition)
+    try:
+        run_job(config, list(request.overrides), folder, repetition=repetition)
+    except (Preempted, Interrupted) as error:
+        action = f"go on with: {repetition.command}"
+        raise type(error)(*(dataclasses.replace(problem, action=action) for problem in error.problems)) from error
     repeated = load_run(folder)
     outcome = compare_outcomes(original.run, repeated, prepared.steps)
     verdict = judge(outcome, original.run.values)
@@ -161,6 +165,12 @@ def say_comparison(prepared: Prepared) -> str:
         return f"all {whole} steps, and the weights at the end"
     reason = "" if run.status == "finished" else f"; the run ended as: {run.status}"
     return f"{steps} of {whole} steps, on the schedule of all of them{reason}"
+
+
+def _as_default(entry: Difference) -> Difference:
+    """A key that is younger than the record: its default does what was done without it, or else code differs too."""
+    is_younger = entry.part == "config" and entry.before == ABSENT
+    return dataclasses.replace(entry, effect=Effect.nothing) if is_younger else entry
 
 
 def _own_overrides(overrides: Sequence[str], record: Mapping[str, Any]) -> list[str]:
@@ -218,7 +228,8 @@ def _tell(differences: Sequence[Difference], prepared: Prepared) -> None:
 
 def _find_changes_between_starts(record: Mapping[str, Any]) -> str:
     """What changed while the recorded run was stopped, in words; "": nothing that is recorded."""
-    changed = {key for start in read_starts(record)[1:] for key in (start.get("changed") or {})}
+    changes = [start.get("changed") for start in read_starts(record)[1:]]
+    changed = {key for change in changes if isinstance(change, Mapping) for key in change}
     computing = sorted(key for key in changed if key.partition(".")[0] in ("packages", "cpu", "threads", "sources"))
     return f"the run itself went on with other {', '.join(computing[:4])}" if computing else ""
 

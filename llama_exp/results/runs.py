@@ -35,12 +35,19 @@ def find_run_folders(folders: Iterable[str | Path]) -> list[tuple[Path, SweepPla
         folder = Path(without_latest(str(given))).expanduser().absolute()
         places = dict(_find_in(folder, sweeps))
         if not places:
-            action = "give the folder of a run or of a sweep, or one that holds such folders: outputs/<name>"
-            what = "no such folder" if not folder.is_dir() else "neither run.json nor sweep.json in it or below it"
-            raise InputError.about(given, "holds no run and no sweep", what, action)
+            raise _no_runs(given, folder)
         for path, place in places.items():
             found[path] = place if found.get(path) is None else found[path]
     return list(found.items())
+
+
+def _no_runs(given: str | Path, folder: Path) -> InputError:
+    if holds_sweep(folder):
+        what, action = "no job has left a run.json", "wait until one has begun, or give another folder"
+        return InputError.about(given, "no job of this sweep has begun", what, action)
+    found = "neither run.json nor sweep.json in it or below it" if folder.is_dir() else "no such folder"
+    action = "give the folder of a run or of a sweep, or one that holds such folders: outputs/<name>"
+    return InputError.about(given, "holds no run and no sweep", found, action)
 
 
 def _find_in(folder: Path, sweeps: _Sweeps) -> Iterator[tuple[Path, SweepPlace | None]]:

@@ -15,7 +15,9 @@ def open_evaluations(config: Config) -> Parts:
     return open_parts(config.evaluation, config.trusted_modules, str(Path(config.runtime.cache_dir).expanduser()))
 
 
-def build_evaluations(config: Config, parts: Parts, model, folder: Path | None) -> Evaluations:
+def build_evaluations(
+    config: Config, parts: Parts, model, folder: Path | None, train=None, context_length: int | None = None
+) -> Evaluations:
     """What the trainer asks whenever it is due.
 
     Args:
@@ -23,6 +25,8 @@ def build_evaluations(config: Config, parts: Parts, model, folder: Path | None) 
         parts: of `open_evaluations`.
         model: a `LlamaCausalLM` with the run's tokenizer.
         folder: of the run; None: this process is not its writer.
+        train: the training rows; None: nobody looks for items in them.
+        context_length: tokens that the model was made for; None: not known.
     """
     use = Use(
         batch_size=config.trainer.batch_size,
@@ -30,5 +34,7 @@ def build_evaluations(config: Config, parts: Parts, model, folder: Path | None) 
         jit=to_dict(config.runtime.jit),
         cache_dir=str(Path(config.runtime.cache_dir).expanduser()),
         folder=folder,
+        context_length=context_length,
+        train=train,
     )
     return build(parts, model, use)

@@ -5,6 +5,7 @@
     run.json         where the run comes from       loss.png       the picture of metrics.jsonl
     git.diff         uncommitted changes, if any    summary.json   how the run ended
     sources.json     digests of the package's files train.log      what it told
+    evaluation.jsonl, evaluation/  rows and items   profile/       for TensorBoard, where it was asked for
     checkpoints/  adapter/  model/  wandb/
 
 `summary.json` has `status` running, finished, preempted, interrupted, pruned or failed; a run that was killed stays at
@@ -26,6 +27,7 @@ import yaml
 from llama_exp import signals
 from llama_exp.console import logs
 from llama_exp.errors import BusyError, ConfigError, ExitCode, Interrupted, LlamaExpError, Preempted, Problem, Pruned
+from llama_exp.files.evaluation_file import FOLDER, ROWS, EvaluationFile
 from llama_exp.files.json_file import read_record
 from llama_exp.files.json_text import dump_json, plain
 from llama_exp.files.kept_folder import KeptFolder
@@ -47,8 +49,8 @@ from llama_exp.run.recorded import find_changes, tell_other_code
 from llama_exp.run.unfinished import RECORD_FILE, last_step, read_run_record
 
 _ARTEFACTS: tuple[str, ...] = (RECORD_FILE, "config.yaml", "overrides.yaml", "metrics.jsonl", "metrics.csv")
-_ARTEFACTS += ("samples.md", "summary.json", "loss.png")
-_FOLDERS = ("checkpoints", "adapter", "model", "wandb", "tensorboard")
+_ARTEFACTS += ("samples.md", ROWS, "summary.json", "loss.png")
+_FOLDERS = (FOLDER, "checkpoints", "adapter", "model", "profile", "wandb", "tensorboard")
 SOURCES_FILE = "sources.json"
 _log = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ class RunFolder:
     Attributes:
         path: the folder.
         kept: observer that ends the run when its folder is deleted or moved, for the writer.
-        metrics, samples: observers that write `metrics.jsonl` and `samples.md`, for the writer.
+        metrics, samples, evaluations: observers that write `metrics.jsonl`, `samples.md` and `evaluation.jsonl`, for
+        the writer.
         checkpoints, adapter, model, wandb: paths for those who write them.
     """
 
@@ -72,6 +75,7 @@ class RunFolder:
         self.kept = KeptFolder(path)
         self.metrics = MetricsFile(path / "metrics.jsonl")
         self.samples = Samples(path / "samples.md")
+        self.evaluations = EvaluationFile(path / ROWS)
         self.checkpoints = path / "checkpoints"
         self.adapter = path / "adapter"
         self.model = path / "model"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,18 @@ from llama_exp.errors import ExitCode, LlamaExpError
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
-from llama_exp.run import data_use, ending, facts, plan, plan_rates, provenance, recorded, resume
+from llama_exp.run import (
+    data_use,
+    ending,
+    evaluating,
+    facts,
+    model_card,
+    plan,
+    plan_rates,
+    provenance,
+    recorded,
+    resume,
+)
 from llama_exp.run.agreement import tell_nothing_to_adapt
 from llama_exp.run.building import build_data, build_model, check_preset, resolve_preset
 from llama_exp.run.folder import RunFolder
@@ -111,9 +122,10 @@ def _run(
                 result = run.fit()
                 signals.check()
                 bar.on_phase("writing the model")
-                results = run.export()
+                told = ending.describe(result)
+                results = run.export(told)
                 signals.decide()
-            summary = run_folder.finish(**ending.describe(result), **results)
+            summary = run_folder.finish(**told, **results)
             if process.is_writer:
                 ending.free(config.trainer.keep_optimizer, run_folder.checkpoints)
                 plan_rates.remember(config, planned, summary, facts.of_machine(config)["device"])
@@ -154,6 +166,7 @@ class Run:
         self._checkpoint = resume.choose_checkpoint(config.resume, process)
         dataset = instantiate(config.dataset, config.trusted_modules, "dataset")
         dataset.look()
+        parts = evaluating.open_evaluations(config)
         resolved = resolve_preset(config, run_folder.path)
         preset_folder = None if resolved is None else resolved.path
         if self._has_adapters and preset_folder is None:
@@ -186,7 +199,9 @@ class Run:
         self._record(config, read)
         self._next_commands = next_commands(config, run_folder.path, examples, tokenizer)
         self._observers = build_observers(config, run_folder, group, bar) if process.is_writer else {}
-        self.trainer = self._build_trainer(config, examples, steps)
+        folder = run_folder.path if process.is_writer else None
+        evaluations = evaluating.build_evaluations(config, parts, self.model, folder, examples["train"])
+        self.trainer = self._build_trainer(config, examples, evaluations, steps)
 
     def fit(self):
         """Trains to the end, from the checkpoint that `resume` names or else the newest in the folder."""
@@ -198,14 +213,18 @@ class Run:
         self._trained = facts.of_weights(self.model.backbone)
         return result
 
-    def export(self) -> dict[str, Any]:
-        """Writes the adapter or the model, and returns what the summary should say beside the metrics' figures."""
+    def export(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes the adapter or the model with its card, and returns what the summary should say of them.
+
+        Args:
+            told: what `ending.describe` says of the weights.
+        """
         if not self._process.is_writer:
             return {}
         exported: Path | None = None
         try:
             self._folder.kept.require()
-            results = self._export()
+            results = self._export(told)
             exported = self._folder.adapter if self._has_adapters else self._folder.model
         finally:
             for observer in self._observers.values():
@@ -213,15 +232,17 @@ class Run:
                     observer.on_export(exported)
         return {"data": self._data, "weights": self._trained | facts.of_export(exported), **results}
 
-    def _export(self) -> dict[str, Any]:
+    def _export(self, told: Mapping[str, Any]) -> dict[str, Any]:
         if not self._has_adapters:
             self.model.save_to_preset(self._folder.model)
+            model_card.write_of_run(self._folder.model, self._folder.path, "keras_hub", told)
             return {"model": self._folder.model.name}
         from llama_exp import lora
 
         after = lora.save_adapter(self.model.backbone, self._folder.adapter)
         if after != self._base_digest:
             raise RuntimeError(f"training changed frozen weights: digest {self._base_digest} before, {after} after")
+        model_card.write_of_run(self._folder.adapter, self._folder.path, "peft", told)
         return {"adapter": self._folder.adapter.name, "base_digest": {"before": self._base_digest, "after": after}}
 
     def next_commands(self) -> dict[str, str]:
@@ -241,7 +262,7 @@ class Run:
             base_digest=self._base_digest,
         )
 
-    def _build_trainer(self, config: Config, examples, steps: int):
+    def _build_trainer(self, config: Config, examples, evaluations, steps: int):
         from llama_exp import precision
         from llama_exp.trainer import Checkpoints, Trainer
         from llama_exp.trainer.profile import Profile
@@ -266,6 +287,7 @@ class Run:
                 process=self._process,
             ),
             observers=self._observers,
+            evaluations=evaluations,
             profile=Profile(self._folder.path / "profile" if self._process.is_writer else None, profile_steps),
             process=self._process,
             seed=config.seed,

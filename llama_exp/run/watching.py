@@ -31,7 +31,8 @@ def build_loggers(config: Config, folder: Path, group: str | None) -> dict[str, 
 
 def build_observers(config: Config, run_folder: RunFolder, group: str | None, bar: progress.Progress) -> dict[str, Any]:
     """Those who watch the training, the user's callbacks last."""
-    observers = {"kept": run_folder.kept, "metrics": run_folder.metrics, "samples": run_folder.samples}
+    observers = {"kept": run_folder.kept, "metrics": run_folder.metrics, "evaluations": run_folder.evaluations}
+    observers["samples"] = run_folder.samples
     loggers = build_loggers(config, run_folder.path, group)
     run_folder.record(logger={where: one.record() for where, one in loggers.items() if hasattr(one, "record")})
     observers |= loggers

@@ -212,9 +212,16 @@ class BytePairTokenizer:
 
     def save_hugging_face(self, folder: str | Path) -> None:
         """Writes the files from which transformers makes the same tokenizer."""
+        hugging_face_export.write(Path(folder), self, self._document_text())
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Content of the `tokenizer.json` that says the same."""
+        return json.loads(self._document_text())
+
+    def _document_text(self) -> str:
         whole = self._made(self._vocabulary, ignore_merges=True)
-        document = hugging_face_export.byte_pair_document(whole, self._special, self.ends_by_name()["bos_token"])
-        hugging_face_export.write(Path(folder), self, document)
+        return hugging_face_export.byte_pair_document(whole, self._special, self.ends_by_name()["bos_token"])
 
 
 @functools.cache

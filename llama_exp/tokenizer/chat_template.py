@@ -5,7 +5,7 @@ from __future__ import annotations
 from llama_exp.dataset.chat.sandbox import render
 from llama_exp.errors import InputError, Problem
 from llama_exp.limits.dataset import ChatTemplate
-from llama_exp.preset import PRESETS
+from llama_exp.preset import find_name
 
 __all__ = ["BUILT_IN", "find_template", "render", "take_template"]
 
@@ -49,9 +49,7 @@ def find_template(tokenizer, source: str) -> str:
     """
     if tokenizer.chat_template is not None:
         return tokenizer.chat_template
-    origins = {preset.handle.rpartition("/")[0]: name for name, preset in PRESETS.items()}  # without the version
-    name = source if source in PRESETS else origins.get(source, "")
-    if "instruct" in name:
+    if "instruct" in (find_name(source) or ""):
         has_headers = tokenizer.special_id("<|start_header_id|>") is not None
         return BUILT_IN[ChatTemplate.llama3 if has_headers else ChatTemplate.llama2]
     raise InputError(

@@ -29,17 +29,17 @@ from llama_exp.tokenizer.gguf_ends import (
 from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
-_GPT_2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+GPT_2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 # Each pattern cuts what the ones before it left whole; where the next one does not match, what lies between is kept.
-_SPLITS = {
+SPLITS = {
     "llama-bpe": (SPLIT_PATTERN,),
-    "smollm": (r"\p{N}", _GPT_2_PATTERN),
-    "gpt-2": (_GPT_2_PATTERN,),
+    "smollm": (r"\p{N}", GPT_2_PATTERN),
+    "gpt-2": (GPT_2_PATTERN,),
     # What llama.cpp takes where the converter did not know better.
-    "default": (r"[\p{P}\$\+<=>\^~\|]+", _GPT_2_PATTERN, r"\p{N}+", "[0-9][0-9][0-9]"),
+    "default": (r"[\p{P}\$\+<=>\^~\|]+", GPT_2_PATTERN, r"\p{N}+", "[0-9][0-9][0-9]"),
 }
-_SPLITS |= {"llama3": _SPLITS["llama-bpe"], "llama-v3": _SPLITS["llama-bpe"]}
-_WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3")
+SPLITS |= {"llama3": SPLITS["llama-bpe"], "llama-v3": SPLITS["llama-bpe"]}
+WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3")
 
 
 def load_gguf(path: str | Path) -> SentencePieceTokenizer | HuggingFaceTokenizer:
@@ -105,9 +105,9 @@ def _sentence_piece(file: GgufFile) -> SentencePieceTokenizer:
 def _byte_pair(file: GgufFile) -> HuggingFaceTokenizer:
     tokens, types = _tokens(file)
     split = file.text("tokenizer.ggml.pre")
-    if split not in _SPLITS:
+    if split not in SPLITS:
         found = f"tokenizer.ggml.pre {split}" if split else "no tokenizer.ggml.pre: written by an old converter"
-        action = f"convert the model again; supported: {', '.join(_SPLITS)}"
+        action = f"convert the model again; supported: {', '.join(SPLITS)}"
         file.reject("how this tokenizer splits text into words is not supported", found, action)
     merges = [merge.split(" ") for merge in file.strings("tokenizer.ggml.merges") or []]
     if bad := next((merge for merge in merges if len(merge) != 2), None):
@@ -121,16 +121,16 @@ def _byte_pair(file: GgufFile) -> HuggingFaceTokenizer:
     types = control_types(types, [*ids.values(), *generation_config.get("eos_token_id", [])])
     names = {name: tokens[id_] for name, id_ in ids.items()}
     begin = file.flag("tokenizer.ggml.add_bos_token")
-    begin = split in _WHOLE_WORDS_FIRST if begin is None else begin
+    begin = split in WHOLE_WORDS_FIRST if begin is None else begin
     document = {
         "version": "1.0",
         "added_tokens": _added_tokens(tokens, types),
-        "pre_tokenizer": _pre_tokenizer(_SPLITS[split]),
+        "pre_tokenizer": _pre_tokenizer(SPLITS[split]),
         "post_processor": _begin(names["bos_token"], ids["bos_token"]) if begin and "bos_token" in ids else None,
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
         "model": {
             "type": "BPE",
-            "ignore_merges": split in _WHOLE_WORDS_FIRST,
+            "ignore_merges": split in WHOLE_WORDS_FIRST,
             "vocab": vocabulary,
             "merges": merges,
         },

@@ -17,7 +17,7 @@ _IDS = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "pad_token": "
 _SENTENCE_PIECE_IDS = {"bos_token": 1, "eos_token": 2}  # where a file of that kind does not say it
 _STOP_KEYS = ("eot_token_id", "eom_token_id", "fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id")
 _END = "<|end|>"
-_STOP_NAMES = (
+STOP_NAMES = (
     "<|eot_id|>",
     "<|im_end|>",
     _END,
@@ -74,7 +74,7 @@ def stop_ids(file: GgufFile, tokens: list[str], eos_id: int | None) -> list[int]
     for key, names in _FILL_NAMES.items():
         if keys[key] is None:
             keys[key] = next((ids[name] for name in names if name in ids), None)
-    found = [eos_id, *keys.values(), *(ids[name] for name in _STOP_NAMES if name in ids)]
+    found = [eos_id, *keys.values(), *(ids[name] for name in STOP_NAMES if name in ids)]
     stops = [id_ for id_ in dict.fromkeys(found) if id_ is not None]
     named = {tokens[id_] for id_ in stops}
     dropped = {last for others, last in _NO_STOPS if others <= named}

@@ -25,6 +25,7 @@ from llama_exp.tokenizer.hugging_face_document import (
     without_special_tokens,
 )
 from llama_exp.tokenizer.hugging_face_export import SENTENCE_PIECE, TOKENIZER
+from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 from llama_exp.tokenizer.special_tokens import decode_visibly
 
 # What a file without any configs beside it most likely means.
@@ -171,15 +172,12 @@ class HuggingFaceTokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer as KerasHub has it; where it has no such class, Hugging Face's files, with a warning."""
-        document = json.loads(self._text)
         reasons = []
         generation_config = companions.with_stops(self)
         ends = self.ends_by_name()
         for other in (
-            keras_hub_form.byte_pair(document, self.chat_template, generation_config, ends),
-            keras_hub_form.sentence_piece(
-                document, self._sentence_piece_model, self.chat_template, generation_config, ends
-            ),
+            keras_hub_form.byte_pair(self.document, self.chat_template, generation_config, ends),
+            self._sentence_piece(),
         ):
             if isinstance(other, str):
                 reasons.append(other)
@@ -194,6 +192,24 @@ class HuggingFaceTokenizer:
             *reasons,
         )
         self.save_hugging_face(folder)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Content of the `tokenizer.json`, with the tokens that its configs add."""
+        return json.loads(self._text)
+
+    def as_sentence_piece(self) -> SentencePieceTokenizer | str:
+        """The same tokenizer over the SentencePiece model beside it, or why there is none."""
+        other = self._sentence_piece()
+        if not isinstance(other, str) and (other.begin_id is None) != (self.begin_id is None):
+            config = {**self.ends_by_name(), "add_bos_token": self.begin_id is not None}
+            return SentencePieceTokenizer(other.proto, self.chat_template, companions.with_stops(self), config)
+        return other
+
+    def _sentence_piece(self) -> SentencePieceTokenizer | str:
+        proto, generation_config = self._sentence_piece_model, companions.with_stops(self)
+        ends = self.ends_by_name()
+        return keras_hub_form.sentence_piece(self.document, proto, self.chat_template, generation_config, ends)
 
     def ends_by_name(self) -> dict[str, str | None]:
         """`bos_token`, `eos_token`, `pad_token`, each None where there is none."""

@@ -8,13 +8,13 @@ from llama_exp.tokenizer.byte_pair import REQUIRED_TOKENS, SPECIAL_FORM, SPLIT_P
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
 # What the model of a tokenizer.json must say, or leave out, to be plain byte-level BPE.
-_PLAIN = {
+PLAIN = {
     "dropout": (None,),
     "continuing_subword_prefix": (None, ""),
     "end_of_word_suffix": (None, ""),
     "byte_fallback": (False, None),
 }
-_ADDED_FLAGS = ("single_word", "lstrip", "rstrip")
+ADDED_FLAGS = ("single_word", "lstrip", "rstrip")
 
 
 def byte_pair(
@@ -25,12 +25,12 @@ def byte_pair(
 ) -> BytePairTokenizer | str:
     """KerasHub's Llama 3 tokenizer with the ids of a `tokenizer.json`, or why there is none."""
     model = document["model"]
-    if model.get("type", "BPE") != "BPE" or any(model.get(key) not in allowed for key, allowed in _PLAIN.items()):
+    if model.get("type", "BPE") != "BPE" or any(model.get(key) not in allowed for key, allowed in PLAIN.items()):
         return "its model is not plain byte-level BPE"
     if document.get("normalizer") is not None or not _splits_as_llama_3(document.get("pre_tokenizer")):
         return "it splits text into words in another way than Llama 3"
     tokens = document.get("added_tokens", [])
-    if any(not token.get("special") or any(token.get(flag) for flag in _ADDED_FLAGS) for token in tokens):
+    if any(not token.get("special") or any(token.get(flag) for flag in ADDED_FLAGS) for token in tokens):
         return "its added tokens are not all special"
     added = {token["content"]: token["id"] for token in tokens}
     vocabulary = {**model["vocab"], **added}

@@ -90,6 +90,16 @@ class SentencePieceTokenizer:
         flags = {"add_bos_token": self.begin_id is not None, "legacy": self._config.get("legacy") is not False}
         return names | {key: value for key, value in flags.items() if not value and self.bos_id is not None}
 
+    @property
+    def proto(self) -> bytes:
+        """The serialized model."""
+        return self._proto
+
+    @property
+    def adds_spaces_once(self) -> bool:
+        """Whether a text gets a space in front at its very start only (`legacy: false`)."""
+        return self._config.get("legacy") is False
+
     def ends_by_name(self) -> dict[str, str | None]:
         """`bos_token`, `eos_token`, `pad_token`, each None where there is none."""
         ids = dict(zip(KEYS, (self.bos_id, self.eos_id, self.pad_id), strict=True))

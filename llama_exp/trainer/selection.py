@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llama_exp.files.evaluation_file import NO_FIGURES
 from llama_exp.files.json_text import as_number, plain
 from llama_exp.limits.figures import Direction, find_number, is_better, split_figure
-
-NOT_FIGURES = ("step", "name", "kind", "items", "tokens", "seconds", "fingerprint", "file")  # of an evaluation's row
 
 
 @dataclass
@@ -37,7 +36,7 @@ class Measured:
         numbers = {
             key: float(value)
             for key, value in row.items()
-            if key not in NOT_FIGURES and isinstance(value, int | float) and not isinstance(value, bool)
+            if key not in NO_FIGURES and isinstance(value, int | float) and not isinstance(value, bool)
         }
         self.figures.setdefault("evaluation", {})[str(row["name"])] = numbers
 

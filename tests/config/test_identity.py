@@ -81,6 +81,20 @@ DECIDES_NOTHING = {
     *("BLOCK_BYTES", "_SUMMED_AT_ONCE", "_RECORDS_AT_ONCE", "_CHARACTERS_AT_ONCE", "_TOKENS_AT_ONCE", "_READ_AT_ONCE"),
     *("_BLOCK_BYTES", "_HEAD_BYTES", "_TILE_NUMBERS", "TOKENS_AT_A_TIME", "_RENDERED_AT_ONCE"),
     *("CHUNK_TOKENS", "SMALLEST_CONTINUATION", "MAX_LINE_BYTES", "LINE_SECONDS"),
+    *("MAX_CONTEXT", "_NO_SCORE"),  # what files for other programs say; no run reads them
+    *("_WORDS_AT_ONCE", "_ROWS_AT_ONCE", "_TAIL_TOKENS"),
+    # how items are looked for in training rows: told, and no part of what is trained
+    *("NGRAM_WORDS", "FEWEST_WORDS", "WARNING_SHARE", "_FORM", "_MULTIPLIER"),
+    # lm-evaluation-harness' own defaults: its figures are compared with those of others
+    *(
+        "RANDOM_SEED",
+        "NUMPY_SEED",
+        "FEW_SHOT_SEED",
+        "DEFAULT_MAX_NEW_TOKENS",
+        "DEFAULT_MAX_LENGTH",
+        "BOOTSTRAP_ITERATIONS",
+    ),
+    "_WITHOUT_EFFECT",
     # what is refused or warned of, counted beside the rows, or read once more
     *("_MAX_NUL_SHARE", "_MAX_REPLACED_SHARE", "_MAX_LOST_SHARE", "_FACTS_VERSION", "_ENOUGH"),
     "_SEPARATORS",  # characters that are taken out again

@@ -5,6 +5,7 @@ import time
 
 from mirror import expected_rows, report, row
 
+from llama_exp.files.evaluation_file import EvaluationFile
 from llama_exp.files.metrics_file import MetricsFile
 from llama_exp.logger import CsvLogger
 
@@ -97,3 +98,37 @@ def test_very_wide_rows_cost_time_in_proportion(tmp_path):
     watching[1].on_finish("finished")
     assert time.monotonic() - start < 5 and watching[1].failure is None
     assert len(read(tmp_path)[4]) > 20_000
+
+
+def evaluation(step, **changes):
+    row = {"step": step, "name": "docs", "kind": "set", "loss": 1.0 + step, "bits_per_byte": None, "items": 2}
+    return {**row, "seconds": 9.0, "fingerprint": "f", "file": "evaluation/docs.jsonl", **changes}
+
+
+def test_figures_of_evaluations_are_columns_and_survive_a_resume(tmp_path):
+    def make_three():
+        return [*make(tmp_path), EvaluationFile(tmp_path / "evaluation.jsonl")]
+
+    def tell(observers, step):
+        record, table, evaluations = observers
+        report([record, table], [step])
+        if step % 2 == 0:
+            for observer in (evaluations, table):
+                observer.on_evaluation(evaluation(step))
+
+    first = make_three()
+    for step in range(1, 5):
+        tell(first, step)
+    states = [observer.state() for observer in first]
+    for step in range(5, 8):
+        tell(first, step)  # and is killed
+    second = make_three()
+    for observer, state in zip(second, states, strict=True):
+        observer.restore(state)
+    for step in range(5, 7):
+        tell(second, step)
+    for observer in second:
+        observer.on_finish("finished")
+    found = {step: figures.get("evaluation/docs/loss") for step, figures in read(tmp_path).items()}
+    assert found == {1: None, 2: 3.0, 3: None, 4: 5.0, 5: None, 6: 7.0}
+    assert not any("items" in key or "seconds" in key for key in read(tmp_path)[2] if key.startswith("evaluation/"))

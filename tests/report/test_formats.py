@@ -11,7 +11,7 @@ from made_runs import make_config, make_grid, make_run
 from rich.console import Console
 
 from llama_exp.report import Options, csv_files, latex, make_report, markdown
-from llama_exp.report.numbers import show_count, show_estimate, show_interval, show_number, show_p
+from llama_exp.report.numbers import choose_decimals, show_count, show_estimate, show_interval, show_number, show_p
 from llama_exp.report.pictures import draw_pictures, list_pictures
 from llama_exp.report.tables import list_tables
 from llama_exp.report.terminal import choose_columns, show
@@ -58,17 +58,27 @@ def list_markdown_tables(text):
 # --- numbers
 
 
-def test_numbers_show_what_their_spread_allows():
+def test_numbers_have_four_digits_or_the_decimals_of_their_column():
     assert show_number(2.891234) == "2.891"
+    assert show_number(2.891234, 5) == "2.89123"
     assert show_number(0.0) == "0.000"
-    assert show_number(1.23e-7) == "1.230e-07"
+    assert (show_number(1.23e-7), show_number(1.23e-7, 4)) == ("1.230e-07", "0.0000")
+    assert (show_number(1.5e9), show_number(1.5e9, 2), show_number(1.5e-9, 11)) == ("1.500e+09",) * 2 + ("1.500e-09",)
     assert [show_number(float(text)) for text in ("nan", "inf", "-inf")] == ["NaN", "inf", "-inf"]
-    assert show_estimate(Estimate(3, 2.891234, 0.01, 2.8863, 2.8962)) == "2.8912 ± 0.0050"
+    assert show_estimate(Estimate(3, 2.891234, 0.01, 2.8863, 2.8962), 4) == "2.8912 ± 0.0050"
     assert show_estimate(Estimate(1, 2.891234)) == "2.891"
-    assert show_estimate(Estimate(3, 2.5, 0.0, 2.5, 2.5)) == "2.500 ± 0.000"
-    assert show_interval(-0.0213, -0.0041) == "[-0.0213, -0.0041]"
+    assert show_interval(-0.0213, -0.0041, 4) == "[-0.0213, -0.0041]"
     assert (show_p(0.125), show_p(1e-7)) == ("0.125", "< 0.0001")
     assert (show_count(102400), show_count(5), show_count(3.2e17)) == ("102k", "5", "3.2e+17")
+
+
+def test_a_column_has_two_digits_of_the_interval_in_its_middle():
+    def reaching(reach):
+        return Estimate(3, 2.5, reach, 2.5 - reach, 2.5 + reach)
+
+    assert choose_decimals(map(reaching, (0.0099, 0.018, 0.023))) == 3
+    assert choose_decimals(map(reaching, (0.3, 40.0, 20.0))) == 0
+    assert choose_decimals([reaching(0.0), Estimate(1, 2.5), None]) is None
 
 
 # --- Markdown
@@ -110,6 +120,19 @@ def test_the_statement_says_what_reviewers_ask_for(report):
         assert part in text
     assert "Energy was not measured" in text
     assert f"train rows: {'ab' * 8}" in text
+
+
+@pytest.mark.parametrize(
+    ("trainer", "told"),
+    [
+        ({"export": "last", "keep_best": "validation.loss"}, "those after the last step"),
+        ({"export": "best", "keep_best": "validation.loss"}, "those of each run's best validation.loss"),
+        ({"export": "last", "stop_early": "validation.loss"}, "stopped early by validation.loss"),
+    ],
+)
+def test_the_statement_says_which_weights_count(tmp_path, trainer, told):
+    make_run(tmp_path / "run", make_config(trainer=trainer))
+    assert told in markdown.write_statement(make_report(load_runs([tmp_path]), Options()))
 
 
 def test_the_statement_claims_nothing_that_is_not_recorded(tmp_path):

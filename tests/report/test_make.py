@@ -229,6 +229,14 @@ def test_other_data_under_one_config_is_told(tmp_path):
     assert "trained on different data" in notes
 
 
+def test_one_seed_each_is_compared_only_if_asked_for(tmp_path):
+    sweep = make_grid(tmp_path / "sweep", {(rank, 1e-3, 0): 2.0 + rank / 10 for rank in (2, 4)})
+    assert report_on(sweep).comparisons is None
+    (row,) = report_on(sweep, baseline="rank=2").comparisons.rows
+    assert (row.p, row.difference.low) == (1.0, None)
+    assert "One pair has no interval" in row.limits[0]
+
+
 def test_seeds_that_only_one_side_has_are_in_no_pair(tmp_path):
     losses = {(rank, 1e-3, seed): 2.0 + rank / 10 for rank in (2, 4) for seed in (0, 1, 2)}
     del losses[4, 1e-3, 2]
@@ -236,8 +244,11 @@ def test_seeds_that_only_one_side_has_are_in_no_pair(tmp_path):
     (row,) = report_on(make_grid(tmp_path / "sweep", losses)).comparisons.rows
     assert row.seeds == (0, 1)
     assert row.unpaired == (2, 7)
-    make_run(tmp_path / "other", make_config(99, 16))
-    last = report_on(tmp_path).comparisons.rows[-1]
+    make_run(tmp_path / "other", make_config(99, 16))  # is first by its name
+    report = report_on(tmp_path)
+    assert report.comparisons is None
+    assert "name another baseline" in " ".join(report.notes)
+    last = report_on(tmp_path, baseline="rank=2").comparisons.rows[-1]
     assert (last.pairs, last.p, last.difference) == ((), None, None)
     assert "No seed was run with both" in last.limits[0]
 

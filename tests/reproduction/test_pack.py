@@ -147,3 +147,14 @@ def test_bad_input(run, tmp_path, monkeypatch, capsys, arguments, code, told):
     with pytest.raises(SystemExit) as stop:
         cli.main(["pack", *(word.format(run=run.folder) for word in arguments)])
     assert stop.value.code == code and told in capsys.readouterr().err
+
+
+def test_a_record_of_almost_nothing_is_packed(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("name: None\n")
+    (folder / "run.json").write_text('{"packages": [], "git": 3, "host": "secret"}')
+    (folder / "summary.json").write_text('{"weights": "w", "validation": "NaN"}')
+    pack(load_run(folder), tmp_path / "x.tar.gz")
+    found = contents(tmp_path / "x.tar.gz")
+    assert found["config.yaml"] == "name: None\n" and "secret" not in found["run.json"]

@@ -9,6 +9,7 @@ from whole_runs import run_here
 
 from llama_exp import cli
 from llama_exp.console import logs
+from llama_exp.errors import Preempted, Problem
 from llama_exp.run import sources
 
 STEPS = ["trainer.max_steps=6", "logger=none", "trainer.log_every_steps=2"]
@@ -206,3 +207,15 @@ def test_nothing_to_compare_is_told_before_anything_is_trained(command, copied):
     (copied / "metrics.jsonl").unlink()
     code, told = command("reproduce", str(copied))
     assert code == 3 and "no rows of metrics" in told and "--check" in told
+
+
+def test_what_is_stopped_says_how_it_goes_on(command, monkeypatch):
+    def stopped(*_, **__):
+        raise Preempted(Problem("the run was stopped", "step 3, checkpoint 3", "SIGTERM", "resume=auto"))
+
+    monkeypatch.setattr("llama_exp.run.job.run_job", stopped)
+    code, told = command("reproduce", "run", "--to", "cut", "--steps", "4", "runtime.jit=auto")
+    assert code == 75
+    assert (
+        "go on with: llama-exp reproduce run --to cut --steps 4 runtime.jit=auto" in told and "=auto to go" not in told
+    )

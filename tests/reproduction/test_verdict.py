@@ -38,9 +38,7 @@ def test_a_gap_of_rounding_is_tolerated_and_shown(ended):
 def test_a_larger_gap_is_different_with_its_first_step(ended):
     verdict = ended([ROWS[0], row(10, 4.01), *ROWS[2:]])
     assert verdict.ending is Ending.different
-    assert (
-        "step 10: train loss 4.0 then, 4.01 now, 0.25 % apart; rounding explains 0.0004 % there" in verdict.reasons[0]
-    )
+    assert "step 10: train loss 4 then, 4.01 now, 0.25 % apart; rounding explains 0.0004 % there" in verdict.reasons[0]
 
 
 def test_other_weights_behind_the_same_rows_are_tolerated_but_told(ended):

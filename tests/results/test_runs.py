@@ -101,6 +101,11 @@ def test_a_folder_of_nothing_is_refused(tmp_path):
         load_runs([tmp_path / "absent"])
 
 
+def test_a_sweep_without_a_run_says_so(tmp_path):
+    with pytest.raises(InputError, match="no job of this sweep has begun"):
+        load_runs([make_sweep(tmp_path / "sweep")])
+
+
 def test_figures_are_found_by_their_path(tmp_path):
     summary = {"validation": {"last": 2, "perplexity": "Infinity"}, "evaluation": {"a.b": {"acc": 0.5}}, "model": "x"}
     run = load_run(make_run(tmp_path / "run", **summary))

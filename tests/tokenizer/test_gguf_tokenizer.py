@@ -1,11 +1,11 @@
 """Tokenizers in GGUF files give the ids of the tokenizers they were made from."""
 
 import json
-import random
 
 import numpy as np
 import pytest
 import tokenizers
+from gguf_texts import TEXTS
 from gguf_writer import gguf_bytes
 from sentencepiece import sentencepiece_model_pb2
 from small_tokenizers import sentence_piece_model
@@ -17,38 +17,7 @@ from llama_exp.tokenizer.assets import has_tokenizer
 from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
-PIECES = [
-    "the",
-    " quick",
-    " fox",
-    " ",
-    "  ",
-    "\n",
-    "\r\n",
-    "\t",
-    "12",
-    "3",
-    "é",
-    "漢",
-    "🙂",
-    "'s",
-    "don't",
-    "½",
-    "!",
-    "...",
-]
-PIECES += ["+", "=1", "_", "\u3000", "</s>", "<|eot_id|>", "\x00", "<0x41>", "▁", "THE", "1234567", " 10,000.5"]
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
-
-
-def texts():
-    generator = random.Random(0)
-    yield from ["", " ", "the quick brown fox", "  two  spaces\n\ttab", "naïve 😀 ☃", "a</s>b"]
-    for _ in range(300):
-        yield "".join(generator.choices(PIECES, k=generator.randrange(1, 20)))
-
-
-TEXTS = list(texts())
 
 
 def written(tmp_path, metadata):

@@ -39,8 +39,8 @@ KERAS_OPTIMIZER = "keras.src.optimizers.base_optimizer.BaseOptimizer"
 KERAS_CALLBACK = "keras.src.callbacks.callback.Callback"
 # Keras' callback -> what does the same here.
 INSTEAD = {
-    "EarlyStopping": "nothing ends a run early: summary.json names the best step, trainer.max_steps is the last one",
-    "ModelCheckpoint": "trainer.checkpoint_every_steps and trainer.keep_checkpoints",
+    "EarlyStopping": "trainer.stop_early=validation.loss, with trainer.patience and trainer.min_delta",
+    "ModelCheckpoint": "trainer.checkpoint_every_steps, trainer.keep_checkpoints and trainer.keep_best",
     "BackupAndRestore": "every run can go on: resume=auto",
     "OrbaxCheckpoint": "trainer.checkpoint_every_steps and trainer.keep_checkpoints",
     "CSVLogger": "logger=[wandb,csv]",

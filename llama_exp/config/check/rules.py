@@ -20,14 +20,14 @@ from llama_exp.architecture import (
     stored_problems,
 )
 from llama_exp.config.check.ranges import LIMITS
-from llama_exp.config.evaluation import find_problems
+from llama_exp.config.evaluation import find_problems, list_evaluations, list_figures
 from llama_exp.config.loggers import list_loggers
 from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config, LoggerConfig, ModelConfig, ScheduleConfig, WsdScheduleConfig
 from llama_exp.config.stored import known_quantization
 from llama_exp.errors import Problem
 from llama_exp.limits.dataset import ChatTemplate
-from llama_exp.limits.figures import AT_THE_END, OF_VALIDATION, find_undirected_figure, find_unknown_figure
+from llama_exp.limits.figures import AT_THE_END, EVALUATION, OF_VALIDATION, find_undirected_figure, find_unknown_figure
 from llama_exp.limits.lora import PATTERNS
 from llama_exp.limits.model import find_nearest_divisor
 from llama_exp.limits.precision import Policy
@@ -38,6 +38,7 @@ from llama_exp.lora.targets import layer_problems
 from llama_exp.preset.stored import read_stored
 
 TRAINED_TOKENIZERS = ("llama_exp.tokenizer.auto", "llama_exp.tokenizer.bpe")
+OBJECTIVE = "objective_metric"
 PRESET_TOKENIZER = "llama_exp.tokenizer.preset"
 OF_A_MODEL = ("llama_exp.tokenizer.auto", PRESET_TOKENIZER)
 WITHOUT_TEMPLATE = tuple(f"llama_exp.tokenizer.{name}" for name in ("bpe", "byte", "sentencepiece"))
@@ -170,14 +171,17 @@ def resume(config: Config) -> Iterator[Problem]:
 
 def figures(config: Config) -> Iterator[Problem]:
     """Figures that decide something are figures of this run."""
-    names: tuple[str, ...] = ()
-    end = (*OF_VALIDATION, *AT_THE_END)
-    undirected = list(find_undirected_figure(config.objective_metric, "objective_metric"))
-    yield from list(find_unknown_figure(config.objective_metric, "objective_metric", end, names)) or undirected
+    of_evaluations = list_figures(config)
+    told = {figure.rpartition(".")[0] for figure in of_evaluations}
+    own = [name for name in list_evaluations(config) if f"{EVALUATION}.{name}" not in told]
+    known = (*OF_VALIDATION, *of_evaluations)
+    objective = config.objective_metric
+    unknown = list(find_unknown_figure(objective, OBJECTIVE, (*known, *AT_THE_END), own))
+    yield from unknown or find_undirected_figure(objective, OBJECTIVE)
     for key in ("keep_best", "stop_early"):
         figure = getattr(config.trainer, key)
         if figure is not None:
-            yield from find_unknown_figure(figure, f"trainer.{key}", OF_VALIDATION, names)
+            yield from find_unknown_figure(figure, f"trainer.{key}", known, own)
 
 
 def loggers(config: Config) -> Iterator[Problem]:
@@ -206,7 +210,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     (("dataset", "preset", "tokenizer"), chat_template),
     (("tokenizer", "model"), vocabulary),
     (("resume",), resume),
-    (("objective_metric", "trainer"), figures),
+    ((OBJECTIVE, "trainer", "evaluation"), figures),
     (("logger",), loggers),
     (("evaluation",), evaluation),
 )

@@ -25,6 +25,7 @@ from llama_exp.config.schema.data import (
 from llama_exp.config.schema.evaluation import (
     EvaluationConfig,
     GenerationConfig,
+    HarnessConfig,
     MultipleChoiceConfig,
     PythonChoicesConfig,
 )
@@ -99,5 +100,6 @@ NAMED_LOGGERS: dict[str, type] = {
 TASKS: dict[str, type] = {
     "llama_exp.evaluation.MultipleChoice": MultipleChoiceConfig,
     "llama_exp.evaluation.Generation": GenerationConfig,
+    "llama_exp.evaluation.Harness": HarnessConfig,
     "llama_exp.evaluation.PythonChoices": PythonChoicesConfig,
 }

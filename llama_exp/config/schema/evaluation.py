@@ -51,6 +51,20 @@ class GenerationConfig(TaskConfig):
 
 
 @dataclass
+class HarnessConfig:
+    """Tasks of lm-evaluation-harness, its own ones or local ones."""
+
+    _target_: str = MISSING
+    tasks: list[str] = MISSING  # names of tasks, groups or tags, or paths of their YAML files
+    include_path: str | None = MISSING  # folder of YAML files of more tasks; null: the harness' own alone
+    num_fewshot: int | None = MISSING  # solved items in front of each; null: as each task says
+    apply_chat_template: bool = MISSING  # write items as conversations, by the model's own template
+    system_instruction: str | None = MISSING  # text in front of everything; null: as each task says
+    max_length: int | None = MISSING  # tokens that the model reads at a time; null: as its files say, else 2048
+    online: bool = MISSING  # download data that are not on this machine
+
+
+@dataclass
 class PythonChoicesConfig:
     """Questions about the standard library."""
 

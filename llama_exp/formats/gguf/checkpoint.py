@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,7 +40,7 @@ _LAYER = {
     "ffn_up": "feedforward_intermediate_dense/kernel",
     "ffn_down": "feedforward_output_dense/kernel",
 }
-_IN_PAIRS = ("attn_q.weight", "attn_k.weight")
+IN_PAIRS = ("attn_q.weight", "attn_k.weight")
 
 
 @contextlib.contextmanager
@@ -85,9 +85,7 @@ def read_quantization(path: str | Path) -> None:
 
 def _checked_names(file: GgufFile, config: dict) -> dict[str, tuple[str, tuple[int, ...]]]:
     """GGUF's name -> path and shape of the variable; fails unless the file has exactly these tensors."""
-    names = {path: name for name, path in _WHOLE_MODEL.items()}
-    for i in range(config["num_layers"]):
-        names |= {f"transformer_layer_{i}/{path}": f"blk.{i}.{name}.weight" for name, path in _LAYER.items()}
+    names = tensor_names(config)
     expected = {names[path]: (path, shape) for path, shape in variable_shapes(config).items()}
     if missing := [name for name in expected if name not in file.tensors]:
         file.reject(f"{len(missing)} tensors are missing", ", ".join(missing[:3]), "convert the model again")
@@ -95,19 +93,28 @@ def _checked_names(file: GgufFile, config: dict) -> dict[str, tuple[str, tuple[i
         action = "take a Llama without them (biases, experts and norms of query and key are not supported)"
         file.reject(f"{len(unused)} tensors have no place in the model", ", ".join(unused[:3]), action)
     for name, (path, shape) in expected.items():
-        wanted = shape[::-1] if _is_turned(path) else shape
+        wanted = shape[::-1] if is_turned(path) else shape
         if file.tensors[name].shape != wanted:
             file.reject(f"tensor {name} has another shape", f"{file.tensors[name].shape}, expected {wanted}")
     return expected
 
 
-def _is_turned(path: str) -> bool:
+def tensor_names(config: Mapping) -> dict[str, str]:
+    """GGUF's name of every variable of the model of `config`, by path."""
+    names = {path: name for name, path in _WHOLE_MODEL.items()}
+    for i in range(config["num_layers"]):
+        names |= {f"transformer_layer_{i}/{path}": f"blk.{i}.{name}.weight" for name, path in _LAYER.items()}
+    return names
+
+
+def is_turned(path: str) -> bool:
+    """Whether GGUF keeps the variable as (outputs, inputs) where this project has (inputs, outputs)."""
     return path.endswith("/kernel") or path == REVERSE_EMBEDDINGS
 
 
 def _tensor(file: GgufFile, stored: StoredTensor, path: str, shape: tuple[int, ...], head_dim: int) -> Tensor:
-    pairs_of = head_dim if stored.name.endswith(_IN_PAIRS) else None
-    read = functools.partial(_read, file, stored, _is_turned(path), pairs_of)
+    pairs_of = head_dim if stored.name.endswith(IN_PAIRS) else None
+    read = functools.partial(_read, file, stored, is_turned(path), pairs_of)
     return Tensor(shape, stored.block.dtype, f"{file.path}: {stored.name}", read)
 
 

@@ -15,6 +15,8 @@ from llama_exp.architecture import DEFAULTS, ROPE_ADJUSTMENT, SIZES
 from llama_exp.formats.gguf.file import Array, GgufFile
 from llama_exp.limits.model import LIMITS as MODEL_LIMITS
 
+# What this project's writer says of Llama 3.1's adjustment beside the divisors; others read over it.
+OWN_KEY = "llama_exp.{}"
 TOKEN_EMBEDDINGS, OUTPUT, ROPE_FACTORS = "token_embd.weight", "output.weight", "rope_freqs.weight"
 _TENSORS_PER_LAYER = 9
 _SIZE_KEYS = {
@@ -181,10 +183,12 @@ def _rope_adjustment(file, config):
     if stored.shape != (head_dim // 2,):
         file.reject(f"{ROPE_FACTORS} has another shape", f"{stored.shape}, expected ({head_dim // 2},)")
     divisors = file.read_rows(stored, 0, 1)[0]
-    if np.all(divisors == 1):
-        return {}
-    # The longest wave is divided by the whole factor, if the four values are Llama 3's.
-    adjustment = dict(zip(ROPE_ADJUSTMENT, (decimal(divisors[-1]), *_LLAMA_3), strict=True))
+    adjustment = _stated_adjustment(file)
+    if adjustment is None:
+        if np.all(divisors == 1):
+            return {}
+        # The longest wave is divided by the whole factor, if the four values are Llama 3's.
+        adjustment = dict(zip(ROPE_ADJUSTMENT, (decimal(divisors[-1]), *_LLAMA_3), strict=True))
     if not adjustment[ROPE_ADJUSTMENT[0]] > 0 or not np.allclose(
         divisors, llama_3_divisors(config, adjustment), rtol=_ROUNDING, atol=0
     ):
@@ -194,3 +198,14 @@ def _rope_adjustment(file, config):
             "take a Llama whose rope_scaling is llama3 with factors 1 and 4 and 8192 positions",
         )
     return adjustment
+
+
+def _stated_adjustment(file):
+    """The four values where this project's writer left them; None in another's file."""
+    stated = {key: file.number(OWN_KEY.format(key)) for key in ROPE_ADJUSTMENT}
+    if None in stated.values():
+        return None
+    if not all(value > 0 for value in stated.values()) or stated[ROPE_ADJUSTMENT[1]] == stated[ROPE_ADJUSTMENT[2]]:
+        file.reject("Llama 3.1's adjustment is impossible", ", ".join(map(str, stated.values())))
+    length = ROPE_ADJUSTMENT[3]
+    return {key: int(value) if key == length else decimal(value) for key, value in stated.items()}

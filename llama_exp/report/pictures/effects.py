@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from llama_exp.console.picture import clear_axes, literal, new_figure, save_picture
+from llama_exp.console.picture import COLOURS, clear_axes, literal, new_figure, save_picture
 from llama_exp.report.contents import Effect, EffectLine, Report
 from llama_exp.report.pictures.looks import NUM_LOOKS, SMALL, WIDTH, label_of, look_of, place, set_key_axis
 
@@ -33,6 +33,12 @@ def draw_effects(report: Report, path: Path) -> None:
 
 
 def _draw_effect(axes: Any, effect: Effect) -> None:
+    if all(len(line.points) == 1 for line in effect.lines):  # of a search: no two configs differ in this key alone
+        points = [point for line in effect.lines for point in line.points]
+        xs, means = [place(effect.key, point.value) for point in points], [point.estimate.mean for point in points]
+        axes.scatter(xs, means, s=16, color=COLOURS[0], linewidths=0)
+        set_key_axis(axes, effect.key)
+        return
     for number, line in reversed([*enumerate(effect.lines, start=1)]):  # the best on top
         _draw_line(axes, effect, line, number)
     set_key_axis(axes, effect.key)
@@ -52,6 +58,8 @@ def _draw_line(axes: Any, effect: Effect, line: EffectLine, number: int) -> None
         axes.plot(xs, means, color=look.colour, linewidth=0.6, alpha=0.5)
         return
     for x, point in zip(xs, line.points, strict=True):
+        if point.estimate.n == 1:  # its mark is the run
+            continue
         axes.scatter([x] * len(point.run_values), point.run_values, s=9, facecolors="white", edgecolors=look.colour,
                      linewidths=0.7, zorder=4)  # fmt: skip
     has_interval = [point.estimate.low is not None for point in line.points]
