@@ -118,7 +118,7 @@ def base_of(run: RunResult) -> Base | None:
     preset: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
     if not isinstance(preset.get("origin"), str) or run.values.get("preset.load_weights") is False:
         return None
-    revision, digest = (text if isinstance(text := preset.get(key), str) else None for key in ("revision", "digest"))
+    revision, digest = (text if isinstance(text, str) else None for text in map(preset.get, ("revision", "digest")))
     return Base(preset["origin"], revision, digest)
 
 

@@ -150,7 +150,7 @@ def _out(tensor: Tensor, path: str, shape: tuple[int, ...], type_: str, pairs_of
     return Outgoing(shape[::-1] if turned else shape, type_, lambda: _blocks(tensor, turned, type_, pairs_of))
 
 
-def _blocks(tensor: Tensor, turned: bool, type_: str, pairs_of: int | None) -> Iterator[memoryview]:
+def _blocks(tensor: Tensor, turned: bool, type_: str, pairs_of: int | None) -> Iterator[Any]:
     """The tensor's bytes in GGUF's order; `pairs_of`: head_dim, if its rows go in pairs."""
     values = tensor.read(None)
     rows = values.T if turned else values.reshape(-1, values.shape[-1])
