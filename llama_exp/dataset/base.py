@@ -139,17 +139,17 @@ class Dataset(abc.ABC):
                 `overlong=error`, or a token id lies outside the vocabulary. StorageError: the cache cannot be written.
                 ValueError: another `loss_on`.
         """
-        return self._prepare(SPLITS, tokenizer, cache_dir, loss_on, minimum_train_rows)
+        return self._prepare_splits(SPLITS, tokenizer, cache_dir, loss_on, minimum_train_rows)
 
     def prepare_whole(self, tokenizer: Any, *, cache_dir: str | Path, loss_on: LossOn | str) -> Examples:
         """Token rows of all documents, none of them cut into splits; arguments and errors of `prepare`."""
         self._is_whole = True
         try:
-            return self._prepare((WHOLE,), tokenizer, cache_dir, loss_on, 1)[WHOLE]
+            return self._prepare_splits((WHOLE,), tokenizer, cache_dir, loss_on, 1)[WHOLE]
         finally:
             self._is_whole = False
 
-    def _prepare(
+    def _prepare_splits(
         self,
         splits: tuple[str, ...],
         tokenizer: Any,

@@ -30,7 +30,18 @@ from llama_exp.errors import ExitCode, LlamaExpError
 from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
-from llama_exp.run import data_use, ending, evaluating, facts, model_card, plan, provenance, recorded, resume
+from llama_exp.run import (
+    data_use,
+    ending,
+    evaluating,
+    facts,
+    model_card,
+    plan,
+    plan_rates,
+    provenance,
+    recorded,
+    resume,
+)
 from llama_exp.run.agreement import tell_nothing_to_adapt
 from llama_exp.run.building import build_data, build_model, check_preset, resolve_preset
 from llama_exp.run.folder import RunFolder
@@ -117,6 +128,7 @@ def _run(
             summary = run_folder.finish(**told, **results)
             if process.is_writer:
                 ending.free(config.trainer.keep_optimizer, run_folder.checkpoints)
+                plan_rates.remember(config, planned, summary, facts.of_machine(config)["device"])
         except LlamaExpError as error:
             summary = run_folder.finish(error)
             run_folder.discard_if_fruitless(error)

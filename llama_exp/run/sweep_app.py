@@ -24,7 +24,7 @@ from llama_exp.limits.figures import find_number, split_figure
 from llama_exp.sweeps.freeze import without_hydra
 from llama_exp.sweeps.jobs import Glimpse, Needs, Outcome, State
 
-# What Python, the frameworks and their compiled programs take beside a run's own arrays.
+# What frameworks and compiled programs take of a job's own: the pages of the libraries are its server's.
 FRAMEWORK_BYTES = 600 * 2**20
 TAIL_BYTES = 2**16
 # What summary.json may say at the end -> what the sweep calls it.
@@ -47,7 +47,7 @@ class LlamaApp:
         place = config.runtime
         variables = runtime.find_environment(place.backend.value, place.threads or cores, place.cache_dir)
         planned = plan.make_plan(config)
-        size = None if planned is None else FRAMEWORK_BYTES + sum(planned.memory_bytes.values())
+        size = None if planned is None else FRAMEWORK_BYTES + planned.array_bytes
         return Needs(variables, size)
 
     def prepare(self) -> None:

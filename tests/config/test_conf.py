@@ -71,6 +71,7 @@ NEEDED = {
     ("quantization", "float8"): ["lora.rank=4"],
     ("evaluation", "task/multiple_choice"): [f"evaluation.tasks.one.file={__file__}"],
     ("evaluation", "task/generation"): [f"evaluation.tasks.one.file={__file__}"],
+    ("evaluation", "task/harness"): ["evaluation.tasks.one.tasks=[arc_easy]"],
     ("experiment", "llama2_7b_lora"): ["dataset.files=[a.jsonl]"],
     **{
         ("preset", name): [f"model={model_of(name)}", *(["lora.rank=4"] if preset.int8 else [])]

@@ -78,6 +78,8 @@ def test_a_run_leaves_everything(uninterrupted, playground):
     kept = sorted(entry.name for entry in (folder / "checkpoints").iterdir())
     assert kept == ["step-00000009", "step-00000010"]
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    rates = [json.loads(file.read_text()) for file in (playground / "cache" / "rates").iterdir()]
+    assert summary(folder)["tokens_per_second"] in [rate["tokens_per_second"] for rate in rates]
 
 
 def test_no_part_of_a_run_edits_its_config(playground, monkeypatch):

@@ -9,6 +9,7 @@ from llama_exp.architecture import count_flops_per_token
 from llama_exp.config.check import check_arguments
 from llama_exp.config.identity import to_dict
 from llama_exp.run import plan
+from llama_exp.run.plan_memory import LOGIT_ARRAYS
 
 
 def planned(*arguments):
@@ -23,7 +24,9 @@ def test_the_default_run():
     assert made.memory_bytes["weights"] == 4 * 3_082_496
     assert made.memory_bytes["optimizer"] == 8 * 3_082_496
     assert made.memory_bytes["adapters"] == 0
-    assert made.memory_bytes["logits"] == 2 * 1024 * 512 * 4
+    assert made.memory_bytes["logits"] == LOGIT_ARRAYS * 1024 * 512 * 4
+    assert made.peak_bytes == sum(made.memory_bytes.values())
+    assert made.array_bytes == made.peak_bytes - made.memory_bytes["frameworks"]
 
 
 def test_flops_of_a_model_small_enough_to_count_by_hand():
@@ -60,15 +63,19 @@ def test_what_saves_memory():
     assert mixed.memory_bytes["activations"] < base.memory_bytes["activations"]
     remat = planned("model=llama_110m", "trainer.remat=block")
     assert remat.memory_bytes["activations"] * 5 < base.memory_bytes["activations"]
-    assert remat.flops_per_token == base.flops_per_token
+    assert remat.flops_per_token == base.flops_per_token == base.work_per_token
+    # The forward pass of the blocks once more; 12 L D S of the whole counts attention three times.
+    blocks = 109_529_856 - 32000 * 768 - 25 * 768
+    assert remat.work_per_token - base.flops_per_token == 2 * blocks + 4 * 12 * 768 * 128
     attention = planned("model=llama_110m", "trainer.remat=attention")
+    assert attention.work_per_token - base.flops_per_token == 2 * 12 * 768 * 128
     weights = 12 * 8 * 12 * 128 * 128 * 4  # layers, rows, heads, positions squared, float32
     assert base.memory_bytes["activations"] - attention.memory_bytes["activations"] == weights
     split = planned("model=llama_110m", "trainer.batch_size=2", "trainer.accumulation_steps=4")
     assert split.tokens_per_step == base.tokens_per_step
     assert split.memory_bytes["activations"] * 4 == base.memory_bytes["activations"]
     assert split.memory_bytes["gradients"] == 2 * base.memory_bytes["gradients"]
-    assert planned("objective.chunk_tokens=512").memory_bytes["logits"] == 2 * 512 * 512 * 4
+    assert planned("objective.chunk_tokens=512").memory_bytes["logits"] == LOGIT_ARRAYS * 512 * 512 * 4
 
 
 def test_what_a_magnitude_multiplies_is_kept():
@@ -103,6 +110,23 @@ def test_quantized_weights():
     assert planned(*lora[:-1], "preset.source=llama2_7b_en_int8").memory_bytes == int8
 
 
+def test_what_is_held_while_the_run_is_written():
+    """TensorFlow keeps what a step took; JAX gives it back before."""
+    base = planned("model=llama_15m", "trainer.batch_size=1")
+    assert base.memory_bytes["writing"] == 3 * base.memory_bytes["weights"]
+    lora = planned("model=llama_15m", "lora.rank=2")
+    assert lora.memory_bytes["writing"] == 2 * 4 * 32000 * 288
+    of_jax = planned("model=llama_15m", "trainer.batch_size=1", "runtime.backend=jax").memory_bytes
+    step = sum(of_jax[name] for name in ("casts", "dequantized", "gradients", "activations", "logits"))
+    assert of_jax["writing"] == max(0, base.memory_bytes["writing"] - step)
+    assert planned("runtime.backend=jax").memory_bytes["frameworks"] < planned().memory_bytes["frameworks"]
+
+
+def test_mixed_precision_holds_its_weights_twice():
+    mixed = planned("model=llama_15m", "precision=mixed_bfloat16").memory_bytes
+    assert mixed["casts"] * 2 == mixed["weights"] and planned("precision=bfloat16").memory_bytes["casts"] == 0
+
+
 def test_classes_of_the_users_own_have_no_plan(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("class Net:\n    def __init__(self, **keys): ...\n\n\nclass Data(Net): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -116,7 +140,7 @@ def test_rows_and_table(width):
     made = planned("model=llama2_7b", "lora.rank=8")
     assert [label for label, _ in plan.rows(made)] == ["parameters", "tokens", "arithmetic", "memory", "disk"]
     output = io.StringIO()
-    plan.show(made, Console(file=output, width=width), "all of them")
+    plan.show(made, Console(file=output, width=width), [("data", "all of them")])
     text = output.getvalue()
     assert "6,742,609,920, of which 4,194,304 train (0.062%)" in text
     assert "weights 25.10 GiB" in " ".join(text.split())
