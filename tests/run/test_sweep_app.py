@@ -142,7 +142,7 @@ def reads_extra(name):
 
 def test_modules_import_packages_of_no_other_extra():
     """`OF_EXTRAS` names those that stand at the top of a module; all others are imported where they are used."""
-    of_extras = {"cmaes", "hydra_plugins", "joblib", "mlflow", "pandas", "ray", "submitit", "tensorboard", *OF_EXTRAS}
+    of_extras = {"cmaes", "joblib", "mlflow", "pandas", "ray", "submitit", "tensorboard", *OF_EXTRAS}
     found = {
         name
         for path in (ROOT / "llama_exp").rglob("*.py")
