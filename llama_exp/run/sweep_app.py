@@ -27,6 +27,8 @@ from llama_exp.sweeps.jobs import Glimpse, Needs, Outcome, State
 # What frameworks and compiled programs take of a job's own: the pages of the libraries are its server's.
 FRAMEWORK_BYTES = 600 * 2**20
 TAIL_BYTES = 2**16
+# Packages that only extras bring, and that modules of this package import when they are imported.
+OF_EXTRAS = ("lm_eval", "optuna")
 # What summary.json may say at the end -> what the sweep calls it.
 STATES = {state.value: state for state in State if state not in (State.pending, State.running)}
 
@@ -54,7 +56,7 @@ class LlamaApp:
         """Imports the backend and all of this package, so that no edit of its code gets into jobs that wait."""
         runtime.import_backend()
         for name in list_modules():
-            importlib.import_module(name)
+            import_if_possible(name)
 
     def look(self, folder: Path) -> Glimpse:
         """From the last rows of `metrics.jsonl`."""
@@ -84,6 +86,15 @@ def list_modules() -> Iterator[str]:
     for module in pkgutil.walk_packages(llama_exp.__path__, "llama_exp."):
         if module.name != "llama_exp.__main__" and not module.name.startswith("llama_exp.backend._"):
             yield module.name
+
+
+def import_if_possible(name: str) -> None:
+    """Imports a module of this package, unless it needs an extra that is not installed: a job that uses it says so."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in OF_EXTRAS:
+            raise
 
 
 def _typed(cfg: Any) -> Config:

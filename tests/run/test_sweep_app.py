@@ -1,12 +1,17 @@
+import ast
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
 from llama_exp import runtime
 from llama_exp.config.check import CONF, resolvers
-from llama_exp.run.sweep_app import LlamaApp, list_modules
+from llama_exp.run.sweep_app import OF_EXTRAS, LlamaApp, import_if_possible, list_modules
 from llama_exp.sweeps.jobs import Glimpse, State
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -112,3 +117,47 @@ def test_every_module_is_listed():
     names = set(list_modules())
     assert {"llama_exp.run.job", "llama_exp.trainer.loop", "llama_exp.signals"} <= names
     assert not any(name.startswith("llama_exp.backend._") for name in names)
+
+
+def test_a_sweep_needs_no_extra(monkeypatch):
+    """Whoever installed none of them has sweeps too: what needs one is left to the job that uses it."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in OF_EXTRAS]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in OF_EXTRAS:
+        monkeypatch.setitem(sys.modules, name, None)
+    needing = [name for name in list_modules() if reads_extra(name)]
+    assert {"llama_exp.sweeps.search.study", "llama_exp.evaluation.harness_model"} <= set(needing)
+    for name in needing:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        import_if_possible(name)
+
+
+def reads_extra(name):
+    """Whether a module of this package names a package of an extra in an import of its own."""
+    path = ROOT.joinpath(*name.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    lines = path.read_text().splitlines()
+    return any(line.startswith((f"import {extra}", f"from {extra}")) for line in lines for extra in OF_EXTRAS)
+
+
+def test_modules_import_packages_of_no_other_extra():
+    """`OF_EXTRAS` names those that stand at the top of a module; all others are imported where they are used."""
+    of_extras = {"cmaes", "hydra_plugins", "joblib", "mlflow", "pandas", "ray", "submitit", "tensorboard", *OF_EXTRAS}
+    found = {
+        name
+        for path in (ROOT / "llama_exp").rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        for name in named_by(node)
+    }
+    assert found & of_extras == set(OF_EXTRAS)
+
+
+def named_by(node):
+    if isinstance(node, ast.ImportFrom):
+        return [str(node.module).partition(".")[0]]
+    return [alias.name.partition(".")[0] for alias in node.names] if isinstance(node, ast.Import) else []
+
+
+def test_a_module_that_lacks_anything_else_is_told():
+    with pytest.raises(ModuleNotFoundError):
+        import_if_possible("llama_exp.no_such_module")
