@@ -20,13 +20,13 @@ from llama_exp.architecture import AS_STORED
 from llama_exp.commands import merge, models
 from llama_exp.commands.export import DTYPES
 from llama_exp.commands.parser import Parser, positive
-from llama_exp.config.check import check_arguments
 from llama_exp.console import logs
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.formats import open_adapter
 from llama_exp.formats.quantized import dequantize_checkpoint
 from llama_exp.verification import invariances, parity, resumption
 from llama_exp.verification.parity import Difference
+from llama_exp.verification.subject import compose
 
 # Relative, by what the products are computed in; a wrong head, mask, order or epsilon is 0.01 and more.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
@@ -73,10 +73,7 @@ def verify_invariances(arguments: list[str]) -> int:
         print(INVARIANCES_HELP)
         return 0
     only, overrides = _take_only(arguments)
-    config = check_arguments(overrides).config
-    if config is None:
-        action = "leave it out, or give it to llama-exp train"
-        raise ConfigError(Problem("this verifies nothing", "llama-exp verify invariances", " ".join(overrides), action))
+    config = compose(overrides, "llama-exp verify invariances")
     logs.attach_console()
     with _told() as tell:
         outcomes, tolerances = invariances.verify(config, overrides, only, tell)

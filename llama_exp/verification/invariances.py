@@ -20,7 +20,7 @@ from llama_exp.verification.bench import Bench, Error, compare
 from llama_exp.verification.subject import Subject, build_subject
 
 # Relative, by what the products are computed in: (loss, gradients).
-TOLERANCES = {"float32": (1e-5, 1e-4), "bfloat16": (1e-2, 0.1), "float16": (5e-3, 0.05)}
+TOLERANCES = {"float32": (1e-5, 1e-4), "bfloat16": (1e-2, 5e-2), "float16": (2e-3, 2e-2)}
 QUANTIZED_TOLERANCE = (0.05, 0.3)  # where the model rounds activations to integers, whose steps are coarse
 
 
@@ -78,7 +78,7 @@ def open_bench(subject: Subject) -> Bench:
 
 def tolerances_of(backbone: Any) -> tuple[float, float]:
     """What loss and gradients of a model may be off, relative."""
-    stored = backbone.quantization
+    stored = getattr(backbone, "quantization", None)  # a class of the user's own has none
     if stored is not None and stored.quantize_activations:
         return QUANTIZED_TOLERANCE
     return TOLERANCES[backbone.compute_dtype]
@@ -167,6 +167,8 @@ def _fast_paths(bench: Bench, expected: Any, overrides: Sequence[str]) -> Ways:
 
 def _decoding(bench: Bench, expected: Any, overrides: Sequence[str]) -> Ways:
     """A token at a time, with keys and values kept, is the whole row at once."""
+    if not hasattr(bench.backbone, "call_with_cache"):
+        raise Skipped(f"{type(bench.backbone).__name__} has no call_with_cache")
     for way, error in decoding.compare_ways(bench.backbone, bench.subject.rows["token_ids"]):
         yield way, Error(error, 0.0, "logits")
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from llama_exp.config.check import check_arguments
 from llama_exp.config.schema import Config
 from llama_exp.console.failures import tell_failure
 from llama_exp.errors import ExitCode
 from llama_exp.files.temporary import temporary_folder
 from llama_exp.limits.runtime import Backend
+from llama_exp.verification.subject import build_subject, compose
 
 _LOSS = "loss"
 _REMEDIES = {"jax": "pip install 'llama_exp[jax]'", "tensorflow": "pip install tensorflow"}
@@ -69,12 +69,9 @@ def measure_there(name: str, overrides: Sequence[str]) -> Any:
 def main(file: Path, arguments: Sequence[str]) -> ExitCode:
     """Measures the configured step and writes it."""
     from llama_exp.verification.invariances import open_bench
-    from llama_exp.verification.subject import build_subject
 
     try:
-        config = check_arguments(arguments).config
-        assert config is not None, "the process that started this one has composed it"
-        subject = build_subject(config, lambda phase: None)
+        subject = build_subject(compose(arguments, "llama-exp verify invariances"), lambda phase: None)
         measured = open_bench(subject).measure(subject.rows)
         arrays: dict[str, Any] = {_LOSS: np.float64(measured.loss), **measured.gradients}
         np.savez(file, **arrays)

@@ -23,17 +23,17 @@ from typing import Any
 
 import numpy as np
 
-from llama_exp.config.check import check_arguments
 from llama_exp.config.identity import flatten
-from llama_exp.config.schema import Config
 from llama_exp.errors import ConfigError, ExitCode, Preempted, Problem
 from llama_exp.files.metrics_file import read_metrics
 from llama_exp.files.temporary import temporary_folder
 from llama_exp.limits.trainer import OWN_OBSERVERS
+from llama_exp.verification.subject import compose
 
 Groups = Mapping[str, Mapping[str, np.ndarray]]
 Row = Mapping[str, Any]
 STEPS = 4
+COMMAND = "llama-exp verify resume"
 # What takes time and cannot change a result (see `MAY_CHANGE`).
 _SHORT = {
     "trainer.validation_batches": "1",
@@ -91,7 +91,7 @@ def verify(overrides: Sequence[str], tell: Callable[[str], None]) -> Resumption:
         ConfigError: the configuration is wrong, or has too few steps to stop in between.
         LlamaExpError: a run failed.
     """
-    config = _compose(overrides)
+    config = compose(overrides, COMMAND)
     if config.trainer.max_steps < 3:
         action = "give at least 3: one before the stop, one behind it, and one more to be stopped at again"
         raise ConfigError(
@@ -109,14 +109,6 @@ def verify(overrides: Sequence[str], tell: Callable[[str], None]) -> Resumption:
         _go_on(overrides, halves, steps)
         tell("comparing")
         return _compare(whole, halves, steps, half)
-
-
-def _compose(overrides: Sequence[str]) -> Config:
-    config = check_arguments(overrides).config
-    if config is None:
-        action = "leave it out, or give it to llama-exp train"
-        raise ConfigError(Problem("this trains nothing", "llama-exp verify resume", " ".join(overrides), action))
-    return config
 
 
 def _arguments(overrides: Sequence[str], stop: int, resume: str = "none") -> list[str]:
@@ -137,7 +129,7 @@ def _train(overrides: Sequence[str], folder: Path, stop: int) -> None:
     try:
         # What it says of its stop, and of how to go on, is not for the person who waits here.
         with contextlib.redirect_stderr(io.StringIO()):
-            run_job(_compose(arguments), arguments, folder)
+            run_job(compose(arguments, COMMAND), arguments, folder)
     except Preempted:
         return
     raise RuntimeError(f"the run was to stop after step {stop}, and went on")

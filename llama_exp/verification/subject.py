@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from llama_exp import runtime
+from llama_exp.config.check import check_arguments
 from llama_exp.config.check.contracts import find_added_arguments, list_targets
 from llama_exp.config.identity import to_dict
 from llama_exp.config.instantiate import check_targets, instantiate
 from llama_exp.config.schema import Config
+from llama_exp.errors import ConfigError, Problem
 from llama_exp.run.building import build_data, build_model, check_preset, resolve_preset
 
 MOST_ROWS = 4
@@ -32,6 +34,23 @@ class Subject:
     config: Config
     model: Any
     rows: dict[str, np.ndarray]
+
+
+def compose(overrides: Sequence[str], command: str) -> Config:
+    """The config of one run, from a command line.
+
+    Args:
+        overrides: as `llama-exp train` takes them.
+        command: that verifies it, for messages.
+
+    Raises:
+        ConfigError: with every mistake; also for a sweep, and for options that show something.
+    """
+    composed = check_arguments(overrides)
+    if composed.config is None or composed.sweep is not None:
+        what, action = "verifies the configuration of one run", "leave the options out: -m, sweep=, --cfg, --help"
+        raise ConfigError(Problem(what, command, " ".join(overrides), action))
+    return composed.config
 
 
 def without_dropout(config: Config) -> Config:

@@ -38,8 +38,8 @@ def verify(playground, monkeypatch, capsys):
     def call(*arguments, code=0):
         backend = os.environ["KERAS_BACKEND"]
         check, *rest = arguments
-        options = [argument for argument in rest if argument.startswith("--")]
-        overrides = [argument for argument in rest if not argument.startswith("--")]
+        options = [argument for argument in rest if argument.startswith("-")]
+        overrides = [argument for argument in rest if not argument.startswith("-")]
         small = [*SMALL, f"dataset.files=[{playground}/text.txt]", f"runtime.backend={backend}", *overrides]
         monkeypatch.chdir(playground)
         monkeypatch.setenv("LLAMA_EXP_CACHE", str(playground / "cache"))
@@ -183,6 +183,8 @@ def test_what_differs_is_said():
 def test_what_is_wrong_is_told_before_anything_is_built(verify):
     assert "did you mean lora.rank" in verify("invariances", "lora.rnk=1", code=2)
     assert "did you mean lora.rank" in verify("resume", "lora.rnk=1", code=2)
+    for check in ("invariances", "resume"):
+        assert "one run" in verify(check, "-m", "lora.rank=4,8", code=2)
     output = verify("invariances", "--only=packng", code=2)
     assert "packng" in output and "batch_order" in output
     assert "give at least 3" in verify("resume", "trainer.max_steps=2", code=2)

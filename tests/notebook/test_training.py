@@ -11,7 +11,7 @@ from whole_runs import SMALL, last_wins
 
 from llama_exp import compose, runtime, train
 from llama_exp.console.live_area import LiveArea
-from llama_exp.errors import ConfigError, InputError, Interrupted
+from llama_exp.errors import ConfigError, InputError, Interrupted, Preempted
 from llama_exp.notebook.cell import Cell, CellLine
 from llama_exp.run.folder import RunFolder
 
@@ -34,24 +34,26 @@ def small(*overrides):
 
 
 @pytest.mark.neutral
-def test_two_runs_in_one_process(playground):
-    """A run, the same with another seed, and what both leave of this process."""
+def test_two_runs_in_one_process_one_of_them_stopped_and_continued(playground):
     umask, arguments = os.umask(0o027), sys.argv
-    os.umask(0o027)
     handlers = list(logging.getLogger("llama_exp").handlers)
     try:
-        config = compose(*small())
-        first, second = train(config), train(config, "seed=1", folder="other")
+        first = train(compose(*small()))
+        stops = "trainer.callbacks.stop={_target_:llama_exp.verification.resumption.StopAfter,step:2}"
+        config = compose(*small("seed=1", stops))
+        with pytest.raises(Preempted, match="resume=auto"):
+            train(config)
+        second = train(config, "resume=auto")
         assert os.umask(0o027) == 0o027 and sys.argv is arguments
         assert logging.getLogger("llama_exp").handlers == handlers
     finally:
         os.umask(umask)
-    assert first.status == second.status == "finished" and first.figure("steps") == 4
-    assert first.folder.parent == playground / "outputs" / "default" and second.folder == playground / "other"
-    assert (playground / "outputs" / "default" / "latest").resolve() == first.folder
+    assert first.status == second.status == "finished" and first.figure("steps") == second.figure("steps") == 4
+    assert len(second.record["starts"]) == 2 and len(first.record["starts"]) == 1
+    runs = playground / "outputs" / "default"
+    assert first.folder.parent == runs and (runs / "latest").resolve() == second.folder
     assert first.rows[-1]["loss"] != second.rows[-1]["loss"]
-    command = first.record["command"]
-    assert command.startswith("llama-exp train dataset=text_files") and "seed=1" in second.record["command"]
+    assert first.record["command"].startswith("llama-exp train dataset=text_files")
     assert first.model.generate("abc", max_length=8).startswith("abc") and first.model is first.model
 
 
@@ -75,6 +77,7 @@ def test_runs_of_one_second_have_folders_of_their_own(playground, monkeypatch):
     Runs(monkeypatch)
     folders = {train(*small()).folder for _ in range(3)}
     assert len(folders) == 3
+    assert train(*small(), folder="elsewhere").folder == playground / "elsewhere"
 
 
 def test_a_run_that_leaves_nothing_leaves_no_folder(playground, monkeypatch):
