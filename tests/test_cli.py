@@ -42,7 +42,7 @@ main()
 """
 
 
-def run(folder, *arguments, module="train", environment=()):
+def run(folder, *arguments, module="train_command", environment=()):
     script = folder / "start.py"
     script.write_text(FAKE.replace("{module}", module))
     return subprocess.run(
