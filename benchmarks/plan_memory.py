@@ -1,6 +1,6 @@
 """Peak memory that `llama-exp plan` predicts, beside what a run of the same command line takes, on a CPU.
 
-    python benchmarks/plan_memory.py                    # the seven workloads: 7B ones need 18 GB and an hour's quarter
+    python benchmarks/plan_memory.py                    # the seven workloads: a quarter of an hour, 18 GB of memory
     python benchmarks/plan_memory.py --only W1,W2       # those whose name holds one of these words
     python benchmarks/plan_memory.py --others           # settings that the model of memory was not fitted to
 
@@ -39,7 +39,7 @@ WORKLOADS = {
     "W2: LoRA on 135M, 2 x 256": LORA,
     "15M from scratch on JAX, 8 x 256": f"{PRETRAIN} runtime.backend=jax",
     "packed pairs: LoRA on 135M, 2 x 256": f"{LORA} dataset=python_qa precision=mixed_bfloat16",
-    "LoRA on 7B, int4, 1 x 128": f"{SEVEN} quantization=int4",
+    "LoRA on 7B, int4, 1 x 128": f"{SEVEN} quantization=int4 quantization.group_size=128 quantization.int8_layers=[]",
     "LoRA on 7B, int8, 1 x 128": f"{SEVEN} quantization=int8",
     "LoRA on 7B, bfloat16, 1 x 128": SEVEN,
 }
@@ -47,16 +47,11 @@ OTHERS = {
     "the default run": "",
     "the default run on JAX": "runtime.backend=jax",
     "15M, 16 x 256": "model=llama_15m dataset.sequence_length=256 trainer.batch_size=16",
-    "15M, 4 x 512": "model=llama_15m dataset.sequence_length=512 trainer.batch_size=4",
-    "15M, 2 x 256, twice": f"{PRETRAIN} trainer.batch_size=2 trainer.accumulation_steps=2".replace(
-        "size=8 ", "size=2 "
-    ),
     "15M, 8 x 256, remat=block": f"{PRETRAIN} trainer.remat=block",
-    "15M, 8 x 256, mixed_bfloat16": f"{PRETRAIN} precision=mixed_bfloat16",
+    "15M, 8 x 256, chunks of 256": f"{PRETRAIN} objective.chunk_tokens=256",
     "LoRA on 135M, 2 x 256, bfloat16": f"{LORA} precision=bfloat16",
     "LoRA on 135M, 2 x 256, int8": f"{LORA} quantization=int8",
     "LoRA on 135M, 2 x 256, JAX": f"{LORA} runtime.backend=jax",
-    "135M whole, 2 x 256": "model=smollm2_135m dataset.sequence_length=256 trainer.batch_size=2",
 }
 
 

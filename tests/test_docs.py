@@ -121,7 +121,7 @@ def test_readme_is_short():
 
 def test_readme_shows_pictures_of_the_repository():
     pictures = [target for target in LINK.findall(README.read_text(encoding="utf-8")) if "pictures/" in target]
-    assert len(pictures) == 2
+    assert len(pictures) == 3
     assert (ROOT / "docs" / "pictures" / "loss.png").read_bytes().startswith(b"\x89PNG")
     svg = (ROOT / "docs" / "pictures" / "terminal.svg").read_text(encoding="utf-8")
     assert "train.py" in svg and "exit&#160;code&#160;0" in svg and "url(http" not in svg

@@ -162,8 +162,9 @@ def _as_options(stated: Stated) -> Iterator[None]:
 def _of_run(run: RunResult, options: argparse.Namespace) -> EvaluationConfig:
     """What a run's config evaluates, and its own validation split."""
     recorded = run.config.get("evaluation") or {}
-    base = {"every_steps": None, "sets": {}, "whole_sets": [], "tasks": {}, "batch_size": None, "limit": None}
-    section = read_recorded({**base, "check_overlap": True, **recorded}, options.limit, options.batch_size)
+    base: dict[str, Any] = {"every_steps": None, "sets": {}, "whole_sets": [], "tasks": {}, "batch_size": None}
+    base |= {"limit": None, "check_overlap": True}
+    section = read_recorded({**base, **recorded}, options.limit, options.batch_size)
     if OWN_SET not in section.sets:
         section.sets[OWN_SET] = type_dataset(run.config.get("dataset"))
     return section

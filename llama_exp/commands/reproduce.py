@@ -19,7 +19,7 @@ from llama_exp.reproduction.verdict import Ending
 
 def main(arguments: list[str]) -> int:
     """Repeats the run, or with --check only compares the states; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)  # overrides may stand behind options
     request = _request(options)
     console = Console()
     logs.attach_console(ALONE)

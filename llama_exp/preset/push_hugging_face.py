@@ -104,7 +104,7 @@ def _visibility(api, repo: str) -> bool | None:
     try:
         return bool(api.repo_info(repo).private)
     except RepositoryNotFoundError as error:
-        if error.response is not None and error.response.status_code == 401:  # of a token that is not valid
+        if error.response.status_code == 401:  # of a token that is not valid
             raise
         return None
 

@@ -56,7 +56,7 @@ def make_comparisons(report: Report) -> Table | None:
     columns = [Column("config", is_number=True), *(Column(key.label, may_go=True) for key in report.keys)]
     columns += [Column("against", is_number=True), Column("pairs", is_number=True), Column("difference", True)]
     columns += [Column(f"{level} t interval", True), Column("p", True), Column("p (Holm)", True)]
-    columns += [Column("better in", True), Column("P(better)", True, may_go=True)]
+    columns += [Column("better in", True, may_go=True), Column("P(better)", True, may_go=True)]
     columns += [Column(f"{level} BCa interval", True, may_go=True)] if has_bootstrap else []
     decimals = choose_decimals(row.difference for row in found.rows)
     rows = tuple(tuple(_list_compared(row, report, has_bootstrap, decimals)) for row in found.rows)

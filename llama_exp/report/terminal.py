@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from rich import box
-from rich.cells import cell_len
 from rich.console import Console
-from rich.style import Style
 from rich.table import Table as Drawn
 from rich.text import Text
 
@@ -16,8 +14,9 @@ from llama_exp.console.picture import COLOURS
 from llama_exp.report.contents import Cell, Report, Table
 from llama_exp.report.links import one_line
 from llama_exp.report.tables import list_tables
+from llama_exp.sweeps.table_text import cell_len
 
-_PADDING = 3
+_PADDING = 2
 _MOST_ROWS = 40
 
 
@@ -32,11 +31,16 @@ def show(report: Report, console: Console) -> None:
 
 def _print_table(report: Report, table: Table, console: Console) -> None:
     chosen = choose_columns(table, console.width)
-    drawn = Drawn(title=Text(table.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    fits = sum(_list_widths(table)[index] for index in chosen) <= console.width
+    drawn = Drawn(title=Text(table.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
+                  padding=(0, 1, 0, 0))  # fmt: skip
     for index in chosen:
         column = table.columns[index]
         justify: Literal["left", "right"] = "right" if column.is_number else "left"
-        drawn.add_column(Text(one_line(column.title)), justify=justify, no_wrap=column.is_number)
+        # Where there is no room at all, digits go on in the next line: none is lost.
+        drawn.add_column(
+            Text(one_line(column.title)), justify=justify, overflow="fold", no_wrap=column.is_number and fits
+        )
     shown = _choose_rows(table.rows)
     for row in shown:
         drawn.add_row(*(_draw(report, row[index]) for index in chosen))
@@ -53,11 +57,7 @@ def _print_table(report: Report, table: Table, console: Console) -> None:
 
 def choose_columns(table: Table, width: int) -> list[int]:
     """Indices of the columns that fit: those that may go do so from the right until the others fit, or all are gone."""
-    chosen = list(range(len(table.columns)))
-    widths = [
-        max(map(cell_len, (*column.title.split(), *(row[index].text for row in table.rows)))) + _PADDING
-        for index, column in enumerate(table.columns)
-    ]
+    chosen, widths = list(range(len(table.columns))), _list_widths(table)
     for index in reversed(chosen[:]):
         if sum(widths[other] for other in chosen) <= width:
             break
@@ -66,15 +66,23 @@ def choose_columns(table: Table, width: int) -> list[int]:
     return chosen
 
 
+def _list_widths(table: Table) -> list[int]:
+    """Cells of the terminal that each column needs, with the gap behind it; a title may take several lines."""
+    return [
+        max(map(cell_len, (*column.title.split(), *(row[index].text for row in table.rows)))) + _PADDING
+        for index, column in enumerate(table.columns)
+    ]
+
+
 def _choose_rows(rows: Sequence[tuple[Cell, ...]]) -> Sequence[tuple[Cell, ...]]:
     """All, or the first and, of a table with a sum, the last."""
     return rows if len(rows) <= _MOST_ROWS else [*rows[: _MOST_ROWS - 1], rows[-1]]
 
 
 def _draw(report: Report, cell: Cell) -> Text:
-    link = report.run(cell.runs[0]).folder.as_uri() if len(cell.runs) == 1 else None
-    colour = COLOURS[2] if cell.is_best else None
-    return Text(one_line(cell.text), style=Style(bold=cell.is_best or None, color=colour, link=link))
+    looks = [f"bold {COLOURS[2]}"] if cell.is_best else []
+    looks += [f"link {report.run(cell.runs[0]).folder.as_uri()}"] if len(cell.runs) == 1 else []
+    return Text(one_line(cell.text), style=" ".join(looks))
 
 
 def _print_notes(notes: Iterable[str], console: Console) -> None:

@@ -95,7 +95,7 @@ def prepare(request: Request) -> Prepared:
     config = check_recorded(original.run.folder, overrides, request.trusted_modules, places.change)
     config = _at_recorded_revision(config, record)
     found = find_static(read_state(original.run), describe_present(config))
-    found = [_as_default(entry) for entry in found if not entry.name.startswith(_ITS_OWN)]
+    found = [_as_default(entry) for entry in found if not _is_its_own(entry)]
     return Prepared(original, config, _choose_steps(request.steps, original, config), found)
 
 
@@ -165,6 +165,10 @@ def say_comparison(prepared: Prepared) -> str:
         return f"all {whole} steps, and the weights at the end"
     reason = "" if run.status == "finished" else f"; the run ended as: {run.status}"
     return f"{steps} of {whole} steps, on the schedule of all of them{reason}"
+
+
+def _is_its_own(entry: Difference) -> bool:
+    return entry.part == "config" and entry.name.startswith(_ITS_OWN)
 
 
 def _as_default(entry: Difference) -> Difference:

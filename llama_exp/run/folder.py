@@ -232,8 +232,9 @@ class RunFolder:
         except Exception as failure:  # a picture is no reason to lose a run
             _log.warning("metrics.jsonl could not be summarised or drawn: %s", failure)
         for key, value in {**self.metrics.reached, **results}.items():
-            is_nested = isinstance(value, Mapping) and isinstance(summary.get(key), Mapping)
-            summary[key] = {**summary[key], **value} if is_nested else value
+            known: Any = summary.get(key)
+            is_nested = isinstance(value, Mapping) and isinstance(known, Mapping)
+            summary[key] = {**known, **value} if is_nested else value
         write_json(self.path / "summary.json", summary)
         return read_record(self.path / "summary.json") or {}
 

@@ -118,8 +118,8 @@ def base_of(run: RunResult) -> Base | None:
     preset: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
     if not isinstance(preset.get("origin"), str) or run.values.get("preset.load_weights") is False:
         return None
-    texts = (preset.get(key) for key in ("revision", "digest"))
-    return Base(preset["origin"], *(text if isinstance(text, str) else None for text in texts))
+    revision, digest = (text if isinstance(text, str) else None for text in map(preset.get, ("revision", "digest")))
+    return Base(preset["origin"], revision, digest)
 
 
 def render(card: Card, folder: str) -> str:

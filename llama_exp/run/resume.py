@@ -29,6 +29,7 @@ from llama_exp.config.identity import (
     to_record,
 )
 from llama_exp.config.schema import Config
+from llama_exp.console.progress import shorten
 from llama_exp.errors import ConfigError, InputError, LlamaExpError, Problem
 from llama_exp.files.process import ALONE, Process
 from llama_exp.files.writing import set_aside
@@ -46,6 +47,7 @@ BEFORE_THE_KEY = {
     "trainer.overfit_below": None,
 }
 _ABSENT = object()
+_LONGEST = 200  # characters of a value in a message
 _STEP = re.compile(r"step-(\d+)")
 log = logging.getLogger(__name__)
 
@@ -68,7 +70,8 @@ def find_folder(config: Config, root: Path) -> Path | None:
         except LlamaExpError:
             return False
 
-    return find_shorter(root, continuation_hash(config), config.trainer.max_steps, may_go_on)
+    hashes = config_hash(config), continuation_hash(config)
+    return find_shorter(root, *hashes, config.trainer.max_steps, may_go_on)
 
 
 def folder_of(resume: str, root: Path, config_hash: str) -> Path | None:
@@ -195,7 +198,7 @@ def _read_config(folder: Path, config: Mapping[str, Any]) -> dict:
 
 
 def _forbidden(key: str, old: object, new: object) -> Problem:
-    action = f"set {key}={old}, or begin a new run with resume=none"
+    action = f"set {key}={_shown(old)}, or begin a new run with resume=none"
     if key.startswith(f"{RECIPE}.") or _ABSENT in (old, new):
         # No key of this config, or none of that one: the version of this package decides it.
         action = "go on with the version of llama_exp that began it (see its run.json), or give resume=none"
@@ -204,6 +207,8 @@ def _forbidden(key: str, old: object, new: object) -> Problem:
 
 
 def _shown(value: object) -> object:
+    if isinstance(value, str):
+        return shorten(value, _LONGEST)
     return "nothing" if value is _ABSENT else value
 
 

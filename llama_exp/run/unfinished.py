@@ -32,11 +32,14 @@ def find_unfinished(root: Path, config_hash: str) -> Path | None:
     return _find_farthest(root, goes_on)
 
 
-def find_shorter(root: Path, continuation_hash: str, max_steps: int, may_go_on: Callable[[Path], bool]) -> Path | None:
+def find_shorter(
+    root: Path, config_hash: str, continuation_hash: str, max_steps: int, may_go_on: Callable[[Path], bool]
+) -> Path | None:
     """The run under `root` of the same kind that `max_steps` makes longer and that got farthest; None likewise.
 
     Args:
         root: as above.
+        config_hash: of the present config; a run of it that finished earlier was ended early, and would be again.
         continuation_hash: of the present config.
         max_steps: as many steps as wanted; a run that got farther is left alone, and so is one that finished there.
         may_go_on: whether nothing else forbids the run in a folder to go on; asked last.
@@ -46,7 +49,8 @@ def find_shorter(root: Path, continuation_hash: str, max_steps: int, may_go_on: 
         if record.get("continuation_hash") != continuation_hash:
             return False
         summary, reached = _summary(folder), last_step(folder)
-        is_done = summary.get("status") == "finished" and reached >= max_steps
+        is_same = record.get("config_hash") == config_hash
+        is_done = summary.get("status") == "finished" and (reached >= max_steps or is_same)
         return not is_done and reached <= max_steps and may_go_on(folder)
 
     return _find_farthest(root, goes_on)

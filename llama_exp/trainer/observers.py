@@ -62,7 +62,7 @@ class Observers:
             InputError: an observer cannot take its state.
         """
         for name, state in saved.items():
-            observer = self._observers.get(name)
+            observer: Any = self._observers.get(name)
             if hasattr(observer, "restore"):
                 restore_part(checkpoint, f"observers.{name}", state, observer.restore)
 

@@ -30,7 +30,7 @@ class Profile:
     @contextlib.contextmanager
     def of_step(self) -> Iterator[None]:
         """Around a step."""
-        if self._seen == WARM_UP and self._num_steps > 0:
+        if self._folder is not None and self._seen == WARM_UP and self._num_steps > 0:
             backend.start_profile(self._folder)
             self._is_open = True
         yield
@@ -40,7 +40,7 @@ class Profile:
 
     def close(self) -> None:
         """Writes what was recorded, also where the run ended before all of its steps were seen."""
-        if self._is_open:
+        if self._folder is not None and self._is_open:
             self._is_open = False
             backend.stop_profile()
             text = "profile of %d steps in %s; look at it with: tensorboard --logdir %s (pip install %s)"

@@ -53,7 +53,6 @@ def test_all_keys_and_the_keys_as_a_shell_completes_them(capsys):
 def test_a_sweep_says_what_it_shows(capsys):
     assert lines_of(capsys, "lora.rank", "-m", "lora.rank=4,8")[0] == "lora.rank = 4 | 8"
     assert "A search chooses" in lines_of(capsys, "lora.rank", "sweep=search")[-1]
-    assert "Of 36 jobs" in lines_of(capsys, "lora.rank", "sweep=lora_grid", "-m", "model.num_layers=2,3")[-1]
 
 
 def test_a_run_is_explained_by_its_own_command(run, capsys, monkeypatch):

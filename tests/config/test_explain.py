@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from llama_exp.config.check import CONF, check_arguments
+from llama_exp.config.check import CONF, to_config
 from llama_exp.config.explain import explain, text
 from llama_exp.config.explain.settings import flatten_paths
 from llama_exp.config.identity import to_dict
@@ -62,10 +62,9 @@ def places(explanation):
 
 
 def hydras_own(arguments):
-    """What Hydra composes, by path, its interpolations as text."""
+    """What Hydra composes."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=arguments)
-    return dict(flatten_paths(OmegaConf.to_container(cfg, resolve=False)))
+        return compose("config", overrides=arguments)
 
 
 @functools.cache
@@ -82,7 +81,8 @@ def test_every_leaf_is_explained_and_agrees_with_hydra(arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
     found = explained(None, *arguments)
     (point,) = found.points
-    raw = hydras_own(arguments)
+    cfg = hydras_own(arguments)
+    raw = dict(flatten_paths(OmegaConf.to_container(cfg, resolve=False)))
     by_name = {explanation.key: explanation for explanation in point.explanations}
     assert by_name.keys() == {".".join(path) for path in raw}
     for path, value in raw.items():
@@ -94,7 +94,7 @@ def test_every_leaf_is_explained_and_agrees_with_hydra(arguments, monkeypatch):
                 key, written = written_at(setting.place.text)
                 assert (key, written) == (path[-1], setting.value), setting
     if not found.problems:
-        config = dict(flatten_paths(to_dict(check_arguments(arguments).config)))
+        config = dict(flatten_paths(to_dict(to_config(cfg))))
         assert {".".join(path): value for path, value in config.items()} == {
             name: explanation.value for name, explanation in by_name.items()
         }
@@ -161,7 +161,7 @@ def test_the_environment(lab, monkeypatch):
         ("lora.targets", ["lora.targets.1=key"], ["query", "key"], ["argument 1", "lora/default.yaml:7"]),
         ("lora.rank_pattern.query", ["lora.rank=2", "lora.rank_pattern={query: 8}"], 8, ["argument 2"]),
         ("logger.csv._target_", ["logger=[csv,wandb]"], "llama_exp.logger.CsvLogger", ["logger/csv.yaml:3"]),
-        ("name", ["name=2025_11_28"], "2025_11_28", ["argument 1", "config.yaml:27"]),
+        ("name", ["name=2025_11_28"], "2025_11_28", ["argument 1", "config.yaml:"]),
         ("preset.source", ["preset=null"], None, ["preset/none.yaml:2"]),
         ("dataset.files", ["dataset=jsonl", "dataset.files=a.jsonl"], ["a.jsonl"], ["argument 2", "jsonl.yaml:9"]),
     ],
@@ -234,10 +234,12 @@ def shown(names, *arguments):
 
 def test_the_points_of_a_sweep(monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = explained(["lora.rank", "schedule.warmup_steps"], "-m", "lora.rank=4,8", "trainer=default,quick")
+    names = ["lora.rank", "schedule.warmup_steps", "trainer.max_steps", "seed"]
+    found = explained(names, "-m", "lora.rank=4,8", "trainer=default,quick")
     assert found.num_points == len(found.points) == 4
-    assert [[e.value for e in point.explanations] for point in found.points] == [[4, 60], [4, 20], [8, 60], [8, 20]]
-    lines = shown(["lora.rank", "trainer.max_steps", "seed"], "-m", "lora.rank=4,8", "trainer=default,quick")
+    values = [[explanation.value for explanation in point.explanations[:2]] for point in found.points]
+    assert values == [[4, 60], [4, 20], [8, 60], [8, 20]]
+    lines = "\n".join(text.list_key_lines(found))
     assert "lora.rank = 4 | 8\n  set by      argument 2: lora.rank=4,8\n" in lines
     assert "trainer.max_steps = 400, at trainer=quick\n  set by      conf/trainer/quick.yaml:6" in lines
     assert lines.count("seed = 0\n") == 1
@@ -249,6 +251,13 @@ def test_a_sweep_of_a_file_and_one_that_is_too_large_to_look_at_whole(monkeypatc
     found = explained(["lora.rank"], "sweep=lora_grid", "-m", "model.num_layers=2,3")
     assert (found.num_points, len(found.points)) == (36, 1 + 2 + 2 + 1 + 1)
     assert {point.explanations[0].value for point in found.points} == {4, 8, 16}
+
+
+def test_keys_that_only_some_points_have(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lines = shown(["dataset.messages_key"], "-m", "dataset=python_docs,jsonl")
+    assert "dataset.messages_key = (no such key), at dataset=python_docs" in lines
+    assert "dataset.messages_key = messages, at dataset=jsonl\n  set by      conf/dataset/jsonl.yaml" in lines
 
 
 def test_a_search(monkeypatch):

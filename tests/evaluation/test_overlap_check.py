@@ -5,12 +5,14 @@ import logging
 import numpy as np
 import pytest
 from in_memory import prepared
+from small_tokenizers import sentence_piece_model
 
 from llama_exp.evaluation import overlap_check
 from llama_exp.evaluation.item_texts import item_texts
 from llama_exp.evaluation.overlap import FEWEST_WORDS, NGRAM_WORDS, ItemOverlap, Overlap, find_overlap, split_words
 from llama_exp.evaluation.overlap_check import check_overlap, row_texts, rows_of, tell
 from llama_exp.tokenizer.byte_pair import from_merges
+from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
 
 BYTE = from_merges([])
 OTHER = "there is nothing at all of this sentence in any of the rows of the training data"
@@ -79,6 +81,18 @@ def test_a_damaged_cache_is_made_again(train, tmp_path):
     (manifest,) = (tmp_path / "overlap").glob("*/manifest.json")
     manifest.write_text("{")
     assert check_overlap(rows, BYTE, {"quiz": [texts[0]]}, str(tmp_path)) == first
+
+
+@pytest.mark.parametrize("tokenizer", [BYTE, SentencePieceTokenizer(sentence_piece_model())], ids=["bytes", "pieces"])
+def test_the_table_of_pieces_gives_the_tokenizers_words(tokenizer):
+    generator = np.random.default_rng(0)
+    decode = overlap_check._Pieces(tokenizer).decode
+    for _ in range(200):
+        token_ids = generator.integers(0, tokenizer.vocabulary_size, generator.integers(1, 30)).tolist()
+        assert split_words(decode(token_ids)) == split_words(tokenizer.decode(token_ids))
+    for text in ("The quick  brown fox\n\tjumps", "naïve 漢字 🙂 end", ""):
+        token_ids = tokenizer.encode(text)
+        assert split_words(decode(token_ids)) == split_words(text)
 
 
 def overlap_of(*shares):

@@ -232,6 +232,16 @@ def test_a_terminal_of_any_width(report, nasty, width, capsys):
     assert "\x1b" not in "".join(lines)
 
 
+@pytest.mark.parametrize("width", [30, 60, 80, 100])
+def test_no_digit_is_lost_on_a_narrow_terminal(report, width, capsys):
+    show(report, Console(width=width, no_color=True))
+    text = capsys.readouterr().out
+    assert "…" not in text
+    if width >= 80:
+        for group in report.groups:
+            assert show_estimate(group.estimates["validation.loss"], 4) in text
+
+
 def test_columns_that_may_go_do_so_from_the_right(report):
     table = next(table for table in list_tables(report) if table.name == "comparisons")
     everything = choose_columns(table, 500)

@@ -95,10 +95,10 @@ def test_changed_data_is_named_before_training(command, playground, tmp_path):
 
 
 def test_a_changed_line_of_code_is_named(command, monkeypatch):
-    files = dict(sources.list_sources()) | {"models/norm.py": "0" * 16}
+    files = dict(sources.list_sources()) | {"models/norm.py": "0" * 16, "runtime.py": "0" * 16}
     monkeypatch.setattr(sources, "list_sources", lambda: files)
     told = command("reproduce", "run", "--check")[1]
-    assert "code: models/norm.py" in told and "expected any: code (models/norm.py) can change" in told
+    assert "code: models/norm.py" in told and "expected any: code (models/norm.py, runtime.py) can change" in told
 
 
 def test_a_changed_version_is_named(command, tmp_path, monkeypatch):

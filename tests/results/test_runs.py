@@ -115,3 +115,10 @@ def test_figures_are_found_by_their_path(tmp_path):
     assert find_figure(run, "evaluation.a") is None
     assert find_figure(run, "validation") is None
     assert find_figure(run, "model") is None
+
+
+def test_a_reproduction_is_no_further_run_unless_it_is_named(tmp_path):
+    make_run(tmp_path / "name" / "first")
+    again = make_run(tmp_path / "name" / "reproduced" / "first" / "again")
+    assert [run.folder.name for run in load_runs([tmp_path / "name"])] == ["first"]
+    assert [run.folder for run in load_runs([again])] == [again]

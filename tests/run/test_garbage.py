@@ -130,7 +130,7 @@ def started(run, config):
 
 def searched(run, config):
     find_unfinished(run.parent, config_hash(config))
-    find_shorter(run.parent, continuation_hash(config), 6, lambda folder: True)
+    find_shorter(run.parent, "another", continuation_hash(config), 6, lambda folder: True)
 
 
 def codes_of(name):

@@ -169,6 +169,7 @@ def began(folder, config, step, status="running"):
     return folder
 
 
+EARLY = "trainer.stop_early=validation.loss"
 AUTO = {
     "finished, longer now": ([], 1200, "finished", ["trainer.max_steps=2400"], True),
     "cut off, longer now": (["schedule=wsd"], 300, "running", ["schedule=wsd", "trainer.max_steps=2400"], True),
@@ -176,6 +177,9 @@ AUTO = {
     "finished, told more often": ([], 1200, "finished", ["trainer.log_every_steps=1"], False),
     "shorter, not reached": ([], 300, "running", ["trainer.max_steps=600"], True),
     "shorter than reached": ([], 900, "running", ["trainer.max_steps=600"], False),
+    "ended early, the same": ([EARLY], 300, "finished", [EARLY], False),
+    "ended early, more patience": ([EARLY], 300, "finished", [EARLY, "trainer.patience=9"], True),
+    "ended early, to the end now": ([EARLY], 300, "finished", [], True),
     "another seed": ([], 300, "running", ["trainer.max_steps=2400", "seed=1"], False),
     "another warm-up": ([], 300, "running", ["trainer.max_steps=2400", "schedule.warmup_steps=7"], False),
 }

@@ -294,3 +294,19 @@ def test_what_is_left_is_told_when_a_signal_ends_somebody_elses_launcher(runs, m
     assert code_of(*GRID) == code
     said = capsys.readouterr().err
     assert "left: job 0-2; go on with" in said and "the sweep in outputs/default/sweeps/" in said
+
+
+def test_the_best_job_is_the_one_with_the_best_objective(runs, capsys):
+    assert code_of("-m", "lora.rank=4,16,8", "hydra/launcher=basic", "objective_metric=tokens_per_second") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.endswith(" best")]
+    assert len(lines) == 1 and "lora.rank=16" in lines[0] and "24.0000" in lines[0]
+
+
+def test_a_sweep_goes_on_with_the_figure_that_it_began_with(runs, tmp_path, capsys):
+    arguments = ["-m", "lora.rank=4,8", "hydra/launcher=basic", "hydra.sweep.dir=sweep"]
+    assert code_of(*arguments) == 0
+    assert code_of(*arguments, "resume=auto", "objective_metric=train_loss") == 2
+    told = capsys.readouterr().err
+    assert "objective_metric: the sweep compares its jobs by another figure" in told
+    assert "set objective_metric=validation.loss" in told
+    assert code_of(*arguments, "resume=auto", "objective_metric=validation.loss") == 0

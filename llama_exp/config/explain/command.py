@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ def explain(
         return Explained(points, 1, {}, _unique([*found, *line.find_ambiguous()]), base.values)
     sweep = SweepCheck(line.composer, line.overrides, base.cfg, check.problems)
     source.params = {setting.path[-1]: setting for setting in base.settings if setting.path[:-1] == SWEEP_PARAMS}
-    points = list(_explain_points(names, sweep, source))
+    points = _explain_points(names, sweep, source)
     num_points, space = sweep.describe()
     return Explained(points, num_points, space, _unique([*line.problems, *sweep.problems]), base.values)
 
@@ -84,12 +84,14 @@ def _unique(problems: Iterable[Problem]) -> list[Problem]:
     return list(dict.fromkeys(problems))
 
 
-def _explain_points(names: Sequence[str] | None, sweep: SweepCheck, source: _Source) -> Iterator[Point]:
-    keys = None
-    for lines, overrides in sweep.list_jobs(MOST_POINTS):
-        explainer = source.explainer(JobCheck(source.line.composer, overrides))
-        keys = _find_keys(names, explainer) if keys is None else keys
-        yield Point(lines, tuple(map(explainer.explain, keys)))
+def _explain_points(names: Sequence[str] | None, sweep: SweepCheck, source: _Source) -> list[Point]:
+    """Each point with the keys that any of them has: another data set has other keys."""
+    jobs = [
+        (lines, source.explainer(JobCheck(source.line.composer, overrides)))
+        for lines, overrides in sweep.list_jobs(MOST_POINTS)
+    ]
+    keys = _find_keys(names, *(explainer for _, explainer in jobs)) if jobs else []
+    return [Point(lines, tuple(map(explainer.explain, keys))) for lines, explainer in jobs]
 
 
 class _Source:
@@ -132,19 +134,15 @@ def _key_of(line: str) -> str:
     return line.partition("=")[0].lstrip("+")
 
 
-def _find_keys(names: Sequence[str] | None, explainer: Explainer) -> list[str]:
+def _find_keys(names: Sequence[str] | None, *explainers: Explainer) -> list[str]:
     """The keys that names mean, each once; raises ConfigError with every name that means none."""
     if names is None:
-        return explainer.list_keys()
-    problems, keys = [], dict[str, None]()
-    for name in names:
-        found = explainer.find_keys(name)
-        keys |= dict.fromkeys(found)
-        if not found:
-            problems.append(_no_such_key(name, explainer))
+        return list(dict.fromkeys(key for explainer in explainers for key in explainer.list_keys()))
+    found = {name: [key for explainer in explainers for key in explainer.find_keys(name)] for name in names}
+    problems = [_no_such_key(name, explainers[0]) for name, keys in found.items() if not keys]
     if problems:
         raise ConfigError(*problems)
-    return list(keys)
+    return list(dict.fromkeys(key for keys in found.values() for key in keys))
 
 
 def _no_such_key(name: str, explainer: Explainer) -> Problem:

@@ -26,13 +26,20 @@ _REFERENCE = re.compile(r"\$\{(\.*[\w.\-/]+)\}")
 _VARIABLE = re.compile(r"\$\{oc\.env:\s*([\w]+)")
 
 
+class Absent:
+    """The value of a key that a point of a sweep does not have."""
+
+
+ABSENT = Absent()
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Why one key has its value.
 
-    key: dotted. value: what the run gets, plain data. settings: all that set it, newest first: the first is in effect,
-    the others it overrode; empty: the program itself. reads: the keys that an interpolation, or a rule, takes it from.
-    note: how the value comes from what was written, in words; None: it is what was written.
+    key: dotted. value: what the run gets, plain data, or `ABSENT`. settings: all that set it, newest first: the first
+    is in effect, the others it overrode; empty: the program itself. reads: the keys that an interpolation, or a rule,
+    takes it from. note: how the value comes from what was written, in words; None: it is what was written.
     """
 
     key: str
@@ -93,8 +100,10 @@ class Explainer:
         return deleted[-1].place if deleted else None
 
     def explain(self, key: str) -> Explanation:
-        """The explanation of a key that `find_keys` gave."""
-        return self._explain(self._path_of(key), ())
+        """The explanation of a key that `find_keys` gave, here or at another point of a sweep."""
+        path = self._path_of(key)
+        is_here = path in self._values or path in self._raw or bool(self.find_keys(key))
+        return self._explain(path, ()) if is_here else Explanation(key, ABSENT, ())
 
     def _explain(self, path: Path, readers: tuple[Path, ...]) -> Explanation:
         key, value = ".".join(path), self._value_of(path)

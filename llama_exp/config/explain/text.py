@@ -14,7 +14,7 @@ from typing import Any
 
 from llama_exp.config.check.typed import MISSING, show
 from llama_exp.config.explain.command import Explained
-from llama_exp.config.explain.explanation import Explanation
+from llama_exp.config.explain.explanation import ABSENT, Explanation
 from llama_exp.config.explain.settings import DELETED, Setting
 from llama_exp.files.redact import MASK, is_secret_name
 
@@ -96,6 +96,8 @@ def _tell_apart(points: Sequence[tuple[str, ...]], others: Sequence[tuple[str, .
 
 
 def _body(explanation: Explanation) -> Iterator[str]:
+    if explanation.value is ABSENT:
+        return
     newest, *older = explanation.settings or (None,)
     yield _row("set by", _place(newest))
     if explanation.note is not None:
@@ -123,6 +125,8 @@ def _place(setting: Setting | None) -> str:
 
 
 def _short_place(explanation: Explanation) -> str:
+    if explanation.value is ABSENT:
+        return "some points do not have it"
     newest, *older = explanation.settings or (None,)
     place = PROGRAM if newest is None else newest.place.text
     note = "" if explanation.note is None else f", {show(explanation.note)}"
@@ -140,8 +144,8 @@ def _setting(setting: Setting, key: str) -> str:
 
 
 def _text(value: Any, key: str) -> str:
-    if value is DELETED:
-        return "taken out"
+    if value is DELETED or value is ABSENT:
+        return "taken out" if value is DELETED else "(no such key)"
     if isinstance(value, str) and value == MISSING:
         return "(no value yet)"
     if is_secret_name(key) and value is not None:

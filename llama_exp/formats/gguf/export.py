@@ -102,7 +102,7 @@ def write(path: Path, checkpoint: Checkpoint, planned: Plan, tokenizer: Mapping[
         InputError: a source file is damaged, or a value is too large for its type.
         OSError: the file cannot be written, or exists.
     """
-    return write_gguf(path, planned.metadata | tokenizer, _outgoing(checkpoint, planned.types), hasher)
+    return write_gguf(path, {**planned.metadata, **tokenizer}, _outgoing(checkpoint, planned.types), hasher)
 
 
 def _metadata(config: Mapping, context_length: int, name: str) -> dict[str, Value]:
@@ -150,7 +150,7 @@ def _out(tensor: Tensor, path: str, shape: tuple[int, ...], type_: str, pairs_of
     return Outgoing(shape[::-1] if turned else shape, type_, lambda: _blocks(tensor, turned, type_, pairs_of))
 
 
-def _blocks(tensor: Tensor, turned: bool, type_: str, pairs_of: int | None) -> Iterator[np.ndarray]:
+def _blocks(tensor: Tensor, turned: bool, type_: str, pairs_of: int | None) -> Iterator[Any]:
     """The tensor's bytes in GGUF's order; `pairs_of`: head_dim, if its rows go in pairs."""
     values = tensor.read(None)
     rows = values.T if turned else values.reshape(-1, values.shape[-1])

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
 
 from llama_exp.files.writing import write_text
 from llama_exp.report.contents import Report, ReportedRun, Table
@@ -44,9 +43,9 @@ def render_page(report: Report, tables: Sequence[Table], details: Sequence[Table
         tables=tables,
         details=details,
         command=command,
-        style=Markup(_read("page.css")),
-        scripts=[Markup(_read(name)) for name in SCRIPTS],
-        data=Markup(dump_data(report)),
+        style=_read("page.css"),
+        scripts=[_read(name) for name in SCRIPTS],
+        data=dump_data(report),
         link_to=functools.partial(link_to, folder=folder),
         as_number=as_number,
     )

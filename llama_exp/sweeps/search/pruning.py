@@ -30,8 +30,9 @@ class Pruning:
 
     def __init__(self, study: Study, figure: str):
         self._study = study
-        parts = figure.partition(".")[2].rpartition(".")
-        self._evaluation, self._key = (parts[0], parts[2]) if figure.startswith(f"{EVALUATION}.") else (None, "loss")
+        name, _, key = figure.partition(".")[2].rpartition(".")
+        self._evaluation: str | None = name if figure.startswith(f"{EVALUATION}.") else None
+        self._key = "loss" if self._evaluation is None else key
         if figure == "validation.perplexity":
             self._key = "perplexity"
         self._sizes: dict[int, int] = {}
