@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import io
 import json
 import pkgutil
@@ -27,6 +28,8 @@ from llama_exp.sweeps.jobs import Glimpse, Needs, Outcome, State
 # What frameworks and compiled programs take of a job's own: the pages of the libraries are its server's.
 FRAMEWORK_BYTES = 600 * 2**20
 TAIL_BYTES = 2**16
+# Beginnings of modules that import the package of an extra as they are imported.
+OF_AN_EXTRA = {"llama_exp.evaluation.harness_": "lm_eval"}
 # What summary.json may say at the end -> what the sweep calls it.
 STATES = {state.value: state for state in State if state not in (State.pending, State.running)}
 
@@ -82,6 +85,9 @@ class LlamaApp:
 def list_modules() -> Iterator[str]:
     """All modules of this package that a run may need, beside the half of `backend` that Keras' backend has chosen."""
     for module in pkgutil.walk_packages(llama_exp.__path__, "llama_exp."):
+        needed = [package for beginning, package in OF_AN_EXTRA.items() if module.name.startswith(beginning)]
+        if not all(map(importlib.util.find_spec, needed)):
+            continue
         if module.name != "llama_exp.__main__" and not module.name.startswith("llama_exp.backend._"):
             yield module.name
 
