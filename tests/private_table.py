@@ -116,7 +116,7 @@ TABLE = [
     Private(
         "hydra-core",
         {"hydra.core.config_store.ConfigStore"},
-        {f"{CHECK}saved.py", f"{CHECK}job.py"},
+        {f"{CHECK}saved.py", f"{CHECK}job.py", "config/stated_evaluation.py"},
         "a primary config that lies in no folder of ours, and what plug-ins registered; documented, but not named by "
         "hydra itself",
         {found("hydra.core.config_store.ConfigStore.store"): "self, name, node, group, package, provider"},
@@ -325,7 +325,7 @@ TABLE = [
             "kagglehub.config.get_cache_folder",
             "kagglehub.handle.parse_model_handle",
         },
-        {"preset/kaggle.py"},
+        {"preset/kaggle.py", "preset/push_kaggle.py"},
         "model_download has no time limit, does not go on after a cut and does not check what it got",
         {
             found("kagglehub.cache.get_cached_path"): "handle, path",
@@ -353,7 +353,7 @@ TABLE = [
             f"{SERVICE}.ApiListModelInstanceVersionFilesRequest",
             f"{SERVICE}.ApiDownloadModelInstanceVersionRequest",
         },
-        {"preset/kaggle.py"},
+        {"preset/kaggle.py", "preset/push_kaggle.py"},
         "the requests that kagglehub makes; its session has no time limits of its own",
         {
             found("kagglesdk.kaggle_env.get_endpoint"): "env",

@@ -124,7 +124,8 @@ def _read(options: argparse.Namespace) -> _Asked:
         options.batch_size,
         tuple(options.trusted_modules or ()),
     )
-    composed = compose_evaluation(stated)
+    with _as_options(stated):
+        composed = compose_evaluation(stated)
     section, trusted_modules = composed.evaluation, composed.trusted_modules
     if run is not None and not (stated.evaluation or stated.sets or stated.tasks or stated.harness):
         section, trusted_modules = _of_run(run, options), []
@@ -144,19 +145,19 @@ def _read(options: argparse.Namespace) -> _Asked:
 
 @contextlib.contextmanager
 def _as_options(stated: Stated) -> Iterator[None]:
-    """Messages about the files of sets say the option that names them."""
+    """Messages about keys that options stand for say the options."""
 
     def renamed(text: str) -> str:
         for name in stated.sets:
             text = text.replace(f"evaluation.sets.{name}.files=", f"--set {name}=")
             text = text.replace(f"evaluation.sets.{name}.files", f"--set {name}")
-        return text
+        return text.replace("add its module prefix to trusted_modules", "give --trusted-modules <its module>")
 
     try:
         yield
-    except InputError as error:
+    except (ConfigError, InputError) as error:
         problems = [dataclasses.replace(p, where=renamed(p.where), action=renamed(p.action)) for p in error.problems]
-        raise InputError(*problems) from error
+        raise type(error)(*problems) from error
 
 
 def _of_run(run: RunResult, options: argparse.Namespace) -> EvaluationConfig:
@@ -211,8 +212,8 @@ def _named(option: str, words: list[str] | None) -> Mapping[str, str]:
 def _parser() -> Parser:
     parser = Parser(
         "evaluate",
-        "Evaluates a model on sets (loss, perplexity, bits per byte) and tasks (multiple choice, generation). Of a run "
-        "without further options: what its config evaluates, and its own validation split. Rows go to "
+        "Evaluates a model on sets (loss, perplexity, bits per byte) and tasks (multiple choice, generation).\n"
+        "Of a run without further options: what its config evaluates, and its own validation split. Rows go to\n"
         "evaluation.jsonl, each item's results to evaluation/, in the run's folder or outputs/evaluations/.",
         [
             "llama-exp evaluate outputs/default/latest",

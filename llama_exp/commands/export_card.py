@@ -43,10 +43,10 @@ def _base(source: Source) -> model_card.Base:
 
 def _licence(path: Path) -> str | None:
     """As the head of its card, or a GGUF file, states it; None: they do not, or cannot be read."""
-    if path.is_file():
-        with open_gguf(path) as file:
-            return file.text("general.license")
     try:
+        if path.is_file():
+            with open_gguf(path) as gguf:
+                return gguf.text("general.license")
         with open_regular(path / model_card.CARD) as file:
             text = file.read(_MAX_CARD_BYTES).decode("utf-8", "replace")
         _, head, _ = text.split("---", 2)

@@ -5,8 +5,10 @@ All of it is composed and checked as the same section of a run would be, so that
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,14 @@ def compose_evaluation(stated: Stated) -> Config:
     Raises:
         ConfigError: with every mistake.
     """
+    with _forgotten_choices():
+        config = check_arguments(_lines(stated)).config
+    assert config is not None, "no option of Hydra's is among the lines"
+    return config
+
+
+def _lines(stated: Stated) -> list[str]:
+    """The overrides that say the same; what stands in files becomes a choice that they name."""
     lines = ["logger=none", f"trusted_modules=[{','.join(map(quote, stated.trusted_modules))}]"]
     if stated.evaluation is not None:
         lines.append(f"{SECTION}={_choice(stated.evaluation)}")
@@ -74,9 +84,18 @@ def compose_evaluation(stated: Stated) -> Config:
     for key in ("limit", "batch_size"):
         if getattr(stated, key) is not None:
             lines.append(f"{SECTION}.{key}={getattr(stated, key)}")
-    config = check_arguments(lines).config
-    assert config is not None, "no option of Hydra's is among the lines"
-    return config
+    return lines
+
+
+@contextlib.contextmanager
+def _forgotten_choices() -> Iterator[None]:
+    """Choices that the block adds are none afterwards."""
+    store = ConfigStore.instance()
+    before = copy.deepcopy(store.repo)
+    try:
+        yield
+    finally:
+        store.repo = before
 
 
 def read_recorded(data: Any, limit: int | None, batch_size: int | None) -> EvaluationConfig:

@@ -1,15 +1,18 @@
 """`llama-exp evaluate`: figures of a run, of a model and of files, and what every wrong command gets."""
 
 import json
+from pathlib import Path
 
 import pytest
 from small_models import make
 from whole_runs import HERE, rows, run_here
 
 from llama_exp import cli
+from llama_exp.commands import evaluate as command
+from llama_exp.errors import BusyError
 from llama_exp.files.evaluation_file import read_evaluations
-
-pytestmark = pytest.mark.neutral
+from llama_exp.files.lock import FolderLock
+from llama_exp.results import load_run
 
 
 def evaluate(*arguments, code=0):
@@ -25,6 +28,7 @@ def place(tmp_path_factory):
     (path / "text.txt").write_text("\n\n".join(f"paragraph {number} is about ä {number % 7}" for number in range(60)))
     items = [{"q": f"{number}?", "choices": ["ja", "nein"], "answer": number % 2} for number in range(4)]
     (path / "quiz.jsonl").write_text("\n".join(map(json.dumps, items)))
+    (path / "own.yaml").write_text("tasks: {own: {_target_: my_task.Task}}")
     (path / "quiz.yaml").write_text('file: quiz.jsonl\nprompt: "{q}"\n')
     run_here(path, "logger=none", "trainer.max_steps=2", "trainer.validation_batches=null", "hydra.run.dir=run", HERE)
     return path
@@ -60,12 +64,21 @@ def test_sets_and_tasks_of_a_model(place, capsys):
     assert "normalized accuracy" in capsys.readouterr().out
 
 
-def test_a_changed_model_leaves_the_runs_record_alone(place):
-    before = (place / "run/evaluation.jsonl").exists() and (place / "run/evaluation.jsonl").read_bytes()
-    evaluate("run", "--quantization", "int8", "--task", "quiz.yaml", "--limit", 1)
-    assert ((place / "run/evaluation.jsonl").exists() and (place / "run/evaluation.jsonl").read_bytes()) == before
-    (folder,) = (place / "outputs/evaluations/run").iterdir()
-    assert len(read_evaluations(folder / "evaluation.jsonl")) == 1
+@pytest.mark.parametrize("changed", [["--quantization", "int8"], ["--precision", "bfloat16"], ["--adapter", "x"]])
+def test_a_changed_model_leaves_the_runs_record_alone(changed):
+    run = load_run("run")
+    folder, owner = command._target(command._parser().parse_args(["run", *changed]), run)
+    assert folder.parent == Path("outputs/evaluations/run") and owner is None
+    assert command._target(command._parser().parse_args(["run"]), run) == (run.folder, run)
+
+
+def test_a_run_that_somebody_is_at_takes_no_rows():
+    lock = FolderLock(Path("run"))
+    try:
+        with pytest.raises(BusyError, match="--to"):
+            command._target(command._parser().parse_args(["run"]), load_run("run"))
+    finally:
+        lock.release()
 
 
 @pytest.mark.parametrize(
@@ -78,6 +91,7 @@ def test_a_changed_model_leaves_the_runs_record_alone(place):
         (["run", "--task", "none.yaml"], 2, "no such file"),
         (["run", "--evaluation", "pythonqa"], 2, "python_qa"),
         (["run", "--limit", "0"], 2, "at least 1"),
+        (["run", "--evaluation", "own.yaml"], 2, "--trusted-modules"),
         (["nowhere", "--set", "a=text.txt"], 3, "nowhere"),
     ],
     ids=str,

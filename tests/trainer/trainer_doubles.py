@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 
+from llama_exp.trainer.step import StepResult
+
 
 class MemoryExamples:
     """Random rows of uneven length, as `llama_exp.dataset.Examples` gives them."""
@@ -84,3 +86,31 @@ class ScriptedEvaluations:
         self.steps.append(step)
         score = self._scores[step]
         return [{"step": step, "name": "my.task", "kind": "set", "score": score, "items": 4, "fingerprint": "f"}]
+
+
+class CountingStep:
+    """Stands for `TrainStep` where only the loop matters: every step adds to each weight, nothing is compiled."""
+
+    def __init__(self, backbone, optimizer, **_):
+        self._variables = backbone.trainable_variables
+        optimizer.build(self._variables)
+        self._optimizer = optimizer
+
+    def __call__(self, batch):
+        for variable in self._variables:
+            variable.assign(variable + 0.01)
+        self._optimizer.iterations.assign(self._optimizer.iterations + 1)
+        step = int(np.asarray(self._optimizer.iterations))
+        return StepResult(3.0 * 0.7**step, 1.0, 0.1, True, 1.0)
+
+
+class WeightsEvaluation:
+    """Stands for `Evaluation`: the loss grows with the weights."""
+
+    def __init__(self, backbone, examples, **_):
+        self._variables = backbone.trainable_variables
+
+    def __call__(self, stop=lambda: False):
+        if stop():
+            return None
+        return 10.0 + sum(float(np.asarray(variable).sum()) for variable in self._variables) / 100, 2.0
