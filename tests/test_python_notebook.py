@@ -90,7 +90,7 @@ def test_a_kernel_runs_it_from_top_to_bottom(tmp_path):
     left = outputs_of(notebook, "result.plot()")
     assert shown(left, "text").startswith("[(0, ") and shown(left, "image/png")
     (table,) = shown(outputs_of(notebook, "load_sweep("), "text/html")
-    assert table.count("<tr>") == 3 and "<th>validation.best</th>" in table and "<td>1</td>" in table
+    assert table.count("<tr>") == 3 and "<th>validation.loss</th>" in table and "<td>1</td>" in table
     assert shown(outputs_of(notebook, "again.model"), "text").startswith("The ")
     command = json.loads(next((tmp_path / "outputs" / "notebook").glob("2*/run.json")).read_text())["command"]
     assert command.startswith("llama-exp train name=notebook runtime.backend=jax")
