@@ -14,6 +14,7 @@ from llama_exp.report.spending import Cost, TotalCost
 from llama_exp.results import Attempt, RunResult, SweepResult, holds_run, read_sweep
 
 _FAILED = "failed"
+_MOST_BLOCKS = 10_000  # a damaged record may state more than any memory holds the names of
 
 
 def list_costs(results: Sequence[RunResult]) -> tuple[Cost, ...]:
@@ -95,6 +96,8 @@ def _find_flops_per_token(config: Mapping[str, Any]) -> int | None:
     """As the plan counts them; None for a model or a data set of the user's own."""
     model, lora, dataset = config.get("model"), config.get("lora"), config.get("dataset")
     try:
+        if model["num_layers"] > _MOST_BLOCKS:  # type: ignore[index]
+            return None
         return count_flops_per_token(model, ranks(lora, model), dataset["sequence_length"])  # type: ignore[arg-type,index]
     except (InputError, KeyError, TypeError, ValueError):  # InputError: the adapter that it began with is gone
         return None

@@ -283,8 +283,9 @@ def test_arithmetic_is_the_plans(tmp_path):
     assert report.costs[0].flops == (6 * matrices + 12 * model["num_layers"] * D * S) * report.costs[0].tokens
 
 
-def test_a_model_of_the_users_own_has_no_known_arithmetic(tmp_path):
-    report = report_on(make_run(tmp_path / "run", make_config(model={"_target_": "mine.Model", "hidden_dim": None})))
+@pytest.mark.parametrize("model", [{"_target_": "mine.Model", "hidden_dim": None}, {"num_layers": 2**40}])
+def test_a_model_of_unknown_size_has_no_known_arithmetic(tmp_path, model):
+    report = report_on(make_run(tmp_path / "run", make_config(model=model)))
     assert report.costs[0].flops is None
     assert report.total_cost.flops is None
 
