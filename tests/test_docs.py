@@ -21,7 +21,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 # In the order in which a reader meets them: later pages use the runs of earlier ones.
 TUTORIAL = [ROOT / "docs" / "tutorial" / f"{name}.md" for name in
-            ("first_run", "your_text", "your_chat_data", "lora_on_a_model")]  # fmt: skip
+            ("first_run", "your_text", "your_chat_data", "lora_on_a_model", "runs_to_results")]  # fmt: skip
 HOW_TO = sorted((ROOT / "docs" / "how_to").glob("*.md"))
 WITH_COMMANDS = [README, *TUTORIAL, *HOW_TO]
 
