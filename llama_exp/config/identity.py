@@ -38,6 +38,16 @@ MAY_CHANGE = re.compile(
 )
 # Keys of section `trainer` that name a figure by which a run is decided.
 DECIDING_FIGURES = ("keep_best", "stop_early")
+# Keys that are younger than the first runs -> the value under which a run is what it was without them. There the hashes
+# leave them out, so that an older run is found again and goes on.
+YOUNGER: dict[str, Any] = {
+    "trainer.keep_best": None,
+    "trainer.export": "last",
+    "trainer.stop_early": None,
+    "trainer.overfit_below": None,
+}
+# Younger keys that mean something only beside another one.
+BESIDE = {"trainer.patience": "trainer.stop_early", "trainer.min_delta": "trainer.stop_early"}
 LENGTH = "trainer.max_steps"
 # What conf/schedule states as a share of the length, so that it changes with it.
 FOLLOWS_LENGTH = re.compile(r"schedule\.(warmup|decay)_steps")
@@ -83,7 +93,7 @@ def config_hash(config: Config) -> str:
     science = {key: value for key, value in record.items() if key not in NOT_SCIENCE}
     if evaluation_decides(config):
         science["evaluation"] = record["evaluation"]
-    for path in NOT_SCIENCE_KEYS:
+    for path in (*NOT_SCIENCE_KEYS, *list_unused(flatten(record))):
         section, _, key = path.partition(".")
         del science[section][key]
     return _digest(science)
@@ -97,9 +107,16 @@ def evaluation_decides(config: Config) -> bool:
 
 def continuation_hash(config: Config) -> str:
     """SHA-256 (hexadecimal) of what a run cannot change when it goes on: the same for a run and a longer one."""
-    record = flatten(to_record(config)).items()
-    may_differ = (MAY_CHANGE, FOLLOWS_LENGTH)
-    return _digest({key: value for key, value in record if not any(keys.fullmatch(key) for keys in may_differ)})
+    values, may_differ = flatten(to_record(config)), (MAY_CHANGE, FOLLOWS_LENGTH)
+    unused = set(list_unused(values))
+    fixed = {key: value for key, value in values.items() if key not in unused}
+    return _digest({key: value for key, value in fixed.items() if not any(keys.fullmatch(key) for keys in may_differ)})
+
+
+def list_unused(values: Mapping[str, Any]) -> list[str]:
+    """Younger keys of a flat config that leave the run what it was without them."""
+    unused = [key for key, value in YOUNGER.items() if key in values and values[key] == value]
+    return unused + [key for key, other in BESIDE.items() if key in values and other in unused]
 
 
 def is_same_share(old: object, old_length: object, new: object, new_length: object) -> bool:

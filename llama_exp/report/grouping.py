@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llama_exp.config.identity import is_science
+from llama_exp.config.identity import is_science, list_unused
 from llama_exp.report.contents import Key, Scale
 from llama_exp.results import RunResult
 from llama_exp.sweeps.record import ABSENT, key_of
@@ -28,9 +28,15 @@ def group_runs(runs: Sequence[RunResult]) -> list[list[int]]:
     """Indices of runs whose config is equal but for the seed and for what is not science; in order of the first."""
     groups: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
-        decisive = {key: canonical(value) for key, value in run.values.items() if is_science(key) and key != SEED}
-        groups.setdefault(json.dumps(decisive, sort_keys=True), []).append(index)
+        texts = {key: canonical(value) for key, value in keep_decisive(run.values).items()}
+        groups.setdefault(json.dumps(texts, sort_keys=True), []).append(index)
     return list(groups.values())
+
+
+def keep_decisive(values: _Values) -> dict[str, Any]:
+    """What decides the result but for the seed; runs from before a key that they do not use are equal to later ones."""
+    unused = set(list_unused(values))
+    return {key: value for key, value in values.items() if is_science(key) and key != SEED and key not in unused}
 
 
 def find_keys(configs: Sequence[_Values], stated: Iterable[str]) -> tuple[Key, ...]:
@@ -44,7 +50,8 @@ def find_keys(configs: Sequence[_Values], stated: Iterable[str]) -> tuple[Key, .
         stated: keys that command lines name.
     """
     patterns: dict[str, tuple[int, ...]] = {}
-    for path in dict.fromkeys(key for config in configs for key in config if is_science(key) and key != SEED):
+    configs = [keep_decisive(config) for config in configs]
+    for path in dict.fromkeys(key for config in configs for key in config):
         texts = [canonical(config.get(path, ABSENT)) for config in configs]
         order = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         if len(order) > 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from llama_exp.config.identity import is_science
 from llama_exp.errors import InputError
 from llama_exp.report.comparisons import choose_baseline, compare
 from llama_exp.report.contents import Figure, Group, Options, Report, ReportedRun
@@ -13,7 +12,7 @@ from llama_exp.report.cost import add_up, list_costs, read_sweeps
 from llama_exp.report.curves import list_curves
 from llama_exp.report.effects import list_effects, make_coordinates
 from llama_exp.report.figures import choose_figure, list_figures
-from llama_exp.report.grouping import SEED, canonical, find_keys, group_runs, list_stated
+from llama_exp.report.grouping import canonical, find_keys, group_runs, keep_decisive, list_stated
 from llama_exp.report.groups import BEST_RULE, rank_groups
 from llama_exp.report.items import compare_items
 from llama_exp.report.statement import write_statement
@@ -74,10 +73,10 @@ def _make_title(results: Sequence[RunResult]) -> str:
 
 def _find_common(results: Sequence[RunResult]) -> dict[str, object]:
     """What decides and is the same in all runs."""
-    first = results[0].values
-    same = {key: canonical(value) for key, value in first.items() if is_science(key) and key != SEED}
-    for run in results[1:]:
-        same = {key: text for key, text in same.items() if canonical(run.values.get(key, ABSENT)) == text}
+    first, *others = (keep_decisive(run.values) for run in results)
+    same = {key: canonical(value) for key, value in first.items()}
+    for values in others:
+        same = {key: text for key, text in same.items() if canonical(values.get(key, ABSENT)) == text}
     return {key: first[key] for key in same}
 
 

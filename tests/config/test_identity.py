@@ -12,12 +12,17 @@ import yaml
 import llama_exp
 from llama_exp import recipe
 from llama_exp.architecture import OPTIONS, make_quantization, to_section
+from llama_exp.config import identity
 from llama_exp.config.check import CONF, check_arguments
 from llama_exp.config.check.resolvers import share
 from llama_exp.config.identity import (
+    BESIDE,
+    FOLLOWS_LENGTH,
+    MAY_CHANGE,
     NOT_SCIENCE,
     NOT_SCIENCE_KEYS,
     RECIPE,
+    YOUNGER,
     config_hash,
     continuation_hash,
     flatten,
@@ -173,20 +178,44 @@ def test_no_module_keeps_a_number_of_its_own():
 # --- keys
 
 
+# With what gives every key a meaning.
+ALL_IN_USE = ("quantization=int4", "lora.rank=4", "schedule=wsd", "trainer.stop_early=validation.loss")
 LEAVES = [
     (field.name, key)
     for field in dataclasses.fields(Config)
     if field.name not in (*NOT_SCIENCE, "seed")
-    for key in to_dict(getattr(config("quantization=int4", "lora.rank=4", "schedule=wsd"), field.name))
+    for key in to_dict(getattr(config(*ALL_IN_USE), field.name))
 ]
 
 
 @pytest.mark.parametrize(("section", "key"), [leaf for leaf in LEAVES if ".".join(leaf) not in NOT_SCIENCE_KEYS])
 def test_another_value_is_another_experiment(section, key):
-    made = config("quantization=int4", "lora.rank=4", "schedule=wsd")
+    made = config(*ALL_IN_USE)
     part = getattr(made, section)
     changed = dataclasses.replace(part, **{key: other(to_dict(getattr(part, key)))})
     assert config_hash(dataclasses.replace(made, **{section: changed})) != config_hash(made)
+
+
+def test_keys_that_came_later_leave_older_runs_what_they_were():
+    """Both hashes of a run that uses none of them are those of a config without them."""
+    record = to_record(config())
+    keys = {*YOUNGER, *BESIDE, *NOT_SCIENCE_KEYS}
+    science = {key: value for key, value in record.items() if key not in NOT_SCIENCE}
+    for path in keys:
+        section, _, key = path.partition(".")
+        del science[section][key]
+    assert config_hash(config()) == identity._digest(science)
+    flat = {key: value for key, value in flatten(record).items() if key not in keys}
+    kept = {key: value for key, value in flat.items() if not MAY_CHANGE.fullmatch(key)}
+    kept = {key: value for key, value in kept.items() if not FOLLOWS_LENGTH.fullmatch(key)}
+    assert continuation_hash(config()) == identity._digest(kept)
+
+
+@pytest.mark.parametrize("value", ["trainer.patience=5", "trainer.min_delta=0.1"])
+def test_how_to_stop_early_counts_where_it_is_asked_for(value):
+    assert config_hash(config(value)) == config_hash(config())
+    asked = "trainer.stop_early=validation.loss"
+    assert config_hash(config(asked, value)) != config_hash(config(asked)) != config_hash(config())
 
 
 @pytest.mark.parametrize(
