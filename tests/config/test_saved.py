@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from llama_exp.config.check import check_arguments, config_hash
+from llama_exp.config import identity
+from llama_exp.config.check import check_arguments, config_hash, saved
 from llama_exp.config.identity import to_record
 from llama_exp.errors import ConfigError
 
@@ -77,3 +78,20 @@ def test_what_is_no_saved_config(tmp_path, content):
 def test_two_whole_configurations(tmp_path):
     save(tmp_path)
     assert "--from" in problems("--from", str(tmp_path), "--config-name", "config")
+
+
+def test_a_config_from_before_a_key_is_the_same_experiment(tmp_path):
+    config = save(tmp_path, "trainer.max_steps=7")
+    values = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    for path in saved.YOUNGER:
+        section, _, key = path.partition(".")
+        (values[section] if key else values).pop(key or section)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    assert check_arguments(["--from", str(tmp_path)]).config == config
+    assert check_arguments(["--from", str(tmp_path), "trainer.keep_best=validation.loss"]).config != config
+
+
+def test_hashes_and_saved_configs_know_the_same_younger_keys():
+    assert {*identity.YOUNGER, *identity.BESIDE} <= set(saved.YOUNGER)
+    others = set(saved.YOUNGER) - {*identity.YOUNGER, *identity.BESIDE}
+    assert not [key for key in others if identity.is_science(key)]

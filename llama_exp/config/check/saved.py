@@ -24,6 +24,18 @@ from llama_exp.files.yaml_file import read_yaml
 
 CONFIG_FILE = "config.yaml"
 NAME = "saved_config"
+# Keys and sections that are younger than the first runs -> the file of conf/ whose value does what was done without.
+YOUNGER = {
+    "objective_metric": CONFIG_FILE,
+    "evaluation": "evaluation/none.yaml",
+    **dict.fromkeys(
+        (
+            *("trainer.keep_best", "trainer.export", "trainer.stop_early", "trainer.patience", "trainer.min_delta"),
+            *("trainer.overfit_below", "trainer.keep_optimizer", "trainer.profile_steps"),
+        ),
+        "trainer/default.yaml",
+    ),
+}
 Fill = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -54,7 +66,7 @@ def store(path: Path) -> Saved:
         ConfigError: there is no such file, or it holds no plain data.
     """
     file, values = read(path)
-    return keep(file, values)
+    return keep(file, _with_younger(values))
 
 
 def read(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -93,6 +105,18 @@ def refuse_choices(groups: list[str]) -> Iterator[Problem]:
     for group in groups:
         action = f"set the keys that differ: {group.rpartition('/')[2]}.<key>=<value>"
         yield Problem("cannot be chosen, because a saved config holds values only", group, "--from", action)
+
+
+def _with_younger(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config that was saved before a key there was, with that key."""
+    filled = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for path, file in YOUNGER.items():
+        section, _, key = path.partition(".")
+        part = filled if not key else filled.get(section)
+        if isinstance(part, dict) and (key or section) not in part:
+            ours = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
+            part[key or section] = ours if section == "evaluation" else ours[key or section]
+    return filled
 
 
 def _is_of_hydra(entry: dict[str, Any]) -> bool:
