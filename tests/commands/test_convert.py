@@ -18,7 +18,7 @@ from tiny_configs import random_arrays
 
 from llama_exp import cli, formats
 from llama_exp.architecture import make_quantization
-from llama_exp.commands import export
+from llama_exp.commands import export, sources
 from llama_exp.formats.checkpoint import Tensor
 from llama_exp.formats.quantized import dequantize_checkpoint, quantize_checkpoint
 from llama_exp.tokenizer import load
@@ -98,7 +98,7 @@ def test_quantized_weights(mode, tmp_path, capsys):
     with formats.open_checkpoint(tmp_path / "one") as checkpoint:
         integers = quantize_checkpoint(checkpoint, make_quantization(mode))
         place = export.Target(tmp_path / "two", "keras_hub", None, 10, False)
-        export.write(integers, TOKENIZER, place, Console(stderr=True))
+        export.write(integers, TOKENIZER, place, Console(stderr=True), sources.find(str(tmp_path / "one")))
         expected = {path: tensor.read(None) for path, tensor in dequantize_checkpoint(integers).tensors.items()}
     convert(tmp_path / "two", tmp_path / "three", "hf", code=2)
     error = capsys.readouterr().err

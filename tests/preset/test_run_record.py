@@ -25,6 +25,7 @@ class _Folder:
 def recorded(monkeypatch, folder, *arguments):
     """The `preset` entry of the run.json that a run with these arguments writes."""
     monkeypatch.setattr(facts, "of_machine", lambda config: {})  # asks Keras
+    monkeypatch.setattr(facts, "of_computation", lambda config, backbone: {})
     config = check_arguments(list(arguments)).config
     a_run = object.__new__(run.Run)
     a_run._folder, a_run._base_digest = _Folder(), None
