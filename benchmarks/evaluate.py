@@ -77,7 +77,7 @@ class Plain:
 
 def main() -> None:
     """Prints seconds of both ways and their largest difference."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="a model: a folder, a .gguf file or a preset")
     parser.add_argument("--items", type=int, default=32)
     parser.add_argument("--solved", type=int, default=4)

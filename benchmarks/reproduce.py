@@ -56,7 +56,7 @@ class Case:
 
 def main() -> None:
     """Runs the cases and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", default="jax", choices=["jax", "tensorflow"])
     parser.add_argument("--only", metavar="WORD", default="", help="cases whose name has the word")
     options = parser.parse_args()

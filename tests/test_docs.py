@@ -42,7 +42,20 @@ TINY = [
     "model.num_query_heads=2",
     "model.num_key_value_heads=1",
     "logger.mode=disabled",
+    "evaluation.limit=4",
 ]
+# What a reader has: texts, and the items that docs/how_to/evaluate.md shows.
+READERS_FILES = {
+    **dict.fromkeys(
+        ("notes.txt", "source.txt", "target.txt"), "One day a reader wrote some notes.\n\nThey were few.\n" * 40
+    ),
+    "src/notes.py": '"""Some code."""\n' * 40,
+    "quiz.jsonl": '{"question": "What is the capital of France?", "choices": ["Paris", "Rome"], "answer": 0}\n',
+    "facts.jsonl": '{"question": "What is the capital of France?", "answer": "Paris"}\n',
+}
+# Scripts that train a model of their own; tests/test_python_notebook.py runs such a one.
+TRAINING_SCRIPT = re.compile(r"\btrain\(")
+HARNESS = r"harness"
 PLUGIN = r"hydra/launcher=(joblib|submitit|ray|cluster)"
 # Commands that are not run here, and why. `python train.py` is composed instead; another command of ours must know
 # its options and miss its model, which is exit code 3.
@@ -52,7 +65,12 @@ NOT_HERE = {
     r"python -m venv|^\. ": "CI makes an environment",
     r"GGUF=": "a package of 98 MB; see tests/test_pretrained.py",
     r"\$GGUF|smollm2|SmolLM2": "a package of 98 MB; see tests/test_pretrained.py",
-    r"(?<!plan )model=llama2_7b(?!.*--cfg)": "a model of 13 GB",
+    r"^(?!llama-exp (plan|explain)).*model=llama2_7b(?!.*--cfg)": "a model of 13 GB",
+    r"llama-cli|ollama": "programs of their own; see tests/test_llama_cpp.py",
+    r"llama-exp push (?!.*--dry-run)": "it sends; see tests/commands/test_push.py",
+    r"evaluate model\.gguf": "a file of the reader's",
+    r"llama-exp verify (resume|invariances)": "they train; see tests/commands/test_verify_configuration.py",
+    HARNESS: "the extra eval; see tests/evaluation/test_harness.py",
     r"runtime\.backend=jax": "a process of its own; see tests/run/test_job.py",
     PLUGIN: "a plug-in of an extra, which is named where it is missing; see tests/engines and tests/slurm",
 }
@@ -173,10 +191,14 @@ def step_of(line):
     """What the process below does with one command line, and the exit code that is right."""
     reason = next((reason for pattern, reason in NOT_HERE.items() if re.search(pattern, line)), None)
     words = shlex.split(line)
-    trains = words[:2] == ["python", "train.py"]
+    trains = words[:2] in (["python", "train.py"], ["llama-exp", "train"])
     if not trains and words[0] != "llama-exp":
         return None if reason else {"shell": line, "code": 0}
     arguments = ["train", *words[2:]] if trains else words[1:]
+    if reason and arguments[0] == "verify":
+        return None
+    if "--harness" in words:
+        return None if importlib.util.find_spec("lm_eval") else {"ours": arguments, "code": 2}
     if reason and re.search(PLUGIN, line):
         return {"ours": [*arguments, "--cfg", "job"], "code": 0 if importlib.util.find_spec("submitit") else 2}
     is_sweep = trains and bool({"-m", "--multirun"} & set(words) or re.search(r" sweep=", line))
@@ -198,6 +220,8 @@ def step_of(line):
             arguments = [word for word in arguments if not word.startswith("trainer.max_steps=")] + SHORT
     if arguments[0] == "generate" or (arguments[0] == "chat" and not reason):
         arguments += ["--max-new-tokens", "4"]
+    if arguments[0] == "evaluate" and "--limit" not in words:
+        arguments += ["--limit", "4"]
     return {"ours": arguments, "code": FAILS.get(line, 3 if reason else 0)}
 
 
@@ -219,11 +243,13 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reader")
     (folder / "docs").symlink_to(ROOT / "docs")
     steps = [{"files": files(page)} for page in WITH_COMMANDS]
-    todo = []
+    todo = [{"files": READERS_FILES}]
     for page, shown in zip(WITH_COMMANDS, steps, strict=True):
         todo.append(shown)
         todo += [step | {"key": line} for p, line in CASES if p == page and (step := step_of(line))]
-        scripts = [text for text in blocks(page, "python") if not FILE_NAME.match(text)]
+        scripts = [
+            text for text in blocks(page, "python") if not FILE_NAME.match(text) and not TRAINING_SCRIPT.search(text)
+        ]
         todo += [{"script": text, "key": f"{name_of(page)}: python", "code": 0} for text in scripts]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LLAMA_EXP_CACHE": str(folder / "cache")}
     environment.pop("KERAS_BACKEND", None)

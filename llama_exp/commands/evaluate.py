@@ -189,8 +189,9 @@ def _target(options: argparse.Namespace, run: RunResult | None) -> tuple[Path, R
 
 
 def _step(run: RunResult | None) -> int | None:
-    steps = None if run is None else run.summary.get("steps")
-    return steps if type(steps) is int else None
+    summary = {} if run is None else run.summary
+    step = summary.get("exported_step", summary.get("steps"))  # the weights that the run left may be earlier ones
+    return step if type(step) is int else None
 
 
 def _named(option: str, words: list[str] | None) -> Mapping[str, str]:

@@ -45,7 +45,7 @@ def compare_outcomes(before: RunResult, after: RunResult, last_step: int | None 
         last_step: rows of `after` at this step that `before` lacks are no difference: it was stopped there, and a last
             step is always measured. None: it was not.
     """
-    rows = [[*run.rows, *run.evaluations] for run in (before, after)]
+    rows = [[*run.rows, *run.own_evaluations] for run in (before, after)]
     if last_step is not None:
         known = {_key(row) for row in rows[0]}
         rows[1] = [row for row in rows[1] if row.get("step") != last_step or _key(row) in known]

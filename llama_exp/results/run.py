@@ -58,6 +58,18 @@ class RunResult:
         """
         return read_evaluations(self.folder / ROWS)
 
+    @property
+    def own_evaluations(self) -> list[dict[str, Any]]:
+        """Of these the run's own: the first of each step and name that its config asks for. Commands add others later."""
+        asked = self.config.get("evaluation")
+        section = asked if isinstance(asked, Mapping) else {}
+        names = {name for part in ("sets", "tasks") for name in section.get(part) or {}}
+        found: dict[Any, dict[str, Any]] = {}
+        for row in self.evaluations:
+            if row["name"] in names:
+                found.setdefault((row["step"], row["name"]), row)
+        return list(found.values())
+
     def read_items(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The results for each item of a row of `evaluations`, by number; [] where the file is gone.
 

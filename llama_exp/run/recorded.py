@@ -20,7 +20,7 @@ from llama_exp.errors import ExitCode, InputError, Problem
 from llama_exp.files.json_file import read_record
 from llama_exp.files.metrics_file import read_metrics
 from llama_exp.files.yaml_file import read_yaml
-from llama_exp.run.unfinished import last_step, load_run_record, read_run_record
+from llama_exp.run.unfinished import RECORD_FILE, last_step, load_run_record, read_run_record
 
 SHOWN_LETTERS = 16  # of a fingerprint: enough to tell two apart, and to read
 NEW_RUN = "or begin a new run with resume=none"
@@ -103,6 +103,8 @@ def check_quantization(folder: Path, stored: Mapping[str, Any]) -> None:
     Raises:
         InputError: it is stored in another way now; or `run.json` is damaged.
     """
+    if not (folder / RECORD_FILE).exists():  # of a process that only looks
+        return
     recorded = load_run_record(folder).get("quantization")
     if not isinstance(recorded, Mapping) or recorded == stored:
         return
