@@ -60,7 +60,7 @@ class RunResult:
 
     @property
     def own_evaluations(self) -> list[dict[str, Any]]:
-        """Of these the run's own: the first of each step and name that its config asks for. Commands add others later."""
+        """Those that the run's config asks for, the first of each step and name: commands add others later."""
         asked = self.config.get("evaluation")
         section = asked if isinstance(asked, Mapping) else {}
         names = {name for part in ("sets", "tasks") for name in section.get(part) or {}}

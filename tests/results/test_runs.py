@@ -122,3 +122,18 @@ def test_a_reproduction_is_no_further_run_unless_it_is_named(tmp_path):
     again = make_run(tmp_path / "name" / "reproduced" / "first" / "again")
     assert [run.folder.name for run in load_runs([tmp_path / "name"])] == ["first"]
     assert [run.folder for run in load_runs([again])] == [again]
+
+
+def test_rows_that_a_command_added_are_not_the_run_s_own(tmp_path):
+    folder = make_run(tmp_path / "run", {"evaluation": {"sets": {"docs": {}}, "tasks": {}}})
+    row = {"kind": "set", "items": 1, "tokens": 1, "seconds": 1.0, "fingerprint": "f", "file": None}
+    rows = [
+        {**row, "step": 4, "name": "docs", "loss": 2.0},
+        {**row, "step": 4, "name": "quiz", "accuracy": 0.5},
+        {**row, "step": 4, "name": "docs", "loss": 2.1},
+        {**row, "step": 8, "name": "docs", "loss": 1.0},
+    ]
+    (folder / "evaluation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = load_run(folder)
+    assert len(run.evaluations) == 4
+    assert [(row["step"], row["loss"]) for row in run.own_evaluations] == [(4, 2.0), (8, 1.0)]

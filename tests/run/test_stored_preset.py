@@ -63,6 +63,7 @@ def test_the_record_is_whole_and_resuming_compares(tmp_path):
 
 def test_what_a_download_told_is_compared_too(tmp_path):
     (tmp_path / "run.json").write_text("{}")
+    recorded.check_quantization(tmp_path / "nowhere", to_section(INT4))  # of a process that only looks
     recorded.check_quantization(tmp_path, to_section(INT4))  # a first start
     (tmp_path / "run.json").write_text(json.dumps({"quantization": to_section(INT4)}))
     recorded.check_quantization(tmp_path, to_section(INT4))
