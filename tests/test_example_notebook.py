@@ -101,6 +101,7 @@ def shown(monkeypatch):
 
 
 @pytest.mark.process
+@pytest.mark.slow  # tests/test_python_notebook.py runs the other notebook every day
 def test_its_cells_run_in_order(tmp_path, monkeypatch, shown, capsys):
     monkeypatch.chdir(tmp_path)
     session = Session(tmp_path)

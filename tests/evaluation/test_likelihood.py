@@ -4,6 +4,7 @@ import numpy as np
 import oracles
 import pytest
 import scipy.special
+from daily import slow_on_jax
 
 from llama_exp.evaluation.likelihood import LogLikelihood
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
@@ -79,6 +80,7 @@ def test_the_likeliest_continuation_is_greedy(model):
     assert [greedy for _, greedy in scores] == [True, False]
 
 
+@slow_on_jax
 def test_quantized_weights_with_adapters_too():
     backbone = LlamaBackbone(**TINY)
     oracles.randomize(backbone, seed=4)

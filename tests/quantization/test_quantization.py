@@ -308,7 +308,7 @@ def from_preset(folder, **arguments):
     return LlamaBackbone.from_preset(folder / "preset", **arguments)
 
 
-@pytest.mark.parametrize("gptq", with_others([False], [True]))
+@pytest.mark.parametrize("gptq", one_a_day([False], [True]))
 @pytest.mark.parametrize("names", one_a_day([None, []], [["query", "feedforward_output_dense"]]))
 def test_embeddings_and_some_layers_stay_int8_under_int4(names, gptq):
     """Byte for byte what int8 makes of them."""
@@ -418,7 +418,7 @@ def float_preset(tmp_path):
     return tmp_path / "float"
 
 
-@pytest.mark.parametrize("mode", [*MODES.values(), GPTQ], ids=[*MODES, "gptq"])
+@pytest.mark.parametrize("mode", with_others(MODES.values(), [GPTQ]), ids=[*MODES, "gptq"])
 def test_order_is_build_load_quantize_adapt(mode, float_preset):
     expected = LlamaBackbone.from_preset(float_preset)
     expected.quantize(**mode)
