@@ -37,6 +37,7 @@ SWEEP = ["trainer=quick", "trainer.max_steps=40", "model.num_layers=1"]  # short
 SWEEP += ["optimizer.learning_rate=1e-3,3e-3,1e-2", "seed=0,1", "hydra.launcher.n_jobs=2"]
 SHOWN_SWEEP = "outputs/python_qa_lora/sweeps/2026-01-31_12-00-00"  # in place of where it lay
 NUM_COLOURS = 96
+PAGE_PIXELS = "1200,1500"  # width, height
 # A control sequence of ECMA-48: parameters, then one letter that says what it does.
 CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 # Rich's own frame loads a font from the network; a picture in a repository should not.
@@ -105,10 +106,11 @@ def _draw_report(to: Path, sweep: Path, arguments: list[str]) -> None:
     """Reports on a sweep, and keeps what the terminal shows and the pictures."""
     with tempfile.TemporaryDirectory() as made:
         words = ["report", str(sweep), *arguments]
-        output, code = record([sys.executable, "-m", "llama_exp", *words, "--to", made, "--formats", "png"], {})
+        output, code = record([sys.executable, "-m", "llama_exp", *words, "--to", made, "--formats", "png,html"], {})
         if code:
             sys.exit(f"the report ended with exit code {code}:\n{output}")
         to.mkdir(parents=True, exist_ok=True)
+        _photograph(Path(made) / "report.html", Path(made) / "page.png")
         for picture in Path(made).glob("*.png"):
             image = Image.open(picture).convert("RGB").quantize(NUM_COLOURS)  # a third of the size
             image.save(to / f"report_{picture.name}", optimize=True)
@@ -116,6 +118,13 @@ def _draw_report(to: Path, sweep: Path, arguments: list[str]) -> None:
     command = shlex.join(["llama-exp", "report", SHOWN_SWEEP, *arguments])
     (to / "report.svg").write_text(svg(command, shown), encoding="utf-8")
     print(f"{to}: report.svg and report_*.png of {sweep}")
+
+
+def _photograph(page: Path, picture: Path) -> None:
+    """The upper part of a page, as Chromium shows it."""
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={PAGE_PIXELS}")
+    command = ["chromium", *options, f"--screenshot={picture}", page.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
 
 
 def record(command: list[str], environment: dict[str, str]) -> tuple[str, int]:
