@@ -82,8 +82,10 @@ def test_what_decides_is_science_and_what_is_kept_is_not():
     for line in ("trainer.keep_optimizer=until_finished", "trainer.profile_steps=3", "objective_metric=train_loss"):
         other = check_arguments([line]).config
         assert config_hash(other) == config_hash(plain) and continuation_hash(other) == continuation_hash(plain)
-    for line in ("trainer.stop_early=validation.loss", "trainer.patience=7", "trainer.min_delta=0.5"):
-        other = check_arguments([line]).config
-        assert config_hash(other) != config_hash(plain) and continuation_hash(other) == continuation_hash(plain)
+    stopping = check_arguments(["trainer.stop_early=validation.loss"]).config
+    assert config_hash(stopping) != config_hash(plain) and continuation_hash(stopping) == continuation_hash(plain)
+    for line in ("trainer.patience=7", "trainer.min_delta=0.5"):
+        other = check_arguments(["trainer.stop_early=validation.loss", line]).config
+        assert config_hash(other) != config_hash(stopping) and continuation_hash(other) == continuation_hash(plain)
     for line in ("trainer.keep_best=validation.loss", "trainer.overfit_below=0.1"):
         assert continuation_hash(check_arguments([line]).config) != continuation_hash(plain)
