@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 import pytest
 from adapted import fill, make
-from daily import one_a_day, slow_on_jax, with_others
+from daily import one_a_day, slow_on_jax
 
 from llama_exp import backend
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
@@ -30,8 +30,8 @@ STORED = {
     "int4 with other int8": {"mode": "int4", "int8_layers": ["query", "value", "feedforward_gate_dense"]},
     "float8": {"mode": "float8"},
 }
-DAILY, ON_TENSORFLOW = ("float32",), ("int4",)
-OTHERS = [name for name in STORED if name not in DAILY + ON_TENSORFLOW]
+DAILY = ("float32",)  # integers: test_adapters_over_integers
+OTHERS = [name for name in STORED if name not in DAILY]
 
 
 def logits_of(backbone, token_ids):
@@ -53,7 +53,7 @@ def assert_decodes(backbone, tolerance=oracles.EXACT_TOLERANCE):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("stored", one_a_day(with_others(DAILY, ON_TENSORFLOW), OTHERS))
+@pytest.mark.parametrize("stored", one_a_day(DAILY, OTHERS))
 def test_a_step_equals_the_whole_call(stored, tied):
     backbone = make(tie_word_embeddings=tied)
     if STORED[stored]:

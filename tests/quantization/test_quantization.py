@@ -418,7 +418,7 @@ def float_preset(tmp_path):
     return tmp_path / "float"
 
 
-@pytest.mark.parametrize("mode", with_others(MODES.values(), [GPTQ]), ids=[*MODES, "gptq"])
+@pytest.mark.parametrize("mode", one_a_day(MODES.values(), [GPTQ]), ids=[*MODES, "gptq"])
 def test_order_is_build_load_quantize_adapt(mode, float_preset):
     expected = LlamaBackbone.from_preset(float_preset)
     expected.quantize(**mode)
@@ -592,7 +592,7 @@ def test_the_training_loss_is_that_of_the_logits(name):
     assert float(ops.convert_to_numpy(call(batch))) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", with_others(["int4"], ["int8", "float8"]))
+@pytest.mark.parametrize("name", one_a_day(["int4"], ["int8", "float8"]))
 def test_generation_with_a_cache_equals_whole_sequences(name):
     backbone = make()
     backbone.quantize(**MODES[name])

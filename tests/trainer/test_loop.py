@@ -29,7 +29,7 @@ VARIANTS = {
     "float8-lora-dropout": {"lora": True, "quantize": "float8", "dropout": 0.2},
 }
 DAILY = ("full", "lora-dropout-2x4")
-PARTS = ("lora", "int4-lora-dropout")  # what the others do too
+PARTS = ("lora", "int4-lora-dropout", "int8-lora", "float8-lora-dropout", "full-dropout-2x4")  # what the others do too
 OTHERS = [name for name in VARIANTS if name not in DAILY + PARTS]
 
 
