@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from llama_exp.config.identity import config_hash
@@ -106,9 +106,9 @@ def _own_umask() -> Iterator[None]:
 @contextlib.contextmanager
 def _console() -> Iterator[None]:
     """Log lines are shown while the run lasts, and are the notebook's business again afterwards."""
-    before: Sequence[object] = list(logs.LOGGER.handlers)
+    before = list(logs.LOGGER.handlers)
     try:
         yield
     finally:
-        if not before:
-            logs.detach_console()
+        for handler in [handler for handler in logs.LOGGER.handlers if handler not in before]:
+            logs.detach(handler)

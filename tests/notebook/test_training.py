@@ -10,8 +10,10 @@ from made_runs import make_grid
 from whole_runs import SMALL, last_wins
 
 from llama_exp import compose, runtime, train
+from llama_exp.console import logs
 from llama_exp.console.live_area import LiveArea
 from llama_exp.errors import ConfigError, InputError, Interrupted, Preempted
+from llama_exp.notebook import training
 from llama_exp.notebook.cell import Cell, CellLine
 from llama_exp.run.folder import RunFolder
 
@@ -146,3 +148,11 @@ def test_in_a_kernel_a_run_shows_itself_in_the_cell(playground, monkeypatch, cap
     assert "run folder outputs/default/" in output.out and output.err == ""
     assert LiveArea.canvas is None
     assert json.loads(next(playground.glob("outputs/default/2*/summary.json")).read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize("own", [[], [logging.NullHandler()], [logging.StreamHandler()]])
+def test_whoever_listened_before_a_run_listens_afterwards_and_nobody_else(own, monkeypatch):
+    monkeypatch.setattr(logs.LOGGER, "handlers", list(own))
+    with training._console():
+        logs.attach_console()
+    assert logs.LOGGER.handlers == own
