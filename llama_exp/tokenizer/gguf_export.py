@@ -23,6 +23,7 @@ from llama_exp.tokenizer.gguf_ends import BYTE, CONTROL, NORMAL, STOP_NAMES, UNK
 from llama_exp.tokenizer.hugging_face import HuggingFaceTokenizer
 from llama_exp.tokenizer.keras_hub_form import ADDED_FLAGS, PLAIN
 from llama_exp.tokenizer.sentence_piece import SentencePieceTokenizer
+from llama_exp.tokenizer.sentence_piece_config import find_change
 
 _NO_SCORE = -1000.0  # what other converters give to a row of the embeddings that is no token
 _MORE_STOPS = ("eot_token_id", "eom_token_id")
@@ -110,13 +111,11 @@ def _sentence_piece(tokenizer: SentencePieceTokenizer, num_embeddings: int) -> t
 
 def _inexpressible(model) -> str | None:
     """What a SentencePiece model does that llama.cpp does not; None if there is nothing."""
-    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    trainer = model.trainer_spec
     if trainer.model_type != type(trainer).BPE:
         return "its SentencePiece model is not BPE"
-    if normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces or not normalizer.escape_whitespaces:
-        return f"its normalizer {normalizer.name[:40]!r} changes the text before it is split"
-    if trainer.treat_whitespace_as_suffix:
-        return "it puts the space behind a text"
+    if change := find_change(model):
+        return change
     if sum(piece.type == BYTE for piece in model.pieces) != 256:
         return "it has no token for each byte, so that not every text could be encoded"
     if odd := next((piece.piece for piece in model.pieces if piece.type == UNUSED), None):

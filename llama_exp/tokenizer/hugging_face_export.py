@@ -16,6 +16,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from llama_exp.errors import InputError, Problem
 from llama_exp.tokenizer import generation_files as companions
+from llama_exp.tokenizer.sentence_piece_config import find_change
 
 TOKENIZER, SENTENCE_PIECE = "tokenizer.json", "tokenizer.model"
 SPACE = "▁"  # U+2581, SentencePiece's visible space
@@ -128,13 +129,11 @@ def _merges(scores: Mapping[str, float]) -> list[tuple[str, str]]:
 
 def _inexpressible(model, kinds) -> str | None:
     """Why a table of merges cannot say what the model does; None if it can."""
-    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    trainer = model.trainer_spec
     if trainer.model_type != type(trainer).BPE:
         return "its model is not BPE"
-    if normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces or not normalizer.escape_whitespaces:
-        return f"its normalizer {normalizer.name[:40]!r} changes the text before it is split"
-    if trainer.treat_whitespace_as_suffix:
-        return "it puts the space behind a text"
+    if change := find_change(model):
+        return change
     if odd := next((piece for piece in model.pieces if piece.type in (kinds.USER_DEFINED, kinds.UNUSED)), None):
         return f"its piece {odd.piece[:40]!r} is {'user-defined' if odd.type == kinds.USER_DEFINED else 'unused'}"
     return None

@@ -121,6 +121,16 @@ def make_control(model, ids: Iterable[int | None]) -> bool:
     return bool(found)
 
 
+def find_change(model) -> str | None:
+    """What a SentencePiece model does to a text beside splitting it, in words; None: spaces become marks, no more."""
+    normalizer = model.normalizer_spec
+    if normalizer.precompiled_charsmap or normalizer.remove_extra_whitespaces or not normalizer.escape_whitespaces:
+        return f"its normalizer {normalizer.name[:40]!r} changes the text before it is split"
+    if model.trainer_spec.treat_whitespace_as_suffix:
+        return "it puts the space behind a text"
+    return None
+
+
 def _require_known(config: Mapping[str, Any]) -> None:
     for key, value in config.items():
         if key in ("add_bos_token", "add_prefix_space", "legacy") and not isinstance(value, bool | None):

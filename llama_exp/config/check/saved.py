@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from hydra.core.config_store import ConfigStore
 
+from llama_exp.config import identity
 from llama_exp.config.check.composition import show_path
 from llama_exp.config.check.typed import show
 from llama_exp.config.conf_folder import CONF
@@ -29,11 +30,7 @@ YOUNGER = {
     "objective_metric": CONFIG_FILE,
     "evaluation": "evaluation/none.yaml",
     **dict.fromkeys(
-        (
-            *("trainer.keep_best", "trainer.export", "trainer.stop_early", "trainer.patience", "trainer.min_delta"),
-            *("trainer.overfit_below", "trainer.keep_optimizer", "trainer.profile_steps"),
-        ),
-        "trainer/default.yaml",
+        (*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps"), "trainer/default.yaml"
     ),
 }
 Fill = Callable[[dict[str, Any]], dict[str, Any]]
