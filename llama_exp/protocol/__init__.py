@@ -1,0 +1,1 @@
+"""What an experiment states before it runs, and whether its runs agree. Imports no framework."""
