@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 # Of the training rows of metrics.jsonl.
 STATISTICS = ("mean", "first", "last", "max", "min")
@@ -31,10 +32,12 @@ OF, AGAINST = "of", "against"
 ARMS = (OF, AGAINST)
 BEST_OVER, BEST_BY, PAIR_BY, CONFIDENCE = "best_over", "best_by", "pair_by", "confidence"
 # Arguments that every estimator takes -> what they are where nobody states them.
-COMMON: dict[str, object] = {PAIR_BY: ["seed"], CONFIDENCE: 0.95}
+COMMON: dict[str, Any] = {PAIR_BY: [], CONFIDENCE: 0.95}
 # Of those that may take each arm at its best setting.
-AT_BEST: dict[str, object] = {BEST_OVER: None, BEST_BY: "validation.loss"}
-_RATE = {"rate": "optimizer.learning_rate"}
+AT_BEST: dict[str, Any] = {BEST_OVER: None, BEST_BY: "validation.loss"}
+# Named by an estimator that looks for the best value of it, and so takes diverged runs for the worst.
+RATE = "rate"
+_RATE = {RATE: "optimizer.learning_rate"}
 _NEIGHBOURS = {"neighbours": 1}
 
 

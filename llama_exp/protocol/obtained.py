@@ -20,8 +20,8 @@ class NotSeen(Exception):  # noqa: N818 - no error: an answer
 class Observation:
     """A run as an estimator sees it.
 
-    run: its index. block: values of the keys that runs are paired by, the seed as a rule. values: argument -> number of
-    the quantity that the argument names; infinite where the run diverged, which only rate comparisons take.
+    run: its index. block: the seed, then values of further keys that runs are paired by. values: argument -> number of
+    the quantity that the argument names; infinite where the run diverged, which only comparisons of rates take.
     """
 
     run: int
@@ -34,7 +34,7 @@ class Question:
     """What a claim asks.
 
     arms: `of` and `against`, or `ALL` -> their runs, none empty. names: argument -> quantity, for labels. counts:
-    argument -> whole number. confidence: of the interval. reports of preparation belong into the answer's notes.
+    argument -> whole number. confidence: of the interval.
     """
 
     arms: Mapping[str, tuple[Observation, ...]]
