@@ -34,7 +34,7 @@ def _row(entry: Entry, config_dir: str | None) -> list[Text]:
         return [name, Text(""), Text(""), Text(""), Text(""), Text(entry.wrong or "", style="red")]
     if entry.protocol.title:
         name.append(f"\n{entry.protocol.title}", style="not bold")
-    cells = [str(len(entry.protocol.claims)), str(len(entry.protocol.stages)), _runs(entry, False), _runs(entry, True)]
+    cells = [str(entry.num_claims), str(len(entry.protocol.stages)), _runs(entry, False), _runs(entry, True)]
     return [name, *map(Text, cells), _there(Request(entry.name, config_dir=config_dir))]
 
 

@@ -34,6 +34,11 @@ class Entry:
     runs: dict[tuple[Half, bool], int]
     wrong: str | None = None
 
+    @property
+    def num_claims(self) -> int:
+        """How many claims it states."""
+        return 0 if self.protocol is None else len(self.protocol.claims)
+
 
 def list_experiments(config_dir: str | None) -> list[Entry]:
     """All experiments with stages, by name; raises `ConfigError` where there is no such folder."""

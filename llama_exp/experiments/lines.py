@@ -43,7 +43,8 @@ def fill_line(line: str, places: Mapping[str, str]) -> str:
     filled = fill_places(value, places)
     if filled == value:
         return line
-    return f"{key}{has_value}{filled if _STRUCTURED.match(value.strip()) else plain_or_quoted(filled)}"
+    is_structured = _STRUCTURED.match(fill_places(value, dict.fromkeys(places, "x")).strip())
+    return f"{key}{has_value}{filled if is_structured else plain_or_quoted(filled)}"
 
 
 def write_value(value: Any) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llama_exp.config.check.command_line import read_line
 from llama_exp.config.check.composition import Composer, line_of
-from llama_exp.config.check.job import JobCheck
+from llama_exp.config.check.job import Job, JobCheck
 from llama_exp.config.check.nearest import suggest
 from llama_exp.config.check.options import parse_options
 from llama_exp.config.check.stages import key_of, list_texts
@@ -183,21 +183,21 @@ class _Stage:
 
     def make(self) -> tuple[Step, list[Problem]]:
         """The step, and what is wrong with its runs."""
-        problems, config, num_runs = self._check()
-        if config is None:
+        problems, first, num_runs = self._check()
+        if problems or first.config is None:
             folder, lines = self.request.folder / self.name, self.lines
         else:
-            lines = [*self.lines, *self._share_machine(config, num_runs)]
-            folder = self._choose_folder(config)
+            lines = [*self.lines, *self._share_machine(first, num_runs)]
+            folder = self._choose_folder(first.config)
         where = RUN_DIR if self.stage.cached else SWEEP_DIR
-        first = [] if self.stage.cached else ["-m"]
-        first += [] if self.request.config_dir is None else [f"--config-dir={self.request.config_dir}"]
-        arguments = (*first, *lines, f"{where}={plain_or_quoted(str(folder))}", "resume=auto")
+        options = [] if self.stage.cached else ["-m"]
+        options += [] if self.request.config_dir is None else [f"--config-dir={self.request.config_dir}"]
+        arguments = (*options, *lines, f"{where}={plain_or_quoted(str(folder))}", "resume=auto")
         step = Step(self.name, self.stage.half, folder, arguments, num_runs, self.stage.cached, _list_needs(self.stage))
         return step, problems
 
-    def _check(self) -> tuple[list[Problem], Config | None, int]:
-        """Problems of runs in which every value of the grid occurs, the first run's config, and how many runs it is.
+    def _check(self) -> tuple[list[Problem], Job, int]:
+        """Problems of runs in which every value of the grid occurs, the first of them, and how many runs there are.
 
         The stage's own command checks all of them, before its first run starts.
         """
@@ -206,22 +206,21 @@ class _Stage:
         if sweeps and self.stage.cached:
             found = ", ".join(line_of(override) for override in sweeps)
             problems.append(Problem("a stage with cached: true is one run", self.name, found, "give one value"))
-            return problems, None, 1
-        constants = [override for override in overrides if override not in sweeps]
-        config = None
-        for number, lines in enumerate(list_corners(sweeps) if sweeps else [()]):
-            job = JobCheck(self.composer, [*constants, *self.composer.parse(lines)[0]]).run()
-            problems += [problem for problem in job.problems if problem not in problems]
-            config = job.config if number == 0 else config
-        return problems, None if problems else config, count_points(sweeps)
+            sweeps = []
+        constants = [override for override in overrides if not override.is_sweep_override()]
+        points = list(list_corners(sweeps)) if sweeps else [()]
+        jobs = [JobCheck(self.composer, [*constants, *self.composer.parse(lines)[0]]).run() for lines in points]
+        problems += [problem for job in jobs for problem in job.problems]
+        return list(dict.fromkeys(problems)), jobs[0], count_points(sweeps)
 
-    def _share_machine(self, config: Config, num_runs: int) -> list[str]:
+    def _share_machine(self, job: Job, num_runs: int) -> list[str]:
         """One thread for each run unless somebody says otherwise: bits depend on it, not on how many run at once."""
-        threads = config.runtime.threads or 1
-        lines = [] if config.runtime.threads else [f"{THREADS}={threads}"]
-        stated = JOBS in map(key_of, self.lines)
+        assert job.config is not None and job.cfg is not None
+        threads = job.config.runtime.threads or 1
+        lines = [] if job.config.runtime.threads else [f"{THREADS}={threads}"]
         jobs = min(max(1, self.cores // threads), num_runs)
-        return lines if self.stage.cached or stated or jobs == 1 else [*lines, f"{JOBS}={jobs}"]
+        is_ours = not self.stage.cached and JOBS.rpartition(".")[2] in job.cfg.hydra.launcher
+        return [*lines, f"{JOBS}={jobs}"] if is_ours and jobs > 1 and JOBS not in map(key_of, self.lines) else lines
 
     def _choose_folder(self, config: Config) -> Path:
         if not self.stage.cached:
