@@ -293,6 +293,7 @@ class Run:
             seed=config.seed,
             base_digest=self._base_digest,
             chunk_tokens=config.objective.chunk_tokens,
+            z_loss=config.objective.z_loss,
             jit=config.runtime.jit.value,
             sample_at_start=config.preset.source is not None and config.preset.load_weights,
             **section,

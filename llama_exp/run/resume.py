@@ -22,6 +22,7 @@ from llama_exp.config.identity import (
     LENGTH,
     MAY_CHANGE,
     RECIPE,
+    YOUNGER,
     config_hash,
     continuation_hash,
     flatten,
@@ -43,8 +44,7 @@ CONFIG_FILE = "config.yaml"
 BEFORE_THE_KEY = {
     "model.initializer_range": 0.02,
     "model.embedding_initializer_range": 0.01,
-    "trainer.keep_best": None,
-    "trainer.overfit_below": None,
+    **YOUNGER,
 }
 _ABSENT = object()
 _LONGEST = 200  # characters of a value in a message
