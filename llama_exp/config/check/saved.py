@@ -29,6 +29,7 @@ NAME = "saved_config"
 YOUNGER = {
     "objective_metric": CONFIG_FILE,
     "evaluation": "evaluation/none.yaml",
+    "protocol": "protocol/none.yaml",
     **dict.fromkeys(
         (*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps"), "trainer/default.yaml"
     ),
@@ -117,7 +118,7 @@ def _with_younger(values: Mapping[str, Any]) -> dict[str, Any]:
             ours = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
             if key and ours.get(TARGET) not in (None, part.get(TARGET)):
                 continue  # a key of another choice of the part
-            part[key or section] = ours if section == "evaluation" else ours[key or section]
+            part[key or section] = ours[key or section] if key or section in ours else ours
     return filled
 
 
