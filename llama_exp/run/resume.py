@@ -22,10 +22,12 @@ from llama_exp.config.identity import (
     LENGTH,
     MAY_CHANGE,
     RECIPE,
+    YOUNGER,
     config_hash,
     continuation_hash,
     flatten,
     is_same_share,
+    list_unused,
     to_record,
 )
 from llama_exp.config.schema import Config
@@ -43,8 +45,7 @@ CONFIG_FILE = "config.yaml"
 BEFORE_THE_KEY = {
     "model.initializer_range": 0.02,
     "model.embedding_initializer_range": 0.01,
-    "trainer.keep_best": None,
-    "trainer.overfit_below": None,
+    **YOUNGER,
 }
 _ABSENT = object()
 _LONGEST = 200  # characters of a value in a message
@@ -165,11 +166,14 @@ def _find_changes(folder: Path, config: Mapping[str, Any]) -> tuple[list[Problem
     if RECIPE not in recorded:  # begun before the record had it, with the numbers that it began with
         before |= {key: value for key, value in now.items() if key.startswith(f"{RECIPE}.")}
     before = {key: value for key, value in BEFORE_THE_KEY.items() if key in now} | before
+    means_nothing = {key for key in list_unused(now) if key not in before} | {*list_unused(now)} & {
+        *list_unused(before)
+    }
     lengths = (before.get(LENGTH), now.get(LENGTH))
     problems, changes = [], {}
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)
-        if old == new:
+        if old == new or key in means_nothing:
             continue
         if MAY_CHANGE.fullmatch(key) or (
             FOLLOWS_LENGTH.fullmatch(key)

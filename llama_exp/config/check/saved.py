@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 
 from llama_exp.config import identity
 from llama_exp.config.check.composition import show_path
-from llama_exp.config.check.typed import show
+from llama_exp.config.check.typed import TARGET, show
 from llama_exp.config.conf_folder import CONF
 from llama_exp.config.identity import RECIPE, to_record
 from llama_exp.config.schema import Config
@@ -25,13 +25,14 @@ from llama_exp.files.yaml_file import read_yaml
 
 CONFIG_FILE = "config.yaml"
 NAME = "saved_config"
+# Section -> the file of conf/ where its younger keys have these values.
+PLAIN = {"trainer": "trainer/default.yaml", "model": "model/llama_tiny.yaml"}
 # Keys and sections that are younger than the first runs -> the file of conf/ whose value does what was done without.
 YOUNGER = {
     "objective_metric": CONFIG_FILE,
     "evaluation": "evaluation/none.yaml",
-    **dict.fromkeys(
-        (*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps"), "trainer/default.yaml"
-    ),
+    **dict.fromkeys(("trainer.keep_optimizer", "trainer.profile_steps"), PLAIN["trainer"]),
+    **{key: PLAIN[key.partition(".")[0]] for key in (*identity.YOUNGER, *identity.BESIDE)},
 }
 Fill = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -112,6 +113,8 @@ def _with_younger(values: Mapping[str, Any]) -> dict[str, Any]:
         part = filled if not key else filled.get(section)
         if isinstance(part, dict) and (key or section) not in part:
             ours = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
+            if key and part.get(TARGET) != ours.get(TARGET):  # another class has other keys
+                continue
             part[key or section] = ours if section == "evaluation" else ours[key or section]
     return filled
 
