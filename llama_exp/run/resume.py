@@ -166,14 +166,13 @@ def _find_changes(folder: Path, config: Mapping[str, Any]) -> tuple[list[Problem
     if RECIPE not in recorded:  # begun before the record had it, with the numbers that it began with
         before |= {key: value for key, value in now.items() if key.startswith(f"{RECIPE}.")}
     before = {key: value for key, value in BEFORE_THE_KEY.items() if key in now} | before
-    means_nothing = {key for key in list_unused(now) if key not in before} | {*list_unused(now)} & {
-        *list_unused(before)
-    }
+    unused_before = set(list_unused(before))
+    unused = {key for key in list_unused(now) if key not in before or key in unused_before}
     lengths = (before.get(LENGTH), now.get(LENGTH))
     problems, changes = [], {}
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)
-        if old == new or key in means_nothing:
+        if old == new or key in unused:
             continue
         if MAY_CHANGE.fullmatch(key) or (
             FOLLOWS_LENGTH.fullmatch(key)

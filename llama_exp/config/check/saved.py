@@ -31,6 +31,7 @@ PLAIN = {"trainer": "trainer/default.yaml", "model": "model/llama_tiny.yaml"}
 YOUNGER = {
     "objective_metric": CONFIG_FILE,
     "evaluation": "evaluation/none.yaml",
+    "protocol": "protocol/none.yaml",
     **dict.fromkeys(("trainer.keep_optimizer", "trainer.profile_steps"), PLAIN["trainer"]),
     **{key: PLAIN[key.partition(".")[0]] for key in (*identity.YOUNGER, *identity.BESIDE)},
 }
@@ -115,7 +116,7 @@ def _with_younger(values: Mapping[str, Any]) -> dict[str, Any]:
             ours = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
             if key and part.get(TARGET) != ours.get(TARGET):  # another class has other keys
                 continue
-            part[key or section] = ours if section == "evaluation" else ours[key or section]
+            part[key or section] = ours[key or section] if key or section in ours else ours
     return filled
 
 
