@@ -83,7 +83,7 @@ def check_rope(model: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def check_parametrization(model: Mapping[str, Any]) -> Iterator[Problem]:
-    """muP needs the width that others are measured by."""
+    """Widths are measured by a base under muP."""
     if Parametrization(model["parametrization"]) is Parametrization.mup and model["base_hidden_dim"] is None:
         yield Problem(
             "is null, and mup changes first values and learning rates by the ratio to it",

@@ -67,7 +67,7 @@ def architecture_of_preset(config: Config) -> Iterator[Problem]:
 
 
 def parametrization(config: Config) -> Iterator[Problem]:
-    """muP's rates are known for the optimizer, and nothing but the table's variables trains."""
+    """Under muP the optimizer is one whose rates are known, and no adapter trains."""
     if config.model.parametrization is not Parametrization.mup:
         return
     plain = "set model.parametrization=standard"
