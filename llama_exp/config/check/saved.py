@@ -25,15 +25,23 @@ from llama_exp.files.yaml_file import read_yaml
 
 CONFIG_FILE = "config.yaml"
 NAME = "saved_config"
-# Section -> the file of conf/ where its younger keys have these values.
-PLAIN = {"trainer": "trainer/default.yaml", "model": "model/llama_tiny.yaml"}
+# Section -> the file of conf/ that has all of its younger keys.
+FILES = {
+    "model": "model/llama_tiny.yaml",
+    "objective": "objective/next_token.yaml",
+    "schedule": "schedule/wsd.yaml",
+    "trainer": "trainer/default.yaml",
+}
 # Keys and sections that are younger than the first runs -> the file of conf/ whose value does what was done without.
 YOUNGER = {
     "objective_metric": CONFIG_FILE,
     "evaluation": "evaluation/none.yaml",
     "protocol": "protocol/none.yaml",
-    **dict.fromkeys(("trainer.keep_optimizer", "trainer.profile_steps"), PLAIN["trainer"]),
-    **{key: PLAIN[key.partition(".")[0]] for key in (*identity.YOUNGER, *identity.BESIDE)},
+    "branch_from": CONFIG_FILE,
+    **{
+        path: FILES[path.partition(".")[0]]
+        for path in (*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps")
+    },
 }
 Fill = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -114,8 +122,8 @@ def _with_younger(values: Mapping[str, Any]) -> dict[str, Any]:
         part = filled if not key else filled.get(section)
         if isinstance(part, dict) and (key or section) not in part:
             ours = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
-            if key and part.get(TARGET) != ours.get(TARGET):  # another class has other keys
-                continue
+            if key and ours.get(TARGET) not in (None, part.get(TARGET)):
+                continue  # a key of another choice of the part
             part[key or section] = ours[key or section] if key or section in ours else ours
     return filled
 
