@@ -45,9 +45,6 @@ class Factors:
     sgd: float
 
 
-STANDARD = Factors(1.0, 1.0, 1.0)
-
-
 def read_keys(backbone) -> dict[str, Any]:
     """The constructor arguments of a `LlamaBackbone` that the functions below read."""
     return {key: getattr(backbone, key) for key in KEYS}
@@ -56,7 +53,7 @@ def read_keys(backbone) -> dict[str, Any]:
 def find_factors(config: Mapping[str, Any], path: str) -> Factors:
     """The row of the table for the variable `path` of a backbone with the constructor arguments `config`."""
     if Parametrization(config["parametrization"]) is Parametrization.standard:
-        return STANDARD
+        return Factors(1.0, 1.0, 1.0)
     m = config["hidden_dim"] / config["base_hidden_dim"]
     if path == REVERSE_EMBEDDINGS or (path == FINAL_NORM and config["tie_word_embeddings"]):
         return Factors(1 / m, 1 / m, 1 / m)
