@@ -51,6 +51,8 @@ YOUNGER: dict[str, Any] = {
     "trainer.export": "last",
     "trainer.stop_early": None,
     "trainer.overfit_below": None,
+    "lora.learning_rate_ratio": 1.0,
+    "optimizer.independent_weight_decay": False,
     "model.parametrization": "standard",
     "model.train_norms": True,
 }

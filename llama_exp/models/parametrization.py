@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, INITIALIZER_RANGES, PARAMETRIZATION, REVERSE_EMBEDDINGS
-from llama_exp.limits.model import MupRates, Parametrization
+from llama_exp.limits.model import MUP_OPTIMIZERS, MupRates, Parametrization
 
 KEYS = ("hidden_dim", "num_query_heads", "tie_word_embeddings", *INITIALIZER_RANGES, *PARAMETRIZATION)
 
@@ -72,17 +72,23 @@ def first_value(config: Mapping[str, Any], path: str) -> float:
     return config["embedding_initializer_range" if is_table else "initializer_range"] * factor
 
 
-def rate_factors(backbone, rates: MupRates = MupRates.adam) -> dict[str, float]:
+def rate_factors(backbone, rates: MupRates | None = MupRates.adam) -> dict[str, float]:
     """What the learning rate of each trainable variable is multiplied by, by path; 1 where a path is missing.
 
     Adapters have no row in the table: theirs is the rate as it is stated.
 
     Args:
-        backbone: a `LlamaBackbone`.
-        rates: the column of the table, which the optimizer decides.
+        backbone: a `LlamaBackbone`, or a class of somebody else's, which may know of no parametrization.
+        rates: the column of the table, which the optimizer decides; None: there is none for it.
+
+    Raises:
+        ValueError: muP without a column.
     """
-    if getattr(backbone, "parametrization", None) is None:  # a class of somebody else's knows of none
+    if Parametrization(getattr(backbone, "parametrization", "standard")) is Parametrization.standard:
         return {}
+    if rates is None:
+        known = ", ".join(name.rpartition(".")[2] for name in MUP_OPTIMIZERS)
+        raise ValueError(f"parametrization='mup' knows the learning rates of {known} only. Use one, or 'standard'.")
     config = read_keys(backbone)
     paths = [variable.path for variable in backbone.trainable_variables if "/adapter/" not in variable.path]
     factors = {path: getattr(find_factors(config, path), rates.value) for path in paths}

@@ -93,8 +93,7 @@ def _train(model: Any, optimizer: Any, jit: bool) -> dict[tuple[str, int], tuple
 
 
 def read_activations(model: Any, token_ids_BS: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The hidden states of a `LlamaCausalLM` layer by layer, the scores of its attentions before their softmax, and
-    its logits, each float64."""
+    """Hidden states of a `LlamaCausalLM` layer by layer, scores of its attentions, and logits; float64."""
     from keras import ops
 
     from llama_exp.models.layer_outputs import layer_outputs
@@ -113,7 +112,7 @@ def read_activations(model: Any, token_ids_BS: np.ndarray) -> Iterator[tuple[str
 
 
 def _scores(attention: Any, x_MD, rope):
-    """Every query's product with every key, scaled: (B, N, S, S)."""
+    """Every query's product with every key, before the softmax: (B, N, S, S)."""
     from keras import ops
 
     from llama_exp.models.fused import rotate_heads

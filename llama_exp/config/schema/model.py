@@ -80,4 +80,5 @@ class LoraConfig:
     targets: list[str] = MISSING  # layer names, groups, or regular expressions matched against whole layer paths
     rank_pattern: dict[str, int] = MISSING  # target -> rank of the layers it means, where that is not `rank`
     alpha_pattern: dict[str, float] = MISSING  # target -> alpha, likewise
+    learning_rate_ratio: float = MISSING  # learning rate of B over that of A (LoRA+, arXiv:2402.12354)
     source: str | None = MISSING  # adapter on disk that training goes on from; null: fresh adapters
