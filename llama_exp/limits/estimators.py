@@ -61,6 +61,12 @@ class Arguments:
         return [*names, *(AT_BEST if self.may_take_best else ()), *COMMON]
 
 
+def split_statistic(quantity: str) -> tuple[str, str] | None:
+    """Statistic and key of `mean grad_norm`; None for a quantity of another kind."""
+    statistic, space, key = quantity.partition(" ")
+    return (statistic, key) if space and statistic in STATISTICS else None
+
+
 ESTIMATORS: dict[str, Arguments] = {
     "best_rate_drift": Arguments({"x": None, "y": None, **_RATE}, counts=_NEIGHBOURS, may_take_best=False),
     "best_rate_ratio": Arguments({"y": None, **_RATE}, has_arms=True, counts=_NEIGHBOURS, may_take_best=False),
