@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llama_exp.limits.figures import Direction, split_figure
+
 # Of the training rows of metrics.jsonl.
 STATISTICS = ("mean", "first", "last", "max", "min")
 # Numbers of the training rows that every run has.
@@ -65,6 +67,13 @@ def split_statistic(quantity: str) -> tuple[str, str] | None:
     """Statistic and key of `mean grad_norm`; None for a quantity of another kind."""
     statistic, space, key = quantity.partition(" ")
     return (statistic, key) if space and statistic in STATISTICS else None
+
+
+def split_direction(quantity: str) -> tuple[str, Direction | None]:
+    """A quantity that may end in `:min` or `:max`, without it, and which way is good; None: nobody says it."""
+    statistic, space, key = quantity.rpartition(" ")
+    path, direction = split_figure(key)
+    return f"{statistic}{space}{path}", direction
 
 
 ESTIMATORS: dict[str, Arguments] = {
