@@ -34,9 +34,9 @@ def config():
 
 @pytest.fixture
 def find_problems(config):
-    def check(*claims, **protocol):
+    def check(*claims):
         typing = Typing()
-        section = typing.section("protocol", {**NONE, **make_section(*claims), **protocol}, [])
+        section = typing.section("protocol", {**NONE, **make_section(*claims)}, [])
         assert not typing.problems
         found = find_claim_problems(dataclasses.replace(config, protocol=section))
         return {problem.where: str(problem) for problem in found}
@@ -110,13 +110,12 @@ def test_one_mistake_is_told_with_its_repair(find_problems, claim, where, told):
 def test_all_mistakes_of_all_claims_are_told_before_anything_runs(tmp_path):
     section = make_section({"estimator": "none", "expected": {}}, {"stages": ["x"], "filter": {"y": 1}})
     (tmp_path / "experiment").mkdir()
-    text = yaml.safe_dump({"protocol": {**section, "stage": "gone"}})
+    text = yaml.safe_dump({"protocol": {**section}})
     (tmp_path / "experiment" / "tiny.yaml").write_text(f"# @package _global_\n{text}")
     with pytest.raises(ConfigError) as caught:
         check_arguments(["--config-dir", str(tmp_path), "experiment=tiny", "logger=none", "trainer.max_steps=0"])
     assert {problem.where for problem in caught.value.problems} == {
         "trainer.max_steps",
-        "protocol.stage",
         "protocol.claims.claim_0.expected",
         "protocol.claims.claim_0.estimator",
         "protocol.claims.claim_1.stages",
@@ -124,6 +123,7 @@ def test_all_mistakes_of_all_claims_are_told_before_anything_runs(tmp_path):
     }
 
 
-def test_names_are_possible_file_names(find_problems):
-    stages = {"ranks": {}, "a/b": {}}
-    assert "is no possible name" in find_problems({}, stages=stages)["protocol.stages"]
+def test_names_are_possible_file_names(config):
+    section = Typing().section("protocol", {**NONE, **make_section({}), "claims": {"a/b": CLAIM}}, [])
+    (problem,) = find_claim_problems(dataclasses.replace(config, protocol=section))
+    assert (problem.where, problem.found) == ("protocol.claims", "'a/b'")

@@ -39,18 +39,27 @@ _FIGURES = (*OF_VALIDATION, *AT_THE_END, *OF_SUMMARY)
 
 
 def find_claim_problems(config: Config) -> Iterator[Problem]:
-    """Every problem of every claim, and stages that there are not."""
+    """Every problem of every claim."""
     protocol = config.protocol
-    keys = {*list_keys(), *flatten(to_dict(config))}
-    if protocol.stage is not None and protocol.stage not in protocol.stages:
-        yield _unknown("names no stage", "protocol.stage", protocol.stage, protocol.stages, "protocol.stages")
-    for part in ("stages", "claims"):
-        for name in getattr(protocol, part):
-            if not NAME.fullmatch(name):
-                yield Problem("is no possible name", f"protocol.{part}", repr(name), f"give {NAME_WORDS}")
+    keys = {*list_keys(), *flatten(to_dict(config))} if protocol.claims else set()
     for name, claim in protocol.claims.items():
-        check = _ClaimCheck(f"protocol.claims.{name}", claim, keys)
-        yield from check.find_problems(protocol.stages)
+        if not NAME.fullmatch(name):
+            yield Problem("is no possible name", "protocol.claims", repr(name), f"give {NAME_WORDS}")
+        yield from find_problems_of_claim(name, claim, protocol.stages, keys)
+
+
+def find_problems_of_claim(
+    name: str, claim: ClaimConfig, stages: Collection[str], keys: Collection[str]
+) -> Iterator[Problem]:
+    """Every problem of one claim.
+
+    Args:
+        name: of the claim.
+        claim: typed.
+        stages: names of those that the protocol states.
+        keys: of the config, dotted.
+    """
+    yield from _ClaimCheck(f"protocol.claims.{name}", claim, keys).find_problems(stages)
 
 
 class _ClaimCheck:
