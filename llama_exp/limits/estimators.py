@@ -25,8 +25,8 @@ ROW_KEYS = ("loss", "learning_rate", "grad_norm", "tokens", "seconds", "tokens_p
 COMPUTED = {
     "parameters.all": "parameters of the model, embeddings included, without adapters",
     "parameters.non_embedding": "those without the embeddings and the output matrix",
-    "flops": "additions and multiplications of training, as the report's cost counts them",
-    "steps.trained": "steps that the run trained itself: without those of the checkpoint that it branched from",
+    "flops": "additions and multiplications of the run's own training, as the report's cost counts them",
+    "steps.trained": "steps that the run trained itself, without those of the checkpoint that it branched from",
 }
 # Figures of summary.json besides those of validation and evaluations.
 OF_SUMMARY = ("steps", "tokens", "seconds")

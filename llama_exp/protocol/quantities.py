@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,9 +14,8 @@ import numpy as np
 from llama_exp.errors import ExitCode
 from llama_exp.limits.estimators import split_statistic
 from llama_exp.results import RunResult, find_figure
-from llama_exp.results.spent import count_flops, count_model
+from llama_exp.results.spent import count_flops, count_model, find_branched
 
-_STEP_FOLDER = re.compile(r"step-(\d+)/?$")
 _STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda values: float(np.mean(values)),
     "first": lambda values: values[0],
@@ -56,12 +54,8 @@ def _find_statistic(run: RunResult, statistic: str, key: str) -> float | None:
 
 
 def _count_trained_steps(run: RunResult) -> float | None:
-    """Its steps without those of the checkpoint that it branched from, of which it says the folder."""
-    steps, origin = find_figure(run, "steps"), run.values.get("branch_from")
-    if steps is None or origin is None:
-        return steps
-    match = _STEP_FOLDER.search(str(origin))
-    return None if match is None else steps - int(match[1])
+    steps = find_figure(run, "steps")
+    return None if steps is None else steps - find_branched(run, "step")
 
 
 _COMPUTED: dict[str, Callable[[RunResult], Any]] = {

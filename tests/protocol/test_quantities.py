@@ -16,7 +16,7 @@ from llama_exp.results import load_run
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    config = make_config(rank=0, lora={"targets": []}, branch_from=None)
+    config = make_config(rank=0, lora={"targets": []})
     return load_run(make_run(tmp_path_factory.mktemp("runs") / "one", config, loss=2.5, curve=(4.0, 3.0)))
 
 
@@ -68,11 +68,11 @@ def test_a_model_of_the_users_own_has_no_size(run, model):
 
 
 def test_a_branch_trained_what_came_after_its_checkpoint(run):
-    def branched(origin):
-        return dataclasses.replace(run, config={**run.config, "branch_from": origin})
-
-    assert find_quantity(branched("outputs/trunk/checkpoints/step-00000015"), "steps.trained") == 5.0
-    assert find_quantity(branched("outputs/trunk"), "steps.trained") is None
+    branch = {"step": 15, "tokens": 15 * TOKENS_PER_STEP}
+    branched = dataclasses.replace(run, record={**run.record, "branch": branch})
+    assert find_quantity(branched, "steps") == 20.0
+    assert find_quantity(branched, "steps.trained") == 5.0
+    assert find_quantity(branched, "flops") == pytest.approx(find_quantity(run, "flops") / 4)
 
 
 def test_diverged_runs_say_so_by_their_exit_code(run):
