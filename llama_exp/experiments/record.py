@@ -39,7 +39,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD_FILE
     if not path.exists():
         return None
-    content = read_json(path, MAX_RECORD_BYTES)
+    try:
+        content = read_json(path, MAX_RECORD_BYTES)
+    except InputError as error:
+        (problem,) = error.problems
+        raise InputError.about(path, problem.what, problem.found, _ACTION) from error
     is_whole = isinstance(content.get("stages"), dict) and _are_starts(content.get("starts"))
     if content.get("schema") != SCHEMA or not is_whole:
         found = f"schema {content.get('schema')}, stages {type(content.get('stages')).__name__}"
