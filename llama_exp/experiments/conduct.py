@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from llama_exp import signals
@@ -22,9 +23,11 @@ from llama_exp.experiments.plan import Plan, Step
 from llama_exp.experiments.record import Record
 from llama_exp.experiments.request import BASES
 from llama_exp.experiments.standing import Standing, find_standing
+from llama_exp.experiments.verdicts import judge_folder, name_verdict
 from llama_exp.files.lock import FolderLock, held, is_locked
 from llama_exp.files.redact import redact_arguments
 from llama_exp.files.writing import make_folder, storage_errors
+from llama_exp.protocol.verdicts import ClaimResult
 
 _LOOK_SECONDS = 0.2
 _ORPHAN_SECONDS = 120.0  # that a stage whose conductor was killed may need for its checkpoint
@@ -35,8 +38,20 @@ def write_command(program: Sequence[str], step: Step) -> str:
     return shlex.join([*program, "train", *redact_arguments(step.arguments)])
 
 
-def conduct(plan: Plan, program: Sequence[str], command: str) -> ExitCode:
-    """Runs all that is left of the steps; returns 0, 7 if runs failed, or the code that ended a stage.
+@dataclass(frozen=True)
+class Ended:
+    """How a start ended.
+
+    code: 0, 7 if runs failed, or the one that ended a stage, and with it the experiment. results: of the claims; None
+    where it did not come so far.
+    """
+
+    code: ExitCode
+    results: list[ClaimResult] | None = None
+
+
+def conduct(plan: Plan, program: Sequence[str], command: str) -> Ended:
+    """Runs all that is left of the steps, and judges the claims.
 
     Args:
         plan: what to run.
@@ -58,19 +73,21 @@ def conduct(plan: Plan, program: Sequence[str], command: str) -> ExitCode:
                 print(f"left out: it needs {', '.join(missing)}, of which runs failed", flush=True)
                 failed.append(step.name)
                 continue
-            code = _run(step, program, record)
+            ended = _run(step, program, record)
             if (received := signals.received()) is not None:
                 record.close(_code_of(received))
                 raise _stopped(received, folder, command)
-            if code != ExitCode.OK and (step.is_cached or code != ExitCode.SWEEP):
-                record.close(code)
-                return _tell_end(step, code, command)
-            failed += [step.name] if code else []
-        record.close(ExitCode.SWEEP if failed else ExitCode.OK)
+            if ended != ExitCode.OK and (step.is_cached or ended != ExitCode.SWEEP):
+                record.close(ended)
+                return Ended(_tell_end(step, ended, command))
+            failed += [step.name] if ended else []
+        code = ExitCode.SWEEP if failed else ExitCode.OK
+        results = judge_folder(folder)
+        record.close(code, {result.name: name_verdict(result) for result in results})
     if failed:
         told = f"\nruns failed in stage {', '.join(failed)}; to try them again: {command}"
         print(told, file=sys.stderr, flush=True)
-    return ExitCode.SWEEP if failed else ExitCode.OK
+    return Ended(code, results)
 
 
 def _run(step: Step, program: Sequence[str], record: Record) -> int:

@@ -29,7 +29,7 @@ class Stages:
         self.seen, self.codes, self.of_runs, self.during = [], {}, {}, {}
 
     def conduct(self):
-        return conducting.conduct(self.plan, ["llama-exp"], "llama-exp experiment tiny")
+        return conducting.conduct(self.plan, ["llama-exp"], "llama-exp experiment tiny").code
 
     def run(self, arguments, beat):
         values = dict(line.split("=", 1) for line in arguments if "=" in line)
