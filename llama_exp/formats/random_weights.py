@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from llama_exp.architecture import CONFIG_KEYS, EMBEDDINGS, REVERSE_EMBEDDINGS, variable_shapes
-from llama_exp.backend.initial import draw_normal
+from llama_exp.architecture.draws import draw_normal
 from llama_exp.formats.checkpoint import RANDOM, Checkpoint, Tensor
 
 
