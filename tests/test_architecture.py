@@ -30,6 +30,7 @@ LAYERS = (
     {"evaluation", "sweeps"},
     {"results"},
     {"cli", "run"},
+    {"inspection"},
     {"report", "reproduction", "verification"},
     {"__main__", "commands", "train_command"},
     {"notebook"},
