@@ -92,7 +92,15 @@ def write_adapter(folder, matrices, lora):
 
 
 def make_run(
-    folder, arrays=None, matrices=None, preset=None, lora=None, status="finished", policy="float32", begun=None
+    folder,
+    arrays=None,
+    matrices=None,
+    preset=None,
+    lora=None,
+    status="finished",
+    policy="float32",
+    quantization=NONE,
+    begun=None,
 ):
     """A run that left a model, or adapters.
 
@@ -104,6 +112,7 @@ def make_run(
         lora: changes of the section.
         status: of summary.json.
         policy: of its precision.
+        quantization: its section.
         begun: what run.json says of the adapter that it went on from.
     """
     folder.mkdir(parents=True)
@@ -114,7 +123,7 @@ def make_run(
         "lora": section,
         "precision": {"policy": policy},
         "preset": {"source": None if preset is None else str(preset), "load_weights": True},
-        "quantization": NONE,
+        "quantization": quantization,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     digest = None if preset is None else digest_of(preset)
