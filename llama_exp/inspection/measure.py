@@ -65,15 +65,18 @@ def measure_update(run: RunResult, options: Options | None = None) -> Measured:
     options = options or Options()
     sections = read_sections(run)
     end = find_end(run, sections, options.step)
-    reads_base = sections.method != "lora" or options.relative
-    key = {"files": dict(end.digests), "start": find_digest(run, sections), "relative": reads_base}
+    is_relative = _reads_base(sections, options)
+    key = {"files": dict(end.digests), "start": find_digest(run, sections), "relative": is_relative}
     known = read_update(run.folder, options.step, key)
     if known is not None:
         return Measured(known, key)
-    matrices = _of_full(run, sections, end, options) if sections.method == "full" else _of_adapters(
-        run, sections, end, options, reads_base
-    )  # fmt: skip
+    measure = _of_full if sections.method == "full" else _of_adapters
+    matrices = measure(run, sections, end, options)
     return Measured(Update(sections.method, end.step, name_start(run, sections), tuple(matrices)), key)
+
+
+def _reads_base(sections: Sections, options: Options) -> bool:
+    return sections.method != "lora" or options.relative
 
 
 def _of_full(run: RunResult, sections: Sections, end: End, options: Options) -> list[MatrixUpdate]:
@@ -91,40 +94,48 @@ def _of_full(run: RunResult, sections: Sections, end: End, options: Options) -> 
     return found
 
 
-def _of_adapters(
-    run: RunResult, sections: Sections, end: End, options: Options, reads_base: bool
-) -> list[MatrixUpdate]:
+def _of_adapters(run: RunResult, sections: Sections, end: End, options: Options) -> list[MatrixUpdate]:
     shapes = linear_shapes(sections.model)
     found = []
+    base_norm: float | None
     with contextlib.ExitStack() as stack:
         after = stack.enter_context(open_adapters(end, sections))
         first = stack.enter_context(_open_source(run, sections))
-        base = stack.enter_context(open_start(run, sections, options.base)) if reads_base else None
+        base = stack.enter_context(open_start(run, sections, options.base)) if _reads_base(sections, options) else None
         advance = stack.enter_context(_bar(len(after.layers)))
         for layer in after.layers:
-            values, base_norm = _measure_layer(layer, after, first, base, sections.method == "dora")
+            if base is not None and sections.method == "dora":
+                values, base_norm = _measure_dora(layer, after, first, base)
+            else:
+                values = _measure_lora(layer, after, first)
+                base_norm = None if base is None else float(np.linalg.norm(_start_of(layer, first, base)[1]))
             found.append(make_matrix_update(layer, shapes[layer], values, base_norm))
             advance()
     return found
 
 
-def _measure_layer(
-    layer: str, after: Adapters, first: Adapters | None, base: Read | None, is_dora: bool
-) -> tuple[np.ndarray, float | None]:
-    """Singular values of an adapted layer's change, and the norm of its matrix before."""
-    before_IO = None if base is None else base(f"{layer}{_KERNEL}")
-    if before_IO is not None and first is not None:
-        start_IO = merge_kernel(before_IO, first.read(layer), first.scale_of(layer))
-    else:
-        start_IO = before_IO
-    base_norm = None if start_IO is None else float(np.linalg.norm(start_IO))
-    if is_dora:
-        return find_values(merge_kernel(before_IO, after.read(layer), after.scale_of(layer)) - start_IO), base_norm
+def _measure_lora(layer: str, after: Adapters, first: Adapters | None) -> np.ndarray:
+    """Singular values of s A B, or of what it has more than the product that it began with."""
     a_IR, b_RO = _factors(after, layer)
     if first is not None:
         first_a_IR, first_b_RO = _factors(first, layer)
         a_IR, b_RO = np.hstack([a_IR, -first_a_IR]), np.vstack([b_RO, first_b_RO])
-    return find_values_of_product(a_IR, b_RO), base_norm
+    return find_values_of_product(a_IR, b_RO)
+
+
+def _measure_dora(layer: str, after: Adapters, first: Adapters | None, base: Read) -> tuple[np.ndarray, float]:
+    """Singular values of the change, and the norm of the matrix before."""
+    base_IO, start_IO = _start_of(layer, first, base)
+    end_IO = merge_kernel(base_IO, after.read(layer), after.scale_of(layer))
+    return find_values(end_IO - start_IO), float(np.linalg.norm(start_IO))
+
+
+def _start_of(layer: str, first: Adapters | None, base: Read) -> tuple[np.ndarray, np.ndarray]:
+    """The base's matrix, and the same with the adapter that the run went on from."""
+    base_IO = base(f"{layer}{_KERNEL}")
+    if first is None:
+        return base_IO, base_IO
+    return base_IO, merge_kernel(base_IO, first.read(layer), first.scale_of(layer))
 
 
 def _factors(adapters: Adapters, layer: str) -> tuple[np.ndarray, np.ndarray]:

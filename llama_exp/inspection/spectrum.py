@@ -38,9 +38,9 @@ def find_values_of_product(a_IR: np.ndarray, b_RO: np.ndarray) -> np.ndarray:
     With A = Q S and B^T = P T, Q and P having orthonormal columns, they are those of S T^T, (R, R): the product itself
     is never formed.
     """
-    triangle_A = np.linalg.qr(np.asarray(a_IR, np.float64), mode="r")
-    triangle_B = np.linalg.qr(np.asarray(b_RO, np.float64).T, mode="r")
-    return np.linalg.svd(triangle_A @ triangle_B.T, compute_uv=False)
+    triangle_A = np.asarray(np.linalg.qr(np.asarray(a_IR, np.float64), mode="r"))
+    triangle_B = np.asarray(np.linalg.qr(np.asarray(b_RO, np.float64).T, mode="r"))
+    return np.linalg.svdvals(triangle_A @ triangle_B.T)
 
 
 def count_rank(values: np.ndarray, share: float = SHARE) -> int:
