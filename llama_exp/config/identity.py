@@ -48,6 +48,7 @@ YOUNGER: dict[str, Any] = {
     "trainer.export": "last",
     "trainer.stop_early": None,
     "trainer.overfit_below": None,
+    "evaluation.at_start": False,
 }
 # Younger keys that mean something only beside another one.
 BESIDE = {"trainer.patience": "trainer.stop_early", "trainer.min_delta": "trainer.stop_early"}
@@ -98,7 +99,7 @@ def config_hash(config: Config) -> str:
         science["evaluation"] = record["evaluation"]
     for path in (*NOT_SCIENCE_KEYS, *list_unused(flatten(record))):
         section, _, key = path.partition(".")
-        del science[section][key]
+        science.get(section, {}).pop(key, None)  # a section that decides nothing is not there
     return _digest(science)
 
 

@@ -33,6 +33,7 @@ YOUNGER = {
     **dict.fromkeys(
         (*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps"), "trainer/default.yaml"
     ),
+    "evaluation.at_start": "evaluation/none.yaml",
 }
 Fill = Callable[[dict[str, Any]], dict[str, Any]]
 
