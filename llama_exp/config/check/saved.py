@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 
 from llama_exp.config import identity
 from llama_exp.config.check.composition import show_path
-from llama_exp.config.check.typed import show
+from llama_exp.config.check.typed import TARGET, show
 from llama_exp.config.conf_folder import CONF
 from llama_exp.config.identity import RECIPE, to_record
 from llama_exp.config.schema import Config
@@ -28,12 +28,16 @@ NAME = "saved_config"
 # Keys and sections that are younger than the first runs -> the file of conf/ whose value does what was done without.
 YOUNGER = {
     "objective_metric": CONFIG_FILE,
+    "evaluation.at_start": "evaluation/none.yaml",
     "evaluation": "evaluation/none.yaml",
     "protocol": "protocol/none.yaml",
     **dict.fromkeys(
-        (*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps"), "trainer/default.yaml"
+        (key for key in (*identity.YOUNGER, *identity.BESIDE) if key.startswith("trainer.")), "trainer/default.yaml"
     ),
-    "evaluation.at_start": "evaluation/none.yaml",
+    **dict.fromkeys(("trainer.keep_optimizer", "trainer.profile_steps"), "trainer/default.yaml"),
+    "branch_from": CONFIG_FILE,
+    "objective.z_loss": "objective/next_token.yaml",
+    "schedule.decay_shape": "schedule/wsd.yaml",
 }
 Fill = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -114,6 +118,8 @@ def _with_younger(values: Mapping[str, Any]) -> dict[str, Any]:
         part = filled if not key else filled.get(section)
         if isinstance(part, dict) and (key or section) not in part:
             ours = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
+            if key and ours.get(TARGET) not in (None, part.get(TARGET)):
+                continue  # a key of another choice of the part
             part[key or section] = ours[key or section] if key or section in ours else ours
     return filled
 
