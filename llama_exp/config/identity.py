@@ -167,13 +167,14 @@ def _drops(config: Config) -> bool:
 
 # Name of a table of `recipe` -> whether a run uses its algorithm.
 _USED: dict[str, Callable[[Config], bool]] = {
+    "python_code": _builds("dataset", "PythonCode"),
     "python_docs": _builds("dataset", "PythonDocs"),
     "python_qa": _builds("dataset", "PythonQA"),
     "text_files": _builds("dataset", "TextFiles"),
     "jsonl": _builds("dataset", "Jsonl"),
     "model_chats": _writes_as_the_model,
     "long_texts": _builds("dataset", "TextFiles", "Jsonl", "Tfds"),
-    "rows": _builds("dataset", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
+    "rows": _builds("dataset", "PythonCode", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
     "byte_pair_training": _trains_byte_pairs,
     "example_order": lambda config: True,
     "initial_values": lambda config: True,

@@ -37,6 +37,7 @@ INT4 = ("quantization=int4", "lora.rank=4")
 GPTQ = (*INT4, "quantization.gptq=true")
 # Table of `recipe` -> a command line of a run that uses its algorithm.
 USES = {
+    "PYTHON_CODE": ("dataset=python_code",),
     "PYTHON_DOCS": (),
     "PYTHON_QA": ("dataset=python_qa",),
     "TEXT_FILES": ("dataset=text_files", "dataset.files=[a.txt]"),
