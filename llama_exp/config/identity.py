@@ -55,6 +55,7 @@ YOUNGER: dict[str, Any] = {
     "optimizer.independent_weight_decay": False,
     "model.parametrization": "standard",
     "model.train_norms": True,
+    "evaluation.at_start": False,
 }
 # Younger keys that mean something only beside another one.
 BESIDE = {
@@ -110,7 +111,7 @@ def config_hash(config: Config) -> str:
         science["evaluation"] = record["evaluation"]
     for path in (*NOT_SCIENCE_KEYS, *list_unused(flatten(record))):
         section, _, key = path.partition(".")
-        del science[section][key]
+        science.get(section, {}).pop(key, None)  # a section that decides nothing is not there
     return _digest(science)
 
 
@@ -175,13 +176,14 @@ def _drops(config: Config) -> bool:
 
 # Name of a table of `recipe` -> whether a run uses its algorithm.
 _USED: dict[str, Callable[[Config], bool]] = {
+    "python_code": _builds("dataset", "PythonCode"),
     "python_docs": _builds("dataset", "PythonDocs"),
     "python_qa": _builds("dataset", "PythonQA"),
     "text_files": _builds("dataset", "TextFiles"),
     "jsonl": _builds("dataset", "Jsonl"),
     "model_chats": _writes_as_the_model,
     "long_texts": _builds("dataset", "TextFiles", "Jsonl", "Tfds"),
-    "rows": _builds("dataset", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
+    "rows": _builds("dataset", "PythonCode", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
     "byte_pair_training": _trains_byte_pairs,
     "example_order": lambda config: True,
     "initial_values": lambda config: True,

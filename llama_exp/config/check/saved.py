@@ -28,6 +28,7 @@ CONFIG_FILE = "config.yaml"
 NAME = "saved_config"
 # Section -> the file of conf/ that has all of its younger keys.
 FILES = {
+    "evaluation": "evaluation/none.yaml",
     "lora": "lora/default.yaml",
     "model": "model/llama_tiny.yaml",
     "objective": "objective/next_token.yaml",
