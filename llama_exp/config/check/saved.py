@@ -30,7 +30,11 @@ YOUNGER = {
     "objective_metric": CONFIG_FILE,
     "evaluation": "evaluation/none.yaml",
     **dict.fromkeys(
-        (*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps"), "trainer/default.yaml"
+        (
+            *(*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps"),
+            *("trainer.budget_flops", "trainer.budget_tokens"),
+        ),
+        "trainer/default.yaml",
     ),
 }
 Fill = Callable[[dict[str, Any]], dict[str, Any]]
