@@ -12,11 +12,12 @@ from llama_exp.report.cost import add_up, list_costs, read_sweeps
 from llama_exp.report.curves import list_curves
 from llama_exp.report.effects import list_effects, make_coordinates
 from llama_exp.report.figures import choose_figure, list_figures
-from llama_exp.report.grouping import canonical, find_keys, group_runs, keep_decisive, list_stated
+from llama_exp.report.grouping import find_keys, group_runs, list_stated
 from llama_exp.report.groups import BEST_RULE, rank_groups
 from llama_exp.report.items import compare_items
 from llama_exp.report.statement import write_statement
 from llama_exp.results import RunResult
+from llama_exp.results.decisive import canonical, keep_decisive
 from llama_exp.sweeps.record import ABSENT
 
 

@@ -17,10 +17,11 @@ from promptness import within
 
 from llama_exp.architecture import LINEAR_NAMES
 from llama_exp.config.check import check_arguments, config_hash, job, text_source, to_dict
+from llama_exp.config.check.conversion import WrongType, convert
 from llama_exp.config.check.nearest import find_nearest_key
 from llama_exp.config.check.other_tools import PLUGINS
 from llama_exp.config.check.resolvers import folder_name, share
-from llama_exp.config.check.typed import WrongType, convert, list_keys
+from llama_exp.config.check.typed import list_keys
 from llama_exp.errors import ConfigError, ExitCode
 from llama_exp.limits.dataset import Overlong
 from llama_exp.limits.precision import Policy

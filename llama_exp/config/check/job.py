@@ -14,6 +14,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from llama_exp.config import loggers
 from llama_exp.config.check.composition import Composer, apply, has_key, line_of, list_options
 from llama_exp.config.check.contracts import find_contract_problems
+from llama_exp.config.check.conversion import get_hints, is_schema
 from llama_exp.config.check.nearest import advise, ask_whether, find_nearest_key, find_nearest_name, suggest
 from llama_exp.config.check.other_tools import PLUGINS, SYNONYMS
 from llama_exp.config.check.ranges import find_impossible_values
@@ -25,8 +26,6 @@ from llama_exp.config.check.typed import (
     Typing,
     describe_unknown_key,
     find_schemas,
-    get_hints,
-    is_schema,
     lies_under,
     list_keys,
     list_scalars,

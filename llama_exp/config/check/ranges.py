@@ -24,6 +24,7 @@ from llama_exp.limits import (
     model,
     objective,
     optimizer,
+    protocol,
     runtime,
     schedule,
     tokenizer,
@@ -53,7 +54,20 @@ QUANTIZATION = Limits(
     },
     (quantization_problems,),
 )
-PARTS = (dataset, evaluation, logger, lora, model, objective, optimizer, runtime, schedule, tokenizer, trainer)
+PARTS = (
+    dataset,
+    evaluation,
+    logger,
+    lora,
+    model,
+    objective,
+    optimizer,
+    protocol,
+    runtime,
+    schedule,
+    tokenizer,
+    trainer,
+)
 OF_LOGGERS = {LoggerConfig: logger.LIMITS, MlflowLoggerConfig: logger.MLFLOW}
 LIMITS = {limits.section: limits for limits in (RUN, PRESET, QUANTIZATION, *(part.LIMITS for part in PARTS))}
 

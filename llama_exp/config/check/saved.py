@@ -29,6 +29,7 @@ NAME = "saved_config"
 YOUNGER = {
     "objective_metric": CONFIG_FILE,
     "evaluation": "evaluation/none.yaml",
+    "protocol": "protocol/none.yaml",
     **dict.fromkeys(
         (
             *(*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps"),
@@ -116,7 +117,7 @@ def _with_younger(values: Mapping[str, Any]) -> dict[str, Any]:
         part = filled if not key else filled.get(section)
         if isinstance(part, dict) and (key or section) not in part:
             ours = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
-            part[key or section] = ours if section == "evaluation" else ours[key or section]
+            part[key or section] = ours[key or section] if key or section in ours else ours
     return filled
 
 

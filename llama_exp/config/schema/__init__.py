@@ -30,6 +30,7 @@ from llama_exp.config.schema.evaluation import (
     PythonChoicesConfig,
 )
 from llama_exp.config.schema.model import LoraConfig, ModelConfig, PrecisionConfig, PresetConfig, QuantizationConfig
+from llama_exp.config.schema.protocol import ProtocolConfig
 from llama_exp.config.schema.training import (
     AdamWConfig,
     DecayScheduleConfig,
@@ -68,6 +69,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logger: Any = MISSING
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
 
 
 SCHEMAS: dict[str, type] = {

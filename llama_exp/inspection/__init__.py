@@ -1,0 +1,1 @@
+"""What training changed in the weights of a run. Imports no framework."""
