@@ -29,7 +29,7 @@ RECIPE = "recipe"
 # Changing these cannot change the result: same hash, same science.
 NOT_SCIENCE = (
     *("runtime", "logger", "evaluation", "protocol", "name"),
-    *("objective_metric", "resume", "debug", "trusted_modules"),
+    *("objective_metric", "resume", "branch_from", "debug", "trusted_modules"),
 )
 NOT_SCIENCE_KEYS = (
     *("preset.offline", "trainer.keep_optimizer", "trainer.profile_steps"),
@@ -37,7 +37,8 @@ NOT_SCIENCE_KEYS = (
 )
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
-    r"(runtime|logger|evaluation|protocol)\..*|name|objective_metric|resume|debug|trusted_modules.*|preset\.offline"
+    r"(runtime|logger|evaluation|protocol)\..*|name|objective_metric|resume|branch_from|debug"
+    r"|trusted_modules.*|preset\.offline"
     r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
     r"|trainer\.budget_(flops|tokens)"
     r"|trainer\.(export|keep_optimizer|stop_early|patience|min_delta|profile_steps)"
@@ -48,6 +49,8 @@ DECIDING_FIGURES = ("keep_best", "stop_early")
 # Keys that are younger than the first runs -> the value under which a run is what it was without them. There the hashes
 # leave them out, so that an older run is found again and goes on.
 YOUNGER: dict[str, Any] = {
+    "objective.z_loss": 0.0,
+    "schedule.decay_shape": "linear",
     "trainer.keep_best": None,
     "trainer.export": "last",
     "trainer.stop_early": None,

@@ -18,7 +18,14 @@ from llama_exp.files.redact import remember_secrets
 
 HYDRA = "hydra"
 # Keys that hold places on this machine: they and their hash must mean the same tomorrow.
-PLACES = (("resume",), ("preset", "source"), ("lora", "source"), ("tokenizer", "file"), ("dataset", "files"))
+PLACES = (
+    ("resume",),
+    ("branch_from",),
+    ("preset", "source"),
+    ("lora", "source"),
+    ("tokenizer", "file"),
+    ("dataset", "files"),
+)
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 

@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 
 from llama_exp.config import identity
 from llama_exp.config.check.composition import show_path
-from llama_exp.config.check.typed import show
+from llama_exp.config.check.typed import TARGET, show
 from llama_exp.config.conf_folder import CONF
 from llama_exp.config.identity import RECIPE, to_record
 from llama_exp.config.schema import Config
@@ -37,6 +37,9 @@ YOUNGER = {
         ),
         "trainer/default.yaml",
     ),
+    "branch_from": CONFIG_FILE,
+    "objective.z_loss": "objective/next_token.yaml",
+    "schedule.decay_shape": "schedule/wsd.yaml",
 }
 Fill = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -117,6 +120,8 @@ def _with_younger(values: Mapping[str, Any]) -> dict[str, Any]:
         part = filled if not key else filled.get(section)
         if isinstance(part, dict) and (key or section) not in part:
             ours = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
+            if key and ours.get(TARGET) not in (None, part.get(TARGET)):
+                continue  # a key of another choice of the part
             part[key or section] = ours[key or section] if key or section in ours else ours
     return filled
 

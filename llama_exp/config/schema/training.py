@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from llama_exp.limits.logger import LoggerMode
 from llama_exp.limits.runtime import Backend, Jit
+from llama_exp.limits.schedule import DecayShape
 from llama_exp.limits.trainer import Export, KeepOptimizer, Remat
 
 
@@ -45,6 +46,7 @@ class WsdScheduleConfig(DecayScheduleConfig):
     """Warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395)."""
 
     decay_steps: int = MISSING  # optimizer steps, at the end
+    decay_shape: DecayShape = MISSING
 
 
 @dataclass
