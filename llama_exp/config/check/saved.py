@@ -44,7 +44,10 @@ YOUNGER = {
     "branch_from": CONFIG_FILE,
     **{
         path: FILES[path.partition(".")[0]]
-        for path in (*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps")
+        for path in (
+            *(*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps"),
+            *("trainer.budget_flops", "trainer.budget_tokens"),
+        )
     },
 }
 Fill = Callable[[dict[str, Any]], dict[str, Any]]
