@@ -22,7 +22,7 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 LAYERS = (
     {"errors", "recipe", "__version__"},
     {"architecture", "files", "signals"},
-    {"console", "limits"},
+    {"console", "limits", "rates"},
     {"backend", "dataset", "formats", "logger", "precision", "runtime", "schedule"},
     {"objective", "optimizer", "preset", "reference"},
     {"quantization", "tokenizer"},

@@ -79,7 +79,7 @@ def test_every_closed_choice_is_the_type_of_a_key():
     }
     hints |= {arm for hint in hints for arm in typing.get_args(hint)}  # those that may be null
     below_names = {Direction, Pruner, Sampler, Half}  # of hydra.sweeper, and of a stage of an experiment
-    assert len(choices) == 17 and choices - below_names <= hints
+    assert len(choices) == 18 and choices - below_names <= hints
 
 
 OPTIONS = {"sequence_length": 8, "packing": "none", "overlong": "drop", "validation_fraction": 0.5}
@@ -110,7 +110,10 @@ MIRROR = {"mode": "disabled", "project": "p", "entity": None, "tags": [], "log_m
         (["optimizer.beta_2=1"], lambda at: optimizer.adamw(**RATES | {"beta_2": 1.0})),
         (["schedule.final_fraction=2"], lambda at: schedule.cosine(**STEPS | {"final_fraction": 2.0})),
         (["schedule.warmup_steps=1201"], lambda at: schedule.cosine(**STEPS | {"warmup_steps": 1201})),
-        (["schedule=wsd", "schedule.decay_steps=1141"], lambda at: schedule.wsd(**STEPS, decay_steps=1141)),
+        (
+            ["schedule=wsd", "schedule.decay_steps=1141"],
+            lambda at: schedule.wsd(**STEPS, decay_steps=1141, decay_shape="linear"),
+        ),
         (["model.hidden_dim=130"], lambda at: LlamaBackbone(**MODEL | {"hidden_dim": 130})),
         (["model.dropout=1"], lambda at: LlamaBackbone(**MODEL, dropout=1.0)),
         (["lora.rank=2", "lora.dropout=1"], lambda at: LlamaBackbone(**MODEL).enable_lora(2, dropout=1.0)),

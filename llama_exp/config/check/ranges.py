@@ -42,6 +42,7 @@ RUN = Limits(
         "seed": Limit(lambda value: 0 <= value < 2**32, "an integer from 0 to 4294967295"),
         "objective_metric": FILLED,
         "resume": FILLED,
+        "branch_from": allow_null(FILLED),
     },
 )
 PRESET = Limits("preset", {"source": allow_null(FILLED)})

@@ -27,15 +27,27 @@ from llama_exp.files.yaml_file import read_yaml
 CONFIG_FILE = "config.yaml"
 NAME = "saved_config"
 # Section -> the file of conf/ that has all of its younger keys.
-FILES = {"lora": "lora/default.yaml", "optimizer": "optimizer/adamw.yaml", "trainer": "trainer/default.yaml"}
+FILES = {
+    "evaluation": "evaluation/none.yaml",
+    "lora": "lora/default.yaml",
+    "model": "model/llama_tiny.yaml",
+    "objective": "objective/next_token.yaml",
+    "optimizer": "optimizer/adamw.yaml",
+    "schedule": "schedule/wsd.yaml",
+    "trainer": "trainer/default.yaml",
+}
 # Keys and sections that are younger than the first runs -> the file of conf/ whose value does what was done without.
 YOUNGER = {
     "objective_metric": CONFIG_FILE,
     "evaluation": "evaluation/none.yaml",
     "protocol": "protocol/none.yaml",
+    "branch_from": CONFIG_FILE,
     **{
         path: FILES[path.partition(".")[0]]
-        for path in (*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps")
+        for path in (
+            *(*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps"),
+            *("trainer.budget_flops", "trainer.budget_tokens"),
+        )
     },
 }
 Fill = Callable[[dict[str, Any]], dict[str, Any]]

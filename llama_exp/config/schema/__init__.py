@@ -56,6 +56,9 @@ class Config:
     seed: int = MISSING  # of initial weights, order of data, dropout and sampling
     objective_metric: str = MISSING  # figure that a sweep compares its jobs by: what a run returns
     resume: str = MISSING  # none, auto, or a run or checkpoint folder
+    branch_from: str | None = (
+        MISSING  # checkpoint, run, or folder of runs whose state a new run begins with; null: none
+    )
     debug: bool = MISSING  # show tracebacks of user errors
     trusted_modules: list[str] = MISSING  # import prefixes that `_target_` may name besides llama_exp. and keras.
 
@@ -78,6 +81,7 @@ class Config:
 
 SCHEMAS: dict[str, type] = {
     "llama_exp.models.LlamaBackbone": ModelConfig,
+    "llama_exp.dataset.PythonCode": DatasetConfig,
     "llama_exp.dataset.PythonDocs": DatasetConfig,
     "llama_exp.dataset.PythonQA": DatasetConfig,
     "llama_exp.dataset.TextFiles": TextFilesConfig,

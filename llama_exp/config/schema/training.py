@@ -9,6 +9,7 @@ from omegaconf import MISSING
 
 from llama_exp.limits.logger import LoggerMode
 from llama_exp.limits.runtime import Backend, Jit
+from llama_exp.limits.schedule import DecayShape
 from llama_exp.limits.trainer import Export, KeepOptimizer, Remat
 
 
@@ -91,6 +92,7 @@ class WsdScheduleConfig(DecayScheduleConfig):
     """Warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395)."""
 
     decay_steps: int = MISSING  # optimizer steps, at the end
+    decay_shape: DecayShape = MISSING
 
 
 @dataclass
@@ -98,6 +100,8 @@ class TrainerConfig:
     """The training loop."""
 
     max_steps: int = MISSING  # optimizer steps
+    budget_flops: float | None = MISSING  # floating point operations of training that give max_steps; null: no budget
+    budget_tokens: float | None = MISSING  # tokens of training that give max_steps, padding too; null: no budget
     batch_size: int = MISSING  # sequences per micro-batch
     accumulation_steps: int = MISSING  # micro-batches per optimizer step
     log_every_steps: int = MISSING  # optimizer steps between two training rows
