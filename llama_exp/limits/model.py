@@ -83,8 +83,10 @@ def check_rope(model: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def check_parametrization(model: Mapping[str, Any]) -> Iterator[Problem]:
-    """Widths are measured by a base under muP."""
-    if Parametrization(model["parametrization"]) is Parametrization.mup and model["base_hidden_dim"] is None:
+    """Widths are measured by a base under muP; a file of weights states neither."""
+    if Parametrization(model.get("parametrization", "standard")) is Parametrization.standard:
+        return
+    if model["base_hidden_dim"] is None:
         yield Problem(
             "is null, and mup changes first values and learning rates by the ratio to it",
             "model.base_hidden_dim",

@@ -179,7 +179,10 @@ def test_no_module_keeps_a_number_of_its_own():
 
 
 # With what gives every key a meaning.
-ALL_IN_USE = ("quantization=int4", "lora.rank=4", "schedule=wsd", "trainer.stop_early=validation.loss")
+ALL_IN_USE = (
+    *("quantization=int4", "lora.rank=4", "schedule=wsd", "trainer.stop_early=validation.loss"),
+    *("model.parametrization=mup", "model.base_hidden_dim=64", "model.base_head_dim=16"),
+)
 LEAVES = [
     (field.name, key)
     for field in dataclasses.fields(Config)
