@@ -13,7 +13,6 @@ from llama_exp.config.instantiate import instantiate
 from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import SCHEMAS, Config
 from llama_exp.errors import ConfigError, InputError, Problem
-from llama_exp.limits.model import MUP_OPTIMIZERS
 from llama_exp.run import recorded
 from llama_exp.run.agreement import require_prompts, tell_overrun
 from llama_exp.tokenizer.chat_template import take_template

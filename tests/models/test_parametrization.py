@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from initial_models import SIZES, values
+from llama_exp.models.random_weights import random_checkpoint
 
 from llama_exp import lora
+from llama_exp.architecture.parametrization import find_factors, rate_factors
 from llama_exp.limits import ImpossibleValue
 from llama_exp.limits.model import MupRates
 from llama_exp.models import LlamaBackbone
-from llama_exp.models.parametrization import find_factors, rate_factors
-from llama_exp.models.random_weights import random_checkpoint
 
 pytestmark = pytest.mark.neutral
 MUP = {"parametrization": "mup", "base_hidden_dim": 8, "base_head_dim": 2}  # m = 4, heads of 8: h = 1 / 4

@@ -3,8 +3,8 @@
 import pytest
 import tensorflow as tf
 
+from llama_exp.architecture.parametrization import rate_factors
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
-from llama_exp.models.parametrization import rate_factors
 from llama_exp.optimizer import adamw
 from llama_exp.verification.coordinates import STEPS, TOLERANCE, measure
 
