@@ -5,10 +5,9 @@ import pytest
 from initial_models import SIZES, values
 
 from llama_exp import lora
-from llama_exp.architecture.parametrization import find_factors, rate_factors
+from llama_exp.architecture.parametrization import MupRates, find_factors, rate_factors
 from llama_exp.formats.random_weights import random_checkpoint
 from llama_exp.limits import ImpossibleValue
-from llama_exp.limits.model import MupRates
 from llama_exp.models import LlamaBackbone
 
 pytestmark = pytest.mark.neutral
