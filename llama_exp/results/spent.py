@@ -14,14 +14,33 @@ from llama_exp.results.run import RunResult
 _MOST_BLOCKS = 10_000  # a damaged record may state more than any memory holds the names of
 
 
+def find_origin(run: RunResult) -> Mapping[str, Any]:
+    """The run and the checkpoint that a run began with (`branch_from`), as run.json has them; {}: with none.
+
+    Keys: `folder`, `checkpoint`, `step`, `digest`, `config_hash`, and `tokens` and `seconds` that had led there.
+    """
+    origin = run.record.get("branch")
+    return origin if isinstance(origin, Mapping) else {}
+
+
+def spent_before(run: RunResult, key: str) -> float:
+    """`step`, `tokens` or `seconds` that another run has spent on what this one began with."""
+    number = find_origin(run).get(key)
+    return number if isinstance(number, int | float) and not isinstance(number, bool) else 0
+
+
+def count_steps(run: RunResult) -> int | None:
+    """Steps that the run itself has taken; None: neither summary nor rows say it."""
+    return _count(run, "steps", "step")
+
+
 def count_tokens(run: RunResult) -> int | None:
-    """Trained tokens; None: neither summary nor rows say it."""
-    counts = [run.summary.get("tokens"), *(row.get("tokens") for row in run.rows)]
-    return max((count for count in counts if isinstance(count, int)), default=None)
+    """Tokens that the run itself has trained on; None: neither summary nor rows say it."""
+    return _count(run, "tokens", "tokens")
 
 
 def count_flops(run: RunResult) -> float | None:
-    """Additions and multiplications for the trained tokens, as the plan counts them; None: they are not known.
+    """Additions and multiplications for these tokens, as the plan counts them; None: they are not known.
 
     So it is for a model or a data set of the user's own.
     """
@@ -43,6 +62,12 @@ def count_model(config: Mapping[str, Any], with_embeddings: bool) -> int | None:
         return None
     left_out = () if with_embeddings else (EMBEDDINGS, REVERSE_EMBEDDINGS)
     return sum(math.prod(shape) for path, shape in shapes.items() if path not in left_out) or None
+
+
+def _count(run: RunResult, of_summary: str, of_row: str) -> int | None:
+    counts = [run.summary.get(of_summary), *(row.get(of_row) for row in run.rows)]
+    reached = max((count for count in counts if isinstance(count, int)), default=None)
+    return None if reached is None else max(reached - int(spent_before(run, of_row)), 0)
 
 
 def _find_flops_per_token(config: Mapping[str, Any]) -> int | None:
