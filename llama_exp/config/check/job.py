@@ -20,6 +20,7 @@ from llama_exp.config.check.other_tools import PLUGINS, SYNONYMS
 from llama_exp.config.check.ranges import find_impossible_values
 from llama_exp.config.check.resolve import HYDRA, Resolved
 from llama_exp.config.check.rules import find_impossible_pairs
+from llama_exp.config.check.stages import find_stage_problems
 from llama_exp.config.check.typed import (
     OWN_PREFIX,
     TARGET,
@@ -107,6 +108,7 @@ class JobCheck:
         unsound |= set(list_sections()) if EVERYTHING in self.doubtful else self.doubtful
         config = config if unsound & {"preset", "quantization"} else resolve_stored(config)
         self.problems += find_impossible_pairs(config, unsound)
+        self.problems += [] if "protocol" in unsound else find_stage_problems(config.protocol)
         if "trusted_modules" not in unsound:
             self.problems += find_contract_problems(config, unsound)
         return Job(self.problems, config, cfg)
