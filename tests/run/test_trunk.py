@@ -69,6 +69,9 @@ def test_a_constant_rate_is_the_trunk_of_every_decay(tmp_path):
     run = make_run(tmp_path / "trunk")
     config = check_arguments(["schedule=constant", *WSD[1:3], f"branch_from={run}"]).config
     assert find_trunk(config).step == 80
+    run = make_run(tmp_path / "constant")
+    (run / "config.yaml").write_text(yaml.safe_dump(to_record(config)))
+    assert find(run, "trainer.max_steps=80").step == 60
 
 
 def test_a_checkpoint_that_is_named_is_taken_or_refused(tmp_path):
@@ -149,7 +152,7 @@ def test_where_a_figure_decides_both_measure_alike(tmp_path):
 def test_no_run_is_there(tmp_path):
     assert "no folder of runs" in str(refusal(tmp_path / "empty"))
     with pytest.raises(ConfigError, match="branch_from"):
-        check_arguments([*WSD, f"branch_from={tmp_path / 'nowhere'}"])
+        find_trunk(make_config(f"branch_from={tmp_path / 'nowhere'}"))
 
 
 def test_an_unfinished_run_of_fewer_steps_is_not_made_longer_instead(tmp_path):
