@@ -9,7 +9,7 @@ from typing import Any
 from llama_exp.report.contents import ReportedRun
 from llama_exp.report.spending import Cost, TotalCost
 from llama_exp.results import Attempt, RunResult, SweepResult, holds_run, read_sweep
-from llama_exp.results.spent import count_flops, count_tokens, find_origin, spent_before
+from llama_exp.results.spent import count_flops, count_tokens, find_branched, find_origin
 
 _FAILED = "failed"
 
@@ -73,7 +73,7 @@ def _find_seconds(run: RunResult, attempts: Sequence[Attempt], begun: int) -> tu
     """Of all attempts, and whether it may have been more: of a run that was killed only its rows tell the time."""
     rows = [row["seconds"] for row in run.rows if isinstance(row.get("seconds"), int | float)]
     last = run.summary.get("seconds")
-    in_training = max(max(rows) - spent_before(run, "seconds"), 0.0) if rows else None
+    in_training = max(max(rows) - find_branched(run, "seconds"), 0.0) if rows else None
     if attempts:
         known = [attempt.seconds for attempt in attempts if attempt.seconds is not None]
         if len(known) == begun:

@@ -23,20 +23,17 @@ def find_origin(run: RunResult) -> Mapping[str, Any]:
     return origin if isinstance(origin, Mapping) else {}
 
 
-def spent_before(run: RunResult, key: str) -> float:
-    """`step`, `tokens` or `seconds` that another run has spent on what this one began with."""
-    number = find_origin(run).get(key)
+def find_branched(run: RunResult, figure: str) -> Any:
+    """What a run took over from the checkpoint that it branched from: `step`, `tokens`, `seconds`; of others 0."""
+    number = find_origin(run).get(figure)
     return number if isinstance(number, int | float) and not isinstance(number, bool) else 0
 
 
-def count_steps(run: RunResult) -> int | None:
-    """Steps that the run itself has taken; None: neither summary nor rows say it."""
-    return _count(run, "steps", "step")
-
-
 def count_tokens(run: RunResult) -> int | None:
-    """Tokens that the run itself has trained on; None: neither summary nor rows say it."""
-    return _count(run, "tokens", "tokens")
+    """Tokens that the run itself trained; None: neither summary nor rows say it."""
+    counts = [run.summary.get("tokens"), *(row.get("tokens") for row in run.rows)]
+    known = [count for count in counts if isinstance(count, int)]
+    return max(known) - find_branched(run, "tokens") if known else None
 
 
 def count_flops(run: RunResult) -> float | None:
@@ -62,12 +59,6 @@ def count_model(config: Mapping[str, Any], with_embeddings: bool) -> int | None:
         return None
     left_out = () if with_embeddings else (EMBEDDINGS, REVERSE_EMBEDDINGS)
     return sum(math.prod(shape) for path, shape in shapes.items() if path not in left_out) or None
-
-
-def _count(run: RunResult, of_summary: str, of_row: str) -> int | None:
-    counts = [run.summary.get(of_summary), *(row.get(of_row) for row in run.rows)]
-    reached = max((count for count in counts if isinstance(count, int)), default=None)
-    return None if reached is None else max(reached - int(spent_before(run, of_row)), 0)
 
 
 def _find_flops_per_token(config: Mapping[str, Any]) -> int | None:
