@@ -19,6 +19,7 @@ from llama_exp.architecture import (
     quantization_problems,
     stored_problems,
 )
+from llama_exp.config.check.claims import find_claim_problems
 from llama_exp.config.check.ranges import LIMITS
 from llama_exp.config.evaluation import find_problems, list_evaluations, list_figures
 from llama_exp.config.loggers import list_loggers
@@ -226,6 +227,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     ((OBJECTIVE, "trainer", "evaluation"), figures),
     (("logger",), loggers),
     (("evaluation",), evaluation),
+    (("protocol",), find_claim_problems),
 )
 
 
