@@ -46,7 +46,8 @@ def assert_decodes(backbone, tolerance=oracles.EXACT_TOLERANCE):
     starts = num_slots - NUM_PROMPT
     decoder = CpuDecoder(backbone, cache, IDS.shape[1] - num_slots, starts)
     # Of one length, so that one function is compiled: what stands behind a token does not reach it.
-    whole = logits_of(backbone, np.stack([np.pad(ids[start:], (0, start)) for ids, start in zip(IDS, starts, strict=True)]))
+    rows = [np.pad(ids[start:], (0, start)) for ids, start in zip(IDS, starts, strict=True)]
+    whole = logits_of(backbone, np.stack(rows))
     for last in range(num_slots, IDS.shape[1]):
         logits = decoder.step(IDS[:, last])
         for row, start in enumerate(starts):
