@@ -24,8 +24,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
 KEPT_MIB = 30
-# What LLVM does for the speed of a program is half of the time that tiny ones take, and no part of its arithmetic as XLA
-# states it. Programs as users run them are those of TensorFlow's tests and of the processes of `-m process`.
+# What LLVM does for the speed of a program is half of the time that tiny ones take, and no part of the arithmetic that
+# XLA states. Programs as users run them are those of TensorFlow's tests and of the processes of `-m process`.
 COMPILED_AT_ONCE = "--xla_backend_optimization_level=0"
 LONGEST = ["test_cpu_decoder.py", "test_quantization.py", "test_loop.py", "test_generation.py", "test_job.py"]
 LONGEST += ["test_docs.py", "test_compilations.py", "test_wheel.py", "test_conf_trains.py", "test_gptq.py"]
