@@ -18,7 +18,7 @@ from typing import Any
 
 from llama_exp.cli import COMMANDS, usage
 from llama_exp.config.check import check_arguments, to_dict
-from llama_exp.config.check.typed import describe_type
+from llama_exp.config.check.conversion import describe_type
 from llama_exp.config.reference import Key, Part, choices, meaning_of, parts, single_values
 
 FOLDER = Path(__file__).resolve().parent / "reference"

@@ -28,7 +28,9 @@ COMMANDS = {
     "evaluate": ("llama_exp.commands.evaluate", "losses on sets and scores on tasks, of a run or a model"),
     "generate": ("llama_exp.commands.generate", "continue a text"),
     "chat": ("llama_exp.commands.chat", "talk with an instruct model"),
+    "experiment": ("llama_exp.commands.experiment", "a published claim in small, from one command to its verdict"),
     "report": ("llama_exp.commands.report", "what runs and sweeps have shown: ranking, intervals, comparisons, cost"),
+    "inspect": ("llama_exp.commands.inspect", "what is in a run's weights: the rank of what training changed"),
     "sync": ("llama_exp.commands.sync", "a run, or a sweep's, to W&B, TensorBoard, a CSV table or MLflow"),
     "schema": ("llama_exp.commands.schema", "a JSON schema of the configuration, for editors"),
     "verify": ("llama_exp.commands.verify", "check a model's computation, layer by layer"),
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(usage())
     elif command == "--version":
         print(f"llama-exp {llama_exp.__version__}")
-    elif command in ("train", "reproduce") and is_whole_process:
+    elif command in ("train", "reproduce", "experiment") and is_whole_process:
         with signals.orderly():
             sys.exit(_run(command, rest))
     else:
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def usage() -> str:
     """The help text."""
-    lines = [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<11}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: llama-exp <command> [options]",

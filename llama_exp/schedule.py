@@ -6,8 +6,9 @@ above 0, the peak is reached at u = warmup_steps exactly, and the last update ha
     warm-up   u < warmup_steps:   peak * u / warmup_steps
     constant  then:               peak
     cosine    then:               peak * (f + (1 - f) * (1 + cos(pi * p)) / 2)
-    linear    then:               peak * (1 - (1 - f) * p)
-    wsd       then:               peak, and linear to f over the last decay_steps
+    linear    then:               peak * (f + (1 - f) * (1 - p))
+    wsd       then:               peak, and over the last decay_steps as linear; with decay_shape sqrt
+                                  peak * (f + (1 - f) * (1 - sqrt(p)))
 
     f = final_fraction;  p = (u - start) / (num_steps - start) in [0, 1], with start = warmup_steps, or for wsd
     num_steps - decay_steps. Behind num_steps the rate stays what it was there.
@@ -15,13 +16,16 @@ above 0, the peak is reached at u = warmup_steps exactly, and the last update ha
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import keras
 from keras import ops
 
-from llama_exp.limits import raise_first
-from llama_exp.limits.schedule import LIMITS, check_steps
+from llama_exp import rates
+from llama_exp.limits import choose, raise_first
+from llama_exp.limits.schedule import LIMITS, DecayShape, check_steps
+from llama_exp.rates import COSINE, SQRT, Curve
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
@@ -34,7 +38,7 @@ class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
         decay_start: last update at the peak.
         num_steps: update at which the decay ends.
         final_fraction: of the peak, from `num_steps` on.
-        shape: `cosine` or `linear`.
+        shape: of the decay: `cosine`, `linear`, or `sqrt`, which falls as 1 - sqrt.
 
     Numerics: float32; the update number is exact up to 2**24.
     """
@@ -61,7 +65,10 @@ class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
         warmup = ops.minimum(update / max(self.warmup_steps, 1), 1.0)
         decay_steps = max(self.num_steps - self.decay_start, 1)
         progress = ops.clip((update - self.decay_start) / decay_steps, 0.0, 1.0)
-        falling = (1.0 + ops.cos(math.pi * progress)) / 2.0 if self.shape == "cosine" else 1.0 - progress
+        if self.shape == COSINE:
+            falling = (1.0 + ops.cos(math.pi * progress)) / 2.0
+        else:
+            falling = 1.0 - (ops.sqrt(progress) if self.shape == SQRT else progress)
         return self.learning_rate * warmup * (self.final_fraction + (1.0 - self.final_fraction) * falling)
 
     def get_config(self) -> dict:
@@ -72,27 +79,49 @@ class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
 def cosine(*, learning_rate: float, num_steps: int, warmup_steps: int, final_fraction: float) -> WarmupThenDecay:
     """Warm-up, then half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983) down to the last step."""
     _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction)
-    return WarmupThenDecay(learning_rate, warmup_steps, warmup_steps, num_steps, final_fraction, "cosine")
+    curve = rates.cosine(
+        learning_rate=learning_rate, num_steps=num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction
+    )
+    return _follow(curve)
 
 
 def linear(*, learning_rate: float, num_steps: int, warmup_steps: int, final_fraction: float) -> WarmupThenDecay:
     """Warm-up, then a straight line down to the last step."""
     _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction)
-    return WarmupThenDecay(learning_rate, warmup_steps, warmup_steps, num_steps, final_fraction, "linear")
+    curve = rates.linear(
+        learning_rate=learning_rate, num_steps=num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction
+    )
+    return _follow(curve)
 
 
 def constant(*, learning_rate: float, num_steps: int, warmup_steps: int) -> WarmupThenDecay:
     """Warm-up, then the peak for ever."""
     _require(num_steps, warmup_steps=warmup_steps)
-    return WarmupThenDecay(learning_rate, warmup_steps, warmup_steps, num_steps, 1.0, "linear")
+    return _follow(rates.constant(learning_rate=learning_rate, num_steps=num_steps, warmup_steps=warmup_steps))
 
 
 def wsd(
-    *, learning_rate: float, num_steps: int, warmup_steps: int, final_fraction: float, decay_steps: int
+    *,
+    learning_rate: float,
+    num_steps: int,
+    warmup_steps: int,
+    final_fraction: float,
+    decay_steps: int,
+    decay_shape: str,
 ) -> WarmupThenDecay:
-    """Warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395), with a linear decay."""
+    """Warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395).
+
+    The decay is linear, or falls as 1 - sqrt (Haegele et al. 2024, arXiv:2405.18392, section 4.1).
+    """
     _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction, decay_steps=decay_steps)
-    return WarmupThenDecay(learning_rate, warmup_steps, num_steps - decay_steps, num_steps, final_fraction, "linear")
+    shape = choose(DecayShape, decay_shape, "schedule.decay_shape").value
+    stable = {"learning_rate": learning_rate, "num_steps": num_steps, "warmup_steps": warmup_steps}
+    decay = {"final_fraction": final_fraction, "decay_steps": decay_steps, "decay_shape": shape}
+    return _follow(rates.wsd(**stable, **decay))
+
+
+def _follow(curve: Curve) -> WarmupThenDecay:
+    return WarmupThenDecay(**dataclasses.asdict(curve))
 
 
 def _require(num_steps: int, **values: float) -> None:

@@ -47,7 +47,7 @@ def embedding(kernel_VD, tied, trainable=True):
     return types.SimpleNamespace(product_operands=operands), table
 
 
-def run(values, tied, chunk_tokens, kernel_trains=True, jit=False, upstream=1.0, dtype="float32"):
+def run(values, tied, chunk_tokens, kernel_trains=True, jit=False, upstream=1.0, dtype="float32", **options):
     hidden, kernel, labels, mask = values
     layer, table = embedding(kernel, tied, kernel_trains)
     source = keras.Variable(hidden)
@@ -56,9 +56,9 @@ def run(values, tied, chunk_tokens, kernel_trains=True, jit=False, upstream=1.0,
     def step(labels, mask):
         def loss():
             total, count = objective.next_token_loss(
-                layer, ops.cast(source, dtype), labels, mask, chunk_tokens=chunk_tokens, training=True
+                layer, ops.cast(source, dtype), labels, mask, chunk_tokens=chunk_tokens, training=True, **options
             )
-            return total * upstream, (total, count)
+            return ops.sum(total) * upstream, (total, count)
 
         (_, aux), gradients = backend.value_and_gradients(loss, differentiated)
         return aux, gradients
@@ -67,7 +67,8 @@ def run(values, tied, chunk_tokens, kernel_trains=True, jit=False, upstream=1.0,
     gradients = [ops.convert_to_numpy(gradient) for gradient in gradients]
     if kernel_trains and not tied:
         gradients[1] = gradients[1].T
-    return float(total), float(count), gradients
+    total = ops.convert_to_numpy(total)
+    return total if total.ndim else float(total), float(count), gradients
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -80,6 +81,48 @@ def test_equals_the_plain_loss_and_gradients(tied, chunk_tokens, jit):
     assert total == pytest.approx(loss, rel=1e-5) and weight == count
     np.testing.assert_allclose(gradients[0], dhidden, atol=1e-5)
     np.testing.assert_allclose(gradients[1], dkernel, atol=1e-5)
+
+
+def with_z_loss(values, coefficient, upstream=1.0):
+    """The z loss and the gradients of loss and z loss together, in float64."""
+    hidden, kernel, _, mask = (array.astype("float64") for array in values)
+    logits = hidden.reshape(-1, D) @ kernel.T
+    log_z = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
+    _, _, dhidden, dkernel = plain(*values, upstream=upstream)
+    weights = mask.reshape(-1) * upstream
+    dlogits = (2 * coefficient * log_z * weights)[:, None] * np.exp(logits - log_z[:, None])
+    dhidden, dkernel = dhidden + (dlogits @ kernel).reshape(B, S, D), dkernel + dlogits.T @ hidden.reshape(-1, D)
+    return coefficient * (log_z**2 * mask.reshape(-1)).sum(), dhidden, dkernel
+
+
+@pytest.mark.parametrize(("chunk_tokens", "jit", "tied"), [(4, False, True), (21, True, False), (1000, True, True)])
+def test_the_z_loss_and_its_gradient(chunk_tokens, jit, tied):
+    values = example()
+    loss, _, _, _ = plain(*values)
+    z_loss, dhidden, dkernel = with_z_loss(values, 0.05, upstream=0.3)
+    losses, _, gradients = run(values, tied, chunk_tokens, jit=jit, upstream=0.3, z_loss=0.05)
+    np.testing.assert_allclose(losses, [loss, z_loss], rtol=1e-5)
+    np.testing.assert_allclose(gradients[0], dhidden, atol=2e-5)
+    np.testing.assert_allclose(gradients[1], dkernel, atol=2e-5)
+
+
+def test_the_z_loss_of_a_frozen_kernel_and_of_positions_that_do_not_count():
+    hidden, kernel, labels, mask = example()
+    z_loss, dhidden, _ = with_z_loss((hidden, kernel, labels, mask), 0.05)
+    hidden[mask == 0] = np.nan
+    losses, _, gradients = run((hidden, kernel, labels, mask), True, 4, kernel_trains=False, z_loss=0.05)
+    assert losses[1] == pytest.approx(z_loss, rel=1e-5)
+    np.testing.assert_allclose(gradients[0][mask > 0], dhidden[mask > 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_z_loss_in_lower_precision_is_close(dtype):
+    values = example()
+    z_loss, dhidden, dkernel = with_z_loss(values, 0.05)
+    losses, _, gradients = run(values, True, 4, dtype=dtype, z_loss=0.05)
+    assert losses[1] == pytest.approx(z_loss, rel=0.02)
+    np.testing.assert_allclose(gradients[0], dhidden, atol=0.1)
+    np.testing.assert_allclose(gradients[1], dkernel, atol=0.15)
 
 
 @pytest.mark.parametrize("tied", [True, False])

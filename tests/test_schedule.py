@@ -3,9 +3,11 @@
 import math
 
 import keras
+import numpy as np
 import pytest
+from keras import ops
 
-from llama_exp import schedule
+from llama_exp import backend, rates, schedule
 
 pytestmark = pytest.mark.neutral
 
@@ -31,17 +33,25 @@ def wsd(u):
     return PEAK * (1 - (1 - FINAL) * (u - (STEPS - DECAY)) / DECAY)
 
 
+def wsd_sqrt(u):
+    """Haegele et al. 2024, equation of the 1-sqrt decay: (1 - sqrt((n - (N - N_decay)) / N_decay)), here to FINAL."""
+    if u <= STEPS - DECAY:
+        return constant(u)
+    return PEAK * (FINAL + (1 - FINAL) * (1 - np.sqrt((u - (STEPS - DECAY)) / DECAY)))
+
+
 KEYS = {
     "cosine": {"final_fraction": FINAL},
     "linear": {"final_fraction": FINAL},
     "constant": {},
-    "wsd": {"final_fraction": FINAL, "decay_steps": DECAY},
+    "wsd": {"final_fraction": FINAL, "decay_steps": DECAY, "decay_shape": "linear"},
+    "wsd_sqrt": {"final_fraction": FINAL, "decay_steps": DECAY, "decay_shape": "sqrt"},
 }
 
 
 def build(name, **changes):
     options = {"learning_rate": PEAK, "num_steps": STEPS, "warmup_steps": WARMUP, **KEYS[name], **changes}
-    return getattr(schedule, name)(**options)
+    return getattr(schedule, name.partition("_")[0])(**options)
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -68,6 +78,47 @@ def test_no_warmup_starts_below_or_at_the_peak(name):
     assert all(later <= earlier * (1 + 1e-6) for earlier, later in zip(rates, rates[1:], strict=False))
 
 
+def compiled_rates(rate, jit, count):
+    call = backend.compiled(lambda iterations: ops.cast(rate(iterations), "float32"), [], [], jit)
+    return [float(call(np.int32(iterations))) for iterations in range(count)]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.3])
+def test_two_curves_agree_to_the_last_bit_for_as_long_as_they_say(fraction, jit):
+    """The trunk of a WSD run: decays of other beginnings, shapes and lengths, until the earlier one begins."""
+    early = build("wsd", final_fraction=fraction)
+    late = build("wsd_sqrt", final_fraction=fraction, num_steps=8 * STEPS, decay_steps=3)
+    first, second = (rates.Curve(**rate.get_config()) for rate in (early, late))
+    assert first.agrees_until(second) == second.agrees_until(first) == STEPS - DECAY
+    mine, theirs = (compiled_rates(rate, jit, STEPS - DECAY + 1) for rate in (early, late))
+    assert mine[:-1] == theirs[:-1] and mine[-1] != theirs[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "other", "others", "until"),
+    [
+        ("wsd", {}, "constant", {"num_steps": 9 * STEPS}, STEPS - DECAY),
+        ("constant", {}, "constant", {"num_steps": 9 * STEPS}, math.inf),
+        ("wsd", {}, "wsd", {"warmup_steps": WARMUP + 1}, 0),
+        ("wsd", {}, "wsd", {"learning_rate": 2e-3}, 0),
+        ("wsd", {"warmup_steps": 0}, "wsd", {"warmup_steps": 1}, math.inf),
+        ("wsd", {}, "wsd", {"decay_steps": DECAY + 5}, STEPS - DECAY - 5),
+        ("wsd", {}, "wsd", {"final_fraction": 0.2}, STEPS - DECAY),
+        ("wsd", {}, "wsd_sqrt", {}, STEPS - DECAY),
+        ("cosine", {}, "cosine", {"num_steps": STEPS + 1}, WARMUP),
+        ("cosine", {}, "linear", {}, WARMUP),
+        ("linear", {}, "wsd", {"decay_steps": STEPS - WARMUP}, math.inf),
+    ],
+)
+def test_how_long_two_schedules_agree(name, changes, other, others, until):
+    mine, theirs = build(name, **changes), build(other, **others)
+    curve = rates.Curve(**mine.get_config())
+    assert curve.agrees_until(rates.Curve(**theirs.get_config())) == until
+    last = min(int(until) if until < math.inf else STEPS, STEPS)
+    assert [float(mine(i)) for i in range(last)] == [float(theirs(i)) for i in range(last)]
+
+
 @pytest.mark.parametrize("name", KEYS)
 def test_round_trip_through_keras_serialization(name):
     rate = build(name)
@@ -82,6 +133,7 @@ def test_round_trip_through_keras_serialization(name):
         ("linear", {"final_fraction": 1.5}, "final_fraction=1.5"),
         ("wsd", {"decay_steps": STEPS}, "decay_steps=50"),
         ("wsd", {"decay_steps": 0}, "decay_steps=0"),
+        ("wsd", {"decay_shape": "cosine"}, "decay_shape='cosine'"),
     ],
 )
 def test_impossible_values_are_named(name, changes, message):

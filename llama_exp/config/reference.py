@@ -18,7 +18,8 @@ from typing import Any
 
 from llama_exp.config import loggers
 from llama_exp.config.check.command_line import CONF
-from llama_exp.config.check.typed import TARGET, find_schemas, get_hints, is_schema, list_sections
+from llama_exp.config.check.conversion import get_hints, is_schema
+from llama_exp.config.check.typed import TARGET, find_schemas, list_sections
 from llama_exp.config.schema import NAMED_LOGGERS, Config
 
 _NOTE = re.compile(r"^\s*(?:- )?(\w+)\s*[:=][^#]*#\s*(.+?)\s*$")

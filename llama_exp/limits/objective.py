@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from llama_exp.limits import COUNT, Limits
+from llama_exp.limits import COUNT, Limits, allow_from
 
 
 class LossOn(enum.Enum):
@@ -14,4 +14,4 @@ class LossOn(enum.Enum):
     all = "all"
 
 
-LIMITS = Limits("objective", {"chunk_tokens": COUNT})
+LIMITS = Limits("objective", {"chunk_tokens": COUNT, "z_loss": allow_from(0)})

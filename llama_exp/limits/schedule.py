@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 
 from llama_exp.errors import Problem
 from llama_exp.limits import COUNT, COUNT_OR_ZERO, SHARE, Limits
+
+
+class DecayShape(enum.Enum):
+    """How wsd's learning rate falls; p runs from 0 to 1 over the decay."""
+
+    linear = "linear"  # 1 - p
+    sqrt = "sqrt"  # 1 - sqrt(p): at first faster
+
 
 LIMITS = Limits("schedule", {"warmup_steps": COUNT_OR_ZERO, "final_fraction": SHARE, "decay_steps": COUNT})
 

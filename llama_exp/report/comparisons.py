@@ -14,8 +14,9 @@ from llama_exp.errors import ConfigError, Problem
 from llama_exp.files.latest import without_latest
 from llama_exp.limits.figures import Direction
 from llama_exp.report.contents import Comparison, Comparisons, Figure, Group, Key, ReportedRun
-from llama_exp.report.grouping import canonical, format_setting, label_group
+from llama_exp.report.grouping import format_setting, label_group
 from llama_exp.results import RunResult
+from llama_exp.results.decisive import canonical
 from llama_exp.results.statistics import (
     LEAST_FOR_BOOTSTRAP,
     bootstrap_mean,

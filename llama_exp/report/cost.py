@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from llama_exp.architecture import count_flops_per_token
-from llama_exp.errors import InputError
-from llama_exp.lora.source import ranks
 from llama_exp.report.contents import ReportedRun
 from llama_exp.report.spending import Cost, TotalCost
 from llama_exp.results import Attempt, RunResult, SweepResult, holds_run, read_sweep
+from llama_exp.results.spent import count_flops, count_tokens
 
 _FAILED = "failed"
-_MOST_BLOCKS = 10_000  # a damaged record may state more than any memory holds the names of
 
 
 def list_costs(results: Sequence[RunResult]) -> tuple[Cost, ...]:
@@ -57,12 +53,10 @@ def _find_cost(number: int, run: RunResult) -> Cost:
     failed = [attempt for attempt in attempts if attempt.state == _FAILED]
     own_failure = not attempts and run.status == _FAILED
     seconds, is_least = _find_seconds(run, attempts, begun)
-    tokens = _find_tokens(run)
-    per_token = _find_flops_per_token(run.config)
     return Cost(
         run=number,
-        tokens=tokens,
-        flops=None if per_token is None or tokens is None else float(per_token) * tokens,
+        tokens=count_tokens(run),
+        flops=count_flops(run),
         seconds=seconds,
         is_least=is_least,
         attempts=begun,
@@ -85,22 +79,6 @@ def _find_seconds(run: RunResult, attempts: Sequence[Attempt], begun: int) -> tu
         return float(last), False
     found = [float(value) for value in (last, in_training) if isinstance(value, int | float)]
     return (max(found) if found else None), True
-
-
-def _find_tokens(run: RunResult) -> int | None:
-    counts = [run.summary.get("tokens"), *(row.get("tokens") for row in run.rows)]
-    return max((count for count in counts if isinstance(count, int)), default=None)
-
-
-def _find_flops_per_token(config: Mapping[str, Any]) -> int | None:
-    """As the plan counts them; None for a model or a data set of the user's own."""
-    model, lora, dataset = config.get("model"), config.get("lora"), config.get("dataset")
-    try:
-        if model["num_layers"] > _MOST_BLOCKS:  # type: ignore[index]
-            return None
-        return count_flops_per_token(model, ranks(lora, model), dataset["sequence_length"])  # type: ignore[arg-type,index]
-    except (InputError, KeyError, TypeError, ValueError):  # InputError: the adapter that it began with is gone
-        return None
 
 
 def _list_outside(here: set[Path], sweeps: Sequence[SweepResult]) -> list[Attempt]:

@@ -20,7 +20,8 @@ from llama_exp.report.contents import (
     ReportedRun,
     Scale,
 )
-from llama_exp.report.grouping import canonical, format_setting, label_group
+from llama_exp.report.grouping import format_setting, label_group
+from llama_exp.results.decisive import canonical
 from llama_exp.sweeps.record import ABSENT
 
 

@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llama_exp.config.identity import is_science, list_unused
 from llama_exp.report.contents import Key, Scale
 from llama_exp.results import RunResult
+from llama_exp.results.decisive import canonical, keep_decisive, name_config
 from llama_exp.sweeps.record import ABSENT, key_of
 
-SEED = "seed"
 _LOG_FROM = 10.0  # largest value over smallest, from which an axis is logarithmic
 _Values = Mapping[str, Any]
-
-
-def canonical(value: Any) -> str:
-    """The value as a text that equal values share: 1 and 1.0 are equal, true and 1 are not."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return json.dumps(float(value) if number else value, sort_keys=True, default=str)
 
 
 def group_runs(runs: Sequence[RunResult]) -> list[list[int]]:
     """Indices of runs whose config is equal but for the seed and for what is not science; in order of the first."""
     groups: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
-        texts = {key: canonical(value) for key, value in keep_decisive(run.values).items()}
-        groups.setdefault(json.dumps(texts, sort_keys=True), []).append(index)
+        groups.setdefault(name_config(run.values), []).append(index)
     return list(groups.values())
-
-
-def keep_decisive(values: _Values) -> dict[str, Any]:
-    """What decides the result but for the seed; runs from before a key that they do not use are equal to later ones."""
-    unused = set(list_unused(values))
-    return {key: value for key, value in values.items() if is_science(key) and key != SEED and key not in unused}
 
 
 def find_keys(configs: Sequence[_Values], stated: Iterable[str]) -> tuple[Key, ...]:

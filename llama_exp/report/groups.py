@@ -8,8 +8,9 @@ from typing import Any
 
 from llama_exp.limits.figures import Direction
 from llama_exp.report.contents import Figure, Group, Key, ReportedRun
-from llama_exp.report.grouping import SEED, label_group
+from llama_exp.report.grouping import label_group
 from llama_exp.results import RunResult, find_figure
+from llama_exp.results.decisive import SEED
 from llama_exp.results.statistics import Estimate, estimate
 from llama_exp.sweeps.record import ABSENT
 

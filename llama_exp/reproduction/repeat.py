@@ -43,7 +43,7 @@ from llama_exp.run.repetition import Repetition
 RESULT_FILE = "reproduction.json"
 _THREADS, _CACHE = "runtime.threads", "runtime.cache_dir"
 # What a repetition sets itself, so that it is no news; what `runtime` comes to, run.json says in other words.
-_ITS_OWN = ("logger", "resume", "debug", "runtime.")
+_ITS_OWN = ("logger", "resume", "branch_from", "debug", "runtime.")
 
 
 @dataclass(frozen=True)

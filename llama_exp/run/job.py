@@ -19,6 +19,7 @@ from typing import Any
 
 from llama_exp import runtime, signals
 from llama_exp.architecture import to_section
+from llama_exp.config.budget import find_budget
 from llama_exp.config.check.contracts import find_added_arguments, list_targets
 from llama_exp.config.identity import config_hash, continuation_hash, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
@@ -31,6 +32,7 @@ from llama_exp.files.latest import point_latest_to, without_latest
 from llama_exp.files.process import ALONE, Process
 from llama_exp.lora import source as lora_source
 from llama_exp.run import (
+    branch,
     data_use,
     ending,
     evaluating,
@@ -43,16 +45,17 @@ from llama_exp.run import (
     resume,
 )
 from llama_exp.run.agreement import tell_nothing_to_adapt
-from llama_exp.run.building import build_data, build_model, check_preset, resolve_preset
+from llama_exp.run.building import build_data, build_model, build_optimizer, check_preset, resolve_preset
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.next_commands import next_commands
-from llama_exp.run.opened import open_folder
+from llama_exp.run.opened import choose_trunk, open_folder
 from llama_exp.run.repetition import Repetition
 from llama_exp.run.room import require_room
+from llama_exp.run.trunk import Trunk
 from llama_exp.run.watching import build_observers
 
 # Keys of section `trainer` that others read.
-NOT_OF_THE_LOOP = ("remat", "callbacks", "keep_optimizer")
+NOT_OF_THE_LOOP = ("remat", "callbacks", "keep_optimizer", "budget_flops", "budget_tokens")
 log = logging.getLogger(__name__)
 
 
@@ -97,10 +100,12 @@ def _run(
     is_chosen: bool,
     repetition: Repetition | None,
 ) -> float | None:
+    budget = find_budget(config)
     steps = config.trainer.max_steps if repetition is None or repetition.steps is None else repetition.steps
     runtime.start(**to_dict(config.runtime))
     logs.attach_console(process)
-    with open_folder(config, folder, process, is_chosen) as run_folder:
+    trunk = choose_trunk(config, folder)
+    with open_folder(config, folder, process, is_chosen, trunk) as run_folder:
         folder = run_folder.path
         bar = progress.Progress(steps, shown=process.is_writer)
         try:
@@ -108,13 +113,15 @@ def _run(
                 with signals.noted(None):  # a folder that has a summary has a record too, and can go on
                     run_folder.begin(to_record(config), overrides, sys.argv, config_hash(config))
                     run_folder.record(continuation_hash=continuation_hash(config))
+                    if trunk is not None:
+                        branch.record_origin(trunk, run_folder)
                 signals.check()
                 planned = plan.make_plan(config)
                 if planned is not None:
                     logs.log_table("plan", plan.rows(planned))
                     if process.is_writer:
                         require_room(folder, planned.disk_bytes)
-                run = Run(config, run_folder, group, process, bar, steps)
+                run = Run(config, run_folder, group, process, bar, steps, trunk)
                 if repetition is not None:
                     repetition.on_ready(run_folder.known)
                 if process.is_writer and in_default_place(folder, config.name):
@@ -125,7 +132,7 @@ def _run(
                 told = ending.describe(result)
                 results = run.export(told)
                 signals.decide()
-            summary = run_folder.finish(**told, **results)
+            summary = run_folder.finish(**told, **ending.list_spending(budget, result.steps), **results)
             if process.is_writer:
                 ending.free(config.trainer.keep_optimizer, run_folder.checkpoints)
                 plan_rates.remember(config, planned, summary, facts.of_machine(config)["device"])
@@ -160,6 +167,7 @@ class Run:
         process: Process,
         bar: progress.Progress,
         steps: int,
+        trunk: Trunk | None = None,
     ):
         self._folder, self._process = run_folder, process
         self._has_adapters = config.lora.rank > 0
@@ -202,6 +210,10 @@ class Run:
         folder = run_folder.path if process.is_writer else None
         evaluations = evaluating.build_evaluations(config, parts, self.model, folder, examples["train"])
         self.trainer = self._build_trainer(config, examples, evaluations, steps)
+        if trunk is not None and process.is_writer:
+            branch.take_state(trunk, run_folder, config)
+        elif trunk is not None:  # the writer's copy may not be there yet
+            self._checkpoint = trunk.checkpoint
 
     def fit(self):
         """Trains to the end, from the checkpoint that `resume` names or else the newest in the folder."""
@@ -263,22 +275,16 @@ class Run:
         )
 
     def _build_trainer(self, config: Config, examples, evaluations, steps: int):
-        from llama_exp import precision
         from llama_exp.trainer import Checkpoints, Trainer
         from llama_exp.trainer.profile import Profile
 
         section = {key: value for key, value in to_dict(config.trainer).items() if key not in NOT_OF_THE_LOOP}
         section["max_steps"] = steps  # the schedule has the config's
         keep_checkpoints, profile_steps = section.pop("keep_checkpoints"), section.pop("profile_steps")
-        peak = to_dict(config.optimizer)["learning_rate"]
-        schedule = instantiate(
-            config.schedule, config.trusted_modules, "schedule", learning_rate=peak, num_steps=config.trainer.max_steps
-        )
-        optimizer = instantiate(config.optimizer, config.trusted_modules, "optimizer", learning_rate=schedule)
         return Trainer(
             self.model,
             examples,
-            precision.wrap_optimizer(optimizer, self.model.backbone.dtype_policy),
+            build_optimizer(config, self.model),
             checkpoints=Checkpoints(
                 self._folder.checkpoints,
                 keep=keep_checkpoints,
@@ -293,6 +299,7 @@ class Run:
             seed=config.seed,
             base_digest=self._base_digest,
             chunk_tokens=config.objective.chunk_tokens,
+            z_loss=config.objective.z_loss,
             jit=config.runtime.jit.value,
             sample_at_start=config.preset.source is not None and config.preset.load_weights,
             **section,

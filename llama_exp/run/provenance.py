@@ -184,6 +184,8 @@ def command_line(arguments: Sequence[str]) -> str:
 def program(arguments: Sequence[str]) -> list[str]:
     """The words that start this program once more, without its arguments."""
     script = arguments[0]
+    if Path(script).name == "__main__.py":
+        return ["python", "-m", Path(script).parent.name]
     if script.endswith(".py"):
         return ["python", script]
     return [Path(script).name] if script else [Path(sys.executable).name]

@@ -22,10 +22,12 @@ from llama_exp.config.identity import (
     LENGTH,
     MAY_CHANGE,
     RECIPE,
+    YOUNGER,
     config_hash,
     continuation_hash,
     flatten,
     is_same_share,
+    list_unused,
     to_record,
 )
 from llama_exp.config.schema import Config
@@ -43,8 +45,7 @@ CONFIG_FILE = "config.yaml"
 BEFORE_THE_KEY = {
     "model.initializer_range": 0.02,
     "model.embedding_initializer_range": 0.01,
-    "trainer.keep_best": None,
-    "trainer.overfit_below": None,
+    **YOUNGER,
 }
 _ABSENT = object()
 _LONGEST = 200  # characters of a value in a message
@@ -60,8 +61,8 @@ def find_folder(config: Config, root: Path) -> Path | None:
         root: where runs of its name lie.
     """
     folder = folder_of(config.resume, root, config_hash(config))
-    if folder is not None or config.resume != AUTO:
-        return folder
+    if folder is not None or config.resume != AUTO or config.branch_from is not None:
+        return folder  # a run that says where it begins takes no shorter run's place
     record = to_record(config)
 
     def may_go_on(candidate: Path) -> bool:
@@ -156,20 +157,41 @@ def check_unchanged(folder: Path, config: Mapping[str, Any]) -> None:
         log.warning(what, changes[LENGTH][1])
 
 
+def read_recorded(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat config that a run was begun with, with the values of keys that it was begun without.
+
+    Args:
+        folder: the run's.
+        config: the present one, whose keys these are.
+
+    Raises:
+        InputError: the recorded config is damaged.
+    """
+    recorded, now = _read_config(folder, config), flatten(config)
+    before = flatten(recorded)
+    if RECIPE not in recorded:  # begun before the record had it, with the numbers that it began with
+        before |= {key: value for key, value in now.items() if key.startswith(f"{RECIPE}.")}
+    return {key: value for key, value in BEFORE_THE_KEY.items() if key in now} | before
+
+
+def list_checkpoints(folder: Path) -> dict[int, Path]:
+    """Step -> folder of the checkpoints of a run, valid or not."""
+    found = {path: _STEP.fullmatch(path.name) for path in (folder / "checkpoints").glob("step-*")}
+    return {int(match[1]): path for path, match in found.items() if match}
+
+
 def _find_changes(folder: Path, config: Mapping[str, Any]) -> tuple[list[Problem], dict[str, tuple[Any, Any]]]:
     """The changes that are forbidden, and those that are not: key -> (value before, value now)."""
     if not (folder / CONFIG_FILE).exists():  # killed between run.json and config.yaml: nothing was trained differently
         return [], {}
-    recorded = _read_config(folder, config)
-    before, now = flatten(recorded), flatten(config)
-    if RECIPE not in recorded:  # begun before the record had it, with the numbers that it began with
-        before |= {key: value for key, value in now.items() if key.startswith(f"{RECIPE}.")}
-    before = {key: value for key, value in BEFORE_THE_KEY.items() if key in now} | before
+    before, now = read_recorded(folder, config), flatten(config)
+    unused_before = set(list_unused(before))
+    unused = {key for key in list_unused(now) if key not in before or key in unused_before}
     lengths = (before.get(LENGTH), now.get(LENGTH))
     problems, changes = [], {}
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)
-        if old == new:
+        if old == new or key in unused:
             continue
         if MAY_CHANGE.fullmatch(key) or (
             FOLLOWS_LENGTH.fullmatch(key)

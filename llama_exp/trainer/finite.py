@@ -26,7 +26,7 @@ def require_mere_overflow(result: StepResult, step: int, rows: np.ndarray, saved
     Raises:
         NumericalError: it is more than an overflow of scaled gradients.
     """
-    if math.isfinite(result.loss) and result.loss_scale > recipe.LOSS_SCALE["smallest"]:
+    if math.isfinite(result.loss + (result.z_loss or 0.0)) and result.loss_scale > recipe.LOSS_SCALE["smallest"]:
         _log.info("step %d: overflow at loss scale %g, skipped", step, result.loss_scale)
         return
     found = (

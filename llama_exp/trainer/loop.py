@@ -71,7 +71,7 @@ class Trainer:
         process: which of the run's processes this is; all compute the same, the writer's observers are told.
         base_digest: of the frozen weights, where it is known; None: computed for the first checkpoint.
         jit: auto, true or false.
-        chunk_tokens: see `llama_exp.objective`.
+        chunk_tokens, z_loss: see `llama_exp.objective`.
         max_steps: optimizer steps.
         batch_size: B, rows per micro-batch.
         accumulation_steps: A.
@@ -108,6 +108,7 @@ class Trainer:
         base_digest: str | None = None,
         jit: str,
         chunk_tokens: int,
+        z_loss: float = 0.0,
         max_steps: int,
         batch_size: int,
         accumulation_steps: int,
@@ -141,7 +142,7 @@ class Trainer:
         self._verdicts = Verdicts(keep_best, stop_early, patience, min_delta)
         self._jit = _choose_jit(jit, self._backbone, optimizer)
         options: dict[str, Any] = {"chunk_tokens": chunk_tokens, "jit": self._jit, "fuse": jit != "false"}
-        train_step = TrainStep(self._backbone, optimizer, **options)
+        train_step = TrainStep(self._backbone, optimizer, **options, z_loss=z_loss)
         self._stepping = Stepping(train_step, self._batches, profile, self._observers)
         evaluation = Evaluation(
             self._backbone, examples["validation"], batch_size=batch_size, max_batches=validation_batches, **options

@@ -22,8 +22,8 @@ from llama_exp.trainer.step import TrainStep
 class Measured:
     """What a step computed.
 
-    loss: mean over the counted targets. gradients: path of each trainable variable -> its gradient, float32; NaN where
-    loss or gradients are not finite.
+    loss: mean over the counted targets, without the z loss. gradients: path of each trainable variable -> its gradient,
+    float32; NaN where loss or gradients are not finite.
     """
 
     loss: float
@@ -37,14 +37,15 @@ class GradientProbe:
         backbone: a `LlamaBackbone`, or what is called and named like one.
         chunk_tokens: see `llama_exp.objective`.
         jit: whether XLA compiles the step.
-        fuse: as in `TrainStep`.
+        fuse, z_loss: as in `TrainStep`.
     """
 
-    def __init__(self, backbone, *, chunk_tokens: int, jit: bool, fuse: bool = True):
+    def __init__(self, backbone, *, chunk_tokens: int, jit: bool, fuse: bool = True, z_loss: float = 0.0):
         self._keeper = GradientKeeper()
         self._names = [variable.path for variable in backbone.trainable_variables]
         optimizer = precision.wrap_optimizer(self._keeper, backbone.dtype_policy)
-        self._step = TrainStep(backbone, optimizer, chunk_tokens=chunk_tokens, jit=jit, fuse=fuse)
+        options = {"chunk_tokens": chunk_tokens, "jit": jit, "fuse": fuse, "z_loss": z_loss}
+        self._step = TrainStep(backbone, optimizer, **options)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Measured:
         """Runs a step on arrays (A, B, S), as `TrainStep` takes them."""

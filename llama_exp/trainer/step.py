@@ -28,9 +28,10 @@ from llama_exp.optimizer import sum_of_squares
 class StepResult:
     """What one step did.
 
-    loss: mean over the counted targets. grad_norm: of all gradients together, before clipping. learning_rate: the
-    rate of this update. applied: whether the weights changed. loss_scale: the factor this step's loss was scaled by
-    (1 except with float16).
+    loss: mean over the counted targets, without the z loss. grad_norm: of all gradients together, before clipping.
+    learning_rate: the rate of this update. applied: whether the weights changed. loss_scale: the factor this step's
+    loss was scaled by (1 except with float16). z_loss: the term that the objective adds to the loss; None: it adds
+    none.
     """
 
     loss: float
@@ -38,11 +39,12 @@ class StepResult:
     learning_rate: float
     applied: bool
     loss_scale: float
+    z_loss: float | None = None
 
     @property
     def finite(self) -> bool:
-        """Whether loss and gradient norm are numbers."""
-        return bool(np.isfinite(self.loss) and np.isfinite(self.grad_norm))
+        """Whether losses and gradient norm are numbers."""
+        return bool(np.isfinite([self.loss, self.z_loss or 0.0, self.grad_norm]).all())
 
 
 class TrainStep:
@@ -54,12 +56,13 @@ class TrainStep:
         chunk_tokens: see `llama_exp.objective`.
         jit: whether XLA compiles the step.
         fuse: whether, without `jit`, XLA still compiles the parts between matrix products; see `backend.compiled`.
+        z_loss: see `llama_exp.objective`.
     """
 
-    def __init__(self, backbone, optimizer, *, chunk_tokens: int, jit: bool, fuse: bool = True):
+    def __init__(self, backbone, optimizer, *, chunk_tokens: int, jit: bool, fuse: bool = True, z_loss: float = 0.0):
         self._backbone = backbone
         self._optimizer = optimizer
-        self._chunk_tokens = chunk_tokens
+        self._chunk_tokens, self._z_loss = chunk_tokens, z_loss
         self._scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         self._trainable = list(backbone.trainable_variables)
         if not optimizer.built:
@@ -82,15 +85,15 @@ class TrainStep:
         loss, gradients = self._accumulate(batch, loss_scale / total)
         loss = loss / loss_scale
         grad_norm = ops.sqrt(sum(sum_of_squares(gradient) for gradient in gradients)) / loss_scale
-        finite = ops.logical_and(ops.isfinite(loss), ops.isfinite(grad_norm))
+        finite = ops.logical_and(ops.all(ops.isfinite(loss)), ops.isfinite(grad_norm))
         # An overflow under loss scaling is the optimizer's to handle: it skips the update and lowers the scale.
         backend.update_if(
-            ops.isfinite(loss) if self._scales_loss else finite,
+            ops.all(ops.isfinite(loss)) if self._scales_loss else finite,
             lambda: backend.apply_gradients(self._optimizer, gradients, self._trainable),
             [*self._trainable, *self._optimizer.variables],
         )
         return {
-            "loss": loss,
+            **({"loss": loss[0], "z_loss": loss[1]} if self._z_loss else {"loss": loss}),
             "grad_norm": grad_norm,
             "learning_rate": learning_rate,
             "applied": ops.cast(finite, "float32"),
@@ -98,7 +101,7 @@ class TrainStep:
         }
 
     def _accumulate(self, batch, factor):
-        """Loss times `factor` and its gradients (float32), summed over the micro-batches."""
+        """Loss times `factor` and its gradients (float32), summed over the micro-batches; (2,) losses with a z loss."""
         if batch["labels"].shape[0] == 1:
             return self._micro_step({key: value[0] for key, value in batch.items()}, factor)
 
@@ -107,7 +110,8 @@ class TrainStep:
             return (carry[0] + loss, [a + b for a, b in zip(carry[1], gradients, strict=True)]), None
 
         zeros = [ops.zeros(variable.shape, dtype="float32") for variable in self._trainable]
-        carry, _ = backend.scan(add, (ops.zeros((), dtype="float32"), zeros), batch, updates=self._seeds)
+        loss = ops.zeros((2,) if self._z_loss else (), dtype="float32")
+        carry, _ = backend.scan(add, (loss, zeros), batch, updates=self._seeds)
         return carry
 
     def _micro_step(self, batch, factor):
@@ -121,11 +125,12 @@ class TrainStep:
                 batch["loss_mask"],
                 chunk_tokens=self._chunk_tokens,
                 training=True,
+                z_loss=self._z_loss,
             )
-            return loss * factor, None
+            return (ops.sum(loss * factor), loss * factor) if self._z_loss else (loss * factor, None)
 
-        (loss, _), gradients = backend.value_and_gradients(scaled_loss, self._trainable)
-        return loss, [ops.cast(gradient, "float32") for gradient in gradients]
+        (loss, losses), gradients = backend.value_and_gradients(scaled_loss, self._trainable)
+        return loss if losses is None else losses, [ops.cast(gradient, "float32") for gradient in gradients]
 
 
 def seed_states(model) -> list:

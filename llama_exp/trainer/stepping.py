@@ -52,5 +52,6 @@ class Stepping:
     def tell_row(self, result: StepResult, counters: Counters, meter: Meter) -> None:
         """The row of metrics of a step."""
         row = {"step": counters.step, "split": "train", "loss": result.loss, "learning_rate": result.learning_rate}
+        row |= {} if result.z_loss is None else {"z_loss": result.z_loss}
         row |= {"grad_norm": result.grad_norm, "tokens": counters.tokens}
         self._observers.tell("on_metrics", row | meter.read() | {"seconds": counters.seconds})

@@ -56,6 +56,7 @@ class Bench:
         config = self.subject.config
         usual: dict[str, Any] = {"chunk_tokens": config.objective.chunk_tokens, "jit": self.jit}
         usual |= {"fuse": config.runtime.jit.value != "false", "remat": config.trainer.remat}
+        usual |= {"z_loss": config.objective.z_loss}
         ways = usual | ways
         key = tuple(sorted((name, str(value)) for name, value in ways.items()))
         self.backbone.remat = ways.pop("remat")

@@ -31,6 +31,7 @@ COUNTS = {
     "trainer": 3,
     "logger": 5,
     "evaluation": 5,
+    "protocol": 1,
     "experiment": 3,
     "sweep": 5,
     "hydra": 1,

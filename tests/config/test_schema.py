@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from llama_exp.config.check import check_arguments, to_dict
+from llama_exp.config.check.conversion import get_hints
 from llama_exp.config.check.ranges import LIMITS, OF_LOGGERS
-from llama_exp.config.check.typed import get_hints, list_keys, list_named_logger_keys, list_sections
+from llama_exp.config.check.typed import list_keys, list_named_logger_keys, list_sections
 from llama_exp.config.loggers import list_loggers
 from llama_exp.config.schema import NAMED_LOGGERS, SCHEMAS, TASKS, Config
 
@@ -64,6 +65,7 @@ def test_sections_stand_in_build_order():
         "trainer",
         "evaluation",
         "logger",
+        "protocol",
     ]
 
 

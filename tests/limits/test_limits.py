@@ -10,13 +10,14 @@ import pytest
 
 from llama_exp import limits, optimizer, runtime, schedule, tokenizer
 from llama_exp.config.check import check_arguments
-from llama_exp.config.check.typed import get_hints
+from llama_exp.config.check.conversion import get_hints
 from llama_exp.config.schema import SCHEMAS, Config
 from llama_exp.dataset import Jsonl, TextFiles, Tfds
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.limits import COUNT, FILLED, ImpossibleValue, Limits, allow_null, choose, name_choices
 from llama_exp.limits.dataset import Packing
 from llama_exp.limits.figures import Direction
+from llama_exp.limits.protocol import Half
 from llama_exp.limits.search import Pruner, Sampler
 from llama_exp.logger import WandbLogger
 from llama_exp.models import LlamaBackbone
@@ -77,8 +78,8 @@ def test_every_closed_choice_is_the_type_of_a_key():
         hint for section in sections for hint in typing.get_type_hints(section).values() if type(hint) is not list
     }
     hints |= {arm for hint in hints for arm in typing.get_args(hint)}  # those that may be null
-    of_a_sweeper = {Direction, Pruner, Sampler}  # keys below hydra.sweeper, which is no section of ours
-    assert len(choices) == 16 and choices - of_a_sweeper <= hints
+    below_names = {Direction, Pruner, Sampler, Half}  # of hydra.sweeper, and of a stage of an experiment
+    assert len(choices) == 18 and choices - below_names <= hints
 
 
 OPTIONS = {"sequence_length": 8, "packing": "none", "overlong": "drop", "validation_fraction": 0.5}
@@ -109,7 +110,10 @@ MIRROR = {"mode": "disabled", "project": "p", "entity": None, "tags": [], "log_m
         (["optimizer.beta_2=1"], lambda at: optimizer.adamw(**RATES | {"beta_2": 1.0})),
         (["schedule.final_fraction=2"], lambda at: schedule.cosine(**STEPS | {"final_fraction": 2.0})),
         (["schedule.warmup_steps=1201"], lambda at: schedule.cosine(**STEPS | {"warmup_steps": 1201})),
-        (["schedule=wsd", "schedule.decay_steps=1141"], lambda at: schedule.wsd(**STEPS, decay_steps=1141)),
+        (
+            ["schedule=wsd", "schedule.decay_steps=1141"],
+            lambda at: schedule.wsd(**STEPS, decay_steps=1141, decay_shape="linear"),
+        ),
         (["model.hidden_dim=130"], lambda at: LlamaBackbone(**MODEL | {"hidden_dim": 130})),
         (["model.dropout=1"], lambda at: LlamaBackbone(**MODEL, dropout=1.0)),
         (["lora.rank=2", "lora.dropout=1"], lambda at: LlamaBackbone(**MODEL).enable_lora(2, dropout=1.0)),

@@ -70,6 +70,21 @@ def test_four_micro_batches_of_one_equal_one_of_four():
         np.testing.assert_allclose(value, theirs[path], atol=1e-6, err_msg=path)
 
 
+@pytest.mark.parametrize("shape", [(4, 1), (1, 4)])
+def test_the_z_loss_is_a_mean_over_counted_tokens_too_and_stands_beside_the_loss(shape):
+    examples, coefficient = reshaped(batch(4, 1), *shape), 0.01
+    backbone = model()
+    flat = reshaped(examples, 4)
+    hidden = backbone({key: flat[key] for key in INPUT_KEYS})
+    logits = np.asarray(ops.convert_to_numpy(backbone.token_embedding.project(hidden)), "float64")
+    squares, mask = np.log(np.exp(logits).sum(-1)) ** 2, flat["loss_mask"]
+    plain = TrainStep(model(), optimizer(), chunk_tokens=16, jit=JAX)(examples)
+    result = TrainStep(backbone, optimizer(), chunk_tokens=16, jit=JAX, z_loss=coefficient)(examples)
+    assert result.loss == pytest.approx(plain.loss, rel=1e-6) and plain.z_loss is None
+    assert result.z_loss == pytest.approx(coefficient * (squares * mask).sum() / mask.sum(), rel=1e-5)
+    assert result.grad_norm != plain.grad_norm
+
+
 def test_loss_is_the_mean_over_counted_tokens_of_the_whole_step():
     examples = batch(2, 2)
     backbone = model()

@@ -14,19 +14,19 @@ from omegaconf import Container, DictConfig, OmegaConf
 from llama_exp.config import loggers
 from llama_exp.config.check.composition import Composer, apply, has_key, line_of, list_options
 from llama_exp.config.check.contracts import find_contract_problems
+from llama_exp.config.check.conversion import get_hints, is_schema
 from llama_exp.config.check.nearest import advise, ask_whether, find_nearest_key, find_nearest_name, suggest
 from llama_exp.config.check.other_tools import PLUGINS, SYNONYMS
 from llama_exp.config.check.ranges import find_impossible_values
 from llama_exp.config.check.resolve import HYDRA, Resolved
 from llama_exp.config.check.rules import find_impossible_pairs
+from llama_exp.config.check.stages import find_stage_problems
 from llama_exp.config.check.typed import (
     OWN_PREFIX,
     TARGET,
     Typing,
     describe_unknown_key,
     find_schemas,
-    get_hints,
-    is_schema,
     lies_under,
     list_keys,
     list_scalars,
@@ -97,10 +97,9 @@ class JobCheck:
         typing_pass = Typing(self._origin)
         config = typing_pass.config(resolved.data)
         found = [*typing_pass.problems, *find_impossible_values(config, self._origin)]
-        unfilled = {problem.where for problem in resolved.problems}
-        found = [problem for problem in found if problem.where not in unfilled] + resolved.problems
+        found = [problem for problem in found if problem.where not in resolved.unfilled] + resolved.problems
         told = {problem.where for problem in self.problems}
-        wrong = {problem.where for problem in found} | told
+        wrong = {problem.where for problem in found} | told | resolved.unfilled
         self.problems += [p for p in found if p.where not in told and self._is_news(p.where, resolved, wrong)]
         self.problems += find_foreign_targets(cfg, config)
         # What is wrong only because its source is wrong is not told, but no rule may read it.
@@ -108,6 +107,7 @@ class JobCheck:
         unsound |= set(list_sections()) if EVERYTHING in self.doubtful else self.doubtful
         config = config if unsound & {"preset", "quantization"} else resolve_stored(config)
         self.problems += find_impossible_pairs(config, unsound)
+        self.problems += [] if "protocol" in unsound else find_stage_problems(config.protocol)
         if "trusted_modules" not in unsound:
             self.problems += find_contract_problems(config, unsound)
         return Job(self.problems, config, cfg)

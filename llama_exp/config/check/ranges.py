@@ -24,6 +24,7 @@ from llama_exp.limits import (
     model,
     objective,
     optimizer,
+    protocol,
     runtime,
     schedule,
     tokenizer,
@@ -41,6 +42,7 @@ RUN = Limits(
         "seed": Limit(lambda value: 0 <= value < 2**32, "an integer from 0 to 4294967295"),
         "objective_metric": FILLED,
         "resume": FILLED,
+        "branch_from": allow_null(FILLED),
     },
 )
 PRESET = Limits("preset", {"source": allow_null(FILLED)})
@@ -53,7 +55,20 @@ QUANTIZATION = Limits(
     },
     (quantization_problems,),
 )
-PARTS = (dataset, evaluation, logger, lora, model, objective, optimizer, runtime, schedule, tokenizer, trainer)
+PARTS = (
+    dataset,
+    evaluation,
+    logger,
+    lora,
+    model,
+    objective,
+    optimizer,
+    protocol,
+    runtime,
+    schedule,
+    tokenizer,
+    trainer,
+)
 OF_LOGGERS = {LoggerConfig: logger.LIMITS, MlflowLoggerConfig: logger.MLFLOW}
 LIMITS = {limits.section: limits for limits in (RUN, PRESET, QUANTIZATION, *(part.LIMITS for part in PARTS))}
 

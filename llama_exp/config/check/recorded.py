@@ -25,7 +25,7 @@ from llama_exp.errors import ConfigError, Problem
 
 RUNTIME = "runtime."
 # What a repetition decides for itself: it is no run of anybody's project, and goes on only where it is told to.
-_ITS_OWN: dict[str, Any] = {"logger": {}, "resume": "none"}
+_ITS_OWN: dict[str, Any] = {"logger": {}, "resume": "none", "branch_from": None}
 
 
 def check_recorded(

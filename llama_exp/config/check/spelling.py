@@ -13,7 +13,8 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llama_exp.config.check.typed import find_schemas, get_hints, is_schema, list_named_logger_keys, list_sections
+from llama_exp.config.check.conversion import get_hints, is_schema
+from llama_exp.config.check.typed import find_schemas, list_named_logger_keys, list_sections
 from llama_exp.config.quoting import quote
 from llama_exp.config.schema import TASKS, Config
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import enum
 import functools
-import types
 import typing
 from collections.abc import Callable
 from typing import Any
 
 from llama_exp.config import loggers
+from llama_exp.config.check.conversion import WrongType, convert, describe_type, get_hints, is_schema, to_plain
 from llama_exp.config.check.nearest import advise, ask_whether, suggest
 from llama_exp.config.schema import NAMED_LOGGERS, SCHEMAS, TASKS, Config
 from llama_exp.errors import ConfigError, Problem
@@ -25,21 +22,6 @@ OWN_PREFIX, KERAS_PREFIX = "llama_exp", "keras"
 
 
 Origin = Callable[[str, str], str]
-
-
-class WrongType(ValueError):
-    """A value does not have its field's type; says which type is wanted."""
-
-
-@functools.cache
-def get_hints(schema: type) -> dict[str, Any]:
-    """Field name -> type of a schema dataclass, inherited fields included."""
-    return typing.get_type_hints(schema)
-
-
-def is_schema(hint: Any) -> typing.TypeGuard[type]:
-    """Whether a field's type is a schema dataclass: the field is a section with keys."""
-    return dataclasses.is_dataclass(hint)
 
 
 def find_section(target: str) -> str:
@@ -83,67 +65,6 @@ def is_allowed_target(target: str, trusted_modules: list[str]) -> bool:
     if lies_under(target, trusted_modules) or lies_under(target, [OWN_PREFIX]):
         return True
     return lies_under(target, [KERAS_PREFIX]) and target.rpartition(".")[2][:1].isupper()
-
-
-def describe_type(hint: Any) -> str:
-    """A type in words."""
-    if isinstance(hint, types.UnionType):
-        (inner,) = [arm for arm in typing.get_args(hint) if arm is not type(None)]
-        return f"{describe_type(inner)}, or null"
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return f"one of {', '.join(hint.__members__)}"
-    if typing.get_origin(hint) is list:
-        return "a list such as [a,b]"
-    if typing.get_origin(hint) is dict:
-        element = typing.get_args(hint)[1]
-        return "a mapping such as {a:1}" + ("" if element is Any else f", each value {describe_type(element)}")
-    return {int: "an integer", float: "a number", bool: "true or false", str: "text"}[hint]
-
-
-def _number(value: Any, kind: type) -> Any:
-    accepted = (int,) if kind is int else (int, float)
-    if isinstance(value, accepted) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
-            return kind(value)
-    if isinstance(value, str):  # environment variables are always text
-        with contextlib.suppress(ValueError):
-            return kind(value)
-    raise WrongType(describe_type(kind))
-
-
-def convert(value: Any, hint: Any) -> Any:
-    """`value` as the type `hint`; raises WrongType. Lossless: no truncation, no truth values from numbers."""
-    if hint is Any:
-        return value
-    if isinstance(hint, types.UnionType):
-        (inner,) = [arm for arm in typing.get_args(hint) if arm is not type(None)]
-        try:
-            return None if value is None else convert(value, inner)
-        except WrongType:
-            raise WrongType(describe_type(hint)) from None
-    if hint in (int, float):
-        return _number(value, hint)
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        # YAML and Hydra read `true` as a truth value before anybody sees the field.
-        name = str(value).lower() if isinstance(value, bool) else value
-        if isinstance(name, str) and name in hint.__members__:
-            return hint[name]
-    elif typing.get_origin(hint) is list:
-        (element,) = typing.get_args(hint)
-        if isinstance(value, str) and element is str:  # `dataset.files=book.txt`: one text is a list of one
-            return [value]
-        if isinstance(value, list):
-            return [convert(item, element) for item in value]
-    elif typing.get_origin(hint) is dict:
-        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-            with contextlib.suppress(WrongType):
-                return {key: convert(item, typing.get_args(hint)[1]) for key, item in value.items()}
-    elif hint is str:
-        if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-            return str(value)
-    elif isinstance(value, hint):
-        return value
-    raise WrongType(describe_type(hint))
 
 
 def show(value: Any) -> str:
@@ -225,11 +146,32 @@ class Typing:
                     known = find_schemas("dataset") if key == "sets" else TASKS
                     values[key] = self._objects(f"{name}.{key}", known, value)
                 else:
-                    self._nested_targets(f"{name}.{key}", value)
+                    values[key] = self._below(f"{name}.{key}", get_hints(declared)[key], value)
             return declared(**values)
         if name == loggers.SECTION:
             return self._loggers(data)
         return self._object(name, find_schemas(name), data)
+
+    def _below(self, path: str, hint: Any, value: Any) -> Any:
+        """A value of a section's key: typed by the schemas that its type names; elsewhere its targets are guarded."""
+        arms = typing.get_args(hint)
+        if typing.get_origin(hint) is dict and is_schema(arms[1]):
+            return {name: self._keyed(f"{path}.{name}", arms[1], node) for name, node in value.items()}
+        schemas = [arm for arm in (hint, *arms) if is_schema(arm)]
+        if schemas and value is not None:
+            return self._keyed(path, schemas[0], value)
+        self._nested_targets(path, value)
+        return value
+
+    def _keyed(self, path: str, schema: type, data: Any) -> Any:
+        """A schema below a name of the user's own: its keys may be left out where it has a default for them."""
+        if not isinstance(data, dict):
+            self._add(path, "is a part with keys, not a single value", data, f"set its keys: {path}.<key>=...")
+            return MISSING
+        hints = get_hints(schema)
+        defaults = {key: value for key, value in vars(schema()).items() if key not in data and value != MISSING}
+        stated = self._values(f"{path}.", schema, {**{key: to_plain(value) for key, value in defaults.items()}, **data})
+        return schema(**{key: self._below(f"{path}.{key}", hints[key], value) for key, value in stated.items()})
 
     def _loggers(self, data: dict[str, Any]) -> Any:
         """The section that may hold several objects: typed values at the top, typed loggers below their names."""

@@ -30,6 +30,7 @@ from llama_exp.config.schema.evaluation import (
     PythonChoicesConfig,
 )
 from llama_exp.config.schema.model import LoraConfig, ModelConfig, PrecisionConfig, PresetConfig, QuantizationConfig
+from llama_exp.config.schema.protocol import ProtocolConfig
 from llama_exp.config.schema.training import (
     AdamWConfig,
     DecayScheduleConfig,
@@ -51,6 +52,9 @@ class Config:
     seed: int = MISSING  # of initial weights, order of data, dropout and sampling
     objective_metric: str = MISSING  # figure that a sweep compares its jobs by: what a run returns
     resume: str = MISSING  # none, auto, or a run or checkpoint folder
+    branch_from: str | None = (
+        MISSING  # checkpoint, run, or folder of runs whose state a new run begins with; null: none
+    )
     debug: bool = MISSING  # show tracebacks of user errors
     trusted_modules: list[str] = MISSING  # import prefixes that `_target_` may name besides llama_exp. and keras.
 
@@ -68,10 +72,12 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     logger: Any = MISSING
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
 
 
 SCHEMAS: dict[str, type] = {
     "llama_exp.models.LlamaBackbone": ModelConfig,
+    "llama_exp.dataset.PythonCode": DatasetConfig,
     "llama_exp.dataset.PythonDocs": DatasetConfig,
     "llama_exp.dataset.PythonQA": DatasetConfig,
     "llama_exp.dataset.TextFiles": TextFilesConfig,

@@ -83,3 +83,4 @@ class ObjectiveConfig:
 
     loss_on: LossOn = MISSING
     chunk_tokens: int = MISSING  # target tokens whose logits exist at the same time
+    z_loss: float = MISSING  # coefficient of the mean of log(Z)^2 in training; 0: none

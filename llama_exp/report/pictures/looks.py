@@ -7,8 +7,9 @@ from typing import Any
 
 from llama_exp.console.picture import COLOURS, GREY, literal
 from llama_exp.report.contents import Key, Report, Scale
-from llama_exp.report.grouping import canonical, format_setting
+from llama_exp.report.grouping import format_setting
 from llama_exp.report.links import one_line
+from llama_exp.results.decisive import canonical
 
 WIDTH = 7.0  # inches: a page's text
 SMALL = 8  # points
