@@ -178,6 +178,17 @@ def test_a_run_that_was_done_twice_counts_once(runs):
     assert judge_by_name([*runs, broken])["ratio"].obtained == once.obtained
 
 
+def test_the_same_run_may_stand_in_two_stages(runs):
+    """Stages are arms too, by the key that names them."""
+    arms = {"of": {"protocol.stage": "again"}, "against": {"protocol.stage": "ranks"}}
+    claim = {**CLAIMS["better"], "stages": ["ranks", "again"], "arguments": {"y": "validation.loss", **arms}}
+    stages = {**make_protocol()["stages"], "again": {}}
+    stated = [state_otherwise(run, claims={"same": claim}, stages=stages) for run in runs]
+    again = [dataclasses.replace(state_otherwise(run, stage="again"), place=None) for run in stated]
+    obtained = judge_by_name([*stated, *again])["same"].obtained
+    assert (obtained.value, obtained.low, obtained.high) == (0.0, 0.0, 0.0)
+
+
 def test_best_over_needs_several_settings(tmp_path):
     found = judge_made(tmp_path, draw_losses(rates=[1e-3]))
     assert "optimizer.learning_rate has one value only" in found["better"].reason
