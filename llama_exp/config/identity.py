@@ -51,9 +51,18 @@ YOUNGER: dict[str, Any] = {
     "trainer.export": "last",
     "trainer.stop_early": None,
     "trainer.overfit_below": None,
+    "lora.learning_rate_ratio": 1.0,
+    "optimizer.independent_weight_decay": False,
+    "model.parametrization": "standard",
+    "model.train_norms": True,
 }
 # Younger keys that mean something only beside another one.
-BESIDE = {"trainer.patience": "trainer.stop_early", "trainer.min_delta": "trainer.stop_early"}
+BESIDE = {
+    "trainer.patience": "trainer.stop_early",
+    "trainer.min_delta": "trainer.stop_early",
+    "model.base_hidden_dim": "model.parametrization",
+    "model.base_head_dim": "model.parametrization",
+}
 LENGTH = "trainer.max_steps"
 # What conf/schedule states as a share of the length, so that it changes with it.
 FOLLOWS_LENGTH = re.compile(r"schedule\.(warmup|decay)_steps")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llama_exp.limits.estimators import BEST_BY
@@ -19,17 +20,29 @@ from llama_exp.results.decisive import canonical
 _Groups = dict[str, list[Observation]]  # setting as a text -> runs
 
 
+@dataclass(frozen=True)
+class Choice:
+    """over: key of the config whose values are the settings. direction: which values of `best_by` are good.
+
+    names: argument -> quantity. pair_by: keys besides the seed.
+    """
+
+    over: str
+    direction: Direction | None
+    names: Mapping[str, str]
+    pair_by: Sequence[str]
+
+
 def keep_best(
-    arm: str, members: Sequence[Observation], over: str, settings: Mapping[int, Any], direction: Direction | None
+    arm: str, members: Sequence[Observation], choice: Choice, settings: Mapping[int, Any]
 ) -> tuple[list[Observation], list[str]]:
     """The runs at the best setting of each cell, which are those alike in other quantities and pairing keys.
 
     Args:
         arm: its name.
         members: its runs, with `best_by`; one that diverged is worse than all others.
-        over: key of the config whose values are the settings.
-        settings: run -> its value.
-        direction: which values of `best_by` are good.
+        choice: what is chosen, and how.
+        settings: run -> its value of `choice.over`.
 
     Returns:
         The runs, and a sentence for each cell.
@@ -37,28 +50,30 @@ def keep_best(
     Raises:
         NotSeen: a cell has one setting only, or runs diverged at each.
     """
-    cells: dict[tuple[Any, ...], _Groups] = {}
+    cells: dict[tuple[str, ...], _Groups] = {}
     for one in members:
-        others = tuple(value for name, value in one.values.items() if name not in ("y", BEST_BY))
-        cell = cells.setdefault((*others, *one.block[1:]), {})
+        others = [f"{choice.names[name]}={one.values[name]:g}" for name in choice.names if name not in ("y", BEST_BY)]
+        others += [f"{key}={value}" for key, value in zip(choice.pair_by, one.block[1:], strict=True)]
+        cell = cells.setdefault(tuple(others), {})
         cell.setdefault(canonical(settings[one.run]), []).append(one)
     kept, notes = list[Observation](), list[str]()
-    for names, groups in cells.items():
-        label = " ".join([*([] if arm == ALL else [arm]), *map(str, names)]) or "all runs"
-        best = _choose(label, groups, over, -1.0 if direction is Direction.maximize else 1.0)
+    for parts, groups in cells.items():
+        label = " ".join([*([] if arm == ALL else [arm]), *parts]) or "all runs"
+        best = _choose(label, groups, choice)
         kept += groups[best]
         edge = ", at the edge of those that were run" if _is_edge(groups, best, settings) else ""
-        notes.append(f"{label}: best at {over}={best}{edge}.")
+        notes.append(f"{label}: best at {choice.over}={best}{edge}.")
     return kept, notes
 
 
-def _choose(label: str, groups: _Groups, over: str, sign: float) -> str:
+def _choose(label: str, groups: _Groups, choice: Choice) -> str:
     if len(groups) < 2:
-        raise NotSeen(f"{label}: {over} has one value only, and there is no best one to choose")
+        raise NotSeen(f"{label}: {choice.over} has one value only, and there is no best one to choose")
+    sign = -1.0 if choice.direction is Direction.maximize else 1.0
     means = {text: statistics.fmean(_worst_last(one, sign) for one in group) for text, group in groups.items()}
     best = min(means, key=lambda text: means[text])
     if math.isinf(means[best]):
-        raise NotSeen(f"{label}: runs diverged at every {over}")
+        raise NotSeen(f"{label}: runs diverged at every {choice.over}")
     return best
 
 

@@ -21,7 +21,7 @@ from llama_exp.limits.estimators import (
     RATE,
     split_direction,
 )
-from llama_exp.protocol.best import keep_best
+from llama_exp.protocol.best import Choice, keep_best
 from llama_exp.protocol.obtained import ALL, NotSeen, Observation, Question
 from llama_exp.protocol.quantities import find_quantity, has_diverged
 from llama_exp.results import RunResult
@@ -114,8 +114,9 @@ def prepare(claim: ClaimConfig, candidates: Sequence[Candidate]) -> Prepared:
     if over is not None:
         settings = {one.number: one.run.values.get(over) for one in candidates}
         direction = split_direction(str(_argument(claim, BEST_BY)))[1]
+        choice = Choice(str(over), direction, names, _list_pair_keys(claim))
         for arm, of_arm in observed.items():
-            observed[arm], told = keep_best(arm, of_arm, str(over), settings, direction)
+            observed[arm], told = keep_best(arm, of_arm, choice, settings)
             notes += told
     used = {one.run for of_arm in observed.values() for one in of_arm}
     diverged = [one.run.name for one in candidates if one.number in used and has_diverged(one.run)]
@@ -172,9 +173,13 @@ def _find_number(claim: ClaimConfig, run: RunResult, argument: str, name: str) -
 
 def _observe(claim: ClaimConfig, names: Mapping[str, str], one: Candidate) -> Observation:
     numbers = {argument: _find_number(claim, one.run, argument, name) for argument, name in names.items()}
-    keys = [SEED, *(key for key in _argument(claim, PAIR_BY) if key != SEED)]
+    keys = [SEED, *_list_pair_keys(claim)]
     block = tuple(_hashable(one.run.values.get(key)) for key in keys)
     return Observation(one.number, block, {name: math.nan if n is None else n for name, n in numbers.items()})
+
+
+def _list_pair_keys(claim: ClaimConfig) -> list[str]:
+    return [key for key in _argument(claim, PAIR_BY) if key != SEED]
 
 
 def _hashable(value: Any) -> Any:
