@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from llama_exp.experiments.page.claims import tell_estimator
 from llama_exp.experiments.page.clean import Cleaner
 from llama_exp.experiments.page.gather import Contents
+from llama_exp.experiments.verdicts import show_answer
 from llama_exp.limits.estimators import COMPUTED, split_statistic
+from llama_exp.protocol import ClaimResult
 from llama_exp.protocol.prepare import list_filters, list_quantities
 from llama_exp.protocol.quantities import find_quantity
-from llama_exp.protocol.verdicts import ClaimResult
 from llama_exp.report.grouping import format_setting
 from llama_exp.report.markdown import escape
-from llama_exp.report.numbers import show_number
 
 _MOST_ROWS = 60
 _SEED = "seed"
@@ -32,12 +32,11 @@ def write_check(contents: Contents, clean: Cleaner) -> str:
     if not answered:
         return "No claim has a number."
     result = answered[0]
-    assert result.obtained is not None
     keys, names = _list_keys(result), list(list_quantities(result.claim).values())
     table = "\n".join(_list_rows(contents, result, keys, names, clean))
     folders = [str(contents.request.folder / stage) for stage in result.claim.stages]
     return (
-        f"`{result.name}` is {show_number(result.obtained.value)}. This program needs nothing but PyYAML, and prints for"
+        f"`{result.name}` is {show_answer(result)[0]}. This program needs nothing but PyYAML, and prints for"
         f" each run what the claim is computed from:\n\n```text\n{_write_program(folders, keys, names)}\n```\n\n"
         f"The runs that count, here:\n\n{table}\n\n`{result.claim.estimator}` of these:"
         f" {tell_estimator(result.claim.estimator)}"

@@ -22,6 +22,7 @@ class Cleaner:
         self._cwd = str(Path.cwd())
 
     def __call__(self, text: str) -> str:
+        """The text without them."""
         for source, name in sorted(self._models.items(), key=lambda item: -len(item[0])):
             text = text.replace(source, name)
         text = text.replace(f"{self._cwd}/", "").replace(self._cwd, ".")

@@ -13,7 +13,7 @@ from llama_exp.experiments.record import read_record
 from llama_exp.experiments.request import Request
 from llama_exp.experiments.verdicts import load_experiment
 from llama_exp.files.json_file import read_record as read_if_whole
-from llama_exp.protocol.verdicts import ClaimResult, judge
+from llama_exp.protocol import ClaimResult, judge
 from llama_exp.results import RunResult
 
 DISCUSSION = "discussion"

@@ -102,6 +102,7 @@ def write_commands(contents: Contents, clean: Cleaner) -> str:
     """The command of the whole, and those of its stages."""
     request, extra = contents.request, [str(line) for line in contents.record.get("extra") or ()]
     words = ["llama-exp", "experiment", request.name, *(["--quick"] if request.is_quick else [])]
+    words += [] if request.config_dir is None else [f"--config-dir {request.config_dir}"]
     halves = {str(stage["half"]) for stage in contents.record["stages"].values()}
     if len(halves) > 1:
         models = [f"--preset {name}=<{name}>" for name in contents.record.get("models") or {}]

@@ -13,15 +13,16 @@ from llama_exp.experiments.page.clean import Cleaner
 from llama_exp.experiments.page.gather import DISCUSSION, Contents, gather
 from llama_exp.experiments.page.history import count_seconds, write_commands, write_history
 from llama_exp.experiments.page.index import write_index
-from llama_exp.experiments.page.picture import draw_answer
 from llama_exp.experiments.page.runs import write_runs
 from llama_exp.experiments.request import Request
-from llama_exp.experiments.verdicts import name_verdict, show_expected, show_obtained
+from llama_exp.experiments.verdicts import name_verdict, show_obtained
 from llama_exp.files.json_text import plain
 from llama_exp.files.writing import make_folder, write_json, write_text
+from llama_exp.report.claims import show_expected
 from llama_exp.report.markdown import escape
+from llama_exp.report.pictures.claims import draw_claim
 
-NOTE = "<!-- Made by `llama-exp experiment {name} --page` from the runs' own files; what people think of it stands in {file}. -->"
+NOTE = "<!-- Made by `llama-exp experiment {name} --page` from the runs' own files. What people think: {file} -->"
 
 
 def write_page(request: Request, pages: Path) -> Iterator[Path]:
@@ -42,7 +43,7 @@ def write_page(request: Request, pages: Path) -> Iterator[Path]:
     for result in contents.results:
         if result.obtained is not None:
             path = pages / f"{contents.name}-{result.name}.png"
-            draw_answer(result.obtained.drawing, path)
+            draw_claim(result, path)
             pictures[result.name] = path.name
             yield path
     page, data = pages / f"{contents.name}.md", pages / f"{contents.name}.json"
@@ -57,7 +58,7 @@ def write_page(request: Request, pages: Path) -> Iterator[Path]:
 def write_markdown(contents: Contents, pictures: dict[str, str], clean: Cleaner) -> str:
     """The text. pictures: claim -> file beside the page."""
     protocol, file = contents.protocol, f"{DISCUSSION}/{contents.request.name}.md"
-    claims = [write_claim(contents, result, pictures.get(result.name), clean) for result in contents.results]
+    claims = [write_claim(result, pictures.get(result.name), clean) for result in contents.results]
     absent = f"Nobody has written down yet what they think of it; it goes into {file}."
     parts = [
         NOTE.format(name=contents.request.name, file=file),
@@ -98,7 +99,7 @@ def summarize(contents: Contents, clean: Cleaner) -> dict[str, Any]:
                     "statement": result.claim.statement,
                     "is_pretrained": is_pretrained(contents, result),
                     "published": result.claim.published,
-                    "expected": show_expected(result.claim.expected),
+                    "expected": show_expected(result.claim.expected.low, result.claim.expected.high),
                     "obtained": show_obtained(result),
                     "value": None if result.obtained is None else result.obtained.value,
                     "low": None if result.obtained is None else result.obtained.low,
