@@ -31,12 +31,16 @@ NOT_SCIENCE = (
     *("runtime", "logger", "evaluation", "protocol", "name"),
     *("objective_metric", "resume", "branch_from", "debug", "trusted_modules"),
 )
-NOT_SCIENCE_KEYS = ("preset.offline", "trainer.keep_optimizer", "trainer.profile_steps")
+NOT_SCIENCE_KEYS = (
+    *("preset.offline", "trainer.keep_optimizer", "trainer.profile_steps"),
+    *("trainer.budget_flops", "trainer.budget_tokens"),  # max_steps holds what they buy
+)
 # What a run may change when it goes on: how long, how often, how it is watched and where it runs.
 MAY_CHANGE = re.compile(
     r"(runtime|logger|evaluation|protocol)\..*|name|objective_metric|resume|branch_from|debug"
     r"|trusted_modules.*|preset\.offline"
     r"|trainer\.(max_steps|\w+_every_steps|keep_checkpoints|validation_batches|sample_\w+|callbacks.*)"
+    r"|trainer\.budget_(flops|tokens)"
     r"|trainer\.(export|keep_optimizer|stop_early|patience|min_delta|profile_steps)"
     r"|recipe\.sampling\..*"
 )
@@ -55,6 +59,7 @@ YOUNGER: dict[str, Any] = {
     "optimizer.independent_weight_decay": False,
     "model.parametrization": "standard",
     "model.train_norms": True,
+    "evaluation.at_start": False,
 }
 # Younger keys that mean something only beside another one.
 BESIDE = {
@@ -110,7 +115,7 @@ def config_hash(config: Config) -> str:
         science["evaluation"] = record["evaluation"]
     for path in (*NOT_SCIENCE_KEYS, *list_unused(flatten(record))):
         section, _, key = path.partition(".")
-        del science[section][key]
+        science.get(section, {}).pop(key, None)  # a section that decides nothing is not there
     return _digest(science)
 
 
@@ -175,13 +180,14 @@ def _drops(config: Config) -> bool:
 
 # Name of a table of `recipe` -> whether a run uses its algorithm.
 _USED: dict[str, Callable[[Config], bool]] = {
+    "python_code": _builds("dataset", "PythonCode"),
     "python_docs": _builds("dataset", "PythonDocs"),
     "python_qa": _builds("dataset", "PythonQA"),
     "text_files": _builds("dataset", "TextFiles"),
     "jsonl": _builds("dataset", "Jsonl"),
     "model_chats": _writes_as_the_model,
     "long_texts": _builds("dataset", "TextFiles", "Jsonl", "Tfds"),
-    "rows": _builds("dataset", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
+    "rows": _builds("dataset", "PythonCode", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
     "byte_pair_training": _trains_byte_pairs,
     "example_order": lambda config: True,
     "initial_values": lambda config: True,

@@ -186,11 +186,19 @@ def end_table(summary: Mapping[str, Any], folder: Path, commands: Mapping[str, s
         rows.append(("validation loss", f"{first:.4f} -> {last:.4f}{change}"))
         rows.append(("best", f"{best:.4f} at step {validation['best_step']}"))
         rows.append(("perplexity", f"{float(validation['perplexity']):.2f}"))
+    if "budget" in summary:
+        rows.append(("budget", say_spent(summary["budget"])))
     rows += _decisions(summary)
     if "data" in summary:
         rows.append(("data", data_line(summary["data"])))
     rows.append(("folder", show_path(folder)))
     log_table("run summary", [*rows, *commands.items()])
+
+
+def say_spent(budget: Mapping[str, Any]) -> str:
+    """The entry `budget` of a summary in words."""
+    amount, used = float(budget["amount"]), float(budget["used"])
+    return f"{used:.4g} of {amount:.4g} {budget['unit']} ({used / amount:.2%}) in {budget['steps']} steps"
 
 
 def _decisions(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

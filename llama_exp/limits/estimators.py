@@ -40,6 +40,10 @@ AT_BEST: dict[str, Any] = {BEST_OVER: None, BEST_BY: "validation.loss"}
 # Named by an estimator that looks for the best value of it, and so takes diverged runs for the worst.
 RATE = "rate"
 _RATE = {RATE: "optimizer.learning_rate"}
+_ISOFLOP = {
+    **{"size": "parameters.all", "y": "validation.loss"},
+    **{"budget": "trainer.budget_flops", "compute": "trainer.budget_flops"},
+}
 _NEIGHBOURS = {"neighbours": 1}
 
 
@@ -79,6 +83,8 @@ def split_direction(quantity: str) -> tuple[str, Direction | None]:
 ESTIMATORS: dict[str, Arguments] = {
     "best_rate_drift": Arguments({"x": None, "y": None, **_RATE}, counts=_NEIGHBOURS, may_take_best=False),
     "best_rate_ratio": Arguments({"y": None, **_RATE}, has_arms=True, counts=_NEIGHBOURS, may_take_best=False),
+    "isoflop_exponent": Arguments(_ISOFLOP, counts={"neighbours": 2}, may_take_best=False),
+    "isoflop_prediction": Arguments(_ISOFLOP, counts={"neighbours": 2}, may_take_best=False),
     "log_log_slope": Arguments({"x": None, "y": None}),
     "mean_difference": Arguments({"y": None}, has_arms=True),
     "mean_figure": Arguments({"y": None}),

@@ -13,7 +13,7 @@ from llama_exp.limits import COUNT, POSITIVE, PROBABILITY, Limits, allow_null
 
 
 class Parametrization(enum.Enum):
-    """How first values and learning rates follow the width; see `llama_exp.models.parametrization`."""
+    """How first values and learning rates follow the width; see `llama_exp.parametrization`."""
 
     standard = "standard"
     mup = "mup"

@@ -15,6 +15,8 @@ OBSERVER_METHODS = (
     *("bind", "on_start", "on_step", "on_metrics", "on_evaluation", "on_sample", "on_phase", "on_finish"),
 )
 STATE_METHODS = ("state", "restore")
+# Keys that say how much a run may cost instead of how many steps it has.
+BUDGETS = ("budget_flops", "budget_tokens")
 OWN_OBSERVERS = ("kept", "metrics", "evaluations", "samples", "logger", "progress")
 
 
@@ -63,6 +65,7 @@ LIMITS = Limits(
     "trainer",
     {
         "max_steps": COUNT,
+        **dict.fromkeys(BUDGETS, allow_null(POSITIVE)),
         "batch_size": COUNT,
         "accumulation_steps": COUNT,
         "log_every_steps": COUNT,

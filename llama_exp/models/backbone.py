@@ -91,7 +91,7 @@ class LlamaBackbone(DictModel):
         initializer_range: standard deviation of the linear layers' random weights.
         embedding_initializer_range: likewise of the embeddings and the output matrix.
         parametrization: how these and learning rates follow the width: `standard`, or `mup`, see
-            `llama_exp.models.parametrization`. What is computed is the same.
+            `llama_exp.parametrization`. What is computed is the same.
         base_hidden_dim: of `mup`: the width at which both are the same.
         base_head_dim: of `mup`: size of a head there; None: that of this model.
         train_norms: false: the scales of the norms keep their first values.

@@ -9,9 +9,9 @@ from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.embedding import TokenEmbedding
 from llama_exp.models.linear import Linear
 from llama_exp.models.norm import RMSNorm
-from llama_exp.models.parametrization import first_value, read_keys
 from llama_exp.models.quantized.embedding import QuantizedTokenEmbedding
 from llama_exp.models.quantized.linear import QuantizedLinear
+from llama_exp.parametrization import first_value, read_keys
 
 
 def new_token_embedding(backbone) -> TokenEmbedding:

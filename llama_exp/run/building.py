@@ -124,8 +124,7 @@ def list_rate_factors(config: Config, model: Any) -> dict[str, float]:
 
     Each part of the run that has a say gives its own factors; a variable gets their product.
     """
-    from llama_exp import lora
-    from llama_exp.models import parametrization
+    from llama_exp import lora, parametrization
 
     parts = (
         parametrization.rate_factors(model.backbone, MUP_OPTIMIZERS.get(to_dict(config.optimizer)["_target_"])),

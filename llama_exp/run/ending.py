@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llama_exp.config.budget import Budget
 from llama_exp.console.progress import format_bytes
 from llama_exp.limits.figures import find_number, split_figure
 from llama_exp.limits.trainer import KeepOptimizer
@@ -28,6 +29,11 @@ def describe(result: Result) -> dict[str, Any]:
     if result.best is not None:
         entries["best"] = dict(result.best)
     return entries
+
+
+def list_spending(budget: Budget | None, steps: int) -> dict[str, Any]:
+    """The entry `budget` of `summary.json` after this many optimizer steps; none where the run has no budget."""
+    return {} if budget is None else {"budget": budget.spent(steps)}
 
 
 def free(keep_optimizer: KeepOptimizer, checkpoints: Path) -> None:

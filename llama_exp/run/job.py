@@ -19,6 +19,7 @@ from typing import Any
 
 from llama_exp import runtime, signals
 from llama_exp.architecture import to_section
+from llama_exp.config.budget import find_budget
 from llama_exp.config.check.contracts import find_added_arguments, list_targets
 from llama_exp.config.identity import config_hash, continuation_hash, to_dict, to_record
 from llama_exp.config.instantiate import check_targets, instantiate
@@ -54,7 +55,7 @@ from llama_exp.run.trunk import Trunk
 from llama_exp.run.watching import build_observers
 
 # Keys of section `trainer` that others read.
-NOT_OF_THE_LOOP = ("remat", "callbacks", "keep_optimizer")
+NOT_OF_THE_LOOP = ("remat", "callbacks", "keep_optimizer", "budget_flops", "budget_tokens")
 log = logging.getLogger(__name__)
 
 
@@ -99,6 +100,7 @@ def _run(
     is_chosen: bool,
     repetition: Repetition | None,
 ) -> float | None:
+    budget = find_budget(config)
     steps = config.trainer.max_steps if repetition is None or repetition.steps is None else repetition.steps
     runtime.start(**to_dict(config.runtime))
     logs.attach_console(process)
@@ -130,7 +132,7 @@ def _run(
                 told = ending.describe(result)
                 results = run.export(told)
                 signals.decide()
-            summary = run_folder.finish(**told, **results)
+            summary = run_folder.finish(**told, **ending.list_spending(budget, result.steps), **results)
             if process.is_writer:
                 ending.free(config.trainer.keep_optimizer, run_folder.checkpoints)
                 plan_rates.remember(config, planned, summary, facts.of_machine(config)["device"])

@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from llama_exp.architecture import count_flops_per_token, count_parameters
+from llama_exp.config.budget import Budget, find_budget
 from llama_exp.config.identity import to_dict
 from llama_exp.config.schema import Config, ModelConfig
+from llama_exp.console.progress import say_spent
 from llama_exp.lora.source import count_lora_parameters, ranks
 from llama_exp.run.plan_memory import FRAMEWORKS, VARIABLE_BYTES, count_memory_bytes, count_repeated_flops
 from llama_exp.run.room import count_disk_bytes
@@ -27,6 +29,7 @@ class Plan:
     repeated_flops_per_token: what `trainer.remat` computes a second time, which is not in the former.
     memory_bytes: component -> bytes at the peak, of the whole process.
     disk_bytes: component -> bytes that the run folder will hold at its peak; see `run.room`.
+    budget: that its steps were counted from; None: they were stated.
     """
 
     num_parameters: int
@@ -37,6 +40,7 @@ class Plan:
     repeated_flops_per_token: int
     memory_bytes: dict[str, int]
     disk_bytes: dict[str, int]
+    budget: Budget | None
 
     @property
     def peak_bytes(self) -> int:
@@ -71,6 +75,7 @@ def make_plan(config: Config) -> Plan | None:
         repeated_flops_per_token=count_repeated_flops(model, sequence_length, config.trainer.remat),
         memory_bytes=count_memory_bytes(config, model, sequence_length, num_base, num_adapter),
         disk_bytes=count_disk_bytes(config, num_base, num_adapter, VARIABLE_BYTES[config.precision.policy.value]),
+        budget=find_budget(config),
     )
 
 
@@ -78,10 +83,12 @@ def rows(plan: Plan) -> list[tuple[str, str]]:
     """The plan as labels and texts, for a table."""
     share = plan.num_trainable_parameters / plan.num_parameters
     total_flops = plan.flops_per_token * plan.total_tokens
+    budget = [] if plan.budget is None else [("budget", say_spent(plan.budget.spent(plan.budget.steps)))]
     return [
         ("parameters", f"{plan.num_parameters:,}, of which {plan.num_trainable_parameters:,} train ({share:.3%})"),
         ("tokens", f"{plan.tokens_per_step:,} per step, {plan.total_tokens:,} in all"),
         ("arithmetic", f"{_short(plan.flops_per_token)}FLOP per token, {_short(total_flops)}FLOP in all"),
+        *budget,
         ("memory", _total(plan.memory_bytes)),
         ("disk", _total(plan.disk_bytes)),
     ]

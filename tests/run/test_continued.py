@@ -58,6 +58,19 @@ def summary(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
+def test_a_larger_budget_makes_a_run_longer_and_the_summary_says_what_was_used(playground, straight):
+    def buy(tokens, *words):
+        place = f"hydra.run.dir={playground / 'bought'}"
+        return run_here(playground, *QUICK, *CONSTANT, f"trainer.budget_tokens={tokens}", place, *words)
+
+    output = buy(600)  # a step has 4 rows of 32 tokens
+    assert "512 of 600 tokens (85.33%) in 4 steps" in output
+    assert summary(playground / "bought")["budget"] == {"amount": 600.0, "unit": "tokens", "steps": 4, "used": 512}
+    buy(768, f"resume={playground / 'bought'}")
+    assert summary(playground / "bought")["weights"]["trained"] == summary(straight)["weights"]["trained"]
+    assert summary(playground / "bought")["budget"]["steps"] == 6
+
+
 def test_a_run_that_is_made_longer_has_the_bits_of_one_planned_so_long(playground, straight, short, tmp_path):
     folder = shutil.copytree(short, tmp_path / "longer")
     output = train(playground, folder, 6, *CONSTANT, "resume=auto")

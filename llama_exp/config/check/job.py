@@ -102,10 +102,9 @@ class JobCheck:
         typing_pass = Typing(self._origin)
         config = typing_pass.config(resolved.data)
         found = [*typing_pass.problems, *find_impossible_values(config, self._origin)]
-        unfilled = {problem.where for problem in resolved.problems}
-        found = [problem for problem in found if problem.where not in unfilled] + resolved.problems
+        found = [problem for problem in found if problem.where not in resolved.unfilled] + resolved.problems
         told = {problem.where for problem in self.problems}
-        wrong = {problem.where for problem in found} | told
+        wrong = {problem.where for problem in found} | told | resolved.unfilled
         self.problems += [p for p in found if p.where not in told and self._is_news(p.where, resolved, wrong)]
         self.problems += find_foreign_targets(cfg, config)
         # What is wrong only because its source is wrong is not told, but no rule may read it.

@@ -8,10 +8,11 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from llama_exp.config.check import budget_steps
 from llama_exp.config.check.typed import MISSING, build_config
 from llama_exp.config.schema import Config
 from llama_exp.config.stored import resolve_stored
-from llama_exp.errors import ConfigError, Problem
+from llama_exp.errors import ConfigError, LlamaExpError, Problem
 from llama_exp.files.latest import without_latest
 from llama_exp.files.redact import remember_secrets
 
@@ -33,12 +34,15 @@ class Resolved:
 
     data: nested dicts, lists and scalars; what could not be filled in is `???`.
     references: dotted path -> the paths that its value is taken from.
-    problems: one for each interpolation that leads nowhere.
+    problems: one for each interpolation that leads nowhere, or what its function says is wrong elsewhere.
+    unfilled: paths of these interpolations.
     """
 
     def __init__(self, cfg: DictConfig):
+        self._cfg = cfg
         self.references: dict[str, set[str]] = {}
         self.problems: list[Problem] = []
+        self.unfilled: set[str] = set()
         self.data: dict[Any, Any] = {key: self._value(cfg, key, str(key)) for key in cfg if key != HYDRA}
         for *sections, key in PLACES:
             _settle(self.data, sections, key)
@@ -59,10 +63,14 @@ class Resolved:
             unfilled: Any = OmegaConf.to_container(parent, resolve=False)
             raw = str(unfilled[key])
             self.references[path] = set(_REFERENCE.findall(raw))
+            if budget_steps.CALL in raw:
+                self.references[path].update(budget_steps.list_reads(self._cfg))
             try:
                 value = parent[key]
             except (OmegaConfBaseException, RecursionError, ValueError, TypeError) as error:
-                self.problems.append(_unresolved(path, raw, error))
+                problems = _find_problems(error) or [_unresolved(path, raw, error)]
+                self.problems += [problem for problem in problems if problem not in self.problems]
+                self.unfilled.add(path)
                 return MISSING
         elif OmegaConf.is_missing(parent, key):
             return MISSING
@@ -86,6 +94,15 @@ def _settle(data: Any, sections: list[str], key: str) -> None:
         data[key] = without_latest(value)
     elif isinstance(value, list):
         data[key] = [without_latest(entry) if isinstance(entry, str) else entry for entry in value]
+
+
+def _find_problems(error: BaseException | None) -> list[Problem]:
+    """What the function of an interpolation itself found wrong; OmegaConf raises its error anew."""
+    while error is not None:
+        if isinstance(error, LlamaExpError):
+            return list(error.problems)
+        error = error.__cause__ or error.__context__
+    return []
 
 
 def _unresolved(path: str, raw: str, error: Exception) -> Problem:

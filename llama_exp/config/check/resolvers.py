@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from llama_exp.config.check.budget_steps import budget_steps
 from llama_exp.config.check.resolve import to_config
 from llama_exp.config.identity import config_hash
 from llama_exp.config.run_home import HASH_LETTERS, home_of, new_folder
@@ -39,7 +40,7 @@ def folder_name(text: str) -> str:
 
 def register() -> None:
     """Makes the functions known to OmegaConf; harmless when called again."""
-    for resolver in (share, folder_name, default_cache_dir):
+    for resolver in (share, budget_steps, folder_name, default_cache_dir):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

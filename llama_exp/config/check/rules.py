@@ -19,6 +19,7 @@ from llama_exp.architecture import (
     quantization_problems,
     stored_problems,
 )
+from llama_exp.config.budget import find_other_length
 from llama_exp.config.check.claims import find_claim_problems
 from llama_exp.config.check.ranges import LIMITS
 from llama_exp.config.evaluation import find_problems, list_evaluations, list_figures
@@ -27,7 +28,7 @@ from llama_exp.config.loggers import list_loggers
 from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config, LoggerConfig, ModelConfig, ScheduleConfig, WsdScheduleConfig
 from llama_exp.config.stored import known_quantization
-from llama_exp.errors import Problem
+from llama_exp.errors import ConfigError, Problem
 from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.limits.figures import AT_THE_END, EVALUATION, OF_VALIDATION, find_undirected_figure, find_unknown_figure
 from llama_exp.limits.lora import PATTERNS
@@ -148,6 +149,27 @@ def steps(config: Config) -> Iterator[Problem]:
         yield from check_steps(schedule.warmup_steps, decay_steps, config.trainer.max_steps)
 
 
+def token_budget(config: Config) -> Iterator[Problem]:
+    """A budget decides the number of steps alone; here the ones that need no sizes of a model."""
+    if config.trainer.budget_flops is None or not isinstance(config.model, ModelConfig):
+        yield from _other_length(config)
+
+
+def flop_budget(config: Config) -> Iterator[Problem]:
+    """Likewise one whose steps cost what the model's sizes say."""
+    if config.trainer.budget_flops is not None:
+        yield from _other_length(config)
+
+
+def _other_length(config: Config) -> Iterator[Problem]:
+    try:
+        problem = find_other_length(config)
+    except ConfigError as error:
+        yield from error.problems
+    else:
+        yield from () if problem is None else (problem,)
+
+
 def tokenizer(config: Config) -> Iterator[Problem]:
     """A tokenizer is loaded from somewhere, or trained with room for every byte."""
     target = getattr(config.tokenizer, "_target_", None)
@@ -244,6 +266,8 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     (("quantization", "preset", "lora"), quantization_trains),
     (("quantization", "precision"), quantization_precision),
     (("schedule", "trainer"), steps),
+    (("trainer", "dataset"), token_budget),
+    (("trainer", "dataset", "model", "lora"), flop_budget),
     (("preset", "tokenizer"), tokenizer),
     (("dataset", "preset", "tokenizer"), chat_template),
     (("tokenizer", "model"), vocabulary),

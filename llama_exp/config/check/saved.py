@@ -28,6 +28,7 @@ CONFIG_FILE = "config.yaml"
 NAME = "saved_config"
 # Section -> the file of conf/ that has all of its younger keys.
 FILES = {
+    "evaluation": "evaluation/none.yaml",
     "lora": "lora/default.yaml",
     "model": "model/llama_tiny.yaml",
     "objective": "objective/next_token.yaml",
@@ -43,7 +44,10 @@ YOUNGER = {
     "branch_from": CONFIG_FILE,
     **{
         path: FILES[path.partition(".")[0]]
-        for path in (*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps")
+        for path in (
+            *(*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps"),
+            *("trainer.budget_flops", "trainer.budget_tokens"),
+        )
     },
 }
 Fill = Callable[[dict[str, Any]], dict[str, Any]]

@@ -11,11 +11,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from llama_exp.config.check import budget_steps
 from llama_exp.config.check.resolve import HYDRA, Resolved
 from llama_exp.config.check.typed import MISSING
 from llama_exp.config.explain.settings import DELETED, Place, Setting, flatten_paths
 from llama_exp.config.identity import to_dict
 from llama_exp.config.schema import Config
+from llama_exp.errors import LlamaExpError
 from llama_exp.files.latest import without_latest
 
 Path = tuple[str, ...]
@@ -39,7 +41,8 @@ class Explanation:
 
     key: dotted. value: what the run gets, plain data, or `ABSENT`. settings: all that set it, newest first: the first
     is in effect, the others it overrode; empty: the program itself. reads: the keys that an interpolation, or a rule,
-    takes it from. note: how the value comes from what was written, in words; None: it is what was written.
+    takes it from. note: how the value comes from what was written, in words, and on a line of its own the formula of a
+    value that is computed; None: it is what was written.
     """
 
     key: str
@@ -125,10 +128,30 @@ class Explainer:
             below = path[len(chain[0].path) :] if chain else ()
             named = [self._follow(reference, path) for reference in _REFERENCE.findall(text)]
             sources = dict.fromkeys(source for name in named for source in self._list_below((*name, *below)))
-            return list(sources), _say_filled_in(text)
+            return [*sources, *self._list_budget_keys(text)], self._say_filled_in(text)
         if isinstance(raw, str) and raw != value and without_latest(raw) == value:
             return [], f"{raw} leads there today"
         return [], None
+
+    def _list_budget_keys(self, text: str) -> list[Path]:
+        """What a function that is told none of its operands reads."""
+        keys = budget_steps.list_reads(self.cfg, briefly=True) if budget_steps.CALL in text else ()
+        return [tuple(key.split(".")) for key in keys]
+
+    def _say_filled_in(self, text: str) -> str:
+        """An interpolation in words, with its formula and what it takes from outside of the configuration."""
+        variables = [f"{name} is {'set' if name in os.environ else 'not set'}" for name in _VARIABLE.findall(text)]
+        told = "; ".join([f"filled in: {text}", *(f"in the environment {variable}" for variable in variables)])
+        return "\n".join([told, *self._formulas(text)])
+
+    def _formulas(self, text: str) -> list[str]:
+        if budget_steps.CALL not in text:
+            return []
+        try:
+            budget = budget_steps.read_budget(self.cfg)
+        except (LlamaExpError, OmegaConfBaseException, ValueError, TypeError, ArithmeticError):
+            return []  # the line's problems tell it
+        return ["there is no budget" if budget is None else budget.formula()]
 
     def _list_below(self, path: Path) -> list[Path]:
         """The path, or all keys below it where it is a section."""
@@ -188,9 +211,3 @@ def _in_effect(chain: list[Setting], path: Path) -> list[Setting]:
 
 def _is_known(value: Any) -> bool:
     return not (isinstance(value, str) and value == MISSING)
-
-
-def _say_filled_in(text: str) -> str:
-    """An interpolation in words, with what it takes from outside of the configuration."""
-    variables = [f"{name} is {'set' if name in os.environ else 'not set'}" for name in _VARIABLE.findall(text)]
-    return "; ".join([f"filled in: {text}", *(f"in the environment {variable}" for variable in variables)])

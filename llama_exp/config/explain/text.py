@@ -20,6 +20,7 @@ from llama_exp.files.redact import MASK, is_secret_name
 
 WIDEST_KEY = 56  # of a column; a longer line pushes the next column away
 PROGRAM = "the program itself"
+NEW_LINE = "\n"
 
 
 def list_key_lines(explained: Explained) -> Iterator[str]:
@@ -101,7 +102,7 @@ def _body(explanation: Explanation) -> Iterator[str]:
     newest, *older = explanation.settings or (None,)
     yield _row("set by", _place(newest))
     if explanation.note is not None:
-        yield _row("", show(explanation.note))
+        yield from (_row("", show(line)) for line in explanation.note.splitlines())
     yield from (_row("reads", line) for read in explanation.reads for line in _list_reads(read, ""))
     yield from (_row("instead of", f"{_setting(setting, explanation.key)}, {setting.place.text}") for setting in older)
 
@@ -129,7 +130,7 @@ def _short_place(explanation: Explanation) -> str:
         return "some points do not have it"
     newest, *older = explanation.settings or (None,)
     place = PROGRAM if newest is None else newest.place.text
-    note = "" if explanation.note is None else f", {show(explanation.note)}"
+    note = "" if explanation.note is None else f", {show(explanation.note.replace(NEW_LINE, '; '))}"
     return place + note + "".join(f", instead of {_setting(setting, explanation.key)}" for setting in older[:1])
 
 

@@ -61,6 +61,8 @@ class TrainerConfig:
     """The training loop."""
 
     max_steps: int = MISSING  # optimizer steps
+    budget_flops: float | None = MISSING  # floating point operations of training that give max_steps; null: no budget
+    budget_tokens: float | None = MISSING  # tokens of training that give max_steps, padding too; null: no budget
     batch_size: int = MISSING  # sequences per micro-batch
     accumulation_steps: int = MISSING  # micro-batches per optimizer step
     log_every_steps: int = MISSING  # optimizer steps between two training rows

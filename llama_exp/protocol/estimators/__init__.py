@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from llama_exp.protocol.estimators.best_rate_drift import best_rate_drift
 from llama_exp.protocol.estimators.best_rate_ratio import best_rate_ratio
+from llama_exp.protocol.estimators.isoflop import isoflop_exponent, isoflop_prediction
 from llama_exp.protocol.estimators.log_log_slope import log_log_slope
 from llama_exp.protocol.estimators.mean_difference import mean_difference
 from llama_exp.protocol.estimators.mean_figure import mean_figure
@@ -23,6 +24,8 @@ Estimator = Callable[[Question], Obtained]
 ESTIMATORS: dict[str, Estimator] = {
     "best_rate_drift": best_rate_drift,
     "best_rate_ratio": best_rate_ratio,
+    "isoflop_exponent": isoflop_exponent,
+    "isoflop_prediction": isoflop_prediction,
     "log_log_slope": log_log_slope,
     "mean_difference": mean_difference,
     "mean_figure": mean_figure,

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from llama_exp.architecture import CONFIG_KEYS, variable_shapes
-from llama_exp.backend.initial import draw_normal
+from llama_exp.architecture.draws import draw_normal
 from llama_exp.formats.checkpoint import RANDOM, Checkpoint, Tensor
-from llama_exp.models.parametrization import first_value
+from llama_exp.parametrization import first_value
 
 
 def random_checkpoint(config: Mapping, seed: int) -> Checkpoint:
