@@ -119,7 +119,7 @@ def test_the_page_says_what_came_out(folder):
     assert Path("pages/ranks-slope.png").read_bytes().startswith(b"\x89PNG")
     row = next(line for line in page.splitlines() if line.startswith("| [higher"))
     assert row == (
-        r"| [higher\_is\_better](#higher_is_better) | section 4 | -0.1 | ≤ 0 | -0.400 | \[-0.400, -0.400\] |"
+        r"| [higher\_is\_better](#higher_is_better) | section 4 | -0.1 | ≤ 0 | -0.4000 | \[-0.4000, -0.4000\] |"
         " **confirmed** |"
     )
     assert "| [slope](#slope) | – | – | ≥ 100 | " in page and "**contradicted**" in page
@@ -216,7 +216,7 @@ def test_the_index_lists_all_run_or_not(folder):
     write()
     entries = [Entry("other", None, {}), Entry("ranks", None, {})]
     text = render_index(entries, Path("pages"))
-    assert "| [Ranks](ranks.md) | A higher rank gives a lower loss \\| really. | -0.1 | ≤ 0 | -0.400" in text
+    assert "| [Ranks](ranks.md) | A higher rank gives a lower loss \\| really. | -0.1 | ≤ 0 | -0.4000" in text
     assert "[confirmed](ranks.md#higher_is_better) | 3 min |" in text and "- `other`: other, not run yet" in text
 
 

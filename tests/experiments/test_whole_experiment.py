@@ -1,7 +1,8 @@
-"""A whole experiment in processes, as a user starts it: killed in the middle, and begun again."""
+"""The example of docs/experiments/your_own.md in processes, as a reader starts it: killed, and begun again."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,25 +10,33 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_experiment import TINY, write_experiment
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "llama_exp", "experiment", "tiny", "--config-dir", "my"]
-SHORT = TINY.replace("seed: [0, 1]", "seed: [0]").replace("lora.rank: [2, 4]", "lora.rank: [2]").replace(
-    "{base}/model", "{base}/model\", trainer.max_steps=120, \"trainer.checkpoint_every_steps=10"
-)  # fmt: skip
+PAGE = ROOT / "docs" / "experiments" / "your_own.md"
+COMMAND = [sys.executable, "-m", "llama_exp", "experiment", "my_ranks", "--config-dir", "my_conf", "--quick"]
+HOME = "outputs/experiments/my_ranks-quick"
 
 pytestmark = pytest.mark.process
 
 
-def start(folder):
+def write_example(folder):
+    text = re.search(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    path = folder / re.search(r"^# (my_conf/\S+)$", text, re.MULTILINE)[1]
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
+    (folder / "notes.txt").write_text("".join(f"Paragraph {n} of a text about cats.\n\n" for n in range(60)))
+
+
+def start(folder, *more):
     environment = {**os.environ, "LLAMA_EXP_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     environment.pop("KERAS_BACKEND", None)
-    return subprocess.Popen(COMMAND, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        [*COMMAND, *more], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
-def finish(folder):
-    process = start(folder)
+def finish(folder, *more):
+    process = start(folder, *more)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output.decode()[-3000:]
     return output.decode()
@@ -42,26 +51,26 @@ def wait_for(folder, pattern):
 
 def test_a_killed_experiment_goes_on_to_the_same_bits(tmp_path):
     """Killed with its first checkpoint; what its processes leave behind does not keep the next start out."""
-    write_experiment(tmp_path, SHORT)
+    write_example(tmp_path)
     process = start(tmp_path)
-    wait_for(tmp_path, "outputs/experiments/tiny/ranks/*/checkpoints/step-*")
+    wait_for(tmp_path, f"{HOME}/ranks/*/checkpoints/step-*")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
     output = finish(tmp_path)
     assert "1 run (1 finished)" in output and "goes on with the sweep" in output
+    assert "more_is_better" in output and "quick variant" in output
     cut = read_results(tmp_path)
-    record = json.loads((tmp_path / "outputs/experiments/tiny/experiment.json").read_text())
+    record = json.loads((tmp_path / HOME / "experiment.json").read_text())
     assert [start["exit_code"] for start in record["starts"]] == [None, 0]
-    os.rename(tmp_path / "outputs/experiments/tiny", tmp_path / "cut")
+    finish(tmp_path, "--page", "my_pages")
+    assert "1 of them killed without warning" in (tmp_path / "my_pages" / "my_ranks-quick.md").read_text()
+    os.rename(tmp_path / HOME, tmp_path / "cut")
     finish(tmp_path)
     assert read_results(tmp_path) == cut
 
 
 def read_results(folder):
-    files = sorted(folder.glob("outputs/experiments/*/*/summary.json")) + sorted(
-        folder.glob("outputs/experiments/tiny/ranks/*/summary.json")
-    )
-    summaries = [json.loads(path.read_text()) for path in files]
-    assert len(summaries) == 2
+    summaries = [json.loads(path.read_text()) for path in sorted((folder / HOME).glob("ranks/*/summary.json"))]
+    assert len(summaries) == 4
     return [(summary["weights"], summary["validation"], summary["steps"]) for summary in summaries]
