@@ -53,10 +53,12 @@ def test_a_killed_experiment_goes_on_to_the_same_bits(tmp_path):
     """Killed with its first checkpoint; what its processes leave behind does not keep the next start out."""
     write_example(tmp_path)
     process = start(tmp_path)
-    wait_for(tmp_path, f"{HOME}/ranks/*/checkpoints/step-*")
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    try:
+        wait_for(tmp_path, f"{HOME}/ranks/*/checkpoints/step-*")
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
     output = finish(tmp_path)
     assert "1 run (1 finished)" in output and "goes on with the sweep" in output
     assert "more_is_better" in output and "quick variant" in output
