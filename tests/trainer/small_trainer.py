@@ -44,6 +44,7 @@ def trainer(
     observers=None,
     rate=0.02,
     keep=2,
+    rates=None,
     process=ALONE,
     optimizer="adamw",
     **options,
@@ -74,7 +75,7 @@ def trainer(
         "sample_tokens": 5,
         "sample_temperature": 0.8,
     } | options
-    rates = schedule.cosine(learning_rate=rate, num_steps=6, warmup_steps=2, final_fraction=0.1)
+    rates = rates or schedule.cosine(learning_rate=rate, num_steps=6, warmup_steps=2, final_fraction=0.1)
     optimizer = make_optimizer(optimizer, learning_rate=rates, weight_decay=0.1, global_clipnorm=1.0)
     if loss_scale:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=loss_scale)
