@@ -83,9 +83,7 @@ def _show(slopes: Sequence[Slope]) -> None:
     console.print(table)
     wrong = [slope for slope in slopes if not slope.is_flat]
     if not wrong:
-        console.print(
-            f"flat: every change goes with the width to the power of 0, within {TOLERANCE:g}", highlight=False
-        )
+        console.print(f"flat: no change follows the width, within an exponent of {TOLERANCE:g}", highlight=False)
         return
     worst = max(wrong, key=lambda slope: abs(slope.change))
     text = (
