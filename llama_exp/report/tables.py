@@ -25,11 +25,11 @@ def list_tables(report: Report) -> tuple[Table, ...]:
 def list_ordinary(report: Report) -> tuple[Table, ...]:
     """Leaderboard, comparisons, runs that are not averaged, cost; those without rows are left out."""
     tables = (
-        make_estimates(report),
         make_leaderboard(report),
         make_comparisons(report),
         make_items(report),
         make_left_out(report),
+        make_estimates(report),
         make_cost(report),
     )
     return tuple(table for table in tables if table is not None)

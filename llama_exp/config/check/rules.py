@@ -19,6 +19,7 @@ from llama_exp.architecture import (
     quantization_problems,
     stored_problems,
 )
+from llama_exp.architecture.parametrization import MUP_OPTIMIZERS, MupRates, Parametrization
 from llama_exp.config.budget import find_other_length
 from llama_exp.config.check.claims import find_claim_problems
 from llama_exp.config.check.ranges import LIMITS
@@ -32,7 +33,7 @@ from llama_exp.errors import ConfigError, Problem
 from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.limits.figures import AT_THE_END, EVALUATION, OF_VALIDATION, find_undirected_figure, find_unknown_figure
 from llama_exp.limits.lora import PATTERNS
-from llama_exp.limits.model import MUP_OPTIMIZERS, MupRates, Parametrization, find_nearest_divisor
+from llama_exp.limits.model import find_nearest_divisor
 from llama_exp.limits.precision import Policy
 from llama_exp.limits.schedule import check_steps
 from llama_exp.limits.tokenizer import NO_PRESET, check_room

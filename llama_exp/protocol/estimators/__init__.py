@@ -18,6 +18,7 @@ from llama_exp.protocol.estimators.mean_difference import mean_difference
 from llama_exp.protocol.estimators.mean_figure import mean_figure
 from llama_exp.protocol.estimators.sensitivity_difference import sensitivity_difference
 from llama_exp.protocol.estimators.steps_saved import steps_saved
+from llama_exp.protocol.estimators.update_rank_ratio import update_rank_ratio
 from llama_exp.protocol.obtained import Obtained, Question
 
 Estimator = Callable[[Question], Obtained]
@@ -32,4 +33,5 @@ ESTIMATORS: dict[str, Estimator] = {
     "mean_figure": mean_figure,
     "sensitivity_difference": sensitivity_difference,
     "steps_saved": steps_saved,
+    "update_rank_ratio": update_rank_ratio,
 }
