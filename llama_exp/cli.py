@@ -30,6 +30,7 @@ COMMANDS = {
     "chat": ("llama_exp.commands.chat", "talk with an instruct model"),
     "experiment": ("llama_exp.commands.experiment", "a published claim in small, from one command to its verdict"),
     "report": ("llama_exp.commands.report", "what runs and sweeps have shown: ranking, intervals, comparisons, cost"),
+    "inspect": ("llama_exp.commands.inspect", "what is in a run's weights: the rank of what training changed"),
     "sync": ("llama_exp.commands.sync", "a run, or a sweep's, to W&B, TensorBoard, a CSV table or MLflow"),
     "schema": ("llama_exp.commands.schema", "a JSON schema of the configuration, for editors"),
     "verify": ("llama_exp.commands.verify", "check a model's computation, layer by layer"),

@@ -17,6 +17,10 @@ PYTHON_DOCS = {
     "version": 1,  # of the choice and the cleaning of the documents
     "min_characters": 40,  # shorter docstrings are mostly labels ("Internal method.")
 }
+PYTHON_CODE = {
+    "version": 1,  # of the choice of definitions, and of how they are written
+    "min_characters": 120,  # shorter ones are aliases and empty classes
+}
 PYTHON_QA = {
     "version": 2,  # of questions, answers and the choice of objects
     "min_answer_characters": 24,  # shorter ones say nothing

@@ -47,7 +47,7 @@ def make_run(folder, config=None, loss=2.5, status="finished", curve=(4.0, 3.0),
     """A run that ended with a validation loss; None: its summary has none."""
     config = config or make_config()
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False), encoding="utf-8")
     command = f"python train.py lora.rank={config['lora']['rank']} seed={config['seed']}"
     fingerprints = {split: {"fingerprint": f"{'ab' * 32}-{split}"} for split in ("train", "validation")}
     facts = {
@@ -88,13 +88,14 @@ def write_rows(folder, losses):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def make_grid(folder, losses, events=None, **extra):
+def make_grid(folder, losses, events=None, sections=None, **extra):
     """A sweep of ranks, rates and seeds.
 
     Args:
         folder: of the sweep.
         losses: (rank, rate, seed) -> validation loss; None: the job left no folder.
         events: lines of its journal; None: each job finished in 20 seconds.
+        sections: of the config of every job, as `make_config` takes them.
         extra: facts of the sweep's record.
     """
     entries = []
@@ -105,7 +106,7 @@ def make_grid(folder, losses, events=None, **extra):
         name = f"{number}_lora.rank-{rank},optimizer.learning_rate-{rate},seed-{seed}"
         entries.append(Entry(number, overrides, name, str(number), differs))
         if loss is not None:
-            make_run(folder / name, make_config(seed, rank, rate), loss)
+            make_run(folder / name, make_config(seed, rank, rate, **(sections or {})), loss)
     facts = {
         "command": "llama-exp train -m experiment=some lora.rank=4,8 seed=0,1",
         "constants": ["experiment=some", "hydra.launcher.n_jobs=2"],

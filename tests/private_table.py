@@ -50,17 +50,6 @@ def tracker_of_dense(name):
     return lambda: getattr(keras.layers.Dense(1)._tracker, name)
 
 
-def adamw_slots(name):
-    """Finds a list of slots of a built optimizer."""
-
-    def find():
-        optimizer = keras.optimizers.AdamW()
-        optimizer.build([keras.Variable(0.0)])
-        return getattr(optimizer, name)
-
-    return find
-
-
 def kaggle_session():
     """The HTTP session of an unopened Kaggle client."""
     from kagglehub.clients import build_kaggle_client
@@ -289,17 +278,14 @@ TABLE = [
     ),
     Private(
         "keras",
-        {"._backend_update_step", "._get_variable_index", "._use_weight_decay", "._momentums", "._velocities"},
-        {"optimizer.py"},
+        {"._backend_update_step", "._get_variable_index"},
+        {"optimizer/float32.py"},
         "Keras gives one variable's update to override, not that of all, where what they share is computed once",
         {
-            lambda: keras.optimizers.AdamW._backend_update_step: "self, grads, trainable_variables, learning_rate",
-            lambda: keras.optimizers.AdamW._get_variable_index: "self, variable",
-            lambda: keras.optimizers.AdamW._use_weight_decay: "self, variable",
-            lambda: keras.optimizers.AdamW._clip_gradients: "self, grads",
-            lambda: keras.optimizers.AdamW._apply_weight_decay: "self, variables",
-            adamw_slots("_momentums"): list,
-            adamw_slots("_velocities"): list,
+            lambda: keras.optimizers.Optimizer._backend_update_step: "self, grads, trainable_variables, learning_rate",
+            lambda: keras.optimizers.Optimizer._get_variable_index: "self, variable",
+            lambda: keras.optimizers.Optimizer._clip_gradients: "self, grads",
+            lambda: keras.optimizers.Optimizer._apply_weight_decay: "self, variables",
         },
     ),
     Private(

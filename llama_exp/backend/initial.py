@@ -1,13 +1,11 @@
-"""Initial values by seed and path alone: drawn by NumPy, the same numbers on every backend.
+"""Initial values of Keras variables by seed and path alone, the same numbers on every backend.
 
-The generators of TensorFlow and JAX draw different numbers from the same seed. Here a variable's path chooses the key
-of a stream of its own, so that neither the backend nor other variables, nor the order in which they are made, change
-its values. One variable exists as an array at a time.
+The generators of TensorFlow and JAX draw different numbers from the same seed; `llama_exp.architecture.draws` draws
+them by NumPy. One variable exists as an array at a time.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable
 
@@ -17,21 +15,6 @@ import numpy as np
 from llama_exp import backend
 
 Draw = Callable[[int, str, tuple[int, ...], float], np.ndarray]
-
-
-def draw_normal(seed: int, path: str, shape: tuple[int, ...], stddev: float) -> np.ndarray:
-    """Values of N(0, stddev^2), float32."""
-    values = _generator(seed, path).standard_normal(shape, np.float32)
-    values *= stddev
-    return values
-
-
-def draw_uniform(seed: int, path: str, shape: tuple[int, ...], bound: float) -> np.ndarray:
-    """Values of U(-bound, bound), float32."""
-    values = _generator(seed, path).random(shape, np.float32)  # multiples of 2^-24 in [0, 1)
-    values -= 0.5
-    values *= 2 * bound
-    return values
 
 
 class Initializer:
@@ -58,8 +41,3 @@ class Initializer:
 def choose_seed() -> int:
     """A seed for what was given none; `keras.utils.set_random_seed` makes it repeatable."""
     return random.randrange(1 << 32)
-
-
-def _generator(seed: int, path: str) -> np.random.Generator:
-    key = hashlib.sha256(f"{seed} {path}".encode()).digest()[:16]
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))

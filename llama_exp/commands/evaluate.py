@@ -164,7 +164,7 @@ def _of_run(run: RunResult, options: argparse.Namespace) -> EvaluationConfig:
     """What a run's config evaluates, and its own validation split."""
     recorded = run.config.get("evaluation") or {}
     base: dict[str, Any] = {"every_steps": None, "sets": {}, "whole_sets": [], "tasks": {}, "batch_size": None}
-    base |= {"limit": None, "check_overlap": True}
+    base |= {"limit": None, "check_overlap": True, "at_start": False}
     section = read_recorded({**base, **recorded}, options.limit, options.batch_size)
     if OWN_SET not in section.sets:
         section.sets[OWN_SET] = type_dataset(run.config.get("dataset"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from llama_exp.formats import open_adapter, read_quantization
 from llama_exp.formats.adapter import Adapter
 from llama_exp.formats.adapter import merge_kernel as merged_kernel
 from llama_exp.formats.checkpoint import Checkpoint, Tensor
+from llama_exp.formats.digest import digest_tensors
 from llama_exp.formats.quantized import dequantize_checkpoint
 from llama_exp.quantization import choose, describe, fit_checkpoint
 
@@ -133,28 +133,12 @@ def _require_base(checkpoint: Checkpoint, adapter: Adapter, policy: str | None, 
         transient=True,
     )
     of_norms = "bfloat16" if policy == "bfloat16" else "float32"  # mixed policies have float32 variables
-    found = base_digest(steps, export_target.DTYPES[of_norms if stored else trained_on])
+    found = digest_tensors(steps, export_target.DTYPES[of_norms if stored else trained_on])
     if found != adapter.base["digest"]:
         what = "the adapter was trained on other base weights"
         action = "name the model that it was trained on"
         where = f"{adapter.path} (base: {checkpoint.path})"
         raise InputError(Problem(what, where, f"digest {found}, the adapter has {json.dumps(adapter.base)}", action))
-
-
-def base_digest(tensors, dtype: np.dtype) -> str:
-    """What `models.digest.weights_digest` gives for the variables of a model that holds these tensors.
-
-    Args:
-        tensors: (path, `Tensor`) pairs in the order of the paths.
-        dtype: of the model's floating-point variables; quantized weights and their scales keep their own.
-    """
-    digest = hashlib.sha256()
-    for path, tensor in tensors:
-        is_part = tensor.dtype.itemsize == 1 or path.endswith(("_scale", "_zero"))
-        values = tensor.read(None if is_part else dtype)
-        digest.update(f"{path} {values.dtype} {values.shape}\n".encode())
-        digest.update(values.reshape(-1).view(np.uint8))
-    return digest.hexdigest()
 
 
 def _parser() -> Parser:

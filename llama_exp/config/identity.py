@@ -55,9 +55,19 @@ YOUNGER: dict[str, Any] = {
     "trainer.export": "last",
     "trainer.stop_early": None,
     "trainer.overfit_below": None,
+    "lora.learning_rate_ratio": 1.0,
+    "optimizer.independent_weight_decay": False,
+    "model.parametrization": "standard",
+    "model.train_norms": True,
+    "evaluation.at_start": False,
 }
 # Younger keys that mean something only beside another one.
-BESIDE = {"trainer.patience": "trainer.stop_early", "trainer.min_delta": "trainer.stop_early"}
+BESIDE = {
+    "trainer.patience": "trainer.stop_early",
+    "trainer.min_delta": "trainer.stop_early",
+    "model.base_hidden_dim": "model.parametrization",
+    "model.base_head_dim": "model.parametrization",
+}
 LENGTH = "trainer.max_steps"
 # What conf/schedule states as a share of the length, so that it changes with it.
 FOLLOWS_LENGTH = re.compile(r"schedule\.(warmup|decay)_steps")
@@ -105,7 +115,7 @@ def config_hash(config: Config) -> str:
         science["evaluation"] = record["evaluation"]
     for path in (*NOT_SCIENCE_KEYS, *list_unused(flatten(record))):
         section, _, key = path.partition(".")
-        del science[section][key]
+        science.get(section, {}).pop(key, None)  # a section that decides nothing is not there
     return _digest(science)
 
 
@@ -170,13 +180,14 @@ def _drops(config: Config) -> bool:
 
 # Name of a table of `recipe` -> whether a run uses its algorithm.
 _USED: dict[str, Callable[[Config], bool]] = {
+    "python_code": _builds("dataset", "PythonCode"),
     "python_docs": _builds("dataset", "PythonDocs"),
     "python_qa": _builds("dataset", "PythonQA"),
     "text_files": _builds("dataset", "TextFiles"),
     "jsonl": _builds("dataset", "Jsonl"),
     "model_chats": _writes_as_the_model,
     "long_texts": _builds("dataset", "TextFiles", "Jsonl", "Tfds"),
-    "rows": _builds("dataset", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
+    "rows": _builds("dataset", "PythonCode", "PythonDocs", "PythonQA", "TextFiles", "Jsonl", "Tfds"),
     "byte_pair_training": _trains_byte_pairs,
     "example_order": lambda config: True,
     "initial_values": lambda config: True,

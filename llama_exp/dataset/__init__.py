@@ -1,6 +1,6 @@
 """Text on disk or on the network -> batches of token ids.
 
-    source (python_docs, python_qa, text_files, jsonl, any TFDS name)
+    source (python_docs, python_qa, python_code, text_files, jsonl, any TFDS name)
         -> records: text with marks for what counts in the loss
         -> token streams -> rows of `sequence_length` tokens with segment ids (cached)
         -> `Examples`, in an order that `Order` computes for any step
@@ -15,6 +15,7 @@ _HOMES = {
     "Examples": "examples",
     "Jsonl": "jsonl",
     "Order": "order",
+    "PythonCode": "python_code",
     "PythonDocs": "python_docs",
     "PythonQA": "python_qa",
     "TextFiles": "text_files",

@@ -1,4 +1,4 @@
-"""What the standard library says about itself: docstrings and the language reference's topics.
+"""What the standard library says about itself: docstrings and the language reference's topics; and its code.
 
 Source files are parsed, never imported, except `pydoc_data.topics`, which holds nothing but text, and `builtins`, which
 is always there. The order is that of the module names and, within a module, of the source.
@@ -70,6 +70,33 @@ def read_topics() -> Iterator[tuple[str, str]]:
 def find_documented() -> Iterator[Documented]:
     """Everything in the built-ins and the standard library's source files that has a docstring."""
     yield from _built_ins()
+    for module, tree in _trees():
+        if docstring := ast.get_docstring(tree):
+            yield Documented("module", module, "", (), docstring)
+        yield from _definitions(tree.body, module, inside_class=False)
+
+
+def find_code() -> Iterator[tuple[str, str]]:
+    """(qualified name, code) of every function and class at the top level of a module, without docstrings and comments.
+
+    The code is written anew from the syntax tree, in one style.
+    """
+    for module, tree in _trees():
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                _remove_docstrings(node)
+                yield f"{module}.{node.name}", ast.unparse(node)
+
+
+def _remove_docstrings(tree: ast.AST) -> None:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            while ast.get_docstring(node, clean=False) is not None:  # a text behind one becomes the next
+                node.body = node.body[1:] or [ast.Pass()]
+
+
+def _trees() -> Iterator[tuple[str, ast.Module]]:
+    """(name, syntax tree) of every module that is source."""
     for module, path in sorted(_sources().items()):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in old sources are not ours to report
@@ -77,9 +104,7 @@ def find_documented() -> Iterator[Documented]:
                 tree = ast.parse(path.read_bytes())
             except (SyntaxError, ValueError):
                 continue  # a template, not a module
-        if docstring := ast.get_docstring(tree):
-            yield Documented("module", module, "", (), docstring)
-        yield from _definitions(tree.body, module, inside_class=False)
+        yield module, tree
 
 
 def _sources() -> dict[str, Path]:

@@ -104,6 +104,7 @@ def build(parts: Parts, model, use: Use, further: tuple[Member, ...] = ()) -> Ev
         parts.section.every_steps,
         use.folder,
         use.keeps,
+        parts.section.at_start,
         _find_overlaps([*sets, *parts.tasks], parts, model, use),
     )
 

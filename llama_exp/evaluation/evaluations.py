@@ -40,6 +40,7 @@ class Evaluations:
         every_steps: optimizer steps between two evaluations, besides the last step; None: that alone.
         folder: of the run; None: this process writes nothing.
         keeps: whether files of items that are there stay beside the new ones.
+        at_start: whether also before the first step.
         overlaps: name -> share of the items that stand in the training rows too, None where they are too short to say.
     """
 
@@ -49,16 +50,20 @@ class Evaluations:
         every_steps: int | None,
         folder: Path | None,
         keeps: bool = False,
+        at_start: bool = False,
         overlaps: Mapping[str, float | None] | None = None,
     ):
         self._overlaps = overlaps or {}
-        self._members, self._every_steps, self._folder, self._keeps = list(members), every_steps, folder, keeps
+        self._members, self._every_steps, self._at_start = list(members), every_steps, at_start
+        self._folder, self._keeps = folder, keeps
 
     def is_due(self, step: int, is_last: bool) -> bool:
         """Whether the model is evaluated after `step` finished steps."""
         if not self._members:
             return False
-        return is_last or (self._every_steps is not None and step > 0 and step % self._every_steps == 0)
+        if is_last or step == 0:
+            return is_last or self._at_start
+        return self._every_steps is not None and step % self._every_steps == 0
 
     def run(
         self,

@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from llama_exp import signals
@@ -21,14 +22,15 @@ from llama_exp.experiments.child import run_child
 from llama_exp.experiments.plan import Plan, Step
 from llama_exp.experiments.record import Record
 from llama_exp.experiments.request import BASES
-from llama_exp.experiments.standing import find_standing
+from llama_exp.experiments.standing import Standing, find_standing
+from llama_exp.experiments.verdicts import judge_folder, name_verdict
 from llama_exp.files.lock import FolderLock, held, is_locked
 from llama_exp.files.redact import redact_arguments
 from llama_exp.files.writing import make_folder, storage_errors
+from llama_exp.protocol.verdicts import ClaimResult
 
 _LOOK_SECONDS = 0.2
 _ORPHAN_SECONDS = 120.0  # that a stage whose conductor was killed may need for its checkpoint
-_GOES_ON = (ExitCode.OK, ExitCode.SWEEP)
 
 
 def write_command(program: Sequence[str], step: Step) -> str:
@@ -36,8 +38,20 @@ def write_command(program: Sequence[str], step: Step) -> str:
     return shlex.join([*program, "train", *redact_arguments(step.arguments)])
 
 
-def conduct(plan: Plan, program: Sequence[str], command: str) -> ExitCode:
-    """Runs all that is left of the steps; returns 0, 7 if runs failed, or the code that ended a stage.
+@dataclass(frozen=True)
+class Ended:
+    """How a start ended.
+
+    code: 0, 7 if runs failed, or the one that ended a stage, and with it the experiment. results: of the claims; None
+    where it did not come so far.
+    """
+
+    code: ExitCode
+    results: list[ClaimResult] | None = None
+
+
+def conduct(plan: Plan, program: Sequence[str], command: str) -> Ended:
+    """Runs all that is left of the steps, and judges the claims.
 
     Args:
         plan: what to run.
@@ -52,41 +66,50 @@ def conduct(plan: Plan, program: Sequence[str], command: str) -> ExitCode:
     folder = plan.request.folder
     with _owned(folder):
         record = Record(plan, command, {step.name: write_command(program, step) for step in plan.steps})
-        code = ExitCode.OK
-        failed: set[str] = set()
+        failed: list[str] = []
         for number, step in enumerate(plan.steps, start=1):
-            _announce(number, len(plan.steps), step, write_command(program, step))
-            if missing := failed & set(step.needs):
-                print(f"left out: it needs {', '.join(sorted(missing))}, of which runs failed", flush=True)
-                failed.add(step.name)
+            print(f"\nstage {number} of {len(plan.steps)}: {step.name}, {_standing_of(step)}")
+            if missing := [name for name in step.needs if name in failed]:
+                print(f"left out: it needs {', '.join(missing)}, of which runs failed", flush=True)
+                failed.append(step.name)
                 continue
-            found = _run(step, record)
-            if number_of := signals.received():
-                record.close(_code_of(number_of))
-                raise _stopped(number_of, folder, command)
-            if found not in _GOES_ON or (step.is_cached and found != ExitCode.OK):
-                record.close(found)
-                return _tell_end(step, found, command)
-            if found == ExitCode.SWEEP:
-                failed.add(step.name)
-                code = ExitCode.SWEEP
-        record.close(code)
-        if failed:
-            print(f"\nruns failed in {', '.join(sorted(failed))}; to try them again: {command}", file=sys.stderr)
-    return code
+            ended = _run(step, program, record)
+            if (received := signals.received()) is not None:
+                record.close(_code_of(received))
+                raise _stopped(received, folder, command)
+            if ended != ExitCode.OK and (step.is_cached or ended != ExitCode.SWEEP):
+                record.close(ended)
+                return Ended(_tell_end(step, ended, command))
+            failed += [step.name] if ended else []
+        code = ExitCode.SWEEP if failed else ExitCode.OK
+        results = judge_folder(folder)
+        record.close(code, {result.name: name_verdict(result) for result in results})
+    if failed:
+        told = f"\nruns failed in stage {', '.join(failed)}; to try them again: {command}"
+        print(told, file=sys.stderr, flush=True)
+    return Ended(code, results)
 
 
-def _run(step: Step, record: Record) -> int:
-    """The exit code of a stage."""
+def _run(step: Step, program: Sequence[str], record: Record) -> int:
+    """The exit code of a stage; a run that diverged is no failure."""
     with _guarded(step):
-        if step.is_cached and find_standing(step.folder, 1).is_done:
+        before = _standing_of(step)
+        if before.diverged and not before.failed:  # again they would do the same
+            step = dataclasses.replace(step, arguments=(*step.arguments, "hydra.launcher.on_failed=skip"))
+        print(f"  {write_command(program, step)}", flush=True)
+        if step.is_cached and before.is_done:
             print("finished before", flush=True)
             return ExitCode.OK
         _wait_for_orphan(step.folder)
         record.begin(step)
         code = run_child(step.arguments, record.beat)
         record.end(code)
-        return code
+    now = _standing_of(step)
+    return ExitCode.OK if code == ExitCode.SWEEP and now.is_done and not step.is_cached else code
+
+
+def _standing_of(step: Step) -> Standing:
+    return find_standing(step.folder, step.num_runs)
 
 
 @contextlib.contextmanager
@@ -125,11 +148,6 @@ def _wait_for_orphan(folder: Path) -> None:
     end = time.monotonic() + _ORPHAN_SECONDS
     while is_locked(folder) and time.monotonic() < end:  # behind that, the stage says who has it
         time.sleep(_LOOK_SECONDS)
-
-
-def _announce(number: int, total: int, step: Step, command: str) -> None:
-    told = find_standing(step.folder, step.num_runs)
-    print(f"\nstage {number} of {total}: {step.name}, {told}\n  {command}", flush=True)
 
 
 def _tell_end(step: Step, code: int, command: str) -> ExitCode:

@@ -177,6 +177,8 @@ class _Stage:
     ):
         self.request, self.composer, self.name, self.stage, self.cores = request, composer, name, stage, cores
         own = stage_lines(stage, places, request.is_quick)
+        # What an earlier stage will leave is missing before it has run, and is no mistake.
+        self.awaited = [places[need] for need in _list_needs(stage) if not Path(places[need]).exists()]
         self.lines = last_wins([f"experiment={request.name}", *own, *request.extra])
         if not stage.cached or f"experiment={request.name}" in self.lines:
             self.lines.append(f"protocol.stage={plain_or_quoted(name)}")
@@ -210,8 +212,11 @@ class _Stage:
         constants = [override for override in overrides if not override.is_sweep_override()]
         points = list(list_corners(sweeps)) if sweeps else [()]
         jobs = [JobCheck(self.composer, [*constants, *self.composer.parse(lines)[0]]).run() for lines in points]
-        problems += [problem for job in jobs for problem in job.problems]
+        problems += [problem for job in jobs for problem in job.problems if not self._is_awaited(problem)]
         return list(dict.fromkeys(problems)), jobs[0], count_points(sweeps)
+
+    def _is_awaited(self, problem: Problem) -> bool:
+        return any(folder in problem.found for folder in self.awaited)
 
     def _share_machine(self, job: Job, num_runs: int) -> list[str]:
         """One thread for each run unless somebody says otherwise: bits depend on it, not on how many run at once."""

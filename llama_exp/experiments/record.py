@@ -1,7 +1,9 @@
 """`experiment.json`: what was run of an experiment, when, how often it was begun, and how each start ended.
 
 schema, name, title, quick, extra    of the experiment; extra: overrides that all runs were given
+models                               name -> source of each model that the user gave
 stages                               name -> half, folder, runs, command that runs it by hand
+verdicts                             claim -> verdict, of the last start that came to its end
 starts                               one for each time the command was given: time, command, versions, machine, and of
                                      its stages time, seconds, cpu_seconds, exit_code
 
@@ -39,7 +41,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / RECORD_FILE
     if not path.exists():
         return None
-    content = read_json(path, MAX_RECORD_BYTES)
+    try:
+        content = read_json(path, MAX_RECORD_BYTES)
+    except InputError as error:
+        (problem,) = error.problems
+        raise InputError.about(path, problem.what, problem.found, _ACTION) from error
     is_whole = isinstance(content.get("stages"), dict) and _are_starts(content.get("starts"))
     if content.get("schema") != SCHEMA or not is_whole:
         found = f"schema {content.get('schema')}, stages {type(content.get('stages')).__name__}"
@@ -79,9 +85,11 @@ class Record:
             "title": plan.protocol.title,
             "quick": request.is_quick,
             "extra": list(request.extra),
+            "models": {**before.get("models", {}), **request.models},
             "stages": {name: stages[name] for name in sorted(stages, key=list(plan.protocol.stages).index)}
             if stages.keys() <= plan.protocol.stages.keys()
             else stages,
+            "verdicts": before.get("verdicts", {}),
             "starts": [*before["starts"], self._start],
         }
         self._stage: dict[str, Any] = {}
@@ -107,9 +115,10 @@ class Record:
         self._stage["cpu_seconds"] = round(_child_seconds() - self._cpu, 3)
         self.beat()
 
-    def close(self, exit_code: int) -> None:
-        """The start ended."""
+    def close(self, exit_code: int, verdicts: Mapping[str, str] | None = None) -> None:
+        """The start ended; verdicts: by claim, None where it did not come so far."""
         self._start["exit_code"] = exit_code
+        self._content["verdicts"] = self._content["verdicts"] if verdicts is None else dict(verdicts)
         self._write()
 
     def _write(self) -> None:

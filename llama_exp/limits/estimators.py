@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llama_exp.limits.figures import Direction, split_figure
+
 # Of the training rows of metrics.jsonl.
 STATISTICS = ("mean", "first", "last", "max", "min")
 # Numbers of the training rows that every run has.
@@ -23,8 +25,8 @@ ROW_KEYS = ("loss", "learning_rate", "grad_norm", "tokens", "seconds", "tokens_p
 COMPUTED = {
     "parameters.all": "parameters of the model, embeddings included, without adapters",
     "parameters.non_embedding": "those without the embeddings and the output matrix",
-    "flops": "additions and multiplications of training, as the report's cost counts them",
-    "steps.trained": "steps that the run trained itself: without those of the checkpoint that it branched from",
+    "flops": "additions and multiplications of the run's own training, as the report's cost counts them",
+    "steps.trained": "steps that the run trained itself, without those of the checkpoint that it branched from",
 }
 # Figures of summary.json besides those of validation and evaluations.
 OF_SUMMARY = ("steps", "tokens", "seconds")
@@ -63,6 +65,19 @@ class Arguments:
         """All names, those that must be stated first."""
         names = [*self.quantities, *(ARMS if self.has_arms else ()), *self.counts]
         return [*names, *(AT_BEST if self.may_take_best else ()), *COMMON]
+
+
+def split_statistic(quantity: str) -> tuple[str, str] | None:
+    """Statistic and key of `mean grad_norm`; None for a quantity of another kind."""
+    statistic, space, key = quantity.partition(" ")
+    return (statistic, key) if space and statistic in STATISTICS else None
+
+
+def split_direction(quantity: str) -> tuple[str, Direction | None]:
+    """A quantity that may end in `:min` or `:max`, without it, and which way is good; None: nobody says it."""
+    statistic, space, key = quantity.rpartition(" ")
+    path, direction = split_figure(key)
+    return f"{statistic}{space}{path}", direction
 
 
 ESTIMATORS: dict[str, Arguments] = {

@@ -22,6 +22,8 @@ from llama_exp.limits import (
 )
 
 PATTERNS = ("rank_pattern", "alpha_pattern")
+# Keys that mean something beside adapters only -> the value that means nothing.
+UNUSED: dict[str, Any] = {**dict.fromkeys(PATTERNS, {}), "learning_rate_ratio": 1.0}
 
 
 def check_switch(lora: Mapping[str, Any]) -> Iterator[Problem]:
@@ -35,13 +37,14 @@ def check_switch(lora: Mapping[str, Any]) -> Iterator[Problem]:
             f"source={lora['source']} with rank=0",
             "set lora.rank, lora.alpha and lora.targets to those of the adapter, or lora.source=null",
         )
-    for key in PATTERNS:
-        if lora[key]:
+    for key, off in UNUSED.items():
+        if lora[key] != off:
             yield Problem(
                 "is about adapters, but lora.rank=0 means none",
                 f"lora.{key}",
                 f"{key}={lora[key]} with rank=0",
-                f"set lora.rank, the rank of all other layers of lora.targets, or lora.{key}={{}}",
+                f"set lora.rank, the rank of {'all other' if key in PATTERNS else 'the'} layers of lora.targets, or "
+                f"lora.{key}={off}",
             )
 
 
@@ -62,6 +65,7 @@ LIMITS = Limits(
         "targets": FILLED,
         "rank_pattern": Limit(_are_ranks, "targets with an integer of at least 1 each"),
         "alpha_pattern": Limit(_are_alphas, "targets with a number above 0 each"),
+        "learning_rate_ratio": POSITIVE,
         "source": allow_null(FILLED),
     },
     (check_switch,),

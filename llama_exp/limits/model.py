@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,6 +10,28 @@ from typing import Any
 from llama_exp.architecture import INITIALIZER_RANGES, ROPE_ADJUSTMENT, SIZES
 from llama_exp.errors import Problem
 from llama_exp.limits import COUNT, POSITIVE, PROBABILITY, Limits, allow_null
+
+
+class Parametrization(enum.Enum):
+    """How first values and learning rates follow the width; see `llama_exp.parametrization`."""
+
+    standard = "standard"
+    mup = "mup"
+
+
+class MupRates(enum.Enum):
+    """By which rule muP changes learning rates."""
+
+    adam = "adam"
+    sgd = "sgd"
+
+
+# What muP's rates are known for.
+MUP_OPTIMIZERS = {
+    "llama_exp.optimizer.adamw": MupRates.adam,
+    "llama_exp.optimizer.lion": MupRates.adam,
+    "llama_exp.optimizer.sgd": MupRates.sgd,
+}
 
 
 def find_nearest_divisor(value: int, number: int) -> int:
@@ -59,6 +82,17 @@ def check_rope(model: Mapping[str, Any]) -> Iterator[Problem]:
         )
 
 
+def check_parametrization(model: Mapping[str, Any]) -> Iterator[Problem]:
+    """Widths are measured by a base under muP."""
+    if Parametrization(model["parametrization"]) is Parametrization.mup and model["base_hidden_dim"] is None:
+        yield Problem(
+            "is null, and mup changes first values and learning rates by the ratio to it",
+            "model.base_hidden_dim",
+            "base_hidden_dim=null with parametrization=mup",
+            "give the hidden_dim of the model whose learning rate you know, or set model.parametrization=standard",
+        )
+
+
 def find_overrun(num_tokens: int, context_length: int | None) -> str | None:
     """What is to be said of a text that is longer than a model was made for; None: nothing.
 
@@ -86,6 +120,8 @@ LIMITS = Limits(
         "layer_norm_epsilon": POSITIVE,
         **dict.fromkeys(INITIALIZER_RANGES, POSITIVE),
         "dropout": PROBABILITY,
+        "base_hidden_dim": allow_null(COUNT),
+        "base_head_dim": allow_null(COUNT),
     },
-    (check_heads, check_rope),
+    (check_heads, check_rope, check_parametrization),
 )

@@ -2,6 +2,7 @@
 
 from llama_exp.lora.adapter_file import load, load_adapter, other_layers, save_adapter
 from llama_exp.lora.enable import adapter_variables, adapters, base_digest, describe, enable, merge, restore
+from llama_exp.lora.rates import rate_factors
 
 __all__ = [
     "adapter_variables",
@@ -13,6 +14,7 @@ __all__ = [
     "load_adapter",
     "merge",
     "other_layers",
+    "rate_factors",
     "restore",
     "save_adapter",
 ]

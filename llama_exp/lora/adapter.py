@@ -13,7 +13,8 @@ import numpy as np
 from keras import ops
 
 from llama_exp import backend
-from llama_exp.backend.initial import Initializer, draw_uniform
+from llama_exp.architecture.draws import draw_uniform
+from llama_exp.backend.initial import Initializer
 from llama_exp.formats.adapter import Matrices
 
 # Variables stay float32 over any base: an update of 1e-4 relative size is lost in bfloat16's 8 bits.

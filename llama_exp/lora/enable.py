@@ -177,8 +177,7 @@ def merge(backbone) -> None:
         kernel = linears[path].kernel
         kernel.assign(ops.cast(merge_kernel(linears[path].float_kernel(), *own), kernel.dtype))
         linears[path].attach(None)
-    for variable in backbone.weights:
-        variable.trainable = True
+    backbone.unfreeze()
     backbone.lora_arguments = None
 
 

@@ -24,6 +24,8 @@ from llama_exp.formats.adapter import Adapter, shorten_names
 from llama_exp.formats.peft.adapter import WEIGHTS_FILE
 from llama_exp.lora.targets import matching_paths, shortest_pattern, values_by_path
 
+OF_THE_RUN = ("source", "learning_rate_ratio")  # keys that say nothing of an adapter itself
+
 
 def start(backbone, lora: Mapping) -> None:
     """Gives `backbone` the adapters of a `lora` section: fresh ones, or those of its `source`, to train them further.
@@ -32,7 +34,7 @@ def start(backbone, lora: Mapping) -> None:
         InputError: as `lora.load_adapter`, or the file states other values than the section, except for `dropout`.
         ValueError: as `lora.enable`.
     """
-    arguments = {key: value for key, value in lora.items() if key != "source"}
+    arguments = {key: value for key, value in lora.items() if key not in OF_THE_RUN}
     if lora["source"] is None:
         low_rank.enable(backbone, **arguments)
         return

@@ -13,9 +13,17 @@ import keras
 from keras import ops
 
 from llama_exp import backend, lora, quantization
-from llama_exp.architecture import CONFIG_KEYS, INITIALIZER_RANGES, Quantization, one_scaling_factor, to_section
+from llama_exp.architecture import (
+    CONFIG_KEYS,
+    INITIALIZER_RANGES,
+    PARAMETRIZATION,
+    Quantization,
+    one_scaling_factor,
+    to_section,
+)
 from llama_exp.backend.initial import choose_seed
-from llama_exp.limits.model import LIMITS
+from llama_exp.limits import choose
+from llama_exp.limits.model import LIMITS, Parametrization
 from llama_exp.limits.trainer import Remat
 from llama_exp.models import incremental, layers
 from llama_exp.models.arguments import read_policy, read_quantization
@@ -24,7 +32,6 @@ from llama_exp.models.dropout import block_seed
 from llama_exp.models.keras_methods import DictModel, require_inputs
 from llama_exp.models.layout import layout_map
 from llama_exp.models.linear import Linear
-from llama_exp.models.norm import RMSNorm
 from llama_exp.models.rope import inverse_frequencies, rope_tables
 from llama_exp.models.saved_form import require_form, write_form
 from llama_exp.models.stack import run_block
@@ -83,6 +90,11 @@ class LlamaBackbone(DictModel):
             point.
         initializer_range: standard deviation of the linear layers' random weights.
         embedding_initializer_range: likewise of the embeddings and the output matrix.
+        parametrization: how these and learning rates follow the width: `standard`, or `mup`, see
+            `llama_exp.parametrization`. What is computed is the same.
+        base_hidden_dim: of `mup`: the width at which both are the same.
+        base_head_dim: of `mup`: size of a head there; None: that of this model.
+        train_norms: false: the scales of the norms keep their first values.
         seed: of random weights, adapters' too: a variable's depend on it and on the variable's path alone, on any
             backend. None: another one each time, but repeatable after `keras.utils.set_random_seed`.
         adapters: the adapters of a saved model, as `get_config` describes them; `enable_lora` makes new ones.
@@ -126,13 +138,18 @@ class LlamaBackbone(DictModel):
         quantization: Quantization | Mapping | None = None,
         initializer_range: float = INITIALIZER_RANGES["initializer_range"],
         embedding_initializer_range: float = INITIALIZER_RANGES["embedding_initializer_range"],
+        parametrization: str = PARAMETRIZATION["parametrization"],
+        base_hidden_dim: int | None = PARAMETRIZATION["base_hidden_dim"],
+        base_head_dim: int | None = PARAMETRIZATION["base_head_dim"],
+        train_norms: bool = PARAMETRIZATION["train_norms"],
         seed: int | None = None,
         adapters: Mapping | None = None,
         **kwargs,
     ):
         rope_position_scaling_factor = one_scaling_factor(rope_scaling_factor, rope_position_scaling_factor)
         given = locals()
-        config = {key: given[key] for key in (*CONFIG_KEYS, *INITIALIZER_RANGES)}
+        config = {key: given[key] for key in (*CONFIG_KEYS, *INITIALIZER_RANGES, *PARAMETRIZATION)}
+        choose(Parametrization, parametrization, "model.parametrization")
         LIMITS.require(**config)
         super().__init__(dtype=read_policy(dtype), **kwargs)
         self.quantization = read_quantization(quantization, self.compute_dtype)
@@ -158,8 +175,7 @@ class LlamaBackbone(DictModel):
     def _create_layers(self):
         self.token_embedding = layers.new_token_embedding(self)
         self.transformer_layers = [layers.new_block(self, i) for i in range(self.num_layers)]
-        self.layer_norm = RMSNorm(self.layer_norm_epsilon, dtype=self.dtype_policy, name="sequence_output_layernorm")
-        self.layer_norm.build((None, self.hidden_dim))
+        self.layer_norm = layers.new_final_norm(self)
         self.built = True
 
     def exchange_layers(self, quantization: Quantization | None) -> Iterator[tuple]:
@@ -239,6 +255,11 @@ class LlamaBackbone(DictModel):
         targets = target_layer_names or targets
         lora.enable(self, rank, alpha, dropout, use_rslora, targets, rank_pattern, alpha_pattern, use_dora)
 
+    def unfreeze(self) -> None:
+        """Makes every variable train that trains in a new backbone, after adapters or integers went."""
+        for variable in self.weights:
+            variable.trainable = self.train_norms or not variable.path.endswith("/scale")
+
     def quantize(self, mode=None, config=None, **options) -> None:
         """Turns the weights of linear layers and embeddings into integers or float8; see `quantization.quantize`.
 
@@ -297,7 +318,8 @@ class LlamaBackbone(DictModel):
         KerasHub's constructor takes those in `CONFIG_KEYS`.
         """
         config = {"name": self.name, "trainable": self.trainable, "dtype": backend.serialized_policy(self.dtype_policy)}
-        config |= {key: getattr(self, key) for key in (*CONFIG_KEYS, *INITIALIZER_RANGES)} | {"seed": self._given_seed}
+        config |= {key: getattr(self, key) for key in (*CONFIG_KEYS, *INITIALIZER_RANGES, *PARAMETRIZATION)}
+        config["seed"] = self._given_seed
         config["quantization"] = self.quantization and to_section(self.quantization)
         return config | {"adapters": lora.describe(self)}
 

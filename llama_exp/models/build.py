@@ -24,10 +24,10 @@ from llama_exp.architecture import AS_STORED, CONFIG_KEYS, Quantization, count_p
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.formats import open_checkpoint, read_architecture
 from llama_exp.formats.checkpoint import Checkpoint, match_architecture, require_agreement
+from llama_exp.formats.random_weights import random_checkpoint
 from llama_exp.lora import source as lora_source
 from llama_exp.models import weights
 from llama_exp.models.arguments import read_policy, section_of
-from llama_exp.models.random_weights import random_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ Shape letters: M = B * S rows, D hidden_dim, F intermediate_dim.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 
@@ -31,6 +32,7 @@ class TransformerDecoder(keras.layers.Layer):
         layer_norm_epsilon: epsilon of both norms.
         dropout: probability, on the heads' output and on the attention's output, in training.
         linear: makes every projection; see `SelfAttention`.
+        train_norms: whether the scales of both norms train.
         **kwargs: Keras layer arguments (`name`, `dtype`).
     """
 
@@ -42,6 +44,7 @@ class TransformerDecoder(keras.layers.Layer):
         layer_norm_epsilon: float,
         dropout: float,
         linear: Callable = Linear,
+        train_norms: bool = True,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # casts are written out where they happen
@@ -51,10 +54,12 @@ class TransformerDecoder(keras.layers.Layer):
         self.layer_norm_epsilon = layer_norm_epsilon
         self.dropout = dropout
         self._linear = linear
+        self.train_norms = train_norms
 
     def build(self, input_shape):
         """Creates all variables of the block for inputs of shape (M, D)."""
         hidden_dim, policy = input_shape[-1], self.dtype_policy
+        norm = partial(RMSNorm, self.layer_norm_epsilon, train_scale=self.train_norms, dtype=policy)
         self.self_attention = SelfAttention(
             self.num_query_heads,
             self.num_key_value_heads,
@@ -63,13 +68,13 @@ class TransformerDecoder(keras.layers.Layer):
             dtype=policy,
             name="self_attention",
         )
-        self.self_attention_layernorm = RMSNorm(self.layer_norm_epsilon, dtype=policy, name="self_attention_layernorm")
+        self.self_attention_layernorm = norm(name="self_attention_layernorm")
         self.feedforward_intermediate_dense = self._linear(
             self.intermediate_dim, dtype=policy, name="feedforward_intermediate_dense"
         )
         self.feedforward_gate_dense = self._linear(self.intermediate_dim, dtype=policy, name="feedforward_gate_dense")
         self.feedforward_output_dense = self._linear(hidden_dim, dtype=policy, name="feedforward_output_dense")
-        self.feedforward_layernorm = RMSNorm(self.layer_norm_epsilon, dtype=policy, name="feedforward_layernorm")
+        self.feedforward_layernorm = norm(name="feedforward_layernorm")
         for layer in (
             self.self_attention,
             self.self_attention_layernorm,
@@ -123,4 +128,5 @@ class TransformerDecoder(keras.layers.Layer):
             "num_key_value_heads": self.num_key_value_heads,
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "dropout": self.dropout,
+            "train_norms": self.train_norms,
         }

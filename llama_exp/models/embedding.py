@@ -10,7 +10,8 @@ from keras import ops
 
 from llama_exp import backend
 from llama_exp.architecture import INITIALIZER_RANGES
-from llama_exp.backend.initial import Initializer, draw_normal
+from llama_exp.architecture.draws import draw_normal
+from llama_exp.backend.initial import Initializer
 from llama_exp.models.keras_methods import InnerLayer
 
 
@@ -23,7 +24,8 @@ class TokenEmbedding(InnerLayer):
         hidden_dim: D.
         tie_word_embeddings: logits use the same table transposed (Press & Wolf 2017, arXiv:1608.05859); otherwise
             a matrix `reverse_embeddings` (D, V) of their own.
-        embedding_initializer_range: standard deviation of the first values of both.
+        embedding_initializer_range: standard deviation of the table's first values.
+        output_initializer_range: likewise of the matrix of its own; None: the same.
         seed: of these values, see `Initializer`.
         **kwargs: Keras layer arguments (`name`, `dtype`).
     """
@@ -35,6 +37,7 @@ class TokenEmbedding(InnerLayer):
         tie_word_embeddings: bool,
         embedding_initializer_range: float = INITIALIZER_RANGES["embedding_initializer_range"],
         seed: int | None = None,
+        output_initializer_range: float | None = None,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # casts are written out where they happen
@@ -42,18 +45,23 @@ class TokenEmbedding(InnerLayer):
         self.hidden_dim = hidden_dim
         self.tie_word_embeddings = tie_word_embeddings
         self.embedding_initializer_range = embedding_initializer_range
+        self.output_initializer_range = output_initializer_range
         self.seed = seed
         self.reverse_embeddings = None
 
     def build(self, input_shape=None):
         """Creates `embeddings` (V, D) and, if untied, `reverse_embeddings` (D, V)."""
-        self.embeddings = self._add_table("embeddings", (self.vocabulary_size, self.hidden_dim))
+        shape, deviation = (self.vocabulary_size, self.hidden_dim), self.embedding_initializer_range
+        self.embeddings = self._add_table("embeddings", shape, deviation)
         if not self.tie_word_embeddings:
-            self.reverse_embeddings = self._add_table("reverse_embeddings", (self.hidden_dim, self.vocabulary_size))
+            own = self.output_initializer_range
+            self.reverse_embeddings = self._add_table(
+                "reverse_embeddings", shape[::-1], deviation if own is None else own
+            )
         self.built = True
 
-    def _add_table(self, name, shape):
-        initializer = Initializer(draw_normal, self.seed, f"{self.path}/{name}", self.embedding_initializer_range)
+    def _add_table(self, name, shape, deviation):
+        initializer = Initializer(draw_normal, self.seed, f"{self.path}/{name}", deviation)
         return self.add_weight(name=name, shape=shape, initializer=initializer, autocast=False)
 
     def call(self, token_ids_BS):
@@ -97,5 +105,6 @@ class TokenEmbedding(InnerLayer):
             "hidden_dim": self.hidden_dim,
             "tie_word_embeddings": self.tie_word_embeddings,
             "embedding_initializer_range": self.embedding_initializer_range,
+            "output_initializer_range": self.output_initializer_range,
             "seed": self.seed,
         }

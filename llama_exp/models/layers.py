@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from functools import partial
 
+from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, REVERSE_EMBEDDINGS
 from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.embedding import TokenEmbedding
 from llama_exp.models.linear import Linear
+from llama_exp.models.norm import RMSNorm
 from llama_exp.models.quantized.embedding import QuantizedTokenEmbedding
 from llama_exp.models.quantized.linear import QuantizedLinear
+from llama_exp.parametrization import first_value, read_keys
 
 
 def new_token_embedding(backbone) -> TokenEmbedding:
     """The token embedding of a `LlamaBackbone`, which it does not have yet or exchanges."""
-    initializer_range = backbone.embedding_initializer_range
-    kind = partial(TokenEmbedding, embedding_initializer_range=initializer_range, seed=backbone.seed)
+    ranges = [first_value(read_keys(backbone), path) for path in (EMBEDDINGS, REVERSE_EMBEDDINGS)]
+    names = ("embedding_initializer_range", "output_initializer_range")
+    kind = partial(TokenEmbedding, **dict(zip(names, ranges, strict=True)), seed=backbone.seed)
     if backbone.quantization is not None:
         kind = partial(QuantizedTokenEmbedding, quantization=backbone.quantization)
     sizes = (backbone.vocabulary_size, backbone.hidden_dim, backbone.tie_word_embeddings)
@@ -25,11 +29,24 @@ def new_token_embedding(backbone) -> TokenEmbedding:
 
 def new_block(backbone, index: int) -> TransformerDecoder:
     """Its decoder block number `index`, likewise."""
-    linear = partial(Linear, initializer_range=backbone.initializer_range, seed=backbone.seed)
-    if backbone.quantization is not None:
-        linear = partial(QuantizedLinear, quantization=backbone.quantization)
+    config = read_keys(backbone)
+
+    def linear(output_dim: int, *, name: str, **options) -> Linear:
+        if backbone.quantization is not None:
+            return QuantizedLinear(output_dim, quantization=backbone.quantization, name=name, **options)
+        return Linear(output_dim, first_value(config, f"/{name}/kernel"), backbone.seed, name=name, **options)
+
     sizes = (backbone.intermediate_dim, backbone.num_query_heads, backbone.num_key_value_heads)
-    options = (backbone.layer_norm_epsilon, backbone.dropout, linear)
+    options = (backbone.layer_norm_epsilon, backbone.dropout, linear, backbone.train_norms)
     block = TransformerDecoder(*sizes, *options, dtype=backbone.dtype_policy, name=f"transformer_layer_{index}")
     block.build((None, backbone.hidden_dim))
     return block
+
+
+def new_final_norm(backbone) -> RMSNorm:
+    """Its norm behind the last block."""
+    first = first_value(read_keys(backbone), FINAL_NORM)
+    options = {"first_scale": first, "train_scale": backbone.train_norms, "dtype": backbone.dtype_policy}
+    layer = RMSNorm(backbone.layer_norm_epsilon, **options, name=FINAL_NORM.partition("/")[0])
+    layer.build((None, backbone.hidden_dim))
+    return layer

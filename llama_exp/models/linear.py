@@ -11,7 +11,8 @@ from keras import ops
 
 from llama_exp import backend
 from llama_exp.architecture import INITIALIZER_RANGES
-from llama_exp.backend.initial import Initializer, draw_normal
+from llama_exp.architecture.draws import draw_normal
+from llama_exp.backend.initial import Initializer
 from llama_exp.models.keras_methods import InnerLayer
 
 

@@ -22,16 +22,24 @@ class RMSNorm(InnerLayer):
 
     Args:
         epsilon: added to the mean square, so that a zero row stays finite.
+        first_scale: what every number of `scale` is at first.
+        train_scale: whether `scale` trains.
         **kwargs: Keras layer arguments (`name`, `dtype`).
     """
 
-    def __init__(self, epsilon: float, **kwargs):
+    def __init__(self, epsilon: float, first_scale: float = 1.0, train_scale: bool = True, **kwargs):
         super().__init__(autocast=False, **kwargs)  # casts are written out where they happen
-        self.epsilon = epsilon
+        self.epsilon, self.first_scale, self.train_scale = epsilon, first_scale, train_scale
 
     def build(self, input_shape):
-        """Creates `scale` (D,), ones, for inputs of shape (..., D)."""
-        self.scale = self.add_weight(name="scale", shape=(input_shape[-1],), initializer="ones", autocast=False)
+        """Creates `scale` (D,) for inputs of shape (..., D)."""
+        self.scale = self.add_weight(
+            name="scale",
+            shape=(input_shape[-1],),
+            initializer=keras.initializers.Constant(self.first_scale),
+            trainable=self.train_scale,
+            autocast=False,
+        )
         self.built = True
 
     def call(self, x):
@@ -40,4 +48,8 @@ class RMSNorm(InnerLayer):
 
     def get_config(self) -> dict:
         """Constructor arguments."""
-        return backend.layer_config(self) | {"epsilon": self.epsilon}
+        return backend.layer_config(self) | {
+            "epsilon": self.epsilon,
+            "first_scale": self.first_scale,
+            "train_scale": self.train_scale,
+        }

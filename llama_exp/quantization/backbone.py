@@ -184,8 +184,7 @@ def dequantize(backbone, changes: Mapping[str, Callable] | None = None) -> None:
         return values
 
     _rebuild(backbone, None, converted)
-    for variable in backbone.weights:
-        variable.trainable = True
+    backbone.unfreeze()
 
 
 def _rebuild(backbone, quantization, converted) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp.limits.figures import Direction
+from llama_exp.protocol import ClaimResult, Verdict
 from llama_exp.report.spending import Cost, TotalCost
 from llama_exp.results.statistics import Estimate, Share
 
@@ -248,7 +249,8 @@ class Report:
 
     figure: that ranks. figures: all that tables show, this one first. keys: columns of the tables. common: key path ->
     value, what all runs share. groups: best first. comparisons: None: there is nothing to compare. best_rule: when a
-    value is set in bold, in a sentence. notes: what a reader of the whole must know, in sentences.
+    value is set in bold, in a sentence. notes: what a reader of the whole must know, in sentences. claims: those that
+    the runs state, judged.
     """
 
     title: str
@@ -268,6 +270,7 @@ class Report:
     best_rule: str
     notes: tuple[str, ...] = ()
     common: Mapping[str, Any] = field(default_factory=dict)
+    claims: tuple[ClaimResult, ...] = ()
 
     def run(self, number: int) -> ReportedRun:
         """The run of a number."""
@@ -280,11 +283,12 @@ class Report:
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table. runs: numbers of those that it comes from. is_best: to be set in bold."""
+    """Of a table. runs: numbers of those that it comes from. is_best: to be set in bold. verdict: that it says."""
 
     text: str
     runs: tuple[int, ...] = ()
     is_best: bool = False
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ steps.csv        a row for each run, figure and step
 configs.csv      a row for each config and figure: mean, deviation, interval
 comparisons.csv  a row for each config against its baseline
 costs.csv        a row for each run
+claims.csv       a row for each claim, where the runs state some
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from llama_exp.report.claim_records import list_claim_rows
 from llama_exp.report.contents import Comparison, Report
 from llama_exp.report.grouping import format_setting
 from llama_exp.report.links import one_line
@@ -22,7 +24,8 @@ from llama_exp.report.links import one_line
 
 def write_csv(report: Report) -> dict[str, str]:
     """Name of a file -> its text."""
-    return {
+    claims = {"claims.csv": _write(list_claim_rows(report))} if report.claims else {}
+    return claims | {
         "runs.csv": _write(_list_runs(report)),
         "steps.csv": _write(_list_steps(report)),
         "configs.csv": _write(_list_configs(report)),

@@ -35,6 +35,7 @@ _SPECIAL = {
     "*": "{*}",
     "±": r"$\pm$",
     "≥": r"$\geq$",
+    "≤": r"$\leq$",
     "–": r"\textendash{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
@@ -111,7 +112,7 @@ def _cell(cell: Cell, is_number: bool) -> str:
     text = escape(cell.text)
     if is_number:
         text = _MINUS.sub("$-$", text)
-    return f"\\textbf{{{text}}}" if cell.is_best else text
+    return f"\\textbf{{{text}}}" if cell.is_best or cell.verdict is not None else text
 
 
 def _statement(report: Report) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from llama_exp.errors import InputError
+from llama_exp.protocol import judge
 from llama_exp.report.comparisons import choose_baseline, compare
 from llama_exp.report.contents import Figure, Group, Options, Report, ReportedRun
 from llama_exp.report.cost import add_up, list_costs, read_sweeps
@@ -39,8 +40,11 @@ def make_report(results: Sequence[RunResult], options: Options) -> Report:
     members = group_runs(results)
     keys = find_keys([results[indices[0]].values for indices in members], list_stated(results))
     runs, groups = rank_groups(results, members, keys, figures, options.confidence)
+    claims = tuple(judge(results))
     choice = choose_baseline(results, runs, groups, keys, options.baseline)
     comparisons = compare(runs, groups, main, choice, options.confidence)
+    if claims and options.baseline is None:  # claims say what is compared; the first run of many stages is no baseline
+        comparisons = None
     if comparisons is not None:
         items = compare_items(results, comparisons.rows, options.confidence)
         comparisons = dataclasses.replace(comparisons, items=items)
@@ -62,8 +66,9 @@ def make_report(results: Sequence[RunResult], options: Options) -> Report:
         total_cost=total,
         statement=write_statement(results, runs, groups, keys, main, comparisons, total, sweeps, options.confidence),
         best_rule=BEST_RULE,
-        notes=tuple(_list_notes(results, runs, groups, main, comparisons is not None)),
+        notes=tuple(_list_notes(results, runs, groups, main, bool(comparisons or claims))),
         common=_find_common(results),
+        claims=claims,
     )
 
 

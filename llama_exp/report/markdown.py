@@ -64,7 +64,8 @@ def _table(report: Report, table: Table, folder: Path) -> str:
 
 def _cell(report: Report, cell: Cell, folder: Path) -> str:
     """With a link: to the folder of its run, or to the list of its runs."""
-    text = f"**{escape(cell.text)}**" if cell.is_best else escape(cell.text)
+    is_bold = cell.is_best or cell.verdict is not None
+    text = f"**{escape(cell.text)}**" if is_bold else escape(cell.text)
     if len(cell.runs) == 1:
         run = report.run(cell.runs[0])
         title = escape(run.command).replace('"', '\\"')

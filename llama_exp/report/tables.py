@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from llama_exp.console.live import format_seconds
+from llama_exp.report.claims import make_claims, make_estimates
 from llama_exp.report.contents import Cell, Column, Comparison, Group, Report, Table
 from llama_exp.report.figures import label_figure
 from llama_exp.report.grouping import format_setting
@@ -17,8 +18,14 @@ _MOST_NAMES = 4
 
 
 def list_tables(report: Report) -> tuple[Table, ...]:
+    """Claims, then those of `list_ordinary`."""
+    return (*make_claims(report), *list_ordinary(report))
+
+
+def list_ordinary(report: Report) -> tuple[Table, ...]:
     """Leaderboard, comparisons, runs that are not averaged, cost; those without rows are left out."""
     tables = (
+        make_estimates(report),
         make_leaderboard(report),
         make_comparisons(report),
         make_items(report),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -11,6 +12,7 @@ from rich.table import Table as Drawn
 from rich.text import Text
 
 from llama_exp.console.picture import COLOURS
+from llama_exp.protocol import Verdict
 from llama_exp.report.contents import Cell, Report, Table
 from llama_exp.report.links import one_line
 from llama_exp.report.tables import list_tables
@@ -18,15 +20,32 @@ from llama_exp.sweeps.table_text import cell_len
 
 _PADDING = 2
 _MOST_ROWS = 40
+# Beginnings of the names of the tables that are shown where there are claims.
+_WITH_CLAIMS = ("claims", "comparisons", "cost")
+_OF_VERDICTS = {Verdict.confirmed: "bold green", Verdict.contradicted: "bold red", Verdict.not_seen: "bold yellow"}
 
 
 def show(report: Report, console: Console) -> None:
-    """Prints the tables and what must be known to read them."""
+    """Prints the tables and what must be known to read them.
+
+    Where runs state claims, these and the cost: a leaderboard over all stages ranks what nobody compares.
+    """
     console.print(Text(one_line(report.title), style="bold"))
     _print_notes(report.notes, console)
-    for table in list_tables(report):
+    tables = list_tables(report)
+    shown = _choose_tables(tables) if report.claims else tables
+    for table in shown:
         console.print()
         _print_table(report, table, console)
+    names = {table.name for table in shown}
+    if missing := ", ".join(table.title for table in tables if table.name not in names):
+        _print_notes([f"Not shown: {missing}; --to FOLDER writes all."], console)
+
+
+def _choose_tables(tables: Sequence[Table]) -> list[Table]:
+    """Claims, comparisons that were asked for, and of the cost the sum."""
+    chosen = [table for table in tables if table.name.startswith(_WITH_CLAIMS)]
+    return [dataclasses.replace(table, rows=table.rows[-1:]) if table.name == "cost" else table for table in chosen]
 
 
 def _print_table(report: Report, table: Table, console: Console) -> None:
@@ -81,6 +100,7 @@ def _choose_rows(rows: Sequence[tuple[Cell, ...]]) -> Sequence[tuple[Cell, ...]]
 
 def _draw(report: Report, cell: Cell) -> Text:
     looks = [f"bold {COLOURS[2]}"] if cell.is_best else []
+    looks += [_OF_VERDICTS[cell.verdict]] if cell.verdict is not None else []
     looks += [f"link {report.run(cell.runs[0]).folder.as_uri()}"] if len(cell.runs) == 1 else []
     return Text(one_line(cell.text), style=" ".join(looks))
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from llama_exp.files.writing import make_folder, write_text
 from llama_exp.report import csv_files, latex, markdown
+from llama_exp.report.claim_records import dump_claims
 from llama_exp.report.contents import Report
 from llama_exp.report.page.write import write_page
 from llama_exp.report.pictures import draw_pictures, list_pictures
-from llama_exp.report.tables import list_tables, make_runs
+from llama_exp.report.tables import list_ordinary, make_runs
 
 PNG = "png"
 
@@ -65,10 +66,15 @@ def _write_csv(job: _Job) -> Iterator[Path]:
     yield from _write_all(job.folder / "csv", csv_files.write_csv(job.report))
 
 
+def _write_json(job: _Job) -> Iterator[Path]:
+    if job.report.claims:
+        yield from _write_all(job.folder, {"claims.json": dump_claims(job.report)})
+
+
 def _write_page(job: _Job) -> Iterator[Path]:
     path = job.folder / "report.html"
     details = [make_runs(job.report, group) for group in job.report.groups]
-    write_page(job.report, list_tables(job.report), details, path, job.command)
+    write_page(job.report, list_ordinary(job.report), details, path, job.command)
     yield path
 
 
@@ -85,5 +91,6 @@ FORMATS: dict[str, Callable[[_Job], Iterator[Path]]] = {
     "md": _write_markdown,
     "latex": _write_latex,
     "csv": _write_csv,
+    "json": _write_json,
     "html": _write_page,
 }

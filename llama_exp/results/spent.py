@@ -15,9 +15,17 @@ _MOST_BLOCKS = 10_000  # a damaged record may state more than any memory holds t
 
 
 def count_tokens(run: RunResult) -> int | None:
-    """Trained tokens; None: neither summary nor rows say it."""
+    """Tokens that the run itself trained; None: neither summary nor rows say it."""
     counts = [run.summary.get("tokens"), *(row.get("tokens") for row in run.rows)]
-    return max((count for count in counts if isinstance(count, int)), default=None)
+    known = [count for count in counts if isinstance(count, int)]
+    return max(known) - find_branched(run, "tokens") if known else None
+
+
+def find_branched(run: RunResult, figure: str) -> int:
+    """Steps (`step`) or `tokens` that a run took over from the checkpoint that it branched from; of others 0."""
+    branch = run.record.get("branch")
+    number = branch.get(figure) if isinstance(branch, Mapping) else None
+    return number if isinstance(number, int) else 0
 
 
 def count_flops(run: RunResult) -> float | None:

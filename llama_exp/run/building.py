@@ -1,7 +1,8 @@
-"""The parts of a run behind the frontier, built in the order of the config: preset, data, model."""
+"""The parts of a run behind the frontier, built in the order of the config: preset, data, model, optimizer."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from llama_exp.architecture import to_section
 from llama_exp.config.identity import to_dict
 from llama_exp.config.instantiate import instantiate
 from llama_exp.config.model_files import say_how_to_fit
-from llama_exp.config.schema import Config
+from llama_exp.config.schema import SCHEMAS, Config
 from llama_exp.errors import ConfigError, InputError, Problem
+from llama_exp.limits.model import MUP_OPTIMIZERS
 from llama_exp.run import recorded
 from llama_exp.run.agreement import require_prompts, tell_overrun
 from llama_exp.tokenizer.chat_template import take_template
@@ -92,3 +94,54 @@ def build_model(config: Config, preset_folder: Path | None, tokenizer: Any) -> A
         seed=config.seed,
     )
     return LlamaCausalLM(backbone, tokenizer)
+
+
+def build_optimizer(config: Config, model: Any) -> Any:
+    """The optimizer with its schedule, and with the learning rates of single variables; not built yet.
+
+    Raises:
+        ConfigError: rates are not the same for all variables, and an optimizer of the user's own knows of one only.
+    """
+    from llama_exp import precision
+
+    section = to_dict(config.optimizer)
+    peak, added = section["learning_rate"], {}
+    schedule = instantiate(
+        config.schedule, config.trusted_modules, "schedule", learning_rate=peak, num_steps=config.trainer.max_steps
+    )
+    if section["_target_"] in SCHEMAS:
+        added["peak"] = peak
+    optimizer = instantiate(config.optimizer, config.trusted_modules, "optimizer", learning_rate=schedule, **added)
+    factors = list_rate_factors(config, model)
+    if factors:
+        _require_factors(optimizer, section["_target_"], factors)
+        optimizer.multiply_rates(factors)
+    return precision.wrap_optimizer(optimizer, model.backbone.dtype_policy)
+
+
+def list_rate_factors(config: Config, model: Any) -> dict[str, float]:
+    """Path of a variable that trains -> what its learning rate is multiplied by, where that is not 1.
+
+    Each part of the run that has a say gives its own factors; a variable gets their product.
+    """
+    from llama_exp import lora, parametrization
+
+    parts = (
+        parametrization.rate_factors(model.backbone, MUP_OPTIMIZERS.get(to_dict(config.optimizer)["_target_"])),
+        lora.rate_factors(model.backbone, config.lora.learning_rate_ratio),
+    )
+    products = {
+        variable.path: math.prod(factors.get(variable.path, 1.0) for factors in parts)
+        for variable in model.backbone.trainable_variables
+    }
+    return {path: factor for path, factor in products.items() if factor != 1.0}
+
+
+def _require_factors(optimizer: Any, target: str, factors: dict[str, float]) -> None:
+    if hasattr(optimizer, "multiply_rates"):
+        return
+    path, factor = next(iter(factors.items()))
+    what = "has one learning rate for all variables, but this run gives some of them their own"
+    action = "choose optimizer=adamw, sgd, lion, adafactor or muon, or give your class multiply_rates(factors)"
+    found = f"{target}; {path} learns at {factor:g} times the rate"
+    raise ConfigError(Problem(what, "optimizer._target_", found, f"{action} (docs/how_to/own_optimizer.md)"))

@@ -45,7 +45,7 @@ from llama_exp.run import (
     resume,
 )
 from llama_exp.run.agreement import tell_nothing_to_adapt
-from llama_exp.run.building import build_data, build_model, check_preset, resolve_preset
+from llama_exp.run.building import build_data, build_model, build_optimizer, check_preset, resolve_preset
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.next_commands import next_commands
 from llama_exp.run.opened import choose_trunk, open_folder
@@ -275,22 +275,16 @@ class Run:
         )
 
     def _build_trainer(self, config: Config, examples, evaluations, steps: int):
-        from llama_exp import precision
         from llama_exp.trainer import Checkpoints, Trainer
         from llama_exp.trainer.profile import Profile
 
         section = {key: value for key, value in to_dict(config.trainer).items() if key not in NOT_OF_THE_LOOP}
         section["max_steps"] = steps  # the schedule has the config's
         keep_checkpoints, profile_steps = section.pop("keep_checkpoints"), section.pop("profile_steps")
-        peak = to_dict(config.optimizer)["learning_rate"]
-        schedule = instantiate(
-            config.schedule, config.trusted_modules, "schedule", learning_rate=peak, num_steps=config.trainer.max_steps
-        )
-        optimizer = instantiate(config.optimizer, config.trusted_modules, "optimizer", learning_rate=schedule)
         return Trainer(
             self.model,
             examples,
-            precision.wrap_optimizer(optimizer, self.model.backbone.dtype_policy),
+            build_optimizer(config, self.model),
             checkpoints=Checkpoints(
                 self._folder.checkpoints,
                 keep=keep_checkpoints,

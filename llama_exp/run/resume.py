@@ -27,6 +27,7 @@ from llama_exp.config.identity import (
     continuation_hash,
     flatten,
     is_same_share,
+    list_unused,
     to_record,
 )
 from llama_exp.config.schema import Config
@@ -184,11 +185,13 @@ def _find_changes(folder: Path, config: Mapping[str, Any]) -> tuple[list[Problem
     if not (folder / CONFIG_FILE).exists():  # killed between run.json and config.yaml: nothing was trained differently
         return [], {}
     before, now = read_recorded(folder, config), flatten(config)
+    unused_before = set(list_unused(before))
+    unused = {key for key in list_unused(now) if key not in before or key in unused_before}
     lengths = (before.get(LENGTH), now.get(LENGTH))
     problems, changes = [], {}
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key, _ABSENT), now.get(key, _ABSENT)
-        if old == new:
+        if old == new or key in unused:
             continue
         if MAY_CHANGE.fullmatch(key) or (
             FOLLOWS_LENGTH.fullmatch(key)

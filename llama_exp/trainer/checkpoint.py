@@ -188,13 +188,10 @@ class Checkpoints:
             _log.warning("checkpoint %s is damaged (%s); renamed to %s", folder, reason, aside.name)
 
     def _folder_of(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
+        return step_folder(self.folder, step)
 
     def _steps(self) -> list[int]:
-        if not self.folder.is_dir():
-            return []
-        matches = (FOLDER.fullmatch(entry.name) for entry in self.folder.iterdir())
-        return [int(match[1]) for match in matches if match]
+        return list_steps(self.folder)
 
     def _prune(self) -> None:
         """Removes all but the newest valid ones and those that these need."""
@@ -210,6 +207,35 @@ class Checkpoints:
                 remove_folder(folder)  # at once, so that a half-removed one is never taken for a damaged one
             except OSError as error:
                 _log.warning("old checkpoint %s could not be removed: %s", folder, error)
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies in the folder of all of a run."""
+    return checkpoints / f"step-{step:08d}"
+
+
+def list_steps(checkpoints: Path) -> list[int]:
+    """Steps that there are checkpoints of, valid or not, in order."""
+    if not checkpoints.is_dir():
+        return []
+    matches = (FOLDER.fullmatch(entry.name) for entry in checkpoints.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def verify(folder: Path, action: str) -> dict[str, Any]:
+    """The manifest of a checkpoint whose every file is as it was written.
+
+    Args:
+        folder: the checkpoint's.
+        action: what to do otherwise.
+
+    Raises:
+        InputError: there is none, it is damaged, or of a newer format.
+    """
+    try:
+        return verified_manifest(folder)
+    except Invalid as reason:
+        raise InputError(Problem("is no valid checkpoint", str(folder), str(reason), action)) from reason
 
 
 def load(folder: Path) -> Checkpoint:

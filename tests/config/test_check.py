@@ -384,7 +384,8 @@ def test_trusted_modules_open_the_gate():
     # json.decoder has no Lion: what a source does not say is asked of the imported class, later.
     made = config("trusted_modules=[json]", "optimizer._target_=json.decoder.Lion", "+optimizer.any=1")
     assert made.optimizer["_target_"] == "json.decoder.Lion" and made.optimizer["any"] == 1
-    made = config("optimizer._target_=keras.optimizers.Lion", "~optimizer.epsilon")
+    taken_out = ("~optimizer.epsilon", "~optimizer.independent_weight_decay")
+    made = config("optimizer._target_=keras.optimizers.Lion", *taken_out)
     assert made.optimizer["_target_"] == "keras.optimizers.Lion"
 
 

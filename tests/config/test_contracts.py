@@ -48,6 +48,8 @@ class NoOptimizer:
 def make(learning_rate, *, size, name="x", **rest): ...
 """
 
+LION = ("optimizer._target_=keras.optimizers.Lion", "~optimizer.epsilon", "~optimizer.independent_weight_decay")
+
 
 @pytest.fixture
 def module(tmp_path, monkeypatch, request):
@@ -121,14 +123,22 @@ def test_names_that_are_taken(module):
 
 def test_keras_optimizers_are_compared_with_their_keys():
     found = {problem.where for problem in problems("optimizer._target_=keras.optimizers.SGD")}
-    assert found == {"optimizer.beta_1", "optimizer.beta_2", "optimizer.epsilon"}
+    keys = ("beta_1", "beta_2", "epsilon", "independent_weight_decay")
+    assert found == {f"optimizer.{key}" for key in keys}
     left_out = [f"~{where}" for where in sorted(found)]
     made = check_arguments(["optimizer._target_=keras.optimizers.SGD", *left_out, "+optimizer.momentum=0.9"]).config
     assert made.optimizer["momentum"] == 0.9 and "beta_1" not in made.optimizer
 
 
+def test_a_key_of_ours_that_a_class_lacks_is_to_be_taken_out():
+    (problem,) = problems(*LION[:2])
+    assert problem.where == "optimizer.independent_weight_decay"
+    assert problem.action.startswith("take it out (~optimizer.independent_weight_decay)")
+
+
 def test_optimizers_of_ones_own(module):
-    lines = [f"trusted_modules=[{module}]", "~optimizer.beta_1", "~optimizer.beta_2", "~optimizer.epsilon"]
+    keys = ("beta_1", "beta_2", "epsilon", "independent_weight_decay")
+    lines = [f"trusted_modules=[{module}]", *(f"~optimizer.{key}" for key in keys)]
     assert check_arguments([*lines, f"optimizer._target_={module}.Momentum", "+optimizer.momentum=0.5"]).config
     (problem,) = problems(*lines, f"optimizer._target_={module}.NoOptimizer")
     assert problem.what == "is no optimizer"
@@ -140,7 +150,7 @@ def test_optimizers_of_ones_own(module):
     "line", ["~optimizer.learning_rate", "optimizer.learning_rate=fast", "optimizer.learning_rate=0"]
 )
 def test_an_optimizer_states_its_peak(line):
-    (problem,) = problems("optimizer._target_=keras.optimizers.Lion", "~optimizer.epsilon", line)
+    (problem,) = problems(*LION, line)
     assert problem.where == "optimizer.learning_rate" and "the schedule's peak" in problem.action
 
 

@@ -146,6 +146,7 @@ def test_what_a_command_refuses(stated, where):
 
 def test_a_runs_record_may_name_classes_of_ours_alone():
     base = {"every_steps": None, "sets": {}, "whole_sets": [], "batch_size": None, "limit": None, "check_overlap": True}
+    base |= {"at_start": False}
     foreign = {"x": {"_target_": "my_task.Task"}}
     with pytest.raises(ConfigError, match="may not be imported"):
         read_recorded({**base, "tasks": foreign}, None, None)

@@ -37,6 +37,7 @@ INT4 = ("quantization=int4", "lora.rank=4")
 GPTQ = (*INT4, "quantization.gptq=true")
 # Table of `recipe` -> a command line of a run that uses its algorithm.
 USES = {
+    "PYTHON_CODE": ("dataset=python_code",),
     "PYTHON_DOCS": (),
     "PYTHON_QA": ("dataset=python_qa",),
     "TEXT_FILES": ("dataset=text_files", "dataset.files=[a.txt]"),
@@ -204,7 +205,7 @@ def test_keys_that_came_later_leave_older_runs_what_they_were(lines):
     science = {key: value for key, value in record.items() if key not in NOT_SCIENCE}
     for path in keys:
         section, _, key = path.partition(".")
-        science[section].pop(key, None)
+        science.get(section, {}).pop(key, None)
     assert config_hash(config(*lines)) == identity._digest(science)
     flat = {key: value for key, value in flatten(record).items() if key not in keys}
     kept = {key: value for key, value in flat.items() if not MAY_CHANGE.fullmatch(key)}

@@ -14,7 +14,12 @@ protocol:
     base: {cached: true}
     ranks: {grid: {lora.rank: [4, 16]}, quick: {grid: {seed: [0]}}}
   claims:
-    falls: {statement: It falls., stages: [ranks], estimator: log_log_slope, expected: {high: -0.2}}
+    falls:
+      statement: It falls.
+      stages: [ranks]
+      estimator: log_log_slope
+      arguments: {x: lora.rank, y: mean grad_norm}
+      expected: {high: -0.2}
 """
 WRONG = """\
 # @package _global_

@@ -29,7 +29,7 @@ def problems(*arguments):
         ["dataset=text_files", "dataset.files=[a b.txt]", "lora.rank=8", "lora.rank_pattern={query: 2}"],
         ["trainer.sample_prompts=['x \\${y} z', '2 ${seed}']"],
         ["model=llama3_2_1b", "quantization=int4", "lora.rank=4"],
-        ["optimizer._target_=keras.optimizers.Lion", "~optimizer.epsilon"],
+        ["optimizer._target_=keras.optimizers.Lion", "~optimizer.epsilon", "~optimizer.independent_weight_decay"],
     ],
 )
 def test_the_same_experiment(tmp_path, arguments):

@@ -36,6 +36,14 @@ def test_when_they_are_due(every_steps, due):
     assert not Evaluations([], 1, None).is_due(1, True)
 
 
+def test_what_a_run_starts_from():
+    """Before the first step, where that is asked for, whatever else is due."""
+    assert Evaluations([Member("a")], None, None, at_start=True).is_due(0, False)
+    assert not Evaluations([Member("a")], 1, None).is_due(0, False)
+    assert Evaluations([Member("a")], None, None).is_due(0, True)
+    assert not Evaluations([], None, None, at_start=True).is_due(0, False)
+
+
 def test_rows_and_files(tmp_path):
     told, seen = [], []
     rows = Evaluations([Member("a"), Member("b")], None, tmp_path).run(300, lambda: False, told.append, seen.append)

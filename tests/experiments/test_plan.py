@@ -90,6 +90,12 @@ def test_other_values_are_another_experiment(plan_of):
     assert "seed=3" in other.steps[1].arguments and other.steps[1].num_runs == 2
 
 
+def test_what_an_earlier_stage_will_leave_need_not_be_there(plan_of):
+    later = "    later: {overrides: ['branch_from={ranks}/x', trainer.max_steps=9]}\n    big:"
+    *_, step = plan_of(TINY.replace("    big:", later)).steps
+    assert "branch_from=outputs/experiments/tiny/ranks/x" in step.arguments
+
+
 def test_runs_share_the_cores(plan_of):
     def n_jobs(**asked):
         lines = plan_of(**asked).steps[1].arguments

@@ -131,7 +131,7 @@ def test_order_is_build_load_adapt(tmp_path):
 def test_random_quantized_weights_are_those_of_the_same_random_floats(mode):
     """Built quantized at once, never drawn into a floating-point model; every input counts the same."""
     from llama_exp.formats.quantized import quantize_checkpoint
-    from llama_exp.models.random_weights import random_checkpoint
+    from llama_exp.formats.random_weights import random_checkpoint
 
     section_of_mode = FLOAT | {"mode": mode}
     ours = build(quantization=section_of_mode, lora=LORA, seed=3)

@@ -13,10 +13,10 @@ import pytest
 from initial_models import KINDS, LORA, SIZES, built, values
 from keras import ops
 
-from llama_exp.backend.initial import draw_normal, draw_uniform
+from llama_exp.architecture.draws import draw_normal, draw_uniform
+from llama_exp.formats.random_weights import random_checkpoint
 from llama_exp.models import LlamaBackbone
 from llama_exp.models.linear import Linear
-from llama_exp.models.random_weights import random_checkpoint
 
 TESTS = Path(__file__).parents[1]
 neutral = pytest.mark.neutral

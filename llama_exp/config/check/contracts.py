@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from llama_exp.config.evaluation import list_nodes
 from llama_exp.config.loggers import SECTION as LOGGER
 from llama_exp.config.loggers import list_loggers
 from llama_exp.config.outline import Outline, has_module, read_outline
-from llama_exp.config.schema import Config
+from llama_exp.config.schema import SCHEMAS, Config
 from llama_exp.errors import Problem
 from llama_exp.limits.evaluation import TASK_METHODS
 from llama_exp.limits.trainer import OWN_OBSERVERS, observer_problems
@@ -28,6 +29,7 @@ ADDED_ARGUMENTS: Mapping[str, set[str]] = {
     "model": {"dtype", "quantization", "seed"},
     "tokenizer": {"texts", "preset_folder", "cache_dir", "fingerprint"},
     "schedule": {"learning_rate", "num_steps"},
+    "optimizer": {"peak"},
     "logger": {"folder", "name", "group", "config"},
 }
 # Keys that the run reads from a section whatever its class: type and meaning.
@@ -140,7 +142,7 @@ def _argument_problems(outline: Outline, node: Mapping[str, Any], where: str) ->
     names = outline.parameters
     for key in node:
         if key not in names and key not in HYDRA_KEYS and not is_open:
-            match = find_nearest_name(key, names)
+            match = None if key in _keys_of_ours(where) else find_nearest_name(key, names)
             action = f"did you mean {match}? " if match else f"take it out (~{where}.{key}); "
             action += f"arguments: {', '.join(sorted(names - added)) or 'none'}"
             yield Problem(f"{node[TARGET]} has no such argument", f"{where}.{key}", show(node[key]), action)
@@ -148,6 +150,12 @@ def _argument_problems(outline: Outline, node: Mapping[str, Any], where: str) ->
     if missing:
         action = f"set {', '.join(f'{where}.{name}' for name in missing)}"
         yield Problem(f"{node[TARGET]} needs more arguments", where, f"without {', '.join(missing)}", action)
+
+
+def _keys_of_ours(section: str) -> set[str]:
+    """Keys that the files of conf/ state for a section: one that another class lacks is no slip of the finger."""
+    schemas = [schema for target, schema in SCHEMAS.items() if target.startswith(f"llama_exp.{section}.")]
+    return {field.name for schema in schemas for field in dataclasses.fields(schema)}
 
 
 def _callback_problems(where: str, name: str, node: Any, trusted_modules: list[str]) -> Iterator[Problem]:

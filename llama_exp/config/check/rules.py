@@ -20,8 +20,10 @@ from llama_exp.architecture import (
     stored_problems,
 )
 from llama_exp.config.budget import find_other_length
+from llama_exp.config.check.claims import find_claim_problems
 from llama_exp.config.check.ranges import LIMITS
 from llama_exp.config.evaluation import find_problems, list_evaluations, list_figures
+from llama_exp.config.identity import to_dict
 from llama_exp.config.loggers import list_loggers
 from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import Config, LoggerConfig, ModelConfig, ScheduleConfig, WsdScheduleConfig
@@ -30,7 +32,7 @@ from llama_exp.errors import ConfigError, Problem
 from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.limits.figures import AT_THE_END, EVALUATION, OF_VALIDATION, find_undirected_figure, find_unknown_figure
 from llama_exp.limits.lora import PATTERNS
-from llama_exp.limits.model import find_nearest_divisor
+from llama_exp.limits.model import MUP_OPTIMIZERS, MupRates, Parametrization, find_nearest_divisor
 from llama_exp.limits.precision import Policy
 from llama_exp.limits.schedule import check_steps
 from llama_exp.limits.tokenizer import NO_PRESET, check_room
@@ -64,6 +66,29 @@ def architecture_of_preset(config: Config) -> Iterator[Problem]:
         found = ", ".join(f"{key}={getattr(config.model, key)} (preset: {stored.sizes[key]})" for key in differing)
         what = f"is another architecture than the preset {source} has"
         yield Problem(what, "model", found, say_how_to_fit(stored.sizes, vars(config.model), source))
+
+
+def parametrization(config: Config) -> Iterator[Problem]:
+    """Under muP the optimizer is one whose rates are known, and no adapter trains."""
+    if config.model.parametrization is not Parametrization.mup:
+        return
+    plain = "set model.parametrization=standard"
+    target = getattr(config.optimizer, "_target_", None) or to_dict(config.optimizer).get("_target_")
+    if target not in MUP_OPTIMIZERS:
+        known = " or ".join(name.rpartition(".")[2] for name in MUP_OPTIMIZERS)
+        what = "is an optimizer whose learning rates muP's papers do not scale with the width"
+        yield Problem(
+            what, "optimizer._target_", f"{target} with model.parametrization=mup", f"choose {known}, or {plain}"
+        )
+    elif MUP_OPTIMIZERS[target] is MupRates.sgd and config.optimizer.global_clipnorm is not None:
+        what = "clips gradients whose length follows the width: under SGD that is another learning rate at each width"
+        found = f"global_clipnorm={config.optimizer.global_clipnorm} with model.parametrization=mup"
+        yield Problem(what, "optimizer.global_clipnorm", found, f"set it to null, or {plain}")
+    if config.lora.rank > 0:
+        what = "is mup, which says nothing about adapters"
+        found = f"parametrization=mup with lora.rank={config.lora.rank}"
+        action = f"{plain}: it computes the same, with the weights of a muP run too"
+        yield Problem(what, "model.parametrization", found, action)
 
 
 def quantization_of_preset(config: Config) -> Iterator[Problem]:
@@ -235,6 +260,7 @@ def evaluation(config: Config) -> Iterator[Problem]:
 RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...] = (
     (("model", "lora"), lora_layers),
     (("model", "preset"), architecture_of_preset),
+    (("model", "optimizer", "lora"), parametrization),
     (("quantization", "preset"), quantization_of_preset),
     (("quantization", "preset", "model"), quantization_groups),
     (("quantization", "preset", "lora"), quantization_trains),
@@ -250,6 +276,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     ((OBJECTIVE, "trainer", "evaluation"), figures),
     (("logger",), loggers),
     (("evaluation",), evaluation),
+    (("protocol",), find_claim_problems),
 )
 
 

@@ -6,6 +6,7 @@ What Hydra needs stands there as it does in ours. Everything is checked as if it
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,27 +20,35 @@ from llama_exp.config.check.composition import show_path
 from llama_exp.config.check.typed import TARGET, show
 from llama_exp.config.conf_folder import CONF
 from llama_exp.config.identity import RECIPE, to_record
-from llama_exp.config.schema import Config
+from llama_exp.config.schema import SCHEMAS, Config
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.files.yaml_file import read_yaml
 
 CONFIG_FILE = "config.yaml"
 NAME = "saved_config"
+# Section -> the file of conf/ that has all of its younger keys.
+FILES = {
+    "evaluation": "evaluation/none.yaml",
+    "lora": "lora/default.yaml",
+    "model": "model/llama_tiny.yaml",
+    "objective": "objective/next_token.yaml",
+    "optimizer": "optimizer/adamw.yaml",
+    "schedule": "schedule/wsd.yaml",
+    "trainer": "trainer/default.yaml",
+}
 # Keys and sections that are younger than the first runs -> the file of conf/ whose value does what was done without.
 YOUNGER = {
     "objective_metric": CONFIG_FILE,
     "evaluation": "evaluation/none.yaml",
     "protocol": "protocol/none.yaml",
-    **dict.fromkeys(
-        (
+    "branch_from": CONFIG_FILE,
+    **{
+        path: FILES[path.partition(".")[0]]
+        for path in (
             *(*identity.YOUNGER, *identity.BESIDE, "trainer.keep_optimizer", "trainer.profile_steps"),
             *("trainer.budget_flops", "trainer.budget_tokens"),
-        ),
-        "trainer/default.yaml",
-    ),
-    "branch_from": CONFIG_FILE,
-    "objective.z_loss": "objective/next_token.yaml",
-    "schedule.decay_shape": "schedule/wsd.yaml",
+        )
+    },
 }
 Fill = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -118,12 +127,17 @@ def _with_younger(values: Mapping[str, Any]) -> dict[str, Any]:
     for path, file in YOUNGER.items():
         section, _, key = path.partition(".")
         part = filled if not key else filled.get(section)
-        if isinstance(part, dict) and (key or section) not in part:
+        if isinstance(part, dict) and (key or section) not in part and _has_key(part.get(TARGET), key):
             ours = yaml.safe_load((CONF / file).read_text(encoding="utf-8"))
-            if key and ours.get(TARGET) not in (None, part.get(TARGET)):
-                continue  # a key of another choice of the part
             part[key or section] = ours[key or section] if key or section in ours else ours
     return filled
+
+
+def _has_key(target: Any, key: str) -> bool:
+    """Whether a section has a key: one that builds another class of ours, or one of the user's, may not."""
+    if target is None:
+        return True
+    return target in SCHEMAS and key in {field.name for field in dataclasses.fields(SCHEMAS[target])}
 
 
 def _is_of_hydra(entry: dict[str, Any]) -> bool:

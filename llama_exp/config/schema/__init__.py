@@ -77,6 +77,7 @@ class Config:
 
 SCHEMAS: dict[str, type] = {
     "llama_exp.models.LlamaBackbone": ModelConfig,
+    "llama_exp.dataset.PythonCode": DatasetConfig,
     "llama_exp.dataset.PythonDocs": DatasetConfig,
     "llama_exp.dataset.PythonQA": DatasetConfig,
     "llama_exp.dataset.TextFiles": TextFilesConfig,

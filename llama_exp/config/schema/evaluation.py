@@ -13,6 +13,7 @@ class EvaluationConfig:
     """Named sets and tasks."""
 
     every_steps: int | None = MISSING  # optimizer steps between two, besides the last step; null: at the last one
+    at_start: bool = MISSING  # evaluate before the first step too, what the run starts from
     sets: dict[str, Any] = MISSING  # name -> a data set, as in section `dataset`
     whole_sets: list[str] = MISSING  # names of sets that are read whole; of the others the validation split is
     tasks: dict[str, Any] = MISSING  # name -> node with a `_target_`

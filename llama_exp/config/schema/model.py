@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from llama_exp.limits.model import Parametrization
 from llama_exp.limits.precision import Policy
 
 
@@ -31,6 +32,10 @@ class ModelConfig:
     embedding_initializer_range: float = MISSING  # likewise of the embeddings and the output matrix
     dropout: float = MISSING  # probability in [0, 1)
     tie_word_embeddings: bool = MISSING  # logits use the embedding table
+    parametrization: Parametrization = MISSING  # mup: first values and learning rates follow the width
+    base_hidden_dim: int | None = MISSING  # of mup: the hidden_dim at which it equals standard
+    base_head_dim: int | None = MISSING  # of mup: size of a head at that width; null: of this model (wider: more heads)
+    train_norms: bool = MISSING  # false: the scales of the norms keep their first values
 
 
 @dataclass
@@ -75,4 +80,5 @@ class LoraConfig:
     targets: list[str] = MISSING  # layer names, groups, or regular expressions matched against whole layer paths
     rank_pattern: dict[str, int] = MISSING  # target -> rank of the layers it means, where that is not `rank`
     alpha_pattern: dict[str, float] = MISSING  # target -> alpha, likewise
+    learning_rate_ratio: float = MISSING  # learning rate of B over that of A (LoRA+, arXiv:2402.12354)
     source: str | None = MISSING  # adapter on disk that training goes on from; null: fresh adapters

@@ -14,16 +14,23 @@ from llama_exp.limits.trainer import Export, KeepOptimizer, Remat
 
 
 @dataclass
-class AdamWConfig:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101); decay on matrices only."""
+class OptimizerConfig:
+    """What every optimizer of ours has; decay on matrices only."""
 
     _target_: str = MISSING
     learning_rate: float = MISSING  # the schedule's peak
-    weight_decay: float = MISSING
+    weight_decay: float = MISSING  # share of a weight that a step takes away, over the learning rate
+    independent_weight_decay: bool = MISSING  # that share is weight_decay * (rate / peak), whatever the peak is
+    global_clipnorm: float | None = MISSING  # longest gradient over all variables together; null: no clipping
+
+
+@dataclass
+class AdamWConfig(OptimizerConfig):
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+
     beta_1: float = MISSING  # decay of the mean of gradients
     beta_2: float = MISSING  # decay of the mean of squares
     epsilon: float = MISSING  # added to the root of the mean of squares
-    global_clipnorm: float | None = MISSING  # null: no clipping
 
 
 @dataclass

@@ -4,6 +4,7 @@
     page.css        light, dark, paper       curves.js    learning curves
     data.py         what the scripts draw    swept.js     the figure over each key
     write.py        all of it in one file    parallel.js  parallel coordinates      tables.js  sort, filter, begin
+    claims.py, claims.js, claims.css   where runs state claims: points, fits, intervals
 
 Tables and texts are there without scripts too. Names of runs and values come from anywhere: Jinja escapes them, and the
 scripts set them as text only.

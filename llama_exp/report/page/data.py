@@ -10,6 +10,7 @@ from typing import Any
 from llama_exp.limits.figures import Direction
 from llama_exp.report.contents import Curve, Effect, EffectLine, Report, Scale
 from llama_exp.report.grouping import format_setting
+from llama_exp.report.page.claims import make_claim_data
 
 # A curve has at most this many points: more than pixels are none that anybody sees, and the page has to open at once.
 MOST_POINTS = 600
@@ -26,7 +27,8 @@ def make_data(report: Report) -> dict[str, Any]:
     curves: dict[int, dict[str, list[list[float | None]]]] = {}
     for curve in report.curves:
         curves.setdefault(curve.run, {})[curve.figure] = list(_list_points(curve))
-    return {
+    claims = {"claims": make_claim_data(report)} if report.claims else {}
+    return claims | {
         "figure": {"label": report.figure.label, "lower": report.figure.direction is Direction.minimize},
         "runs": [
             {

@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 
 from llama_exp.files.writing import write_text
+from llama_exp.report.claims import group_claims, make_claims, show_verdict
 from llama_exp.report.contents import Report, ReportedRun, Table
 from llama_exp.report.page.data import dump_data
 
@@ -23,7 +24,7 @@ def write_page(report: Report, tables: Sequence[Table], details: Sequence[Table]
 
     Args:
         report: what it shows.
-        tables: in their order; the first stands before the pictures.
+        tables: but for those of claims, in their order; the first stands before the pictures.
         details: shown when they are asked for.
         path: an .html file, replaced as a whole.
         command: that makes this report again.
@@ -38,13 +39,18 @@ def render_page(report: Report, tables: Sequence[Table], details: Sequence[Table
     """The page as text; links to runs are relative to `folder`, where it will lie, so that both can move together."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_read("page.html"))
+    claims = make_claims(report)
     return template.render(
         report=report,
+        claims=claims,
+        results=group_claims(report),
+        claim_style=_read("claims.css") if claims else "",
+        show_verdict=show_verdict,
         tables=tables,
         details=details,
         command=command,
         style=_read("page.css"),
-        scripts=[_read(name) for name in SCRIPTS],
+        scripts=[_read(name) for name in (*SCRIPTS, *(("claims.js",) if claims else ()))],
         data=dump_data(report),
         link_to=functools.partial(link_to, folder=folder),
         as_number=as_number,

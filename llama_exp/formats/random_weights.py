@@ -11,16 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from llama_exp.architecture import CONFIG_KEYS, EMBEDDINGS, REVERSE_EMBEDDINGS, variable_shapes
-from llama_exp.backend.initial import draw_normal
+from llama_exp.architecture import CONFIG_KEYS, variable_shapes
+from llama_exp.architecture.draws import draw_normal
 from llama_exp.formats.checkpoint import RANDOM, Checkpoint, Tensor
+from llama_exp.parametrization import first_value
 
 
 def random_checkpoint(config: Mapping, seed: int) -> Checkpoint:
     """The first values of a floating-point backbone of `config`, those that its layers would draw.
 
     Args:
-        config: every constructor argument of a `LlamaBackbone`, the initializer ranges among them.
+        config: every constructor argument of a `LlamaBackbone`, the initializer ranges and the parametrization
+            among them.
         seed: the backbone's.
     """
     shapes = variable_shapes(config)
@@ -29,13 +31,12 @@ def random_checkpoint(config: Mapping, seed: int) -> Checkpoint:
 
 
 def _tensor(path: str, shape: tuple[int, ...], seed: int, config: Mapping) -> Tensor:
-    is_table = path in (EMBEDDINGS, REVERSE_EMBEDDINGS)
-    stddev = config["embedding_initializer_range" if is_table else "initializer_range"]
+    first = first_value(config, path)
 
     def read(dtype: np.dtype | None = None) -> np.ndarray:
         if len(shape) == 1:
-            return np.ones(shape, dtype or np.float32)
-        values = draw_normal(seed, path, shape, stddev)
+            return np.full(shape, first, dtype or np.float32)
+        values = draw_normal(seed, path, shape, first)
         return values if dtype is None else values.astype(dtype, copy=False)
 
     return Tensor(shape, np.dtype(np.float32), f"random {path}", read)
