@@ -90,6 +90,9 @@ ESTIMATORS: dict[str, Arguments] = {
     "log_log_slope": Arguments({"x": None, "y": None}),
     "mean_difference": Arguments({"y": None}, has_arms=True),
     "mean_figure": Arguments({"y": None}),
+    "sensitivity_difference": Arguments(
+        {"y": None, "start": "validation.first", **_RATE}, has_arms=True, may_take_best=False
+    ),
     "steps_saved": Arguments({"steps": "steps.trained"}, has_arms=True, may_take_best=False),
     "update_rank_ratio": Arguments({"y": "update.rank"}, has_arms=True),
 }
