@@ -1,4 +1,4 @@
-"""What the golden files hold: resolved configs, where keys get their values, and the variables of a tiny model.
+"""What the golden files hold: resolved configs, where keys get their values, variables of a tiny model, a report.
 
 Each is plain text, a line a fact.
 
@@ -6,21 +6,28 @@ A change of a golden file in a commit shows what that commit changes for everyon
 a variable's path, shape, type or whether it trains. `python tests/renew_goldens.py` writes them anew.
 """
 
+import io
 import os
 from pathlib import Path
 from unittest import mock
 
+import made_claims
 import yaml
+from rich.console import Console
 
 from llama_exp.config.check import CONF, check_arguments, to_dict
 from llama_exp.config.explain import explain, text
 from llama_exp.config.identity import config_hash
+from llama_exp.report import Options, make_report
+from llama_exp.report.terminal import show
+from llama_exp.results import load_runs
 
 FOLDER = Path(__file__).parent / "goldens"
 # What a choice needs from the user before it is a whole config.
 NEEDED = {"experiment=llama2_7b_lora": ["dataset.files=[a.jsonl]"]}
 ADAPTERS = {"plain": None, "lora": {"rank": 8}, "dora": {"rank": 8, "use_dora": True}}
 MODES = ("none", "int8", "int4")
+REPORT = "report-claims"
 VARIABLES = [f"variables-tiny-{adapter}-{mode}" for adapter in ADAPTERS for mode in MODES]
 
 # Golden file's name -> keys and command line: an experiment, a chain of models, a sweep; 40 keys in all.
@@ -80,6 +87,20 @@ def explained_text(name):
         os.chdir(before)
     assert not explained.problems, explained.problems
     return "\n".join([f"# llama-exp explain {names} {line}", *text.list_key_lines(explained)]) + "\n"
+
+
+def report_text(folder):
+    """What a terminal of 100 columns shows of an experiment's claims, and of its quick variant's.
+
+    Args:
+        folder: where the runs are made up; no part of the text.
+    """
+    made_claims.make_experiment(folder)
+    made_claims.make_experiment(folder, made_claims.draw_losses(seeds=[0]), name="small-quick")
+    file = io.StringIO()
+    console = Console(file=file, width=100, color_system=None, legacy_windows=False)
+    show(make_report(load_runs([folder]), Options()), console)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
 def variables_text(name):

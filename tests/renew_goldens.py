@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -15,6 +16,8 @@ def main():
     texts = {name: golden_dumps.config_text(overrides) for name, overrides in golden_dumps.config_choices().items()}
     texts |= {name: golden_dumps.explained_text(name) for name in golden_dumps.EXPLAINED}
     texts |= {name: golden_dumps.variables_text(name) for name in golden_dumps.VARIABLES}
+    with tempfile.TemporaryDirectory() as folder:
+        texts[golden_dumps.REPORT] = golden_dumps.report_text(Path(folder))
     golden_dumps.FOLDER.mkdir(exist_ok=True)
     for path in golden_dumps.FOLDER.glob("*.txt"):
         path.unlink()

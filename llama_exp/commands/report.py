@@ -53,6 +53,9 @@ def _write(report: Report, folder: Path, formats: list[str], command: str, conso
         for path in write_report(report, folder, formats, command):
             paths.append(path)
             status.update(f"writing {show_path(folder)}: {len(paths)} files")
+    if not paths:
+        console.print("\nnothing written: claims.json holds claims, and these runs state none")
+        return
     names = ", ".join(str(path.relative_to(folder)) for path in paths)
     console.print(Text(f"\nwritten: {show_path(folder)}: {names}"), soft_wrap=True)
 
@@ -91,11 +94,12 @@ def _parser() -> Parser:
     parser = Parser(
         "report",
         "Ranks the configs of runs and sweeps by a figure, with intervals over seeds, paired comparisons\n"
-        "with a baseline, and cost. With --to it writes tables, pictures, CSV files and the statement of\n"
-        "reproducibility that papers ask for.",
+        "with a baseline, and cost. Where the runs state claims, it judges them. With --to it writes tables,\n"
+        "pictures, CSV files and the statement of reproducibility that papers ask for.",
         [
             "llama-exp report outputs/default/sweeps/2026-01-31_12-00-00",
             "llama-exp report outputs/default --baseline lora.rank=8 --to report",
+            "llama-exp report outputs/experiments/rslora",
             "llama-exp report outputs/a outputs/b --figure evaluation.docs.accuracy --to report --formats md,png",
         ],
     )

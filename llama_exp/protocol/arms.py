@@ -45,6 +45,11 @@ def answer_mean(values: Sequence[float], confidence: float, unit: str, drawing: 
     return Obtained(found.mean, found.low, found.high, unit, f"Student t over {found.n} seeds", drawing)
 
 
+def number_values(values: Iterable[float]) -> tuple[tuple[float, float], ...]:
+    """Points of a picture over their number, from 1 on."""
+    return tuple((float(number), value) for number, value in enumerate(values, start=1))
+
+
 def group_by(arm: Iterable[Observation], argument: str) -> dict[float, list[Observation]]:
     """Value of a quantity -> the arm's runs that have it, by value."""
     found: dict[float, list[Observation]] = {}

@@ -28,6 +28,7 @@ from llama_exp.results import RunResult
 from llama_exp.results.decisive import SEED, canonical, name_config
 
 Y = "y"
+_STAGE = "protocol.stage"
 _ABSENT = object()
 _FINISHED = "finished"
 _MOST_TOLD = 3
@@ -64,10 +65,14 @@ def find_arms(claim: ClaimConfig, values: Mapping[str, Any]) -> list[str]:
 
 
 def drop_repeated(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """One run of each config and seed: one that finished, the newest of several."""
-    found: dict[tuple[str, str], Candidate] = {}
+    """One run of each config and seed in a stage: one that finished, the newest of several.
+
+    The same run may stand in two stages, and each may be an arm.
+    """
+    found: dict[tuple[str, ...], Candidate] = {}
     for one in sorted(candidates, key=_rank):
-        found[name_config(one.run.values), canonical(one.run.values.get(SEED))] = one
+        values = one.run.values
+        found[name_config(values), canonical(values.get(SEED)), canonical(values.get(_STAGE))] = one
     return sorted(found.values(), key=lambda one: one.number)
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from llama_exp.config.check.typed import Typing
 from llama_exp.config.identity import flatten, to_dict
-from llama_exp.config.schema.protocol import ProtocolConfig
+from llama_exp.config.schema.protocol import ProtocolConfig, StageConfig
 from llama_exp.errors import InputError
+from llama_exp.protocol.overrides import is_given, list_unstated
 from llama_exp.results import RunResult
 from llama_exp.results.decisive import canonical
 
 SECTION = "protocol"
-QUICK = "-quick"
+QUICK = re.compile(r"-quick(-[0-9a-f]+)?$")  # with a digest of the overrides behind it
 _MOST_CHANGES = 5
 _ABSENT = "absent"
 
@@ -23,13 +25,14 @@ _ABSENT = "absent"
 class Experiment:
     """Runs that one experiment's YAML describes.
 
-    name: of the runs. is_quick: whether it is the quick variant, whose figures mean nothing. protocol: that the newest
-    run states. stages: index of a run -> its stage. keys: of the runs' configs, dotted. notes: where the runs state
-    different things, sentences.
+    name: of the runs. is_quick: whether it is the quick variant, whose figures mean nothing. changes: overrides that
+    all of its runs were given and the protocol does not state. protocol: that the newest run states. stages: index of a
+    run -> its stage. keys: of the runs' configs, dotted. notes: where the runs state different things, sentences.
     """
 
     name: str
     is_quick: bool
+    changes: tuple[str, ...]
     protocol: ProtocolConfig
     stages: dict[int, str | None]
     keys: frozenset[str]
@@ -64,22 +67,23 @@ def list_experiments(runs: Sequence[RunResult]) -> list[Experiment]:
 
     A stage that is kept for several experiments is none by itself. Raises `InputError` for a damaged section.
     """
-    found: dict[tuple[str, bool], dict[int, ProtocolConfig]] = {}
+    found: dict[tuple[str, bool, tuple[str, ...]], dict[int, ProtocolConfig]] = {}
     for number, run in enumerate(runs):
         protocol = read_protocol(run)
         if protocol is not None:
-            name = str(run.config.get("name", run.folder.name))
-            found.setdefault((name, is_quick(run, protocol)), {})[number] = protocol
-    experiments = [_make_experiment(*key, runs, protocols) for key, protocols in found.items()]
+            found.setdefault(_identify(run, protocol), {})[number] = protocol
+    experiments = [_make_experiment(key, runs, protocols) for key, protocols in found.items()]
     return [one for one in experiments if not all(_is_cached(one, stage) for stage in one.stages.values())]
 
 
-def is_quick(run: RunResult, protocol: ProtocolConfig) -> bool:
-    """Whether a run belongs to the quick variant: it lies in its folder, or was given its overrides."""
-    parents = [folder.name for folder in run.folder.parents[:3]]
-    stage = protocol.stages.get(str(protocol.stage))
-    quick = stage.quick.overrides if stage is not None else []
-    return any(name.endswith(QUICK) for name in parents) or (bool(quick) and set(quick) <= set(_read_overrides(run)))
+def _identify(run: RunResult, protocol: ProtocolConfig) -> tuple[str, bool, tuple[str, ...]]:
+    """Name, whether it is the quick variant (by its folder, or by the overrides that it was given), and changes."""
+    overrides = _read_overrides(run)
+    stage = protocol.stages.get(str(protocol.stage), StageConfig())
+    quick = any(QUICK.search(folder.name) for folder in run.folder.parents[:3])
+    quick = quick or is_given(overrides, stage.quick.overrides)
+    changes = [] if stage.cached else list_unstated(overrides, stage)
+    return str(run.config.get("name", run.folder.name)), quick, tuple(changes)
 
 
 def _read_overrides(run: RunResult) -> list[str]:
@@ -91,14 +95,14 @@ def _read_overrides(run: RunResult) -> list[str]:
 
 
 def _make_experiment(
-    name: str, quick: bool, runs: Sequence[RunResult], protocols: dict[int, ProtocolConfig]
+    key: tuple[str, bool, tuple[str, ...]], runs: Sequence[RunResult], protocols: dict[int, ProtocolConfig]
 ) -> Experiment:
     begun = {number: _find_beginning(runs[number]) for number in protocols}
     newest = max(protocols, key=lambda number: (begun[number], number))
     stages = {number: protocol.stage for number, protocol in protocols.items()}
     notes = tuple(_list_changes(protocols, begun, newest))
     keys = frozenset(key for number in protocols for key in runs[number].values)
-    return Experiment(name, quick, protocols[newest], stages, keys, notes)
+    return Experiment(*key, protocols[newest], stages, keys, notes)
 
 
 def _list_changes(protocols: dict[int, ProtocolConfig], begun: dict[int, str], newest: int) -> Iterator[str]:

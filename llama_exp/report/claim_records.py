@@ -31,6 +31,7 @@ def dump_claims(report: Report) -> str:
             {
                 "name": experiment.name,
                 "quick": experiment.is_quick,
+                "changes": list(experiment.changes),
                 "protocol": stated,
                 "notes": list(experiment.notes),
                 "claims": [_make_row(report, result) | _find_more(report, result) for result in claims],
@@ -44,6 +45,7 @@ def _make_row(report: Report, result: ClaimResult) -> dict[str, Any]:
     return {
         "experiment": result.experiment.name,
         "quick": result.experiment.is_quick,
+        "changes": " ".join(result.experiment.changes),
         "claim": result.name,
         "statement": one_line(claim.statement),
         "where": claim.where,

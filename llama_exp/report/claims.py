@@ -59,6 +59,7 @@ def group_claims(report: Report) -> list[tuple[Experiment, list[ClaimResult]]]:
 def name_experiment(experiment: Experiment) -> str:
     """Its title; of the quick variant with this word."""
     title = experiment.protocol.title or experiment.name
+    title += f" with {' '.join(experiment.changes)}" if experiment.changes else ""
     return f"{title} (quick variant, no result)" if experiment.is_quick else title
 
 
@@ -104,6 +105,8 @@ def _list_cells(report: Report, result: ClaimResult) -> Iterator[Cell]:
 def _tell_experiment(experiment: Experiment) -> Iterator[str]:
     if experiment.is_quick:
         yield QUICK
+    if experiment.changes:
+        yield f"All of its runs were given what the experiment does not state: {', '.join(experiment.changes)}."
     source = experiment.protocol.source
     if source is not None:
         yield f"After {source.authors} ({source.year}): {source.title}, {source.url}."

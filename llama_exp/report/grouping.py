@@ -9,7 +9,7 @@ from typing import Any
 
 from llama_exp.report.contents import Key, Scale
 from llama_exp.results import RunResult
-from llama_exp.results.decisive import canonical, keep_decisive, name_config
+from llama_exp.results.decisive import canonical, find_setting, keep_decisive, name_config
 from llama_exp.sweeps.record import ABSENT, key_of
 
 _LOG_FROM = 10.0  # largest value over smallest, from which an axis is logarithmic
@@ -35,9 +35,9 @@ def find_keys(configs: Sequence[_Values], stated: Iterable[str]) -> tuple[Key, .
         stated: keys that command lines name.
     """
     patterns: dict[str, tuple[int, ...]] = {}
-    configs = [keep_decisive(config) for config in configs]
-    for path in dict.fromkeys(key for config in configs for key in config):
-        texts = [canonical(config.get(path, ABSENT)) for config in configs]
+    decisive = [keep_decisive(config) for config in configs]
+    for path in dict.fromkeys(key for config in decisive for key in config):
+        texts = [canonical(config.get(path, ABSENT)) for config in decisive]
         order = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         if len(order) > 1:
             patterns[path] = tuple(order[text] for text in texts)
@@ -51,7 +51,7 @@ def find_keys(configs: Sequence[_Values], stated: Iterable[str]) -> tuple[Key, .
         _make_key(
             path,
             labels[path],
-            [config.get(path, ABSENT) for config in configs],
+            [find_setting(config, path) for config in configs],
             tuple(other for other in patterns if other not in columns and leaders[patterns[other]] == path),
         )
         for path in columns

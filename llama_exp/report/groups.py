@@ -10,9 +10,8 @@ from llama_exp.limits.figures import Direction
 from llama_exp.report.contents import Figure, Group, Key, ReportedRun
 from llama_exp.report.grouping import label_group
 from llama_exp.results import RunResult, find_figure
-from llama_exp.results.decisive import SEED
+from llama_exp.results.decisive import SEED, find_setting
 from llama_exp.results.statistics import Estimate, estimate
-from llama_exp.sweeps.record import ABSENT
 
 FINISHED = "finished"
 BEST_RULE = (
@@ -40,7 +39,7 @@ def rank_groups(
     main, reasons = figures[0], _find_reasons(runs, members, figures[0])
     drafts = []
     for indices in members:
-        values = {key.path: runs[indices[0]].values.get(key.path, ABSENT) for key in keys}
+        values = {key.path: find_setting(runs[indices[0]].values, key.path) for key in keys}
         counted = sorted((i for i in indices if reasons[i] is None), key=lambda i: (_seed_order(runs[i]), i))
         left_out = [i for i in indices if reasons[i] is not None]
         drafts.append((counted, left_out, values, _estimate_all([runs[i] for i in counted], figures, confidence)))

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llama_exp.config.identity import is_science, list_unused
+from llama_exp.config.identity import YOUNGER, is_science, list_unused
+from llama_exp.sweeps.record import ABSENT
 
 SEED = "seed"
 
@@ -21,6 +22,11 @@ def keep_decisive(values: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the result but for the seed; runs from before a key that they do not use are equal to later ones."""
     unused = set(list_unused(values))
     return {key: value for key, value in values.items() if is_science(key) and key != SEED and key not in unused}
+
+
+def find_setting(values: Mapping[str, Any], path: str) -> Any:
+    """The value of a key; of a run from before a key there was the one that leaves it as it was; else `ABSENT`."""
+    return values.get(path, YOUNGER.get(path, ABSENT))
 
 
 def name_config(values: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import SCHEMAS, Config
 from llama_exp.errors import ConfigError, InputError, Problem
 from llama_exp.run import recorded
-from llama_exp.run.agreement import require_prompts, tell_overrun
+from llama_exp.run.agreement import require_prompts, tell_overrun, tell_strong_decay
 from llama_exp.tokenizer.chat_template import take_template
 from llama_exp.tokenizer.ends import stop_where_taught
 
@@ -110,6 +110,7 @@ def build_optimizer(config: Config, model: Any) -> Any:
     )
     if section["_target_"] in SCHEMAS:
         added["peak"] = peak
+        tell_strong_decay(section)
     optimizer = instantiate(config.optimizer, config.trusted_modules, "optimizer", learning_rate=schedule, **added)
     factors = list_rate_factors(config, model)
     if factors:

@@ -24,5 +24,5 @@ def test_forty_keys_are_explained_by_their_line():
 def test_the_golden_files_are_those_of_the_choices():
     """One per experiment, one per pre-trained model, the default; none is left of what is gone."""
     found = {path.stem for path in golden_dumps.FOLDER.iterdir()}
-    assert found == {*CHOICES, *golden_dumps.EXPLAINED, *golden_dumps.VARIABLES}, RENEW
+    assert found == {*CHOICES, *golden_dumps.EXPLAINED, *golden_dumps.VARIABLES, golden_dumps.REPORT}, RENEW
     assert len(CHOICES) >= 12 and len(golden_dumps.VARIABLES) == 9

@@ -53,6 +53,7 @@ USES = {
     "INITIAL_VALUES": (),
     "DROPOUT": ("lora.rank=4", "lora.dropout=0.1"),
     "LOSS_SCALE": ("precision=mixed_float16",),
+    "NEWTON_SCHULZ": ("optimizer=muon",),
     "SAMPLE_PROMPTS": (),
     "SAMPLING": (),
     "ROUNDING": ("quantization=int8", "lora.rank=4"),

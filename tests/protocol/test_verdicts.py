@@ -7,8 +7,10 @@ import pytest
 import scipy.stats
 from made_claims import CLAIMS, RATES, draw_losses, make_experiment, make_protocol
 
+from llama_exp.config.schema.protocol import QuickConfig, StageConfig
 from llama_exp.errors import InputError
 from llama_exp.protocol import Drawing, Obtained, Verdict, judge, read_protocol
+from llama_exp.protocol.overrides import list_unstated
 from llama_exp.protocol.verdicts import decide
 from llama_exp.results import load_runs
 
@@ -178,6 +180,17 @@ def test_a_run_that_was_done_twice_counts_once(runs):
     assert judge_by_name([*runs, broken])["ratio"].obtained == once.obtained
 
 
+def test_the_same_run_may_stand_in_two_stages(runs):
+    """Stages are arms too, by the key that names them."""
+    arms = {"of": {"protocol.stage": "again"}, "against": {"protocol.stage": "ranks"}}
+    claim = {**CLAIMS["better"], "stages": ["ranks", "again"], "arguments": {"y": "validation.loss", **arms}}
+    stages = {**make_protocol()["stages"], "again": {}}
+    stated = [state_otherwise(run, claims={"same": claim}, stages=stages) for run in runs]
+    again = [dataclasses.replace(state_otherwise(run, stage="again"), place=None) for run in stated]
+    obtained = judge_by_name([*stated, *again])["same"].obtained
+    assert (obtained.value, obtained.low, obtained.high) == (0.0, 0.0, 0.0)
+
+
 def test_best_over_needs_several_settings(tmp_path):
     found = judge_made(tmp_path, draw_losses(rates=[1e-3]))
     assert "optimizer.learning_rate has one value only" in found["better"].reason
@@ -210,15 +223,60 @@ def test_runs_that_agree_say_nothing(runs):
 
 def test_quick_runs_are_an_experiment_of_their_own(runs, tmp_path):
     """By their folder, or where it was renamed, by the overrides that they were given."""
-    quick = [dataclasses.replace(run, folder=tmp_path / "small-quick" / "ranks" / run.folder.name) for run in runs]
-    (tmp_path / "overrides.yaml").write_text("- trainer.max_steps=10\n")
+    (tmp_path / "overrides.yaml").write_text("- seed=0\n- trainer.max_steps=10\n")
     given = [dataclasses.replace(run, folder=tmp_path) for run in runs]
-    for others in (quick, given):
+    named = [move(runs, tmp_path / name) for name in ("small-quick", "small-quick-0a1b2c")]
+    for others in (given, *named):
         found = judge([*runs, *others])
         assert [(result.experiment.is_quick, result.name) for result in found] == [
             *((False, name) for name in ALL),
             *((True, name) for name in ALL),
         ]
+
+
+def move(runs, folder):
+    return [dataclasses.replace(run, folder=folder / "ranks" / run.folder.name) for run in runs]
+
+
+def test_runs_with_overrides_of_their_own_are_another_experiment(runs, tmp_path):
+    """They do not mix with those as stated, and their table says what they were given."""
+    (tmp_path / "overrides.yaml").write_text("- seed=0\n- model.num_layers=1\n- lora.rank=4\n- runtime.threads=1\n")
+    stages = {"ranks": {"grid": {"lora.rank": [4, 16, 64], "seed": [0, 1]}}}
+    stated = [state_otherwise(run, stages=stages) for run in runs]
+    found = judge([*stated, *(dataclasses.replace(run, folder=tmp_path) for run in stated)])
+    assert [result.experiment.changes for result in found] == [()] * 3 + [("model.num_layers=1",)] * 3
+
+
+@pytest.mark.parametrize(
+    ("line", "is_stated"),
+    [
+        ("optimizer.learning_rate=0.001", True),
+        ("optimizer.learning_rate=1e-3", True),
+        ("optimizer.learning_rate=0.002", False),
+        ("preset.source='/any/where/base'", True),
+        ("trainer.max_steps=10", True),
+        ("trainer.max_steps=20", True),
+        ("trainer.max_steps=30", False),
+        ("lora.targets=[query,value]", True),
+        ("lora.targets=[query]", False),
+        ("schedule=wsd", True),
+        ("schedule=cosine", False),
+        ("+model.own=3", False),
+        ("experiment=small", True),
+        ("protocol.stage=ranks", True),
+        ("resume=auto", True),
+        ("runtime.threads=1", True),
+        ("+evaluation/task@evaluation.tasks.a=harness", True),
+        ("logger=none", True),
+    ],
+)
+def test_what_a_stage_states(line, is_stated):
+    stage = StageConfig(
+        overrides=["preset.source={base}/model", "trainer.max_steps=20", "schedule=wsd", "lora.targets=[query, value]"],
+        grid={"optimizer.learning_rate": [1e-3, 1e-2]},
+        quick=QuickConfig(overrides=["trainer.max_steps=10"]),
+    )
+    assert list_unstated([line], stage) == ([] if is_stated else [line])
 
 
 def test_a_base_by_itself_is_no_experiment(runs):

@@ -217,18 +217,6 @@ def resume(config: Config) -> Iterator[Problem]:
         )
 
 
-def branch_from(config: Config) -> Iterator[Problem]:
-    """A state to begin with can only come from where there is something."""
-    place = config.branch_from
-    if place is not None and not Path(place).expanduser().is_dir():
-        yield Problem(
-            "no such folder",
-            "branch_from",
-            place,
-            "give a checkpoint, a run or a folder of runs (outputs/<name>/<run>), or null: train from step 0",
-        )
-
-
 def figures(config: Config) -> Iterator[Problem]:
     """Figures that decide something are figures of this run."""
     of_evaluations = list_figures(config)
@@ -273,7 +261,6 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     (("dataset", "preset", "tokenizer"), chat_template),
     (("tokenizer", "model"), vocabulary),
     (("resume",), resume),
-    (("branch_from",), branch_from),
     ((OBJECTIVE, "trainer", "evaluation"), figures),
     (("logger",), loggers),
     (("evaluation",), evaluation),

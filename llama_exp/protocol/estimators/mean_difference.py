@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llama_exp.protocol.arms import answer_mean, average_by_seed, pair_arms
+from llama_exp.limits.estimators import ARMS
+from llama_exp.protocol.arms import answer_mean, average_by_seed, number_values, pair_arms
 from llama_exp.protocol.obtained import Drawing, Obtained, Question, Series
 
 
@@ -17,6 +18,6 @@ def mean_difference(question: Question) -> Obtained:
     pairs = pair_arms(question, "y")
     differences = {block: one - other for block, (one, other) in pairs.items()}
     name = question.names["y"]
-    points = tuple((float(number), value) for number, value in enumerate(differences.values()))
-    drawing = Drawing("pair, in order of seeds", f"difference in {name}", (Series("", points),))
-    return answer_mean(average_by_seed(differences), question.confidence, name, drawing)
+    series = tuple(Series(arm, number_values(pair[side] for pair in pairs.values())) for side, arm in enumerate(ARMS))
+    drawing = Drawing("pair, in order of seeds", name, series)
+    return answer_mean(average_by_seed(differences), question.confidence, f"difference in {name}", drawing)

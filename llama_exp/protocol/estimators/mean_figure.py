@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_exp.protocol.arms import answer_mean, average_by_block, average_by_seed
+from llama_exp.protocol.arms import answer_mean, average_by_block, average_by_seed, number_values
 from llama_exp.protocol.obtained import ALL, Drawing, Obtained, Question, Series
 
 
@@ -15,6 +15,5 @@ def mean_figure(question: Question) -> Obtained:
     """
     blocks = average_by_block(question.arms[ALL], "y")
     name = question.names["y"]
-    points = tuple((float(number), value) for number, value in enumerate(blocks.values()))
-    drawing = Drawing("seed, in order", name, (Series("", points),))
+    drawing = Drawing("seed, in order", name, (Series("", number_values(blocks.values())),))
     return answer_mean(average_by_seed(blocks), question.confidence, name, drawing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llama_exp.limits.estimators import AGAINST, OF
-from llama_exp.protocol.arms import answer_mean, show_block
+from llama_exp.protocol.arms import answer_mean, number_values, show_block
 from llama_exp.protocol.obtained import Drawing, NotSeen, Obtained, Question, Series
 
 
@@ -24,6 +24,5 @@ def steps_saved(question: Question) -> Obtained:
     if not all(sums[AGAINST].values()):
         raise NotSeen(f"{question.names['steps']} is 0 in all runs of one seed")
     shares = [1.0 - steps / sums[AGAINST][seed] for seed, steps in sums[OF].items()]
-    points = tuple((float(number), share) for number, share in enumerate(shares))
-    drawing = Drawing("seed, in order", "share of steps saved", (Series("", points),))
-    return answer_mean(shares, question.confidence, "", drawing)
+    drawing = Drawing("seed, in order", "share of steps saved", (Series("", number_values(shares)),))
+    return answer_mean(shares, question.confidence, "share of steps", drawing)

@@ -13,6 +13,10 @@ function claimPoints(claim) {
   const all = claim.series.flatMap((series) => [...series.points, ...series.line]);
   const x = scale(all.map(([at]) => at), edges.left + 12, width - edges.right - 12, claim.logX);
   const y = scale(all.map(([, value]) => value), height - edges.bottom, edges.top, claim.logY, 0.05);
+  // Between two powers there may be no round number.
+  const heights = all.map(([, value]) => value);
+  if (y.ticks.length < 2) y.ticks = linearTicks(Math.min(...heights), Math.max(...heights), 4);
+  if (!claim.logX) x.ticks = x.ticks.filter(Number.isInteger);
   const svg = frame(width, height, edges, x, y, { x: claim.x, y: claim.y });
   claim.series.forEach((series, index) => {
     const style = `stroke:${colour(index + 1)}`;
@@ -42,7 +46,11 @@ function claimStrip(claim) {
   if (claim.published !== null) {
     svg.append(make("svg:line", { class: "published", x1: x(claim.published), x2: x(claim.published), y1: 2, y2: 42 }));
   }
-  for (const tick of x.ticks) svg.append(make("svg:text", { x: x(tick), y: 56, "text-anchor": "middle" }, short(tick)));
+  const step = x.ticks.length > 1 ? x.ticks[1] - x.ticks[0] : 1;
+  for (const tick of x.ticks) {
+    const text = short(Math.abs(tick) < step * 1e-6 ? 0 : tick);
+    svg.append(make("svg:text", { x: x(tick), y: 56, "text-anchor": "middle" }, text));
+  }
   svg.append(make("svg:text", { class: "title", x: (left + right) / 2, y: height - 4, "text-anchor": "middle" }, claim.unit));
   return svg;
 }

@@ -42,6 +42,8 @@ def choose_span(result: ClaimResult, obtained: Obtained) -> tuple[float, float]:
 
 
 def _draw_points(axes: Any, drawing: Drawing) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     clear_axes(axes)
     for number, series in enumerate(drawing.series, start=1):
         look = look_of(number)
@@ -53,6 +55,8 @@ def _draw_points(axes: Any, drawing: Drawing) -> None:
             axes.axvline(series.marked, color=look.colour, linestyle=":", linewidth=1.0)
     if drawing.is_log_x:
         axes.set_xscale("log")
+    elif all(x.is_integer() for series in drawing.series for x, _ in series.points):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if drawing.is_log_y:
         axes.set_yscale("log")
     axes.set_xlabel(literal(drawing.x), fontsize=SMALL + 1)
