@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from llama_exp.errors import ExitCode
+from llama_exp.limits import is_number
 from llama_exp.limits.estimators import split_statistic
 from llama_exp.results import RunResult, find_figure
 from llama_exp.results.spent import count_flops, count_model, find_branched
@@ -38,7 +40,7 @@ def find_quantity(run: RunResult, name: str) -> float | None:
         return _find_statistic(run, *parts)
     if name in run.values:
         value = run.values[name]
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return float(value) if is_number(value) and abs(value) <= sys.float_info.max else None
     return find_figure(run, name)
 
 
@@ -49,7 +51,7 @@ def has_diverged(run: RunResult) -> bool:
 
 def _find_statistic(run: RunResult, statistic: str, key: str) -> float | None:
     values = [row.get(key) for row in run.rows if row.get("split") == "train"]
-    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    numbers = [float(value) for value in values if is_number(value)]
     return _STATISTICS[statistic](numbers) if numbers else None
 
 
