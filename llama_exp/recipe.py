@@ -57,6 +57,13 @@ EXAMPLE_ORDER = {"version": 1, "rounds": 6}  # of the Feistel network
 INITIAL_VALUES = {"version": 1}  # of the way from a seed and a path to weights
 DROPOUT = {"seeds_per_block": 64}  # a block has fewer: two of its own and one per projection with an adapter
 LOSS_SCALE = {"initial": 2.0**15, "growth_steps": 2000, "smallest": 1.0}  # Keras' own, stated
+NEWTON_SCHULZ: dict[str, Any] = {  # of Muon; Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/
+    "a": 3.4445,
+    "b": -4.7750,
+    "c": 2.0315,
+    "steps": 5,
+    "epsilon": 1e-7,  # beside the norm of a gradient's mean
+}
 SAMPLE_PROMPTS = {"version": 1, "prompts": 2, "rows": 16, "tokens": 16}  # of validation, where none are stated
 SAMPLING = {"max_uniform": 1 - 2.0**-20}  # its product with the total weight then rounds to less than the total
 

@@ -24,6 +24,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 
 KEPT_MIB = 30
+# What LLVM does for the speed of a program is half of the time that tiny ones take, and no part of the arithmetic that
+# XLA states. Programs as users run them are those of TensorFlow's tests and of the processes of `-m process`.
+COMPILED_AT_ONCE = "--xla_backend_optimization_level=0"
 LONGEST = ["test_cpu_decoder.py", "test_quantization.py", "test_loop.py", "test_generation.py", "test_job.py"]
 LONGEST += ["test_docs.py", "test_compilations.py", "test_wheel.py", "test_conf_trains.py", "test_gptq.py"]
 LONGEST += ["test_keras_methods.py", "test_convert_quantized.py", "test_step.py", "test_check.py"]
@@ -43,6 +46,7 @@ def pytest_configure(config):
         os.environ["KERAS_BACKEND"] = "jax"
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if os.environ["KERAS_BACKEND"] == "jax":
+        os.environ.setdefault("XLA_FLAGS", COMPILED_AT_ONCE)
         _keep_compiled(config)
     if "not oracle" not in chosen:
         _load_torch_first()

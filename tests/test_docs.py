@@ -278,7 +278,7 @@ def test_python_on_the_pages_runs(results):
 
 @pytest.mark.process
 def test_classes_of_a_reader_were_used(results):
-    for shown in ("dataset=csv_pairs", "optimizer=sign_momentum", "optimizer=lion", "my_callback.BestLoss"):
+    for shown in ("dataset=csv_pairs", "optimizer=sign_momentum", "optimizer=nadam", "my_callback.BestLoss"):
         (text,) = (result["text"] for line, result in results.items() if shown in line)
         assert "finished (exit code 0)" in text
         assert "best validation loss" in text or "BestLoss" not in shown

@@ -47,7 +47,7 @@ INPUT_KEYS = ("token_ids", "position_ids", "segment_ids", "padding_mask")
 # Standard deviations of random weights: no part of the architecture, so that no preset states them.
 INITIALIZER_RANGES = {"initializer_range": 0.02, "embedding_initializer_range": 0.01}
 # How first values and learning rates follow the width, and whether norms train: no part of it either. The meaning of
-# the keys: `llama_exp.parametrization`.
+# the keys: `llama_exp.architecture.parametrization`.
 PARAMETRIZATION = {"parametrization": "standard", "base_hidden_dim": None, "base_head_dim": None, "train_norms": True}
 EMBEDDINGS = "token_embedding/embeddings"
 REVERSE_EMBEDDINGS = "token_embedding/reverse_embeddings"

@@ -18,11 +18,12 @@ from llama_exp.experiments.conduct import conduct, write_command
 from llama_exp.experiments.plan import Plan, make_plan
 from llama_exp.experiments.request import Request
 from llama_exp.experiments.standing import find_standing
-from llama_exp.experiments.verdicts import list_uncomputed, say_result
+from llama_exp.experiments.verdicts import list_uncomputed
 from llama_exp.files.redact import redact_arguments
 from llama_exp.files.shown_path import show_path
 from llama_exp.limits.protocol import MODELS, Half
 from llama_exp.preset import local
+from llama_exp.report.terminal import show
 from llama_exp.run import provenance
 
 BOTH = "both"
@@ -55,11 +56,13 @@ def _run(plan: Plan, arguments: list[str], is_dry: bool) -> tuple[ExitCode, list
         return ExitCode.OK, []
     command = shlex.join([*program, "experiment", *redact_arguments(arguments)])
     ended = conduct(plan, program, command)
-    for result in ended.results or ():
-        print(f"\n{say_result(result)}")
+    if ended.report is not None:
+        print()
+        show(ended.report, Console())
     folder = show_path(plan.request.folder)
     print(f"\nall of it: {shlex.join([*program, 'report', folder])}", flush=True)
-    return ended.code, list_uncomputed(ended.results or (), [step.name for step in plan.steps])
+    claims = () if ended.report is None else ended.report.claims
+    return ended.code, list_uncomputed(claims, [step.name for step in plan.steps])
 
 
 def _run_all(options: argparse.Namespace, arguments: list[str]) -> int:

@@ -193,6 +193,7 @@ _USED: dict[str, Callable[[Config], bool]] = {
     "initial_values": lambda config: True,
     "dropout": _drops,
     "loss_scale": lambda config: to_dict(config.precision.policy) == "mixed_float16",
+    "newton_schulz": _builds("optimizer", "muon"),
     "sample_prompts": lambda config: config.trainer.sample_prompts is None,
     "sampling": lambda config: config.trainer.sample_prompts != [] and config.trainer.sample_temperature > 0,
     "rounding": lambda config: config.quantization.mode in (*MODES, AS_STORED),

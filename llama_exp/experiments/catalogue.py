@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from llama_exp.config.check.command_line import read_line
 from llama_exp.config.check.composition import COMPOSITION_ERRORS, Composer, list_options
+from llama_exp.config.check.options import parse_options
 from llama_exp.config.check.sweep_points import count_points
-from llama_exp.config.conf_folder import CONF
 from llama_exp.config.schema.protocol import ProtocolConfig
 from llama_exp.errors import ConfigError, InputError
 from llama_exp.experiments.lines import stage_lines
@@ -42,7 +43,7 @@ class Entry:
 
 def list_experiments(config_dir: str | None) -> list[Entry]:
     """All experiments with stages, by name; raises `ConfigError` where there is no such folder."""
-    composer = _composer(config_dir)
+    composer = read_line(*parse_options([] if config_dir is None else [f"--config-dir={config_dir}"])).composer
     return [_describe(name, config_dir, composer) for name in _list_names(composer)]
 
 
@@ -56,10 +57,6 @@ def find_there(request: Request) -> tuple[Standing, dict[str, str]] | None:
         return None
     stages = [find_standing(Path(str(stage["folder"])), int(stage["runs"])) for stage in record["stages"].values()]
     return sum(stages, Standing(0, 0, 0, 0)), dict(record.get("verdicts") or {})
-
-
-def _composer(config_dir: str | None) -> Composer:
-    return Composer(CONF, "config", None if config_dir is None else Path(config_dir).resolve())
 
 
 def _list_names(composer: Composer) -> Iterator[str]:

@@ -23,11 +23,11 @@ from llama_exp.experiments.plan import Plan, Step
 from llama_exp.experiments.record import Record
 from llama_exp.experiments.request import BASES
 from llama_exp.experiments.standing import Standing, find_standing
-from llama_exp.experiments.verdicts import judge_folder, name_verdict
+from llama_exp.experiments.verdicts import load_experiment, name_verdict
 from llama_exp.files.lock import FolderLock, held, is_locked
 from llama_exp.files.redact import redact_arguments
 from llama_exp.files.writing import make_folder, storage_errors
-from llama_exp.protocol.verdicts import ClaimResult
+from llama_exp.report import Options, Report, make_report
 
 _LOOK_SECONDS = 0.2
 _ORPHAN_SECONDS = 120.0  # that a stage whose conductor was killed may need for its checkpoint
@@ -42,12 +42,12 @@ def write_command(program: Sequence[str], step: Step) -> str:
 class Ended:
     """How a start ended.
 
-    code: 0, 7 if runs failed, or the one that ended a stage, and with it the experiment. results: of the claims; None
-    where it did not come so far.
+    code: 0, 7 if runs failed, or the one that ended a stage, and with it the experiment. report: on all runs, with the
+    verdicts; None: no run has begun, or a stage ended it.
     """
 
     code: ExitCode
-    results: list[ClaimResult] | None = None
+    report: Report | None = None
 
 
 def conduct(plan: Plan, program: Sequence[str], command: str) -> Ended:
@@ -82,12 +82,14 @@ def conduct(plan: Plan, program: Sequence[str], command: str) -> Ended:
                 return Ended(_tell_end(step, ended, command))
             failed += [step.name] if ended else []
         code = ExitCode.SWEEP if failed else ExitCode.OK
-        results = judge_folder(folder)
-        record.close(code, {result.name: name_verdict(result) for result in results})
+        record.close(code)
+        report = make_report(runs, Options()) if (runs := load_experiment(folder)) else None
+        if report is not None:
+            record.close(code, {result.name: name_verdict(result) for result in report.claims})
     if failed:
         told = f"\nruns failed in stage {', '.join(failed)}; to try them again: {command}"
         print(told, file=sys.stderr, flush=True)
-    return Ended(code, results)
+    return Ended(code, report)
 
 
 def _run(step: Step, program: Sequence[str], record: Record) -> int:

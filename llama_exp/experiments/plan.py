@@ -220,11 +220,11 @@ class _Stage:
 
     def _share_machine(self, job: Job, num_runs: int) -> list[str]:
         """One thread for each run unless somebody says otherwise: bits depend on it, not on how many run at once."""
-        assert job.config is not None and job.cfg is not None
+        assert job.config is not None
         threads = job.config.runtime.threads or 1
         lines = [] if job.config.runtime.threads else [f"{THREADS}={threads}"]
         jobs = min(max(1, self.cores // threads), num_runs)
-        is_ours = not self.stage.cached and JOBS.rpartition(".")[2] in job.cfg.hydra.launcher
+        is_ours = not self.stage.cached and JOBS.rpartition(".")[2] in job.launcher_keys
         return [*lines, f"{JOBS}={jobs}"] if is_ours and jobs > 1 and JOBS not in map(key_of, self.lines) else lines
 
     def _choose_folder(self, config: Config) -> Path:

@@ -13,8 +13,8 @@ import numpy as np
 
 from llama_exp.architecture import CONFIG_KEYS, variable_shapes
 from llama_exp.architecture.draws import draw_normal
+from llama_exp.architecture.parametrization import first_value
 from llama_exp.formats.checkpoint import RANDOM, Checkpoint, Tensor
-from llama_exp.parametrization import first_value
 
 
 def random_checkpoint(config: Mapping, seed: int) -> Checkpoint:

@@ -40,17 +40,25 @@ def read_update(folder: Path, step: int | None, key: Mapping[str, Any]) -> Updat
         return None
 
 
+def write_record(update: Update, step: int | None, key: Mapping[str, Any], folder: Path) -> Path:
+    """Writes what `read_update` reads, unless it is there; returns its path. Raises `StorageError`."""
+    path = folder / f"{name_of(step)}.json"
+    if read_update(folder, step, key) != update:
+        write_json(path, {"format": FORMAT, "key": dict(key), **to_data(update)})
+    return path
+
+
 def write_update(update: Update, step: int | None, key: Mapping[str, Any], folder: Path) -> list[Path]:
     """Writes the record, a table of the matrices and a picture of their spectra; returns their paths.
 
     Raises:
         StorageError: one of them cannot be written.
     """
-    json, table, picture = (folder / f"{name_of(step)}{ending}" for ending in (".json", ".csv", ".png"))
-    write_json(json, {"format": FORMAT, "key": dict(key), **to_data(update)})
+    record = write_record(update, step, key, folder)
+    table, picture = record.with_suffix(".csv"), record.with_suffix(".png")
     write_text(table, _table(update))
     draw_update(update, picture)
-    return [json, table, picture]
+    return [record, table, picture]
 
 
 def _table(update: Update) -> str:

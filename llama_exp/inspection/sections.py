@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from llama_exp.architecture import CONFIG_KEYS, DEFAULTS, INITIALIZER_RANGES
+from llama_exp.architecture import CONFIG_KEYS, DEFAULTS, INITIALIZER_RANGES, PARAMETRIZATION
 from llama_exp.errors import InputError
 from llama_exp.limits.precision import Policy
 from llama_exp.results import RunResult
@@ -54,11 +54,12 @@ def read_sections(run: RunResult) -> Sections:
     if model.get("_target_") != OUR_MODEL:
         action = f"only {OUR_MODEL} can be inspected, whose matrices are known by name"
         raise InputError.about(where, "the run's model is a class of its own", str(model.get("_target_"))[:80], action)
-    stated = {key: value for key, value in model.items() if key in CONFIG_KEYS or key in INITIALIZER_RANGES}
+    known = DEFAULTS | INITIALIZER_RANGES | PARAMETRIZATION
+    stated = {key: value for key, value in model.items() if key in CONFIG_KEYS or key in known}
     policy = config["precision"].get("policy")
     dtype = ml_dtypes.bfloat16 if policy == Policy.bfloat16.value else np.float32
     return Sections(
-        DEFAULTS | INITIALIZER_RANGES | stated,
+        known | stated,
         config["lora"],
         config["quantization"],
         preset.get("source") if preset.get("load_weights", True) else None,

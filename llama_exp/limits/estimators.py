@@ -6,6 +6,7 @@ begins. A quantity is a number of a run by its name:
     lora.rank                    a key of its config
     validation.loss              a figure, dotted path of summary.json
     mean grad_norm               a statistic of its training rows: mean, first, last, max, min
+    first evaluation.docs.loss   the same of the rows of an evaluation
     parameters.all               see `COMPUTED`
 """
 
@@ -26,6 +27,7 @@ COMPUTED = {
     "parameters.all": "parameters of the model, embeddings included, without adapters",
     "parameters.non_embedding": "those without the embeddings and the output matrix",
     "flops": "additions and multiplications of the run's own training, as the report's cost counts them",
+    "update.rank": "mean rank of what training changed in the linear layers, as `inspect --update-rank` counts it",
     "steps.trained": "steps that the run trained itself, without those of the checkpoint that it branched from",
 }
 # Figures of summary.json besides those of validation and evaluations.
@@ -88,5 +90,9 @@ ESTIMATORS: dict[str, Arguments] = {
     "log_log_slope": Arguments({"x": None, "y": None}),
     "mean_difference": Arguments({"y": None}, has_arms=True),
     "mean_figure": Arguments({"y": None}),
+    "sensitivity_difference": Arguments(
+        {"y": None, "start": "validation.first", **_RATE}, has_arms=True, may_take_best=False
+    ),
     "steps_saved": Arguments({"steps": "steps.trained"}, has_arms=True, may_take_best=False),
+    "update_rank_ratio": Arguments({"y": "update.rank"}, has_arms=True),
 }

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llama_exp.architecture import INITIALIZER_RANGES, ROPE_ADJUSTMENT, SIZES
+from llama_exp.architecture.parametrization import Parametrization
 from llama_exp.errors import Problem
 from llama_exp.limits import COUNT, POSITIVE, PROBABILITY, Limits, allow_null
-
-
-class Parametrization(enum.Enum):
-    """How first values and learning rates follow the width; see `llama_exp.parametrization`."""
-
-    standard = "standard"
-    mup = "mup"
-
-
-class MupRates(enum.Enum):
-    """By which rule muP changes learning rates."""
-
-    adam = "adam"
-    sgd = "sgd"
-
-
-# What muP's rates are known for.
-MUP_OPTIMIZERS = {
-    "llama_exp.optimizer.adamw": MupRates.adam,
-    "llama_exp.optimizer.lion": MupRates.adam,
-    "llama_exp.optimizer.sgd": MupRates.sgd,
-}
 
 
 def find_nearest_divisor(value: int, number: int) -> int:
@@ -83,8 +61,10 @@ def check_rope(model: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def check_parametrization(model: Mapping[str, Any]) -> Iterator[Problem]:
-    """Widths are measured by a base under muP."""
-    if Parametrization(model["parametrization"]) is Parametrization.mup and model["base_hidden_dim"] is None:
+    """Widths are measured by a base under muP; a file of weights states neither."""
+    if Parametrization(model.get("parametrization", "standard")) is Parametrization.standard:
+        return
+    if model["base_hidden_dim"] is None:
         yield Problem(
             "is null, and mup changes first values and learning rates by the ratio to it",
             "model.base_hidden_dim",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llama_exp.errors import Problem
-from llama_exp.limits import POSITIVE, PROBABILITY, Limits, allow_from, allow_null
+from llama_exp.limits import POSITIVE, PROBABILITY, Limit, Limits, allow_from, allow_null, is_number
 
 
 def check_independent_decay(optimizer: Mapping[str, Any]) -> Iterator[Problem]:
@@ -20,6 +20,13 @@ def check_independent_decay(optimizer: Mapping[str, Any]) -> Iterator[Problem]:
         )
 
 
+def check_nesterov(optimizer: Mapping[str, Any]) -> Iterator[Problem]:
+    """Without momentum there is nothing to look ahead along."""
+    if optimizer.get("nesterov") and optimizer["momentum"] == 0:
+        found, action = "nesterov=true with momentum=0", "set optimizer.momentum=0.9, or optimizer.nesterov=false"
+        yield Problem("needs momentum", "optimizer.nesterov", found, action)
+
+
 LIMITS = Limits(
     "optimizer",
     {
@@ -29,6 +36,12 @@ LIMITS = Limits(
         "beta_2": PROBABILITY,
         "epsilon": POSITIVE,
         "global_clipnorm": allow_null(POSITIVE),
+        "momentum": PROBABILITY,
+        "update_rms": POSITIVE,
+        "beta_2_decay": Limit(lambda value: is_number(value) and value < 0, "a number below 0"),
+        "epsilon_1": POSITIVE,
+        "epsilon_2": POSITIVE,
+        "clip_threshold": POSITIVE,
     },
-    (check_independent_decay,),
+    (check_independent_decay, check_nesterov),
 )

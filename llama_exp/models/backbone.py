@@ -21,9 +21,10 @@ from llama_exp.architecture import (
     one_scaling_factor,
     to_section,
 )
+from llama_exp.architecture.parametrization import Parametrization
 from llama_exp.backend.initial import choose_seed
 from llama_exp.limits import choose
-from llama_exp.limits.model import LIMITS, Parametrization
+from llama_exp.limits.model import LIMITS
 from llama_exp.limits.trainer import Remat
 from llama_exp.models import incremental, layers
 from llama_exp.models.arguments import read_policy, read_quantization
@@ -91,7 +92,7 @@ class LlamaBackbone(DictModel):
         initializer_range: standard deviation of the linear layers' random weights.
         embedding_initializer_range: likewise of the embeddings and the output matrix.
         parametrization: how these and learning rates follow the width: `standard`, or `mup`, see
-            `llama_exp.parametrization`. What is computed is the same.
+            `llama_exp.architecture.parametrization`. What is computed is the same.
         base_hidden_dim: of `mup`: the width at which both are the same.
         base_head_dim: of `mup`: size of a head there; None: that of this model.
         train_norms: false: the scales of the norms keep their first values.

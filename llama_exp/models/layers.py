@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, REVERSE_EMBEDDINGS
+from llama_exp.architecture.parametrization import first_value, read_keys
 from llama_exp.models.decoder import TransformerDecoder
 from llama_exp.models.embedding import TokenEmbedding
 from llama_exp.models.linear import Linear
 from llama_exp.models.norm import RMSNorm
 from llama_exp.models.quantized.embedding import QuantizedTokenEmbedding
 from llama_exp.models.quantized.linear import QuantizedLinear
-from llama_exp.parametrization import first_value, read_keys
 
 
 def new_token_embedding(backbone) -> TokenEmbedding:

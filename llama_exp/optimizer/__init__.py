@@ -12,7 +12,7 @@ Decay acts on every variable with two or more axes: projections, adapters and al
 Llama and GPT trainers (nanoGPT, Lingua, torchtitan decay them too). Norm scales never decay.
 """
 
-from llama_exp.optimizer.factories import adamw
+from llama_exp.optimizer.factories import adafactor, adamw, lion, muon, sgd
 from llama_exp.optimizer.float32 import Float32Optimizer, sum_of_squares
 
-__all__ = ["Float32Optimizer", "adamw", "sum_of_squares"]
+__all__ = ["Float32Optimizer", "adafactor", "adamw", "lion", "muon", "sgd", "sum_of_squares"]

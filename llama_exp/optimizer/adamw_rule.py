@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from llama_exp import backend
-from llama_exp.optimizer.float32 import Float32Optimizer, multiplied
+from llama_exp.optimizer.float32 import Float32Optimizer, multiplied, taken_from
 
 
 @keras.saving.register_keras_serializable(package="llama_exp")
@@ -49,5 +49,4 @@ def move_by_moments(weight, m, v, gradient, clip_factor, step_size, decay, beta_
     gradient = gradient * clip_factor
     m = m + (gradient - m) * (1.0 - beta_1)
     v = v + (ops.square(gradient) - v) * (1.0 - beta_2)
-    change = ops.cast(weight, "float32") * decay + m * step_size / (ops.sqrt(v) + epsilon)
-    return ops.cast(ops.cast(weight, "float32") - change, weight.dtype), m, v
+    return taken_from(weight, m * step_size / (ops.sqrt(v) + epsilon), decay), m, v

@@ -178,6 +178,12 @@ def multiplied(x, factor: float):
     return x if factor == 1.0 else x * factor
 
 
+def taken_from(weight, step, decay):
+    """`weight` less `step` and less its own share `decay`, computed in float32, in the weight's dtype."""
+    exact = ops.cast(weight, "float32")
+    return ops.cast(exact - (exact * decay + step), weight.dtype)
+
+
 @backend.fused
 def sum_of_squares(x):
     """Sum of squares, a float32 scalar."""

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from llama_exp.errors import ExitCode
+from llama_exp.inspection.quantity import find_update_rank
 from llama_exp.limits import is_number
 from llama_exp.limits.estimators import split_statistic
 from llama_exp.results import RunResult, find_figure
 from llama_exp.results.spent import count_flops, count_model, find_branched
 
+_OF_EVALUATION = "evaluation."
 _STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda values: float(np.mean(values)),
     "first": lambda values: values[0],
@@ -50,7 +52,13 @@ def has_diverged(run: RunResult) -> bool:
 
 
 def _find_statistic(run: RunResult, statistic: str, key: str) -> float | None:
-    values = [row.get(key) for row in run.rows if row.get("split") == "train"]
+    if key.startswith(_OF_EVALUATION):
+        name, _, figure = key.removeprefix(_OF_EVALUATION).rpartition(".")
+        own = [row for row in run.own_evaluations if row["name"] == name and row["step"] is not None]
+        rows = sorted(own, key=lambda row: row["step"])
+        values = [row.get(figure) for row in rows]
+    else:
+        values = [row.get(key) for row in run.rows if row.get("split") == "train"]
     numbers = [float(value) for value in values if is_number(value)]
     return _STATISTICS[statistic](numbers) if numbers else None
 
@@ -63,6 +71,7 @@ def _count_trained_steps(run: RunResult) -> float | None:
 _COMPUTED: dict[str, Callable[[RunResult], Any]] = {
     "parameters.all": lambda run: count_model(run.config, with_embeddings=True),
     "parameters.non_embedding": lambda run: count_model(run.config, with_embeddings=False),
+    "update.rank": find_update_rank,
     "flops": count_flops,
     "steps.trained": _count_trained_steps,
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from llama_exp.report.contents import ReportedRun
 from llama_exp.report.spending import Cost, TotalCost
 from llama_exp.results import Attempt, RunResult, SweepResult, holds_run, read_sweep
-from llama_exp.results.spent import count_flops, count_tokens
+from llama_exp.results.spent import count_flops, count_tokens, find_branched, find_origin
 
 _FAILED = "failed"
 
@@ -31,6 +32,7 @@ def add_up(
     failed = [attempt for attempt in outside if attempt.state == _FAILED]
     known = [cost for cost in costs if cost.seconds is not None]
     flops = [cost.flops for cost in costs]
+    origins = [origin for run in results if (origin := find_origin(run))]
     return TotalCost(
         runs=len(costs),
         attempts=sum(cost.attempts for cost in costs) + len(outside),
@@ -43,6 +45,8 @@ def add_up(
         left_out_seconds=sum(cost.seconds or 0.0 for cost in known if runs[cost.run - 1].reason is not None),
         unknown=len(costs) - len(known),
         outside=len(outside),
+        branched=len(origins),
+        trunk_tokens=_count_trunk_tokens(origins, {run.record.get("config_hash") for run in results}),
     )
 
 
@@ -69,7 +73,7 @@ def _find_seconds(run: RunResult, attempts: Sequence[Attempt], begun: int) -> tu
     """Of all attempts, and whether it may have been more: of a run that was killed only its rows tell the time."""
     rows = [row["seconds"] for row in run.rows if isinstance(row.get("seconds"), int | float)]
     last = run.summary.get("seconds")
-    in_training = max(rows, default=None)
+    in_training = max(max(rows) - find_branched(run, "seconds"), 0.0) if rows else None
     if attempts:
         known = [attempt.seconds for attempt in attempts if attempt.seconds is not None]
         if len(known) == begun:
@@ -79,6 +83,16 @@ def _find_seconds(run: RunResult, attempts: Sequence[Attempt], begun: int) -> tu
         return float(last), False
     found = [float(value) for value in (last, in_training) if isinstance(value, int | float)]
     return (max(found) if found else None), True
+
+
+def _count_trunk_tokens(origins: Iterable[Mapping[str, Any]], here: set[Any]) -> int:
+    """Tokens of the runs that others branched from, each once, but for those that are here."""
+    farthest: dict[Any, int] = {}
+    for origin in origins:
+        known, tokens = origin.get("config_hash"), origin.get("tokens")
+        if known not in here and isinstance(tokens, int):
+            farthest[known] = max(tokens, farthest.get(known, 0))
+    return sum(farthest.values())
 
 
 def _list_outside(here: set[Path], sweeps: Sequence[SweepResult]) -> list[Attempt]:

@@ -15,7 +15,7 @@ from llama_exp.limits.figures import Direction
 from llama_exp.report.contents import Comparisons, Figure, Group, Key, Paragraph, ReportedRun
 from llama_exp.report.grouping import format_setting
 from llama_exp.report.numbers import show_count
-from llama_exp.report.spending import TotalCost
+from llama_exp.report.spending import TotalCost, tell_branches
 from llama_exp.results import RunResult, SweepResult
 
 _SHOWN_LETTERS = 16  # of a fingerprint
@@ -123,6 +123,8 @@ def _tell_compute(total: TotalCost, runs: Sequence[ReportedRun]) -> str:
     if left_out:
         share = format_seconds(total.left_out_seconds)
         text += f" {_count(left_out, 'run')} that no average contains took {share}, which is included."
+    if told := tell_branches(total):
+        text += f" {told}"
     if total.unknown:
         text += f" The time of {_count(total.unknown, 'run')} is not known."
     return text + " Tokens and operations count each trained step once. Energy was not measured."

@@ -10,7 +10,7 @@ from llama_exp.report.contents import Cell, Column, Comparison, Group, Report, T
 from llama_exp.report.figures import label_figure
 from llama_exp.report.grouping import format_setting
 from llama_exp.report.numbers import choose_decimals, show_count, show_estimate, show_interval, show_number, show_p
-from llama_exp.report.spending import Cost
+from llama_exp.report.spending import Cost, tell_branches
 from llama_exp.results.statistics import Estimate
 
 NOTHING = "–"
@@ -196,6 +196,8 @@ def _list_cost_notes(report: Report) -> Iterator[str]:
         "Wall time is that of all attempts; tokens and FLOPs (additions and multiplications of training) count each"
         " trained step once. Energy is not known."
     )
+    if told := tell_branches(total):
+        yield told
     if total.is_least:
         yield "≥: some attempts were killed, and nobody recorded when."
     if total.outside:

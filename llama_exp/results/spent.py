@@ -14,6 +14,21 @@ from llama_exp.results.run import RunResult
 _MOST_BLOCKS = 10_000  # a damaged record may state more than any memory holds the names of
 
 
+def find_origin(run: RunResult) -> Mapping[str, Any]:
+    """The run and the checkpoint that a run began with (`branch_from`), as run.json has them; {}: with none.
+
+    Keys: `folder`, `checkpoint`, `step`, `digest`, `config_hash`, and `tokens` and `seconds` that had led there.
+    """
+    origin = run.record.get("branch")
+    return origin if isinstance(origin, Mapping) else {}
+
+
+def find_branched(run: RunResult, figure: str) -> Any:
+    """What a run took over from the checkpoint that it branched from: `step`, `tokens`, `seconds`; of others 0."""
+    number = find_origin(run).get(figure)
+    return number if isinstance(number, int | float) and not isinstance(number, bool) else 0
+
+
 def count_tokens(run: RunResult) -> int | None:
     """Tokens that the run itself trained; None: neither summary nor rows say it."""
     counts = [run.summary.get("tokens"), *(row.get("tokens") for row in run.rows)]
@@ -21,15 +36,8 @@ def count_tokens(run: RunResult) -> int | None:
     return max(known) - find_branched(run, "tokens") if known else None
 
 
-def find_branched(run: RunResult, figure: str) -> int:
-    """Steps (`step`) or `tokens` that a run took over from the checkpoint that it branched from; of others 0."""
-    branch = run.record.get("branch")
-    number = branch.get(figure) if isinstance(branch, Mapping) else None
-    return number if isinstance(number, int) else 0
-
-
 def count_flops(run: RunResult) -> float | None:
-    """Additions and multiplications for the trained tokens, as the plan counts them; None: they are not known.
+    """Additions and multiplications for these tokens, as the plan counts them; None: they are not known.
 
     So it is for a model or a data set of the user's own.
     """

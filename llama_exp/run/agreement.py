@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from llama_exp import preset
 from llama_exp.config.identity import to_dict
@@ -11,6 +12,7 @@ from llama_exp.config.schema import Config
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.limits.model import find_overrun
 
+MOST_DECAY = 0.01  # of a matrix in one step; half of it is gone after 70
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +40,20 @@ def tell_nothing_to_adapt(rank: int) -> None:
         "preset (llama-exp presets)",
         rank,
     )
+
+
+def tell_strong_decay(optimizer: Mapping[str, Any]) -> None:
+    """Says that decay which does not know the learning rate is as large as one that is multiplied by it."""
+    share = optimizer["weight_decay"]
+    if optimizer.get("independent_weight_decay") and share > MOST_DECAY:
+        log.warning(
+            "optimizer.weight_decay=%g with independent_weight_decay=true takes %.0f %% of every matrix away at each "
+            "step of the peak, more than training gives back. Before, it was multiplied by the learning rate: "
+            "optimizer.weight_decay=%g does what it did",
+            share,
+            100 * share,
+            share * optimizer["learning_rate"],
+        )
 
 
 def require_prompts(prompts: Sequence[str], tokenizer) -> None:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from llama_exp import preset, quantization
-from llama_exp.architecture import to_section
+from llama_exp.architecture import parametrization, to_section
 from llama_exp.config.identity import to_dict
 from llama_exp.config.instantiate import instantiate
 from llama_exp.config.model_files import say_how_to_fit
 from llama_exp.config.schema import SCHEMAS, Config
 from llama_exp.errors import ConfigError, InputError, Problem
-from llama_exp.limits.model import MUP_OPTIMIZERS
 from llama_exp.run import recorded
-from llama_exp.run.agreement import require_prompts, tell_overrun
+from llama_exp.run.agreement import require_prompts, tell_overrun, tell_strong_decay
 from llama_exp.tokenizer.chat_template import take_template
 from llama_exp.tokenizer.ends import stop_where_taught
 
@@ -111,6 +110,7 @@ def build_optimizer(config: Config, model: Any) -> Any:
     )
     if section["_target_"] in SCHEMAS:
         added["peak"] = peak
+        tell_strong_decay(section)
     optimizer = instantiate(config.optimizer, config.trusted_modules, "optimizer", learning_rate=schedule, **added)
     factors = list_rate_factors(config, model)
     if factors:
@@ -124,10 +124,12 @@ def list_rate_factors(config: Config, model: Any) -> dict[str, float]:
 
     Each part of the run that has a say gives its own factors; a variable gets their product.
     """
-    from llama_exp import lora, parametrization
+    from llama_exp import lora
 
     parts = (
-        parametrization.rate_factors(model.backbone, MUP_OPTIMIZERS.get(to_dict(config.optimizer)["_target_"])),
+        parametrization.rate_factors(
+            model.backbone, parametrization.MUP_OPTIMIZERS.get(to_dict(config.optimizer)["_target_"])
+        ),
         lora.rate_factors(model.backbone, config.lora.learning_rate_ratio),
     )
     products = {

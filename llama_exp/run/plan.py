@@ -18,6 +18,7 @@ from llama_exp.config.schema import Config, ModelConfig
 from llama_exp.console.progress import say_spent
 from llama_exp.lora.source import count_lora_parameters, ranks
 from llama_exp.run.plan_memory import FRAMEWORKS, VARIABLE_BYTES, count_memory_bytes, count_repeated_flops
+from llama_exp.run.plan_state import count_state_bytes
 from llama_exp.run.room import count_disk_bytes
 
 
@@ -74,7 +75,13 @@ def make_plan(config: Config) -> Plan | None:
         flops_per_token=count_flops_per_token(model, ranks(lora, model), sequence_length),
         repeated_flops_per_token=count_repeated_flops(model, sequence_length, config.trainer.remat),
         memory_bytes=count_memory_bytes(config, model, sequence_length, num_base, num_adapter),
-        disk_bytes=count_disk_bytes(config, num_base, num_adapter, VARIABLE_BYTES[config.precision.policy.value]),
+        disk_bytes=count_disk_bytes(
+            config,
+            num_base,
+            num_adapter,
+            VARIABLE_BYTES[config.precision.policy.value],
+            count_state_bytes(config, model),
+        ),
         budget=find_budget(config),
     )
 

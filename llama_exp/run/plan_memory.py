@@ -6,7 +6,7 @@
     dequantized  the largest matrix of a quantized model as floats, while it multiplies
     adapters     LoRA's A and B, DoRA's magnitudes, float32
     gradients    of what trains; with accumulation, a sum and one micro-batch's
-    optimizer    two float32 moments of what trains
+    optimizer    float32 state of what trains, see `plan_state`; two moments for a class that is not ours
     activations  what the backward pass reads, for one micro-batch
     logits       one chunk of the loss, float32: logits, less their maximum, their exponentials, the gradient
     writing      copies for the checkpoint and the export, beside what the step holds
@@ -40,6 +40,7 @@ from llama_exp.formats.quantized import variable_parts
 from llama_exp.limits.runtime import Backend
 from llama_exp.limits.trainer import Remat
 from llama_exp.lora.source import count_lora_matrices_and_magnitudes
+from llama_exp.run.plan_state import count_state_bytes
 
 FRAMEWORKS = "frameworks"
 # Measured: the largest resident set of runs less all other components. A third of TensorFlow's are pages of its
@@ -73,6 +74,9 @@ def count_memory_bytes(
     """
     policy, trainer = config.precision.policy.value, config.trainer
     num_trainable = num_adapter or num_base
+    state_bytes = count_state_bytes(config, model)
+    if state_bytes is None:
+        state_bytes = num_trainable * 2 * FLOAT32_BYTES
     gradient_bytes = FLOAT32_BYTES if num_adapter else VARIABLE_BYTES[policy]
     summed_bytes = FLOAT32_BYTES if trainer.accumulation_steps > 1 else 0
     tokens = trainer.batch_size * sequence_length
@@ -94,12 +98,12 @@ def count_memory_bytes(
         FRAMEWORKS: FRAMEWORK_BYTES[config.runtime.backend],
         "weights": _weights_bytes(model, quantization, VARIABLE_BYTES[policy]),
         "adapters": num_adapter * FLOAT32_BYTES,
-        "optimizer": num_trainable * 2 * FLOAT32_BYTES,
+        "optimizer": state_bytes,
     }
     if num_adapter:  # the base model's digest is taken tensor by tensor
         writing = 2 * _largest_matrix(model) * (1 if quantization else VARIABLE_BYTES[policy])
     else:
-        writing = num_base * (VARIABLE_BYTES[policy] + 2 * FLOAT32_BYTES)
+        writing = num_base * VARIABLE_BYTES[policy] + state_bytes
     # TensorFlow keeps what a step took; JAX gives it back before anything is written.
     if config.runtime.backend is Backend.jax:
         writing = max(0, writing - sum(step.values()))

@@ -171,7 +171,10 @@ def read_recorded(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     before = flatten(recorded)
     if RECIPE not in recorded:  # begun before the record had it, with the numbers that it began with
         before |= {key: value for key, value in now.items() if key.startswith(f"{RECIPE}.")}
-    return {key: value for key, value in BEFORE_THE_KEY.items() if key in now} | before
+    younger = {key: value for key, value in BEFORE_THE_KEY.items() if key in now}
+    # Another choice of a part has keys of its own.
+    others = [section for section in config if before.get(f"{section}._target_") != now.get(f"{section}._target_")]
+    return {key: value for key, value in younger.items() if key.partition(".")[0] not in others} | before
 
 
 def list_checkpoints(folder: Path) -> dict[int, Path]:

@@ -1,9 +1,9 @@
 """The room on the disk that a run will take, compared with what is free before anything is computed.
 
-    checkpoints   what trains and its optimizer's moments, as often as the newest stay and one more while it is written
+    checkpoints   what trains and its optimizer's state, as often as the newest stay and one more while it is written
     model         every parameter; with adapters instead: adapter
 
-What is small beside them (metrics, samples, picture, W&B's files) is left out, and so are the moments of an optimizer
+What is small beside them (metrics, samples, picture, W&B's files) is left out, and so is the state of an optimizer
 of the user's own: a run that would fit is never refused. Imports no framework.
 """
 
@@ -15,13 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llama_exp.config.schema import Config
-from llama_exp.config.schema.training import AdamWConfig
 from llama_exp.errors import Problem, StorageError
 
-ADAMW_BYTES = 8  # two float32 moments
 
-
-def count_disk_bytes(config: Config, num_base: int, num_adapter: int, variable_bytes: int) -> dict[str, int]:
+def count_disk_bytes(
+    config: Config, num_base: int, num_adapter: int, variable_bytes: int, state_bytes: int | None
+) -> dict[str, int]:
     """Component -> bytes at the peak.
 
     Args:
@@ -29,14 +28,14 @@ def count_disk_bytes(config: Config, num_base: int, num_adapter: int, variable_b
         num_base: parameters of the model.
         num_adapter: parameters of its adapters, which then train alone; 0: there are none.
         variable_bytes: of a parameter of the model; an adapter's has 4.
+        state_bytes: of the optimizer's state; None: not known.
     """
     trainer, parameter_bytes = config.trainer, 4 if num_adapter else variable_bytes
     num_trainable = num_adapter or num_base
-    moment_bytes = ADAMW_BYTES if isinstance(config.optimizer, AdamWConfig) else 0
     num_checkpoints = min(trainer.keep_checkpoints + 1, math.ceil(trainer.max_steps / trainer.checkpoint_every_steps))
     num_checkpoints += trainer.keep_best is not None
     return {
-        "checkpoints": num_checkpoints * num_trainable * (parameter_bytes + moment_bytes),
+        "checkpoints": num_checkpoints * (num_trainable * parameter_bytes + (state_bytes or 0)),
         "adapter" if num_adapter else "model": num_trainable * parameter_bytes,
     }
 

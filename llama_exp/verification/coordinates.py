@@ -9,13 +9,13 @@ the standard parametrization hidden states, attention scores and logits of a wid
 that its learning rate has to be smaller. Sizes may shrink with the width, but not grow: logits of random weights go
 with the root of 1 / width (ibid., appendix D.2).
 
-Shape letters: B batch, S positions, V vocabulary, M = B * S rows, N query heads, K key/value heads, H head_dim.
+Shape letters: B batch, S positions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,45 +82,28 @@ def _train(model: Any, optimizer: Any, jit: bool) -> dict[tuple[str, int], tuple
 
     batch = draw_batch(model.backbone.vocabulary_size)
     step = TrainStep(model.backbone, optimizer, chunk_tokens=ROWS * POSITIONS, jit=jit)
-    first = dict(read_activations(model, batch["token_ids"][0]))
+    first = read_activations(model, batch["token_ids"][0])
     found = {}
     for number in range(1, max(STEPS) + 1):
         step(batch)
         if number in STEPS:
-            for layer, array in read_activations(model, batch["token_ids"][0]):
+            for layer, array in read_activations(model, batch["token_ids"][0]).items():
                 found[layer, number] = (_size(array), _size(array - first[layer]))
     return found
 
 
-def read_activations(model: Any, token_ids_BS: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def read_activations(model: Any, token_ids_BS: np.ndarray) -> dict[str, np.ndarray]:
     """Hidden states of a `LlamaCausalLM` layer by layer, scores of its attentions, and logits; float64."""
-    from keras import ops
+    from llama_exp.models.layer_outputs import attention_scores, layer_outputs
 
-    from llama_exp.models.layer_outputs import layer_outputs
-
-    backbone, outputs = model.backbone, layer_outputs(model, token_ids_BS)
-    rope = backbone.rope(np.arange(token_ids_BS.shape[1], dtype=np.int32)[None, :])
-    x_BSD = outputs.pop(backbone.token_embedding.path)
-    yield "token_embedding", x_BSD.astype(np.float64)
-    for block in backbone.transformer_layers:
-        x_MD = ops.cast(x_BSD.reshape(-1, backbone.hidden_dim), backbone.compute_dtype)
-        scores = _scores(block.self_attention, block.self_attention_layernorm(x_MD), rope)
-        yield f"{block.name}/scores", np.asarray(ops.convert_to_numpy(scores), np.float64)
-        x_BSD = outputs.pop(block.path)
-        yield block.name, x_BSD.astype(np.float64)
-    yield "logits", outputs["logits"].astype(np.float64)
+    outputs = layer_outputs(model, token_ids_BS)
+    outputs.pop(model.backbone.layer_norm.path)  # as large as its scale says
+    found = attention_scores(model, outputs) | outputs
+    return {layer: found[layer].astype(np.float64) for layer in sorted(found, key=_order)}
 
 
-def _scores(attention: Any, x_MD, rope):
-    """Every query's product with every key, before the softmax: (B, N, S, S)."""
-    from keras import ops
-
-    from llama_exp.models.fused import rotate_heads
-
-    N, K = attention.num_query_heads, attention.num_key_value_heads
-    q_BNSH = rotate_heads(attention.query(x_MD), rope.cos_query, rope.sin_query, N)
-    k_BKSH = rotate_heads(attention.key(x_MD), rope.cos_key, rope.sin_key, K)
-    return ops.matmul(q_BNSH, ops.transpose(ops.repeat(k_BKSH, N // K, axis=1), (0, 1, 3, 2)))
+def _order(layer: str) -> tuple[int, str]:
+    return (0 if layer == "token_embedding" else 2 if layer == "logits" else 1), layer
 
 
 def _size(array: np.ndarray) -> float:

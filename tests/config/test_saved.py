@@ -85,7 +85,7 @@ def test_a_config_from_before_a_key_is_the_same_experiment(tmp_path):
     values = yaml.safe_load((tmp_path / "config.yaml").read_text())
     for path in saved.YOUNGER:
         section, _, key = path.partition(".")
-        (values[section] if key else values).pop(key or section, None)
+        (values.get(section, {}) if key else values).pop(key or section, None)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     assert check_arguments(["--from", str(tmp_path)]).config == config
     assert check_arguments(["--from", str(tmp_path), "trainer.keep_best=validation.loss"]).config != config

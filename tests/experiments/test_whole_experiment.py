@@ -1,7 +1,8 @@
-"""A whole experiment in processes, as a user starts it: killed in the middle, and begun again."""
+"""The example of docs/experiments/your_own.md in processes, as a reader starts it: killed, and begun again."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,25 +10,36 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_experiment import TINY, write_experiment
+
+from llama_exp.experiments.page import write_page
+from llama_exp.experiments.record import read_record
+from llama_exp.experiments.request import Request
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "llama_exp", "experiment", "tiny", "--config-dir", "my"]
-SHORT = TINY.replace("seed: [0, 1]", "seed: [0]").replace("lora.rank: [2, 4]", "lora.rank: [2]").replace(
-    "{base}/model", "{base}/model\", trainer.max_steps=120, \"trainer.checkpoint_every_steps=10"
-)  # fmt: skip
+PAGE = ROOT / "docs" / "experiments" / "your_own.md"
+COMMAND = ["experiment", "my_ranks", "--config-dir", "my_conf", "--quick"]
+HOME = "outputs/experiments/my_ranks-quick"
 
 pytestmark = pytest.mark.process
 
 
-def start(folder):
+def write_example(folder):
+    text = re.search(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
+    path = folder / re.search(r"^# (my_conf/\S+)$", text, re.MULTILINE)[1]
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
+    (folder / "notes.txt").write_text("".join(f"Paragraph {n} of a text about cats.\n\n" for n in range(60)))
+
+
+def start(folder, *command):
     environment = {**os.environ, "LLAMA_EXP_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     environment.pop("KERAS_BACKEND", None)
-    return subprocess.Popen(COMMAND, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    program = [sys.executable, "-m", "llama_exp", *command]
+    return subprocess.Popen(program, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def finish(folder):
-    process = start(folder)
+def finish(folder, *command):
+    process = start(folder, *command)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output.decode()[-3000:]
     return output.decode()
@@ -35,33 +47,35 @@ def finish(folder):
 
 def wait_for(folder, pattern):
     end = time.monotonic() + 120
-    while not list(folder.glob(pattern)):
+    while not (found := list(folder.glob(pattern))):
         assert time.monotonic() < end, f"no {pattern}"
         time.sleep(0.02)
+    return found[0]
 
 
-def test_a_killed_experiment_goes_on_to_the_same_bits(tmp_path):
+def test_a_killed_experiment_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     """Killed with its first checkpoint; what its processes leave behind does not keep the next start out."""
-    write_experiment(tmp_path, SHORT)
-    process = start(tmp_path)
-    wait_for(tmp_path, "outputs/experiments/tiny/ranks/*/checkpoints/step-*")
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    output = finish(tmp_path)
+    write_example(tmp_path)
+    process = start(tmp_path, *COMMAND)
+    try:
+        cut = wait_for(tmp_path, f"{HOME}/ranks/*/checkpoints/step-*").parents[1]
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    output = finish(tmp_path, *COMMAND)
     assert "1 run (1 finished)" in output and "goes on with the sweep" in output
-    cut = read_results(tmp_path)
-    record = json.loads((tmp_path / "outputs/experiments/tiny/experiment.json").read_text())
+    assert "more_is_better" in output and "quick variant" in output
+    finish(tmp_path, "train", "--from", str(cut), "hydra.run.dir=straight", "resume=none")
+    assert read_result(cut) == read_result(tmp_path / "straight")
+    monkeypatch.chdir(tmp_path)
+    record = read_record(Path(HOME))
     assert [start["exit_code"] for start in record["starts"]] == [None, 0]
-    os.rename(tmp_path / "outputs/experiments/tiny", tmp_path / "cut")
-    finish(tmp_path)
-    assert read_results(tmp_path) == cut
+    list(write_page(Request("my_ranks", is_quick=True, config_dir="my_conf"), tmp_path / "pages"))
+    page = (tmp_path / "pages" / "my_ranks-quick.md").read_text()
+    assert "1 of them killed without warning" in page and str(tmp_path) not in page
 
 
-def read_results(folder):
-    files = sorted(folder.glob("outputs/experiments/*/*/summary.json")) + sorted(
-        folder.glob("outputs/experiments/tiny/ranks/*/summary.json")
-    )
-    summaries = [json.loads(path.read_text()) for path in files]
-    assert len(summaries) == 2
-    return [(summary["weights"], summary["validation"], summary["steps"]) for summary in summaries]
+def read_result(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    return summary["weights"], summary["validation"], summary["steps"]

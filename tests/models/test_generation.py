@@ -55,8 +55,9 @@ def recomputed(model, tokens, num_prompt):
     One pass gives the likeliest next token at every position. If they agree with `tokens` they are, by induction,
     what step-by-step decoding from scratch gives.
     """
-    logits = keras.ops.convert_to_numpy(model({"token_ids": np.asarray(tokens)[None]}))
-    return [*tokens[:num_prompt], *logits[0, num_prompt - 1 : -1].argmax(-1)]
+    ids = np.pad(tokens, (0, max(MAX_LENGTH - len(tokens), 0)))  # of one length: few compilations
+    logits = keras.ops.convert_to_numpy(model({"token_ids": ids[None]}))
+    return [*tokens[:num_prompt], *logits[0, num_prompt - 1 : len(tokens) - 1].argmax(-1)]
 
 
 def compilations(model):

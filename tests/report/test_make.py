@@ -7,11 +7,12 @@ import time
 import numpy as np
 import pytest
 import scipy.stats
-from made_runs import attempt, make_config, make_grid, make_run
+from made_runs import TOKENS_PER_STEP, attempt, make_config, make_grid, make_run
 
 from llama_exp.errors import ConfigError
 from llama_exp.report import Options, make_report
 from llama_exp.report.contents import Scale
+from llama_exp.report.spending import tell_branches
 from llama_exp.results import load_runs
 
 GRID = list(itertools.product((2, 4, 8), (1e-3, 1e-2), range(4)))
@@ -185,6 +186,22 @@ def test_one_run_has_no_interval_and_that_is_said(tmp_path):
     assert "one seed" in report.notes[0]
     assert report.comparisons is None
     assert report.coordinates is None
+
+
+def test_a_run_that_began_with_anothers_state_costs_its_own_steps(tmp_path):
+    origin = {"step": 10, "tokens": 10 * TOKENS_PER_STEP, "seconds": 2.0, "config_hash": "c" * 64}
+    make_run(tmp_path / "trunk", make_config(trainer={"max_steps": 40}), config_hash="c" * 64)
+    longer = make_config(trainer={"max_steps": 50})
+    make_run(tmp_path / "branch", longer, config_hash="d" * 64, branch=origin)
+    report = report_on(tmp_path)
+    branch, trunk = sorted(report.costs, key=lambda cost: cost.tokens)
+    assert trunk.tokens - branch.tokens == 10 * TOKENS_PER_STEP
+    assert report.total_cost.trunk_tokens == 0 and report.total_cost.branched == 1
+    alone = report_on(tmp_path / "branch")
+    assert alone.total_cost.trunk_tokens == 10 * TOKENS_PER_STEP
+    assert "1 run that began" in tell_branches(alone.total_cost)
+    assert "are not here: 10.2k tokens more" in tell_branches(alone.total_cost)
+    assert tell_branches(report_on(tmp_path / "trunk").total_cost) == ""
 
 
 def test_the_same_run_twice_counts_once(tmp_path):

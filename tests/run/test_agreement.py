@@ -8,7 +8,7 @@ import pytest
 from llama_exp.config.check import check_arguments
 from llama_exp.errors import ConfigError
 from llama_exp.limits.model import find_overrun
-from llama_exp.run.agreement import require_prompts, tell_nothing_to_adapt, tell_overrun
+from llama_exp.run.agreement import require_prompts, tell_nothing_to_adapt, tell_overrun, tell_strong_decay
 
 
 def test_what_is_longer_than_the_model_was_made_for():
@@ -50,3 +50,13 @@ def test_adapters_on_random_weights_are_told_with_the_remedy(caplog):
     tell_nothing_to_adapt(8)
     assert "lora.rank=8 on random weights" in caplog.text and "will write nonsense" in caplog.text
     assert "preset.source=outputs/default/latest/model" in caplog.text
+
+
+def test_decay_of_a_coupled_run_is_told_with_what_it_was(caplog):
+    caplog.set_level(logging.WARNING, "llama_exp")
+    coupled = {"learning_rate": 1.5e-3, "weight_decay": 0.1, "independent_weight_decay": False}
+    tell_strong_decay(coupled)
+    tell_strong_decay(coupled | {"independent_weight_decay": True, "weight_decay": 1.5e-4})
+    assert not caplog.text
+    tell_strong_decay(coupled | {"independent_weight_decay": True})
+    assert "takes 10 % of every matrix away" in caplog.text and "optimizer.weight_decay=0.00015" in caplog.text

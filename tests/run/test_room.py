@@ -30,7 +30,7 @@ def test_checkpoints_and_model(tmp_path, monkeypatch):
     assert lora == {"checkpoints": 3 * 12 * 4_194_304, "adapter": 4 * 4_194_304}
     (tmp_path / "mine.py").write_text("import keras\n\n\nclass Optimizer(keras.optimizers.AdamW): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
-    own = ("trusted_modules=[mine]", "optimizer._target_=mine.Optimizer")
+    own = ("trusted_modules=[mine]", "optimizer._target_=mine.Optimizer", "~optimizer.independent_weight_decay")
     assert disk_bytes("model=llama_110m", *steps, *own)["checkpoints"] == 12 * num
 
 

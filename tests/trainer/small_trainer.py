@@ -9,11 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 from trainer_doubles import MemoryExamples, Recorder
+from updates import make as make_optimizer
 
 from llama_exp import schedule
 from llama_exp.files.process import ALONE
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
-from llama_exp.optimizer import adamw
 from llama_exp.trainer import Checkpoints, Trainer
 
 V, S = 32, 8
@@ -44,7 +44,9 @@ def trainer(
     observers=None,
     rate=0.02,
     keep=2,
+    rates=None,
     process=ALONE,
+    optimizer="adamw",
     **options,
 ):
     keras.utils.set_random_seed(5)
@@ -73,8 +75,8 @@ def trainer(
         "sample_tokens": 5,
         "sample_temperature": 0.8,
     } | options
-    rates = schedule.cosine(learning_rate=rate, num_steps=6, warmup_steps=2, final_fraction=0.1)
-    optimizer = adamw(learning_rate=rates, weight_decay=0.1, beta_1=0.9, beta_2=0.95, epsilon=1e-8, global_clipnorm=1.0)
+    rates = rates or schedule.cosine(learning_rate=rate, num_steps=6, warmup_steps=2, final_fraction=0.1)
+    optimizer = make_optimizer(optimizer, learning_rate=rates, weight_decay=0.1, global_clipnorm=1.0)
     if loss_scale:
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=loss_scale)
     examples = {"train": MemoryExamples(10, V, S, seed=0), "validation": MemoryExamples(7, V, S, seed=1)}

@@ -18,6 +18,7 @@ from llama_exp.files.process import ALONE, Process
 
 pytestmark = pytest.mark.neutral
 
+OPTIMIZERS = ("sgd", "lion", "adafactor", "muon")
 VARIANTS = {
     "full": {"prompts": ["ab"]},
     "full-dropout-2x4": {"dropout": 0.2, "accumulation_steps": 2},
@@ -27,9 +28,17 @@ VARIANTS = {
     "int4-lora-dropout": {"lora": True, "quantize": "int4", "dropout": 0.2},
     "int4-dora": {"dora": True, "quantize": "int4", "dropout": 0.2, "accumulation_steps": 2},
     "float8-lora-dropout": {"lora": True, "quantize": "float8", "dropout": 0.2},
+    **{name: {"optimizer": name} for name in OPTIMIZERS},
 }
 DAILY = ("full", "lora-dropout-2x4")
-PARTS = ("lora", "int4-lora-dropout", "int8-lora", "float8-lora-dropout", "full-dropout-2x4")  # what the others do too
+PARTS = (
+    "lora",
+    "int4-lora-dropout",
+    "int8-lora",
+    "float8-lora-dropout",
+    "full-dropout-2x4",
+    *OPTIMIZERS,
+)  # what the others do too
 OTHERS = [name for name in VARIANTS if name not in DAILY + PARTS]
 
 

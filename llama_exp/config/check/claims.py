@@ -164,19 +164,23 @@ class _ClaimCheck:
             known = [*COMPUTED, *_FIGURES, *(f"{word} {key}" for word in STATISTICS for key in ROW_KEYS), *self._keys]
             action = (
                 f"{_ask(text, known)} give a key of the config, a figure of summary.json ({', '.join(OF_VALIDATION)},"
-                f" {EVALUATION}.<name>.<figure>), {'|'.join(STATISTICS)} and one of {', '.join(ROW_KEYS)}; or one of"
+                f" {EVALUATION}.<name>.<figure>), {'|'.join(STATISTICS)} and one of {', '.join(ROW_KEYS)},"
+                f" {EVALUATION}.<name>.<figure>; or one of"
                 f" {', '.join(COMPUTED)}"
             )
             yield self._problem("is no quantity of a run", name, text, action.strip())
 
     def _is_quantity(self, text: str) -> bool:
         if (statistic := split_statistic(text)) is not None:
-            return statistic[1] in ROW_KEYS
-        is_of_evaluation = text.startswith(f"{EVALUATION}.") and text.count(".") > 1
-        return text in COMPUTED or text in _FIGURES or text in self._keys or is_of_evaluation
+            return statistic[1] in ROW_KEYS or _is_of_evaluation(statistic[1])
+        return text in COMPUTED or text in _FIGURES or text in self._keys or _is_of_evaluation(text)
 
     def _problem(self, what: str, name: str, value: Any, action: str, found: str | None = None) -> Problem:
         return Problem(what, f"{self._where}.{name}", show(value) if found is None else found, action)
+
+
+def _is_of_evaluation(text: str) -> bool:
+    return text.startswith(f"{EVALUATION}.") and text.count(".") > 1
 
 
 def _ask(name: Any, names: Collection[str]) -> str:

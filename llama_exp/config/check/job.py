@@ -66,6 +66,11 @@ class Job:
     config: Config | None = None
     cfg: DictConfig | None = None
 
+    @property
+    def launcher_keys(self) -> list[str]:
+        """Keys of the launcher that would run several such jobs."""
+        return [] if self.cfg is None else [str(key) for key in self.cfg.hydra.launcher]
+
 
 class JobCheck:
     """Checks one job's overrides against what a composer can reach."""

@@ -19,6 +19,7 @@ from llama_exp.architecture import (
     quantization_problems,
     stored_problems,
 )
+from llama_exp.architecture.parametrization import MUP_OPTIMIZERS, MupRates, Parametrization
 from llama_exp.config.budget import find_other_length
 from llama_exp.config.check.claims import find_claim_problems
 from llama_exp.config.check.ranges import LIMITS
@@ -32,7 +33,7 @@ from llama_exp.errors import ConfigError, Problem
 from llama_exp.limits.dataset import ChatTemplate
 from llama_exp.limits.figures import AT_THE_END, EVALUATION, OF_VALIDATION, find_undirected_figure, find_unknown_figure
 from llama_exp.limits.lora import PATTERNS
-from llama_exp.limits.model import MUP_OPTIMIZERS, MupRates, Parametrization, find_nearest_divisor
+from llama_exp.limits.model import find_nearest_divisor
 from llama_exp.limits.precision import Policy
 from llama_exp.limits.schedule import check_steps
 from llama_exp.limits.tokenizer import NO_PRESET, check_room
@@ -216,18 +217,6 @@ def resume(config: Config) -> Iterator[Problem]:
         )
 
 
-def branch_from(config: Config) -> Iterator[Problem]:
-    """A state to begin with can only come from where there is something."""
-    place = config.branch_from
-    if place is not None and not Path(place).expanduser().is_dir():
-        yield Problem(
-            "no such folder",
-            "branch_from",
-            place,
-            "give a checkpoint, a run or a folder of runs (outputs/<name>/<run>), or null: train from step 0",
-        )
-
-
 def figures(config: Config) -> Iterator[Problem]:
     """Figures that decide something are figures of this run."""
     of_evaluations = list_figures(config)
@@ -272,7 +261,6 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Config], Iterator[Problem]]], ...]
     (("dataset", "preset", "tokenizer"), chat_template),
     (("tokenizer", "model"), vocabulary),
     (("resume",), resume),
-    (("branch_from",), branch_from),
     ((OBJECTIVE, "trainer", "evaluation"), figures),
     (("logger",), loggers),
     (("evaluation",), evaluation),

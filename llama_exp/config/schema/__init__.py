@@ -32,13 +32,17 @@ from llama_exp.config.schema.evaluation import (
 from llama_exp.config.schema.model import LoraConfig, ModelConfig, PrecisionConfig, PresetConfig, QuantizationConfig
 from llama_exp.config.schema.protocol import ProtocolConfig
 from llama_exp.config.schema.training import (
+    AdafactorConfig,
     AdamWConfig,
     DecayScheduleConfig,
+    LionConfig,
     LoggerConfig,
     MlflowLoggerConfig,
+    MuonConfig,
     NamedLoggerConfig,
     RuntimeConfig,
     ScheduleConfig,
+    SGDConfig,
     TrainerConfig,
     WsdScheduleConfig,
 )
@@ -89,7 +93,11 @@ SCHEMAS: dict[str, type] = {
     "llama_exp.tokenizer.preset": TokenizerConfig,
     "llama_exp.tokenizer.sentencepiece": FileTokenizerConfig,
     "llama_exp.tokenizer.hf_json": FileTokenizerConfig,
+    "llama_exp.optimizer.adafactor": AdafactorConfig,
     "llama_exp.optimizer.adamw": AdamWConfig,
+    "llama_exp.optimizer.lion": LionConfig,
+    "llama_exp.optimizer.muon": MuonConfig,
+    "llama_exp.optimizer.sgd": SGDConfig,
     "llama_exp.schedule.cosine": DecayScheduleConfig,
     "llama_exp.schedule.linear": DecayScheduleConfig,
     "llama_exp.schedule.constant": ScheduleConfig,

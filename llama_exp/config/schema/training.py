@@ -34,6 +34,45 @@ class AdamWConfig(OptimizerConfig):
 
 
 @dataclass
+class SGDConfig(OptimizerConfig):
+    """Gradient descent with momentum."""
+
+    momentum: float = MISSING  # how much of the sum of earlier gradients stays; 0: none, and no state
+    nesterov: bool = MISSING  # whether a step looks ahead along that sum
+
+
+@dataclass
+class LionConfig(OptimizerConfig):
+    """Lion (Chen et al. 2023, arXiv:2302.06675)."""
+
+    beta_1: float = MISSING  # share of the mean of earlier gradients in a step
+    beta_2: float = MISSING  # decay of that mean
+
+
+@dataclass
+class AdafactorConfig(OptimizerConfig):
+    """Adafactor (Shazeer & Stern 2018, arXiv:1804.04235), without a first moment."""
+
+    beta_2_decay: float = MISSING  # exponent of the update's number: the share of the newest squares
+    epsilon_1: float = MISSING  # added to squared gradients
+    epsilon_2: float = MISSING  # smallest size of a variable, for multiply_by_parameter_scale
+    clip_threshold: float = MISSING  # largest root mean square of a variable's step
+    multiply_by_parameter_scale: bool = MISSING  # learning_rate is a share of each variable's root mean square
+
+
+@dataclass
+class MuonConfig(OptimizerConfig):
+    """Muon (Jordan et al. 2024) for the matrices of hidden layers, AdamW for everything else."""
+
+    momentum: float = MISSING  # how much of the sum of earlier gradients stays
+    nesterov: bool = MISSING  # whether a step looks ahead along that sum
+    update_rms: float = MISSING  # root mean square of a matrix' step, over the learning rate (arXiv:2502.16982)
+    beta_1: float = MISSING  # AdamW's decay of the mean of gradients
+    beta_2: float = MISSING  # AdamW's decay of the mean of squares
+    epsilon: float = MISSING  # added to the root of AdamW's mean of squares
+
+
+@dataclass
 class ScheduleConfig:
     """A learning rate that warms up linearly and then stays."""
 

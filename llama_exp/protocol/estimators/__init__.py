@@ -16,7 +16,9 @@ from llama_exp.protocol.estimators.isoflop import isoflop_exponent, isoflop_pred
 from llama_exp.protocol.estimators.log_log_slope import log_log_slope
 from llama_exp.protocol.estimators.mean_difference import mean_difference
 from llama_exp.protocol.estimators.mean_figure import mean_figure
+from llama_exp.protocol.estimators.sensitivity_difference import sensitivity_difference
 from llama_exp.protocol.estimators.steps_saved import steps_saved
+from llama_exp.protocol.estimators.update_rank_ratio import update_rank_ratio
 from llama_exp.protocol.obtained import Obtained, Question
 
 Estimator = Callable[[Question], Obtained]
@@ -29,5 +31,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "log_log_slope": log_log_slope,
     "mean_difference": mean_difference,
     "mean_figure": mean_figure,
+    "sensitivity_difference": sensitivity_difference,
     "steps_saved": steps_saved,
+    "update_rank_ratio": update_rank_ratio,
 }

@@ -25,15 +25,37 @@ norms are vectors. Lion's steps have the size of its rate, as Adam's have; its f
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, INITIALIZER_RANGES, PARAMETRIZATION, REVERSE_EMBEDDINGS
-from llama_exp.limits.model import MUP_OPTIMIZERS, MupRates, Parametrization
+from llama_exp.architecture.llama import EMBEDDINGS, FINAL_NORM, INITIALIZER_RANGES, PARAMETRIZATION, REVERSE_EMBEDDINGS
 
 KEYS = ("hidden_dim", "num_query_heads", "tie_word_embeddings", *INITIALIZER_RANGES, *PARAMETRIZATION)
+
+
+class Parametrization(enum.Enum):
+    """How first values and learning rates follow the width."""
+
+    standard = "standard"
+    mup = "mup"
+
+
+class MupRates(enum.Enum):
+    """By which column of the table learning rates change."""
+
+    adam = "adam"
+    sgd = "sgd"
+
+
+# What there is a column for.
+MUP_OPTIMIZERS = {
+    "llama_exp.optimizer.adamw": MupRates.adam,
+    "llama_exp.optimizer.lion": MupRates.adam,
+    "llama_exp.optimizer.sgd": MupRates.sgd,
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,7 @@ def find_factors(config: Mapping[str, Any], path: str) -> Factors:
 
 def first_value(config: Mapping[str, Any], path: str) -> float:
     """What the variable `path` begins with: a standard deviation, of a norm's scale the value."""
+    config = {**INITIALIZER_RANGES, **PARAMETRIZATION, **config}  # a run of before these keys
     factor = find_factors(config, path).first_values
     if path.endswith("/scale"):
         return factor
