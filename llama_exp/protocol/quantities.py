@@ -59,7 +59,7 @@ def _find_statistic(run: RunResult, statistic: str, key: str) -> float | None:
         values = [row.get(figure) for row in rows]
     else:
         values = [row.get(key) for row in run.rows if row.get("split") == "train"]
-    numbers = [float(value) for value in values if is_number(value)]
+    numbers = [float(value) for value in values if isinstance(value, int | float) and is_number(value)]
     return _STATISTICS[statistic](numbers) if numbers else None
 
 
