@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from llama_exp.errors import ExitCode
 from llama_exp.inspection.quantity import find_update_rank
+from llama_exp.limits import is_number
 from llama_exp.limits.estimators import split_statistic
 from llama_exp.results import RunResult, find_figure
 from llama_exp.results.spent import count_flops, count_model, count_tokens, find_branched
@@ -40,7 +42,7 @@ def find_quantity(run: RunResult, name: str) -> float | None:
         return _find_statistic(run, *parts)
     if name in run.values:
         value = run.values[name]
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return float(value) if is_number(value) and abs(value) <= sys.float_info.max else None
     return find_figure(run, name)
 
 
@@ -57,7 +59,7 @@ def _find_statistic(run: RunResult, statistic: str, key: str) -> float | None:
         values = [row.get(figure) for row in rows]
     else:
         values = [row.get(key) for row in run.rows if row.get("split") == "train"]
-    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    numbers = [float(value) for value in values if isinstance(value, int | float) and is_number(value)]
     return _STATISTICS[statistic](numbers) if numbers else None
 
 

@@ -76,6 +76,11 @@ def test_a_branch_trained_what_came_after_its_checkpoint(run):
     assert find_quantity(branched, "flops") == pytest.approx(find_quantity(run, "flops") / 4)
 
 
+def test_a_number_that_no_float_holds_is_none(run):
+    huge = dataclasses.replace(run, config={**run.config, "lora": {"rank": 10**400}})
+    assert find_quantity(huge, "lora.rank") is None
+
+
 def test_diverged_runs_say_so_by_their_exit_code(run):
     assert not has_diverged(run)
     assert has_diverged(dataclasses.replace(run, summary={"exit_code": 5}))
