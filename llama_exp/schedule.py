@@ -115,9 +115,16 @@ def wsd(
     """
     _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction, decay_steps=decay_steps)
     shape = choose(DecayShape, decay_shape, "schedule.decay_shape").value
-    stable = {"learning_rate": learning_rate, "num_steps": num_steps, "warmup_steps": warmup_steps}
-    decay = {"final_fraction": final_fraction, "decay_steps": decay_steps, "decay_shape": shape}
-    return _follow(rates.wsd(**stable, **decay))
+    return _follow(
+        rates.wsd(
+            learning_rate=learning_rate,
+            num_steps=num_steps,
+            warmup_steps=warmup_steps,
+            final_fraction=final_fraction,
+            decay_steps=decay_steps,
+            decay_shape=shape,
+        )
+    )
 
 
 def _follow(curve: Curve) -> WarmupThenDecay:

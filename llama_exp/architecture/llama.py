@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 ROPE_ADJUSTMENT = (
     "rope_frequency_adjustment_factor",
@@ -48,7 +49,12 @@ INPUT_KEYS = ("token_ids", "position_ids", "segment_ids", "padding_mask")
 INITIALIZER_RANGES = {"initializer_range": 0.02, "embedding_initializer_range": 0.01}
 # How first values and learning rates follow the width, and whether norms train: no part of it either. The meaning of
 # the keys: `llama_exp.architecture.parametrization`.
-PARAMETRIZATION = {"parametrization": "standard", "base_hidden_dim": None, "base_head_dim": None, "train_norms": True}
+PARAMETRIZATION: dict[str, Any] = {
+    "parametrization": "standard",
+    "base_hidden_dim": None,
+    "base_head_dim": None,
+    "train_norms": True,
+}
 EMBEDDINGS = "token_embedding/embeddings"
 REVERSE_EMBEDDINGS = "token_embedding/reverse_embeddings"
 FINAL_NORM = "sequence_output_layernorm/scale"

@@ -22,5 +22,5 @@ def digest_tensors(tensors: Iterable[tuple[str, Tensor]], dtype: np.dtype) -> st
         is_part = tensor.dtype.itemsize == 1 or path.endswith(("_scale", "_zero"))
         values = tensor.read(None if is_part else dtype)
         digest.update(f"{path} {values.dtype} {values.shape}\n".encode())
-        digest.update(values.reshape(-1).view(np.uint8))
+        digest.update(values.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from llama_exp.architecture import EMBEDDINGS, FINAL_NORM, REVERSE_EMBEDDINGS
@@ -16,11 +17,17 @@ from llama_exp.models.quantized.linear import QuantizedLinear
 
 def new_token_embedding(backbone) -> TokenEmbedding:
     """The token embedding of a `LlamaBackbone`, which it does not have yet or exchanges."""
-    ranges = [first_value(read_keys(backbone), path) for path in (EMBEDDINGS, REVERSE_EMBEDDINGS)]
-    names = ("embedding_initializer_range", "output_initializer_range")
-    kind = partial(TokenEmbedding, **dict(zip(names, ranges, strict=True)), seed=backbone.seed)
+    config = read_keys(backbone)
+    kind: Callable[..., TokenEmbedding]
     if backbone.quantization is not None:
         kind = partial(QuantizedTokenEmbedding, quantization=backbone.quantization)
+    else:
+        kind = partial(
+            TokenEmbedding,
+            embedding_initializer_range=first_value(config, EMBEDDINGS),
+            output_initializer_range=first_value(config, REVERSE_EMBEDDINGS),
+            seed=backbone.seed,
+        )
     sizes = (backbone.vocabulary_size, backbone.hidden_dim, backbone.tie_word_embeddings)
     layer = kind(*sizes, dtype=backbone.dtype_policy, name="token_embedding")
     layer.build()
@@ -37,8 +44,9 @@ def new_block(backbone, index: int) -> TransformerDecoder:
         return Linear(output_dim, first_value(config, f"/{name}/kernel"), backbone.seed, name=name, **options)
 
     sizes = (backbone.intermediate_dim, backbone.num_query_heads, backbone.num_key_value_heads)
-    options = (backbone.layer_norm_epsilon, backbone.dropout, linear, backbone.train_norms)
-    block = TransformerDecoder(*sizes, *options, dtype=backbone.dtype_policy, name=f"transformer_layer_{index}")
+    options = (backbone.layer_norm_epsilon, backbone.dropout, linear)
+    named = {"dtype": backbone.dtype_policy, "name": f"transformer_layer_{index}"}
+    block = TransformerDecoder(*sizes, *options, train_norms=backbone.train_norms, **named)
     block.build((None, backbone.hidden_dim))
     return block
 

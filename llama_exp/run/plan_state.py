@@ -40,7 +40,8 @@ def _list_trainable_shapes(model: Mapping[str, Any], lora: Mapping[str, Any]) ->
     own = ranks(lora, model)
     if not own:
         return variable_shapes(model)
-    linears, shapes = linear_shapes(model), {}
+    linears = linear_shapes(model)
+    shapes: dict[str, tuple[int, ...]] = {}
     for path, rank in own.items():
         inputs, outputs = linears[path]
         shapes |= {f"{path}/lora_a": (inputs, rank), f"{path}/lora_b": (rank, outputs)}

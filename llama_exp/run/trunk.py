@@ -207,7 +207,7 @@ def _schedule(values: Mapping[str, Any]) -> tuple[dict[str, Any], Any, Any]:
 
 
 def _curve(section: Mapping[str, Any], num_steps: Any, learning_rate: Any) -> Curve | None:
-    make = CURVES.get(section.get("_target_"))
+    make = CURVES.get(str(section.get("_target_")))
     options = {key: value for key, value in section.items() if key != "_target_"}
     try:
         return None if make is None else make(learning_rate=learning_rate, num_steps=num_steps, **options)

@@ -44,8 +44,7 @@ class GradientProbe:
         self._keeper = GradientKeeper()
         self._names = [variable.path for variable in backbone.trainable_variables]
         optimizer = precision.wrap_optimizer(self._keeper, backbone.dtype_policy)
-        options = {"chunk_tokens": chunk_tokens, "jit": jit, "fuse": fuse, "z_loss": z_loss}
-        self._step = TrainStep(backbone, optimizer, **options)
+        self._step = TrainStep(backbone, optimizer, chunk_tokens=chunk_tokens, jit=jit, fuse=fuse, z_loss=z_loss)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Measured:
         """Runs a step on arrays (A, B, S), as `TrainStep` takes them."""
