@@ -7,9 +7,10 @@ from pathlib import Path
 
 from llama_exp.config.identity import to_record
 from llama_exp.config.schema import Config
+from llama_exp.errors import LlamaExpError
 from llama_exp.files.process import Process
 from llama_exp.files.shown_path import show_path
-from llama_exp.run import recorded, resume
+from llama_exp.run import discard, recorded, resume
 from llama_exp.run.folder import RunFolder
 from llama_exp.run.trunk import Trunk, find_trunk
 from llama_exp.run.unfinished import last_step, require_run_record
@@ -28,7 +29,12 @@ def choose_trunk(config: Config, folder: Path) -> Trunk | None:
     if config.resume != resume.NEW and RunFolder.holds_run(folder) and last_step(folder) >= 0:
         _log.info("%s goes on with its own checkpoints; branch_from is where it began", show_path(folder))
         return None
-    return find_trunk(config)
+    try:
+        return find_trunk(config)
+    except LlamaExpError:
+        if folder.is_dir() and discard.is_empty(folder):  # Hydra made it
+            discard.remove(folder)
+        raise
 
 
 def open_folder(config: Config, folder: Path, process: Process, is_chosen: bool, trunk: Trunk | None) -> RunFolder:

@@ -70,6 +70,12 @@ def test_trunk_and_decay_are_the_straight_run_to_the_bit(playground, trunk, stra
     assert "branch" not in read(straight, "run.json")
 
 
+def test_a_refused_branch_leaves_no_folder(playground, trunk):
+    output = train(playground, "refused", 6, *DECAY, "branch_from=trunk", "seed=5", code=2)
+    assert "seed: the other run computes something else" in output and "fix:   set seed=0" in output
+    assert not (playground / "refused").exists()
+
+
 def test_a_branch_that_was_killed_goes_on_also_without_its_trunk(playground, trunk, straight, tmp_path, monkeypatch):
     """Killed before it had taken the state, and after its first steps; then the other run is gone."""
     gone = shutil.copytree(trunk, tmp_path / "gone")
