@@ -17,7 +17,7 @@ from llama_exp.inspection.quantity import find_update_rank
 from llama_exp.limits import is_number
 from llama_exp.limits.estimators import split_statistic
 from llama_exp.results import RunResult, find_figure
-from llama_exp.results.spent import count_flops, count_model, find_branched
+from llama_exp.results.spent import count_flops, count_model, count_tokens, find_branched
 
 _OF_EVALUATION = "evaluation."
 _STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
@@ -63,6 +63,12 @@ def _find_statistic(run: RunResult, statistic: str, key: str) -> float | None:
     return _STATISTICS[statistic](numbers) if numbers else None
 
 
+def _count_kaplans_flops(run: RunResult) -> float | None:
+    """The compute of Kaplan et al. 2020 (arXiv:2001.08361), section 2.1: without embeddings and attention's scores."""
+    parameters, tokens = count_model(run.config, with_embeddings=False), count_tokens(run)
+    return None if parameters is None or tokens is None else 6.0 * parameters * tokens
+
+
 def _count_trained_steps(run: RunResult) -> float | None:
     steps = find_figure(run, "steps")
     return None if steps is None else steps - find_branched(run, "step")
@@ -73,5 +79,6 @@ _COMPUTED: dict[str, Callable[[RunResult], Any]] = {
     "parameters.non_embedding": lambda run: count_model(run.config, with_embeddings=False),
     "update.rank": find_update_rank,
     "flops": count_flops,
+    "flops.non_embedding": _count_kaplans_flops,
     "steps.trained": _count_trained_steps,
 }

@@ -35,6 +35,7 @@ def run(tmp_path_factory):
         ("parameters.all", count_parameters(MODEL)),
         ("parameters.non_embedding", count_parameters(MODEL) - 512 * 64),
         ("flops", count_flops_per_token(MODEL, {}, 128) * 20 * TOKENS_PER_STEP),
+        ("flops.non_embedding", 6 * (count_parameters(MODEL) - 512 * 64) * 20 * TOKENS_PER_STEP),
         ("steps.trained", 20.0),
     ],
 )
