@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llama_exp.architecture import AS_STORED
-from llama_exp.commands import merge, models
+from llama_exp.commands import merge, models, verify_coordinates
 from llama_exp.commands.export import DTYPES
 from llama_exp.commands.parser import Parser, positive
 from llama_exp.console import logs
@@ -108,6 +108,7 @@ CHECKS: dict[str, Callable[[list[str]], int]] = {
     "parity": verify_parity,
     "invariances": verify_invariances,
     "resume": verify_resume,
+    "coordinates": lambda arguments: verify_coordinates.main(arguments, _told),
 }
 INVARIANCES_HELP = f"""usage: llama-exp verify invariances [--only CHECK,...] [<part>=<choice> | <key>=<value> ...]
 
@@ -253,7 +254,8 @@ def _parser() -> Parser:
         choices=tuple(CHECKS),
         help="parity: a model's computation, layer by layer, against the reference; "
         "invariances: a training step of a configuration against the same step computed another way; "
-        "resume: a run that was stopped and continued against one that was not",
+        "resume: a run that was stopped and continued against one that was not; "
+        "coordinates: whether activations keep their size at other widths, as muP promises",
     )
     return parser
 
