@@ -21,7 +21,7 @@ SiLU and the product with its gate          f32       f32        f32            
 logits once multiplied, softmax, loss       f32       f32        f32              f32
 gradients, in products                      f32       bf16       bf16             f16 (of logits: f32)
 gradients, summed and clipped               f32       f32        f32              f32
-AdamW's moments and update                  f32       f32        f32              f32
+every optimizer's state and update          f32       f32        f32              f32
 quantization: scales, rounding of rows      f32       f32        f32              f32 (int4; others refused)
 
 A line of f32 reads operands and rounds its result in the type of the hidden states: what lies between is float32. Sums

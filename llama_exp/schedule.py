@@ -111,7 +111,7 @@ def wsd(
 ) -> WarmupThenDecay:
     """Warm-up, stable, decay (Hu et al. 2024, arXiv:2404.06395).
 
-    The decay is linear, or falls as 1 - sqrt (Haegele et al. 2024, arXiv:2405.18392, section 4.1).
+    The decay is linear, or falls as 1 - sqrt (Hägele et al. 2024, arXiv:2405.18392).
     """
     _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction, decay_steps=decay_steps)
     shape = choose(DecayShape, decay_shape, "schedule.decay_shape").value

@@ -34,7 +34,7 @@ def wsd(u):
 
 
 def wsd_sqrt(u):
-    """Haegele et al. 2024, equation of the 1-sqrt decay: (1 - sqrt((n - (N - N_decay)) / N_decay)), here to FINAL."""
+    """Hägele et al. 2024, the 1-sqrt decay: (1 - sqrt((n - (N - N_decay)) / N_decay)), here to FINAL."""
     if u <= STEPS - DECAY:
         return constant(u)
     return PEAK * (FINAL + (1 - FINAL) * (1 - np.sqrt((u - (STEPS - DECAY)) / DECAY)))

@@ -61,11 +61,11 @@ def values(variables):
     return [np.asarray(ops.convert_to_numpy(ops.cast(x.value, "float32")), "float64") for x in variables]
 
 
-def train(optimizer, weights, num_steps, gradients=gradients):
-    """What our optimizer, or one of Keras', makes of the weights."""
+def train(optimizer, weights, num_steps, gradients=gradients, fuse=False):
+    """What our optimizer, or one of Keras', makes of the weights; `fuse`: as in training, which compiles longer."""
     optimizer.build(weights)
     writes = [*weights, *optimizer.variables]
-    call = backend.compiled(lambda grads: optimizer.apply(grads, weights), [], writes, jit=False)
+    call = backend.compiled(lambda grads: optimizer.apply(grads, weights), [], writes, jit=False, fuse=fuse)
     for step in range(num_steps):
         call(gradients(step))
     return values(weights)

@@ -27,6 +27,7 @@ COMPUTED = {
     "parameters.all": "parameters of the model, embeddings included, without adapters",
     "parameters.non_embedding": "those without the embeddings and the output matrix",
     "flops": "additions and multiplications of the run's own training, as the report's cost counts them",
+    "flops.non_embedding": "6 x parameters.non_embedding x tokens trained, as Kaplan et al. 2020 count",
     "update.rank": "mean rank of what training changed in the linear layers, as `inspect --update-rank` counts it",
     "steps.trained": "steps that the run trained itself, without those of the checkpoint that it branched from",
 }

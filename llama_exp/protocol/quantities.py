@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 
 from llama_exp.errors import ExitCode
 from llama_exp.inspection.quantity import find_update_rank
+from llama_exp.limits import is_number
 from llama_exp.limits.estimators import split_statistic
 from llama_exp.results import RunResult, find_figure
-from llama_exp.results.spent import count_flops, count_model, find_branched
+from llama_exp.results.spent import count_flops, count_model, count_tokens, find_branched
 
 _OF_EVALUATION = "evaluation."
 _STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
@@ -40,7 +42,7 @@ def find_quantity(run: RunResult, name: str) -> float | None:
         return _find_statistic(run, *parts)
     if name in run.values:
         value = run.values[name]
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return float(value) if is_number(value) and abs(value) <= sys.float_info.max else None
     return find_figure(run, name)
 
 
@@ -57,8 +59,14 @@ def _find_statistic(run: RunResult, statistic: str, key: str) -> float | None:
         values = [row.get(figure) for row in rows]
     else:
         values = [row.get(key) for row in run.rows if row.get("split") == "train"]
-    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    numbers = [float(value) for value in values if isinstance(value, int | float) and is_number(value)]
     return _STATISTICS[statistic](numbers) if numbers else None
+
+
+def _count_kaplans_flops(run: RunResult) -> float | None:
+    """The compute of Kaplan et al. 2020 (arXiv:2001.08361), section 2.1: without embeddings and attention's scores."""
+    parameters, tokens = count_model(run.config, with_embeddings=False), count_tokens(run)
+    return None if parameters is None or tokens is None else 6.0 * parameters * tokens
 
 
 def _count_trained_steps(run: RunResult) -> float | None:
@@ -71,5 +79,6 @@ _COMPUTED: dict[str, Callable[[RunResult], Any]] = {
     "parameters.non_embedding": lambda run: count_model(run.config, with_embeddings=False),
     "update.rank": find_update_rank,
     "flops": count_flops,
+    "flops.non_embedding": _count_kaplans_flops,
     "steps.trained": _count_trained_steps,
 }

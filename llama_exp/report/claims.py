@@ -64,10 +64,10 @@ def name_experiment(experiment: Experiment) -> str:
 
 
 def show_expected(low: float | None, high: float | None) -> str:
-    """≥ 1, ≤ -0.2, or 5 to 20."""
-    if low is None or high is None:
-        return f"≥ {low:g}" if low is not None else f"≤ {high:g}"
-    return f"{low:g} to {high:g}"
+    """≥ 1, ≤ -0.2, or 5 to 20; of a damaged claim without an end, a dash."""
+    if low is not None and high is not None:
+        return f"{low:g} to {high:g}"
+    return f"≥ {low:g}" if low is not None else NOTHING if high is None else f"≤ {high:g}"
 
 
 def show_verdict(result: ClaimResult) -> str:

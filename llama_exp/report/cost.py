@@ -46,7 +46,7 @@ def add_up(
         unknown=len(costs) - len(known),
         outside=len(outside),
         branched=len(origins),
-        trunk_tokens=_count_trunk_tokens(origins, {run.record.get("config_hash") for run in results}),
+        trunk_tokens=_count_trunk_tokens(origins, {str(run.record.get("config_hash")) for run in results}),
     )
 
 
@@ -85,11 +85,11 @@ def _find_seconds(run: RunResult, attempts: Sequence[Attempt], begun: int) -> tu
     return (max(found) if found else None), True
 
 
-def _count_trunk_tokens(origins: Iterable[Mapping[str, Any]], here: set[Any]) -> int:
+def _count_trunk_tokens(origins: Iterable[Mapping[str, Any]], here: set[str]) -> int:
     """Tokens of the runs that others branched from, each once, but for those that are here."""
-    farthest: dict[Any, int] = {}
+    farthest: dict[str, int] = {}
     for origin in origins:
-        known, tokens = origin.get("config_hash"), origin.get("tokens")
+        known, tokens = str(origin.get("config_hash")), origin.get("tokens")
         if known not in here and isinstance(tokens, int):
             farthest[known] = max(tokens, farthest.get(known, 0))
     return sum(farthest.values())

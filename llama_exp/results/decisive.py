@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +11,13 @@ from llama_exp.config.identity import YOUNGER, is_science, list_unused
 from llama_exp.sweeps.record import ABSENT
 
 SEED = "seed"
+_LARGEST = int(sys.float_info.max)
 
 
 def canonical(value: Any) -> str:
     """The value as a text that equal values share: 1 and 1.0 are equal, true and 1 are not."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = number and (isinstance(value, float) or abs(value) <= _LARGEST)
     return json.dumps(float(value) if number else value, sort_keys=True, default=str)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from llama_exp import preset, quantization
 from llama_exp.architecture import parametrization, to_section
+from llama_exp.config.check.contracts import RATES_METHOD, rates_problem
 from llama_exp.config.identity import to_dict
 from llama_exp.config.instantiate import instantiate
 from llama_exp.config.model_files import say_how_to_fit
@@ -114,7 +115,9 @@ def build_optimizer(config: Config, model: Any) -> Any:
     optimizer = instantiate(config.optimizer, config.trusted_modules, "optimizer", learning_rate=schedule, **added)
     factors = list_rate_factors(config, model)
     if factors:
-        _require_factors(optimizer, section["_target_"], factors)
+        if not hasattr(optimizer, RATES_METHOD):
+            path, factor = next(iter(factors.items()))
+            raise ConfigError(rates_problem(section["_target_"], f"{path} learns at {factor:g} times the rate"))
         optimizer.multiply_rates(factors)
     return precision.wrap_optimizer(optimizer, model.backbone.dtype_policy)
 
@@ -137,13 +140,3 @@ def list_rate_factors(config: Config, model: Any) -> dict[str, float]:
         for variable in model.backbone.trainable_variables
     }
     return {path: factor for path, factor in products.items() if factor != 1.0}
-
-
-def _require_factors(optimizer: Any, target: str, factors: dict[str, float]) -> None:
-    if hasattr(optimizer, "multiply_rates"):
-        return
-    path, factor = next(iter(factors.items()))
-    what = "has one learning rate for all variables, but this run gives some of them their own"
-    action = "choose optimizer=adamw, sgd, lion, adafactor or muon, or give your class multiply_rates(factors)"
-    found = f"{target}; {path} learns at {factor:g} times the rate"
-    raise ConfigError(Problem(what, "optimizer._target_", found, f"{action} (docs/how_to/own_optimizer.md)"))

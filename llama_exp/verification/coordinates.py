@@ -14,6 +14,7 @@ Shape letters: B batch, S positions.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,20 @@ from typing import Any
 
 import numpy as np
 
+from llama_exp import runtime
+from llama_exp.config.identity import to_dict
+from llama_exp.config.schema import Config, ModelConfig, ScheduleConfig
+from llama_exp.errors import ConfigError, Problem
+from llama_exp.run.building import build_model, build_optimizer
+from llama_exp.verification.subject import without_dropout
+
+WIDTHS = "--widths"
 STEPS = (1, 5, 20)
 # A slope that counts as 0. One that is wrong is off by 0.5 or more: exponents are multiples of it.
 TOLERANCE = 0.3
 ROWS, POSITIONS = 4, 16
-MOST_TOKENS = 64
+MOST_TOKENS, MOST_LAYERS = 64, 2
+DOUBLINGS = (1, 2, 4, 8)
 # Of the frequency of tokens by rank. Words have 1; a little more, and a step has what to learn.
 ZIPF_EXPONENT = 1.5
 Build = Callable[[int], tuple[Any, Any]]
@@ -51,6 +61,78 @@ class Slope:
         return abs(self.change) <= TOLERANCE and self.size <= TOLERANCE
 
 
+def check(config: Config, widths: Sequence[int] | None, tell: Callable[[str], None]) -> list[Slope]:
+    """The slopes of a config's model at other widths, under its optimizer at a constant learning rate.
+
+    The models are smaller than the run's where that says as much: of two blocks, with few tokens. Their weights are
+    random.
+
+    Args:
+        config: typed.
+        widths: see `resize`; None: four, each twice the one before.
+        tell: called with what is being done.
+
+    Raises:
+        ConfigError: a model that has no widths, or a width that it cannot have.
+    """
+    step = _find_step(config)
+    resized = {width: resize(config, width) for width in widths or [step * factor for factor in DOUBLINGS]}
+    if len(resized) < 2:
+        action = f"give several that are far apart: {WIDTHS} {step},{2 * step},{4 * step}"
+        raise ConfigError(Problem("one width has no slope", WIDTHS, str(*resized), action))
+    runtime.start(**to_dict(config.runtime))
+    tell("loading Keras")
+    runtime.import_backend()
+
+    def build(width: int) -> tuple[Any, Any]:
+        model = build_model(resized[width], None, None)
+        return model, build_optimizer(resized[width], model)
+
+    return measure(build, list(resized), tell)
+
+
+def resize(config: Config, width: int) -> Config:
+    """The config of the same model with another `hidden_dim`, small and without dropout, at a constant rate.
+
+    The feed-forward width follows. Where `model.base_head_dim` is stated, heads grow with the width; otherwise there
+    are more of them, of the size that they have.
+
+    Raises:
+        ConfigError: heads would not come out whole.
+    """
+    step, model = _find_step(config), config.model
+    if width % step:
+        nearest = max(1, round(width / step)) * step
+        what = "is no width that this model can have: its heads would not come out whole"
+        raise ConfigError(Problem(what, WIDTHS, str(width), f"give multiples of {step}, such as {nearest}"))
+    more_heads = 1 if model.base_head_dim is not None else width / model.hidden_dim
+    sizes = {
+        "hidden_dim": width,
+        "intermediate_dim": max(1, round(model.intermediate_dim * width / model.hidden_dim)),
+        "num_query_heads": round(model.num_query_heads * more_heads),
+        "num_key_value_heads": round(model.num_key_value_heads * more_heads),
+        "num_layers": min(model.num_layers, MOST_LAYERS),
+        "vocabulary_size": min(model.vocabulary_size, MOST_TOKENS),
+    }
+    schedule = ScheduleConfig(_target_="llama_exp.schedule.constant", warmup_steps=0)
+    resized = dataclasses.replace(config, model=dataclasses.replace(model, **sizes), schedule=schedule)
+    return without_dropout(resized)
+
+
+def _find_step(config: Config) -> int:
+    """What every width is a multiple of."""
+    model = config.model
+    if not isinstance(model, ModelConfig):
+        what, action = "is a class of its own, whose widths only it knows", "leave model._target_ out"
+        raise ConfigError(Problem(what, "model._target_", str(to_dict(model).get("_target_")), action))
+    if config.lora.rank > 0:
+        what, action = "adapters have no width to follow", "set lora.rank=0"
+        raise ConfigError(Problem(what, "lora.rank", str(config.lora.rank), action))
+    if model.base_head_dim is not None:
+        return 2 * model.num_query_heads
+    return model.hidden_dim // math.gcd(model.num_query_heads, model.num_key_value_heads)
+
+
 def draw_batch(vocabulary_size: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Tokens that are as unequal as words are, to predict from each other: arrays (1, B, S) for a `TrainStep`."""
     frequencies = 1 / np.arange(1, vocabulary_size + 1) ** ZIPF_EXPONENT
@@ -60,28 +142,27 @@ def draw_batch(vocabulary_size: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {"token_ids": tokens[..., :-1], "labels": tokens[..., 1:], "loss_mask": counted}
 
 
-def measure(build: Build, widths: Sequence[int], tell: Callable[[str], None], jit: bool = False) -> list[Slope]:
+def measure(build: Build, widths: Sequence[int], tell: Callable[[str], None]) -> list[Slope]:
     """The slope of every activation after each of `STEPS`, in order.
 
     Args:
         build: makes a `LlamaCausalLM` of a width and its optimizer, whose learning rate is constant.
         widths: at least two.
         tell: called with what is being done.
-        jit: see `TrainStep`.
     """
     found = []
     for width in widths:
         tell(f"width {width}")
-        found.append(_train(*build(width), jit))
+        found.append(_train(*build(width)))
     return [_fit(layer, step, widths, [one[layer, step] for one in found]) for layer, step in found[0]]
 
 
-def _train(model: Any, optimizer: Any, jit: bool) -> dict[tuple[str, int], tuple[float, float]]:
+def _train(model: Any, optimizer: Any) -> dict[tuple[str, int], tuple[float, float]]:
     """(Layer, step) -> size and change."""
     from llama_exp.trainer.step import TrainStep
 
     batch = draw_batch(model.backbone.vocabulary_size)
-    step = TrainStep(model.backbone, optimizer, chunk_tokens=ROWS * POSITIONS, jit=jit)
+    step = TrainStep(model.backbone, optimizer, chunk_tokens=ROWS * POSITIONS, jit=False, fuse=False)
     first = read_activations(model, batch["token_ids"][0])
     found = {}
     for number in range(1, max(STEPS) + 1):

@@ -271,6 +271,8 @@ def test_impossible_values(line):
     assert problem.action.startswith("give ")
 
 
+ADAM = ("optimizer._target_=keras.optimizers.Adam", "~optimizer.independent_weight_decay")
+MUP = ("model.parametrization=mup", "model.base_hidden_dim=64")
 OWN_TEMPLATE = ("dataset=jsonl", "dataset.files=[a]", "dataset.chat_template=model")
 
 
@@ -303,6 +305,9 @@ OWN_TEMPLATE = ("dataset=jsonl", "dataset.files=[a]", "dataset.chat_template=mod
         ("tokenizer._target_", ["tokenizer=preset"], "tokenizer=bpe"),
         ("tokenizer.vocabulary_size", ["tokenizer.vocabulary_size=4096"], "at most 512"),
         ("dataset.text_key", ["dataset=tfds", "dataset.builder=x", "dataset.prompt_key=q"], "text_key=null"),
+        ("model.base_hidden_dim", ["model.parametrization=mup"], "the hidden_dim of the model whose learning rate"),
+        ("optimizer._target_", [*MUP, *ADAM], "adamw or lion or sgd"),
+        ("model.parametrization", [*MUP, "lora.rank=4"], "set model.parametrization=standard"),
         ("resume", ["resume=outputs/nowhere"], "auto"),
         ("dataset.chat_template", ["dataset=jsonl", "dataset.files=[a]", "dataset.chat_template=x"], "chatml"),
         ("dataset.chat_template", [*OWN_TEMPLATE], "set preset.source to an instruct model"),

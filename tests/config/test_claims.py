@@ -89,6 +89,8 @@ def test_claims_that_are_right(find_problems):
         (arguments(y="parameters.some"), "arguments.y", "parameters.all"),
         (arguments(y=3), "arguments.y", "is no quantity of a run"),
         (arguments(best_over="learning_rate"), "arguments.best_over", "did you mean optimizer.learning_rate?"),
+        (arguments(best_over={"a": 1}), "arguments.best_over", "docs/reference/configuration.md"),
+        (arguments(pair_by=[["seed"]]), "arguments.pair_by", "did you mean seed?"),
         (arguments(best_by="steps"), "arguments.best_by", "steps:min or steps:max"),
         (arguments(best_by=4), "arguments.best_by", "which of its values are good ones"),
         (arguments(confidence=95), "arguments.confidence", "such as 0.95"),

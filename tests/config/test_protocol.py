@@ -28,6 +28,7 @@ protocol:
   stages:
     base: {half: second, grid: {seed: 1}}
     other: {quick: 3}
+    third: {quick: null}
     ranks: no
   claims:
     falls: {statement: It falls., stages: [ranks], expected: {hgh: 1}}
@@ -59,6 +60,7 @@ def test_every_mistake_at_any_depth_is_told_at_once(config_of):
     assert {problem.where for problem in caught.value.problems} >= {
         "protocol.stages.base.half",
         "protocol.stages.other.quick",
+        "protocol.stages.third.quick",
         "protocol.stages.ranks",
         "protocol.claims.falls.estimator",
         "protocol.claims.falls.expected.hgh",

@@ -26,7 +26,7 @@ def test_the_paper_with_a_schedule_clipping_and_rates_of_single_variables(name):
     optimizer.multiply_rates(FACTORS)
     rates = [float(rate(u)) for u in range(6)]
     wanted = expected(name, variables(), 6, lambda u: rates[u - 1], factors=FACTORS, clip=0.5)
-    close(train(optimizer, variables(), 6), wanted)
+    close(train(optimizer, variables(), 6, fuse=True), wanted)
 
 
 @pytest.mark.parametrize(

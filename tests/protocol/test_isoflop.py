@@ -97,6 +97,21 @@ def test_a_best_size_at_the_edge_leaves_the_interval_open():
     assert "at the edge" in found.notes[-1]
 
 
+@pytest.mark.parametrize("of_compute", [0.0, -0.3])
+def test_sizes_that_are_all_too_large_leave_everything_open(of_compute):
+    """What a quick variant does: the smallest size is the best at every budget, and the exponent may be any."""
+    runs = [
+        Observation(number, (0,), {"budget": budget, "compute": budget * size**of_compute, "size": size, "y": loss})
+        for number, (budget, size, loss) in enumerate(
+            (budget, 1e4 * 2.0**n, 3.0 + 0.1 * n + 0.001 * (n % 3)) for budget in BUDGETS for n in range(4)
+        )
+    ]
+    found = ask("isoflop_exponent", runs, neighbours=4)
+    assert (found.value, found.low, found.high) == (0.0, -math.inf, math.inf)
+    ratio = ask("isoflop_prediction", runs, neighbours=4)
+    assert (ratio.value, ratio.low, ratio.high) == (pytest.approx(1.0), 0.0, math.inf)
+
+
 def test_what_cannot_be_answered_says_why():
     runs = isoflop(np.random.default_rng(0), 0.5, budgets=BUDGETS[:2])
     with pytest.raises(NotSeen, match=r"trainer.budget_flops has 2 values"):

@@ -35,6 +35,7 @@ def run(tmp_path_factory):
         ("parameters.all", count_parameters(MODEL)),
         ("parameters.non_embedding", count_parameters(MODEL) - 512 * 64),
         ("flops", count_flops_per_token(MODEL, {}, 128) * 20 * TOKENS_PER_STEP),
+        ("flops.non_embedding", 6 * (count_parameters(MODEL) - 512 * 64) * 20 * TOKENS_PER_STEP),
         ("steps.trained", 20.0),
     ],
 )
@@ -73,6 +74,11 @@ def test_a_branch_trained_what_came_after_its_checkpoint(run):
     assert find_quantity(branched, "steps") == 20.0
     assert find_quantity(branched, "steps.trained") == 5.0
     assert find_quantity(branched, "flops") == pytest.approx(find_quantity(run, "flops") / 4)
+
+
+def test_a_number_that_no_float_holds_is_none(run):
+    huge = dataclasses.replace(run, config={**run.config, "lora": {"rank": 10**400}})
+    assert find_quantity(huge, "lora.rank") is None
 
 
 def test_diverged_runs_say_so_by_their_exit_code(run):

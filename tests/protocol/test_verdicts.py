@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import random
+from collections import Counter
 
 import pytest
 import scipy.stats
@@ -307,6 +309,37 @@ def test_an_estimator_of_another_version_is_said(runs):
 def test_a_damaged_protocol_is_an_input_error(runs, protocol):
     with pytest.raises(InputError, match=r"config\.yaml"):
         judge([state_otherwise(runs[0], **protocol)])
+
+
+JUNK = [None, 3, -1.5, math.nan, "", "x\n\x1b[31mü", [], ["a"], {}, {"a": 1}, True, 10**400]
+
+
+def list_paths(node, path=()):
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield (*path, key)
+            yield from list_paths(value, (*path, key))
+
+
+def put(node, path, value):
+    return {**node, path[0]: value if len(path) == 1 else put(node[path[0]], path[1:], value)}
+
+
+def test_any_damage_to_a_protocol_is_told_or_judged(runs):
+    """Each value of the section in turn, in every run of two arms, with a value that nobody would write."""
+    some = [run for run in runs if run.config["lora"]["rank"] != 16 and run.config["seed"] == 0]
+    protocol = make_protocol()
+    rng, told = random.Random(5), Counter()
+    cases = [(path, value) for path in list_paths(protocol) for value in JUNK]
+    for path, value in rng.sample(cases, 120):
+        damaged = [state_otherwise(run, **put(protocol, path, value)) for run in some]
+        try:
+            for result in judge(damaged):
+                assert result.reason.endswith(".")
+                told[result.verdict] += 1
+        except InputError as error:
+            told[type(error)] += 1
+    assert told[InputError] > 10 and told[Verdict.not_seen] > 10
 
 
 def test_a_damaged_row_is_an_input_error(runs, tmp_path):

@@ -129,7 +129,8 @@ def test_nothing_is_compared_unless_somebody_asks(report):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "text"), [(None, -0.2, "≤ -0.2"), (1.0, None, "≥ 1"), (5.0, 20.0, "5 to 20"), (0.0, 0.0, "0 to 0")]
+    ("low", "high", "text"),
+    [(None, -0.2, "≤ -0.2"), (1.0, None, "≥ 1"), (5.0, 20.0, "5 to 20"), (0.0, 0.0, "0 to 0"), (None, None, "–")],
 )
 def test_ranges_as_a_reader_wants_them(low, high, text):
     assert show_expected(low, high) == text

@@ -10,6 +10,7 @@ from llama_exp.config.check import check_arguments
 from llama_exp.config.identity import to_dict
 from llama_exp.errors import ConfigError
 from llama_exp.models import LlamaBackbone
+from llama_exp.run import building
 from llama_exp.run.building import build_optimizer, list_rate_factors
 from llama_exp.run.plan_state import count_state_bytes
 
@@ -53,12 +54,16 @@ def test_factors_pass_the_scaling_of_a_float16_loss():
 def test_an_optimizer_with_one_rate_is_refused_where_it_would_lose_one(tmp_path, monkeypatch):
     config, model = made(*LORA, *SGD)
     assert isinstance(build_optimizer(config, model), keras.optimizers.SGD)
-    config, model = made(*LORA, *SGD, "lora.learning_rate_ratio=4")
     with pytest.raises(ConfigError) as raised:
-        build_optimizer(config, model)
+        made(*LORA, *SGD, "lora.learning_rate_ratio=4")
     (problem,) = raised.value.problems
-    assert problem.where == "optimizer._target_" and "lora_b learns at 4 times the rate" in problem.found
+    assert problem.where == "optimizer._target_" and "lora.learning_rate_ratio=4" in problem.found
     assert "multiply_rates(factors)" in problem.action and "optimizer=adamw" in problem.action
+    late = made(*LORA, *SGD)[0], made(*LORA, "lora.learning_rate_ratio=4")[1]
+    monkeypatch.setattr(building, "list_rate_factors", lambda config, model: {"a/lora_b": 4.0})  # of another part
+    with pytest.raises(ConfigError, match="a/lora_b learns at 4 times the rate"):
+        build_optimizer(*late)
+    monkeypatch.undo()
     source = "import keras\n\n\nclass Mine(keras.optimizers.SGD):\n    def multiply_rates(self, factors):\n"
     (tmp_path / "rates_of_mine.py").write_text(source + "        self.factors = factors\n")
     monkeypatch.syspath_prepend(tmp_path)

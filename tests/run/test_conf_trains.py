@@ -14,7 +14,10 @@ from whole_runs import run_here
 
 from llama_exp.config.check import CONF, check_arguments
 
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+# Those of several runs train in their quick variant.
+EXPERIMENTS = sorted(
+    path.stem for path in (CONF / "experiment").glob("*.yaml") if "\nprotocol:" not in path.read_text()
+)
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
 TINY = [
     *("model.num_layers=1", "model.hidden_dim=128", "model.intermediate_dim=64"),

@@ -152,7 +152,7 @@ class _ClaimCheck:
                 yield self._problem(f"has no value that {key} can be compared with", name, value, action)
 
     def _find_in_key(self, name: str, key: Any) -> Iterator[Problem]:
-        if key not in self._keys:
+        if not isinstance(key, str) or key not in self._keys:
             action = _ask(key, self._keys) or "give a key of docs/reference/configuration.md"
             yield self._problem("is no key of the config", name, key, action)
 

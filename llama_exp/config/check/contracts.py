@@ -37,6 +37,7 @@ NEEDED_KEYS = {
     "optimizer": ("learning_rate", float, "a number above 0: the schedule's peak"),
     "model": ("vocabulary_size", int, "an integer: its tokens"),
 }
+RATES_METHOD = "multiply_rates"  # of an optimizer: path of a variable -> factor on its learning rate
 KERAS_OPTIMIZER = "keras.src.optimizers.base_optimizer.BaseOptimizer"
 KERAS_CALLBACK = "keras.src.callbacks.callback.Callback"
 # Keras' callback -> what does the same here.
@@ -77,6 +78,8 @@ def find_contract_problems(config: Config, unsound: set[str]) -> Iterator[Proble
         if isinstance(node, dict):
             yield from _key_problems(section, node)
             yield from _class_problems(section, node, config.trusted_modules)
+    if not unsound & {"optimizer", "lora"} and isinstance(config.optimizer, dict):
+        yield from _rate_problems(config)
     for where, node in ({} if EVALUATION in unsound else list_nodes(config)).items():
         if isinstance(node, dict):
             yield from _class_problems(where, node, config.trusted_modules)
@@ -115,6 +118,23 @@ def _class_problems(where: str, node: Mapping[str, Any], trusted_modules: list[s
         yield Problem("is no optimizer", f"{where}.{TARGET}", target, action)
     else:
         yield from _argument_problems(outline, node, where)
+
+
+def _rate_problems(config: Config) -> Iterator[Problem]:
+    """LoRA+ needs an optimizer that can give a variable a learning rate of its own."""
+    target, ratio = config.optimizer[TARGET], config.lora.learning_rate_ratio
+    outline = _outline(target, config.trusted_modules)
+    if outline is None or not (outline.is_class and outline.is_whole):
+        return  # asked of the imported class, later
+    if config.lora.rank and ratio != 1 and RATES_METHOD not in outline.methods:
+        yield rates_problem(target, f"lora.learning_rate_ratio={ratio:g}")
+
+
+def rates_problem(target: str, found: str) -> Problem:
+    """The problem of an optimizer that would lose the learning rates of single variables."""
+    what = "has one learning rate for all variables, but this run gives some of them their own"
+    action = f"choose optimizer=adamw, sgd, lion, adafactor or muon, or give your class {RATES_METHOD}(factors)"
+    return Problem(what, f"optimizer.{TARGET}", f"{target}; {found}", f"{action} (docs/how_to/own_optimizer.md)")
 
 
 def _task_problems(where: str, node: Mapping[str, Any], trusted_modules: list[str]) -> Iterator[Problem]:

@@ -157,6 +157,7 @@ SYNONYMS = {
     "lora_target_linear": "lora.targets",
     "peft_use_dora": "lora.use_dora",
     "peft_use_rslora": "lora.use_rslora",
+    "loraplus_lr_ratio": "lora.learning_rate_ratio",
     "lora_model_dir": "lora.source",
     "adapter_checkpoint": "lora.source",
     "quantize_base": "quantization=int4",

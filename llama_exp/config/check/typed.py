@@ -158,7 +158,7 @@ class Typing:
         if typing.get_origin(hint) is dict and is_schema(arms[1]):
             return {name: self._keyed(f"{path}.{name}", arms[1], node) for name, node in value.items()}
         schemas = [arm for arm in (hint, *arms) if is_schema(arm)]
-        if schemas and value is not None:
+        if schemas and (value is not None or type(None) not in arms):
             return self._keyed(path, schemas[0], value)
         self._nested_targets(path, value)
         return value

@@ -52,8 +52,9 @@ def isoflop_exponent(question: Question) -> Obtained:
     ends = [(o.minimum.low, o.minimum.high) if late else (o.minimum.high, o.minimum.low) for o, late in pairs]
     value = float(_find_slopes(optima, at)[0])
     tail = (1.0 - question.confidence) / 2.0
-    low = np.quantile(_find_slopes(optima, [first for first, _ in ends]), tail, method="lower")
-    high = np.quantile(_find_slopes(optima, [last for _, last in ends]), 1.0 - tail, method="higher")
+    slopes = [_find_slopes(optima, list(sizes)) for sizes in zip(*ends, strict=True)]
+    low, high = (np.where(np.isnan(s), end, s) for s, end in zip(slopes, (-math.inf, math.inf), strict=True))
+    low, high = np.quantile(low, tail, method="lower"), np.quantile(high, 1.0 - tail, method="higher")
     return Obtained(value, float(low), float(high), "", METHOD, _draw(question, optima), tuple(_list_notes(optima)))
 
 
@@ -99,12 +100,17 @@ def _find_optimum(question: Question, budget: float, arm: Sequence[Observation],
 
 
 def _find_slopes(optima: Sequence[_Optimum], log_sizes: Sequence[np.ndarray]) -> np.ndarray:
-    """(N,) least-squares slopes of log size over log compute; infinite where a size that counts is."""
+    """(N,) least-squares slopes of log size over log compute; infinite where a size that counts is.
+
+    NaN where infinite ones cancel, or all compute is the same: the slope may be any.
+    """
     compute = np.stack([optimum.compute_at(sizes) for optimum, sizes in zip(optima, log_sizes, strict=True)])
     centred = compute - compute.mean(axis=0)
-    weights = centred / (centred**2).sum(axis=0)
-    counts = np.abs(weights) > _NO_WEIGHT  # else nothing times infinity
-    return np.where(counts, weights * np.where(counts, np.stack(log_sizes), 0.0), 0.0).sum(axis=0)
+    sizes = np.stack(log_sizes) - optima[0].minimum.at  # equal ones are 0, and so is their slope
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weights = centred / (centred**2).sum(axis=0)
+        counts = ~(np.abs(weights) <= _NO_WEIGHT)  # else nothing times infinity
+        return (weights * np.where(counts, sizes, 0.0)).sum(axis=0)
 
 
 def _draw(question: Question, optima: Sequence[_Optimum]) -> Drawing:
