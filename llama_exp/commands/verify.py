@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,6 +19,7 @@ from llama_exp.architecture import AS_STORED
 from llama_exp.commands import merge, models, verify_coordinates
 from llama_exp.commands.export import DTYPES
 from llama_exp.commands.parser import Parser, positive
+from llama_exp.commands.telling import told
 from llama_exp.console import logs
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.formats import open_adapter
@@ -75,7 +75,7 @@ def verify_invariances(arguments: list[str]) -> int:
     only, overrides = _take_only(arguments)
     config = compose(overrides, "llama-exp verify invariances")
     logs.attach_console()
-    with _told() as tell:
+    with told() as tell:
         outcomes, tolerances = invariances.verify(config, overrides, only, tell)
     _show_invariances(outcomes, tolerances)
     return 0 if all(invariances.is_right(outcome, tolerances) for outcome in outcomes) else 1
@@ -86,7 +86,7 @@ def verify_resume(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(RESUME_HELP)
         return 0
-    with _told() as tell:
+    with told() as tell:
         found = resumption.verify(arguments, tell)
     console = Console()
     where = f"stopped at step {found.stopped_at} and continued to step {found.steps}"
@@ -108,7 +108,7 @@ CHECKS: dict[str, Callable[[list[str]], int]] = {
     "parity": verify_parity,
     "invariances": verify_invariances,
     "resume": verify_resume,
-    "coordinates": lambda arguments: verify_coordinates.main(arguments, _told),
+    "coordinates": verify_coordinates.main,
 }
 INVARIANCES_HELP = f"""usage: llama-exp verify invariances [--only CHECK,...] [<part>=<choice> | <key>=<value> ...]
 
@@ -151,17 +151,6 @@ def _watch(steps, total: int):
     """The steps of the reference, with a bar on a terminal."""
     console = Console(stderr=True)
     return track(steps, "reference", total=total, console=console, disable=not console.is_terminal, transient=True)
-
-
-@contextlib.contextmanager
-def _told():
-    """Yields what shows, on a terminal, what is being done."""
-    console = Console(file=sys.stderr)  # as it is now: a run may turn it away
-    if not console.is_terminal:
-        yield lambda phase: None
-        return
-    with console.status("") as status:
-        yield lambda phase: status.update(f"[not bold]{phase}")
 
 
 def _take_only(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

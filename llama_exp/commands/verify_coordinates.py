@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llama_exp.commands.telling import told
 from llama_exp.console import logs
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.verification import coordinates
@@ -32,12 +32,11 @@ examples:
   llama-exp verify coordinates {WIDTHS} 128,256,512,1024 runtime.backend=jax"""
 
 
-def main(arguments: list[str], told: Callable[[], contextlib.AbstractContextManager]) -> int:
+def main(arguments: list[str]) -> int:
     """Checks as the command line says; returns the exit code.
 
     Args:
         arguments: behind `verify coordinates`.
-        told: opens what shows what is being done.
     """
     if {"-h", "--help"} & set(arguments):
         print(HELP)
