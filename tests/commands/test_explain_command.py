@@ -42,7 +42,7 @@ def test_one_key_and_a_part(capsys):
     table = lines_of(capsys, "lora", "lora.rank=3")
     assert table[0].split() == ["lora.rank", "=", "3", "argument", "2:", "lora.rank=3,", "instead", "of", "0"]
     assert table[-2] == "files, in the order of their merge:" and "chosen by" in table[-1]
-    assert len(table) == 9 + 3
+    assert len(table) == 10 + 3
 
 
 def test_all_keys_and_the_keys_as_a_shell_completes_them(capsys):
