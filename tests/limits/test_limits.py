@@ -79,7 +79,7 @@ def test_every_closed_choice_is_the_type_of_a_key():
     }
     hints |= {arm for hint in hints for arm in typing.get_args(hint)}  # those that may be null
     below_names = {Direction, Pruner, Sampler, Half}  # of hydra.sweeper, and of a stage of an experiment
-    assert len(choices) == 18 and choices - below_names <= hints
+    assert len(choices) == 19 and choices - below_names <= hints
 
 
 OPTIONS = {"sequence_length": 8, "packing": "none", "overlong": "drop", "validation_fraction": 0.5}
