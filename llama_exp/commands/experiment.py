@@ -56,13 +56,13 @@ def _run(plan: Plan, arguments: list[str], is_dry: bool) -> tuple[ExitCode, list
         return ExitCode.OK, []
     command = shlex.join([*program, "experiment", *redact_arguments(arguments)])
     ended = conduct(plan, program, command)
-    if ended.report is not None:
-        print()
-        show(ended.report, Console())
+    if ended.report is None:
+        return ended.code, []
+    print()
+    show(ended.report, Console())
     folder = show_path(plan.request.folder)
     print(f"\nall of it: {shlex.join([*program, 'report', folder])}", flush=True)
-    claims = () if ended.report is None else ended.report.claims
-    return ended.code, list_uncomputed(claims, [step.name for step in plan.steps])
+    return ended.code, list_uncomputed(ended.report.claims, [step.name for step in plan.steps])
 
 
 def _run_all(options: argparse.Namespace, arguments: list[str]) -> int:

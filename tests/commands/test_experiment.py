@@ -12,6 +12,7 @@ from whole_runs import ROOT
 from llama_exp import cli
 from llama_exp.commands import experiment
 from llama_exp.errors import ExitCode
+from llama_exp.experiments.catalogue import Entry
 from llama_exp.experiments.conduct import Ended
 
 TINY = """\
@@ -121,5 +122,6 @@ def test_a_model_may_be_named_by_its_variable(run, monkeypatch):
 )
 def test_all_of_them_end_with_the_worst_code(run, monkeypatch, ended, code, words):
     monkeypatch.setattr(experiment, "conduct", lambda plan, program, command: ended)
+    monkeypatch.setattr(experiment, "list_experiments", lambda config_dir: [Entry("tiny", None, {})])
     found, told = run("--all", "--quick", "--config-dir", "my")
     assert found == code and "== tiny" in told and all(word in told for word in words)
