@@ -38,7 +38,9 @@ MOST_TOKENS, MOST_LAYERS = 64, 2
 DOUBLINGS = (1, 2, 4, 8)
 # Of the frequency of tokens by rank. Words have 1; a little more, and a step has what to learn.
 ZIPF_EXPONENT = 1.5
-Build = Callable[[int], tuple[Any, Any]]
+# Models of each width: with few heads one of them alone says little of its scores.
+SEEDS = 3
+Build = Callable[[int, int], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,12 @@ def check(config: Config, widths: Sequence[int] | None, tell: Callable[[str], No
     tell("loading Keras")
     runtime.import_backend()
 
-    def build(width: int) -> tuple[Any, Any]:
-        model = build_model(resized[width], None, None)
-        return model, build_optimizer(resized[width], model)
+    def build(width: int, seed: int) -> tuple[Any, Any]:
+        seeded = dataclasses.replace(resized[width], seed=config.seed + seed)
+        model = build_model(seeded, None, None)
+        return model, build_optimizer(seeded, model)
 
-    return measure(build, list(resized), tell)
+    return measure(build, list(resized), tell, SEEDS)
 
 
 def resize(config: Config, width: int) -> Config:
@@ -142,19 +145,25 @@ def draw_batch(vocabulary_size: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {"token_ids": tokens[..., :-1], "labels": tokens[..., 1:], "loss_mask": counted}
 
 
-def measure(build: Build, widths: Sequence[int], tell: Callable[[str], None]) -> list[Slope]:
+def measure(build: Build, widths: Sequence[int], tell: Callable[[str], None], num_seeds: int) -> list[Slope]:
     """The slope of every activation after each of `STEPS`, in order.
 
     Args:
-        build: makes a `LlamaCausalLM` of a width and its optimizer, whose learning rate is constant.
+        build: makes a `LlamaCausalLM` of a width and a seed, and its optimizer, whose learning rate is constant.
         widths: at least two.
         tell: called with what is being done.
+        num_seeds: models of each width.
     """
-    found = []
+    found: list[dict] = []
     for width in widths:
         tell(f"width {width}")
-        found.append(_train(*build(width)))
+        found.append(_average([_train(*build(width, seed)) for seed in range(num_seeds)]))
     return [_fit(layer, step, widths, [one[layer, step] for one in found]) for layer, step in found[0]]
+
+
+def _average(models: Sequence[dict[tuple[str, int], tuple[float, float]]]) -> dict[tuple[str, int], np.ndarray]:
+    """Roots of the means of squares of sizes and changes over the models of a width."""
+    return {key: np.sqrt(np.mean([np.square(one[key]) for one in models], axis=0)) for key in models[0]}
 
 
 def _train(model: Any, optimizer: Any) -> dict[tuple[str, int], tuple[float, float]]:
@@ -191,7 +200,7 @@ def _size(array: np.ndarray) -> float:
     return math.sqrt(float(np.mean(np.square(array))))
 
 
-def _fit(layer: str, step: int, widths: Sequence[int], found: Sequence[tuple[float, float]]) -> Slope:
+def _fit(layer: str, step: int, widths: Sequence[int], found: Sequence[np.ndarray]) -> Slope:
     sizes, changes = np.array(found).T
     size, change = (_exponent(widths, values) for values in (sizes, changes))
     return Slope(layer, step, size, change, tuple(map(float, changes)))

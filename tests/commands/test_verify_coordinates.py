@@ -97,5 +97,6 @@ def test_models_without_such_widths(widths, lines, where, words):
 
 
 def test_nothing_behind_the_option():
-    with pytest.raises(ConfigError, match="nothing behind it"):
-        verify_coordinates.main(["--widths"], None)
+    with pytest.raises(ConfigError) as caught:
+        verify_coordinates.main(["--widths"])
+    assert caught.value.problems[0].found == "nothing behind it"

@@ -307,6 +307,8 @@ OWN_TEMPLATE = ("dataset=jsonl", "dataset.files=[a]", "dataset.chat_template=mod
         ("dataset.text_key", ["dataset=tfds", "dataset.builder=x", "dataset.prompt_key=q"], "text_key=null"),
         ("model.base_hidden_dim", ["model.parametrization=mup"], "the hidden_dim of the model whose learning rate"),
         ("optimizer._target_", [*MUP, *ADAM], "adamw or lion or sgd"),
+        ("optimizer.global_clipnorm", [*MUP, "optimizer=sgd", "optimizer.global_clipnorm=1.0"], "set it to null"),
+        ("optimizer._target_", [*MUP, "optimizer=muon"], "adamw or lion or sgd"),
         ("model.parametrization", [*MUP, "lora.rank=4"], "set model.parametrization=standard"),
         ("resume", ["resume=outputs/nowhere"], "auto"),
         ("dataset.chat_template", ["dataset=jsonl", "dataset.files=[a]", "dataset.chat_template=x"], "chatml"),

@@ -20,10 +20,10 @@ def eager():
     tf.config.run_functions_eagerly(False)
 
 
-def build(width, parametrization):
+def build(width, seed, parametrization):
     sizes = {"vocabulary_size": 64, "num_layers": 1, "hidden_dim": width, "intermediate_dim": 2 * width}
     heads = {"num_query_heads": width // HEAD_DIM, "num_key_value_heads": width // HEAD_DIM // 2}
-    first = {"initializer_range": BASE**-0.5, "tie_word_embeddings": True, "seed": 0}
+    first = {"initializer_range": BASE**-0.5, "tie_word_embeddings": True, "seed": seed}
     rule = {"parametrization": parametrization, "base_hidden_dim": BASE, "train_norms": False}
     backbone = LlamaBackbone(**sizes, **heads, **first, **rule, dtype="float32")
     optimizer = adamw(learning_rate=0.01, **ADAMW)
@@ -33,13 +33,13 @@ def build(width, parametrization):
 
 def test_activations_keep_their_size_under_mup_and_grow_with_the_width_otherwise():
     widths, said = [32, 64, 128, 256, 512], []
-    slopes = measure(lambda width: build(width, "mup"), widths, said.append)
+    slopes = measure(lambda width, seed: build(width, seed, "mup"), widths, said.append, 1)
     layers = ["token_embedding", "transformer_layer_0/self_attention", "transformer_layer_0", "logits"]
     assert {(one.layer, one.step) for one in slopes} == {(layer, step) for layer in layers for step in STEPS}
     assert [one for one in slopes if not one.is_flat] == []
     assert said == [f"width {width}" for width in widths]
 
-    slopes = measure(lambda width: build(width, "standard"), [32, 128, 512], said.append)
+    slopes = measure(lambda width, seed: build(width, seed, "standard"), [32, 128, 512], said.append, 1)
     grows = {layer: [one.change for one in slopes if one.layer == layer] for layer in layers[1:]}
     assert all(change > TOLERANCE for changes in grows.values() for change in changes), grows
     assert not any(one.is_flat for one in slopes if one.layer in layers[1:])
