@@ -7,7 +7,7 @@ import numpy as np
 from llama_exp.protocol.estimators import ESTIMATORS
 from llama_exp.protocol.obtained import NotSeen, Observation, Question
 
-ROUNDS = 150
+ROUNDS = 80
 
 
 def observe(seed, *more, **values):

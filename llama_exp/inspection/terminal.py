@@ -46,7 +46,7 @@ def show_update(update: Update, name: str, console: Console) -> None:
 def _table_of_kinds(update: Update) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("kind", no_wrap=True)
-    for title in ("n", "shape", "rank", "of", "range", "stable", "norm", "relative", "largest"):
+    for title in ("n", "shape", "rank", "of", "range", "stable", "norm", "relative"):
         table.add_column(title, justify="right", no_wrap=True)
     for kind in update.kinds:
         table.add_row(_SHORT.get(kind, kind), *_cells(update.of_kind(kind)))
@@ -70,7 +70,6 @@ def _cells(matrices: Sequence[MatrixUpdate]) -> list[str]:
         f"{mean(matrix.stable_rank for matrix in matrices):.1f}",
         f"{norm:.3g}",
         f"{norm / base:.2%}" if base else "-",
-        f"{max((matrix.values[0] for matrix in matrices if matrix.values), default=0.0):.3g}",
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from questions import ask, draw_arm, measure_coverage, observe, reason_of
+from questions import ROUNDS, ask, draw_arm, measure_coverage, observe, reason_of
 
 from llama_exp.limits.estimators import ESTIMATORS as ARGUMENTS
 from llama_exp.protocol.estimators import ESTIMATORS
@@ -15,6 +15,7 @@ from llama_exp.protocol.obtained import NotSeen
 
 RATES = [1e-3 * 3.0**power for power in range(-3, 3)]
 WIDTHS = (32, 64, 128, 256)
+LEAST = scipy.stats.binom.ppf(0.001, ROUNDS, 0.95) / ROUNDS  # of intervals of 95 %, in all but one of 1000 series
 finite = st.floats(-1e3, 1e3)
 
 
@@ -61,9 +62,8 @@ def test_the_slope_of_several_seeds_is_that_of_centred_values():
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])
 def test_intervals_of_slopes_hold_the_truth(seeds):
-    """150 intervals of 95 %: from 135 on (99.9 % of binomial draws)."""
     share, _ = measure_coverage(lambda rng: ask("log_log_slope", power_law(rng, seeds, 0.3)), -0.5)
-    assert share >= 0.9
+    assert share >= LEAST
 
 
 def test_no_slope_without_three_values_or_logarithms():
@@ -144,11 +144,37 @@ def test_the_ratio_of_best_rates_without_noise_is_exact():
         assert (found.value, found.low, found.high) == pytest.approx([13.0] * 3, rel=1e-4)
 
 
-@pytest.mark.parametrize(("seeds", "neighbours"), [(2, 1), (2, 2), (3, 1), (3, 2), (1, 2)])
+@pytest.mark.parametrize(("seeds", "neighbours"), [(2, 1), (2, 2), (3, 1)])
 def test_intervals_of_best_rates_hold_the_truth(seeds, neighbours):
-    """Of 150 intervals of 95 % at least 135 do; with little freedom more do, and they are wide."""
+    """With little freedom they hold it more often than they say, and are wide."""
     share, _ = measure_coverage(lambda rng: ask_ratio(rng, seeds, 0.01, neighbours), 10.0)
-    assert share >= 0.9
+    assert share >= LEAST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+@pytest.mark.parametrize("noise", [0.003, 0.01, 0.03])
+def test_a_thousand_intervals_hold_the_truth(seeds, noise):
+    """Of best rates, slopes and differences."""
+    shares = {f"ratio, {neighbours} neighbours": ask_coverage(seeds, noise, neighbours) for neighbours in (1, 2)}
+    shares["slope"] = measure_coverage(lambda rng: ask("log_log_slope", power_law(rng, seeds, noise)), -0.5, 1000)[0]
+    if seeds > 1:
+        arms = ("of", "against")
+        shares["difference"] = measure_coverage(
+            lambda rng: ask("mean_difference", {arm: draw_seeds(rng, seeds, noise) for arm in arms}), 0.0, 1000
+        )[0]
+    print(f"{seeds} seeds, noise {noise}: {shares}")
+    assert min(share for share in shares.values() if share is not None) >= 0.93
+
+
+def ask_coverage(seeds, noise, neighbours):
+    if seeds * (2 * neighbours + 1) <= 2 + seeds:
+        return None  # no freedom is left
+    return measure_coverage(lambda rng: ask_ratio(rng, seeds, noise, neighbours), 10.0, 1000)[0]
+
+
+def draw_seeds(rng, seeds, noise):
+    return [observe(seed, y=noise * rng.normal()) for seed in range(seeds)]
 
 
 def test_more_seeds_give_narrower_intervals():
@@ -234,8 +260,8 @@ def ask_drift(rng, drift, seeds=3, noise=0.005):
 def test_drifts_are_octaves_per_doubling(drift):
     exact = ask_drift(np.random.default_rng(8), drift, noise=1e-9)
     assert (exact.value, exact.low, exact.high) == pytest.approx([drift] * 3, abs=1e-3)
-    share, closed = measure_coverage(lambda rng: ask_drift(rng, drift), drift, rounds=60)
-    assert share >= 0.85 and closed > 0.9  # 51 of 60: 99.9 % of binomial draws
+    share, closed = measure_coverage(lambda rng: ask_drift(rng, drift), drift, rounds=40)
+    assert share >= LEAST and closed > 0.9
 
 
 def test_answers_are_the_same_every_time():

@@ -88,6 +88,7 @@ def test_a_branch_that_was_killed_goes_on_also_without_its_trunk(playground, tru
     assert_same_run(tmp_path / "cut", straight)
 
 
+@pytest.mark.slow
 def test_other_data_or_a_cut_record_is_refused_and_leaves_nothing(playground, trunk, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text((playground / "text.txt").read_text().replace("counts 7,", "counts 8,"))
