@@ -155,6 +155,8 @@ def _wait_for_orphan(folder: Path) -> None:
 def _tell_end(step: Step, code: int, command: str) -> ExitCode:
     """Says that a stage ended the experiment, and which code the command leaves with."""
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    if code == ExitCode.CONFIG and not step.is_cached:
+        how += f"; if it was edited since its runs began, give {step.folder.parent} another name and begin anew"
     print(f"\nstage {step.name} ended {how}; to go on: {command}", file=sys.stderr, flush=True)
     return ExitCode.SWEEP if code < 0 else ExitCode(code)
 

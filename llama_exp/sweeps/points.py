@@ -15,7 +15,7 @@ from llama_exp.sweeps.record import ABSENT, Entry, Record, identify, join_common
 
 MOST_SHOWN = 5
 # What no identity of llama_exp counts; in another application these keys are rare, and the points are told anyway.
-MAY_CHANGE = re.compile(r"(runtime|logger|resume|debug)(\.|$)")
+MAY_CHANGE = re.compile(r"(runtime|logger|protocol|resume|debug)(\.|$)")
 UNDO = "undo the edit, or begin a new sweep with resume=none in another folder"
 EXTEND = f"{UNDO}; to add the new points to this one: hydra.launcher.extend=true"
 

@@ -143,6 +143,12 @@ def test_a_signal_ends_it_behind_its_stage(stages, number, kind, monkeypatch):
     assert record()["starts"][0]["exit_code"] == kind.exit_code
 
 
+def test_an_edit_that_makes_other_runs_says_how_to_begin_anew(stages, capsys):
+    stages.codes["ranks"] = 2
+    assert stages.conduct() == ExitCode.CONFIG
+    assert "give outputs/experiments/tiny another name and begin anew" in capsys.readouterr().err
+
+
 def test_a_start_that_was_killed_has_no_exit_code(stages):
     def die():
         raise SystemExit(9)
