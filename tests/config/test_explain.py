@@ -95,7 +95,9 @@ def test_every_leaf_is_explained_and_agrees_with_hydra(arguments, monkeypatch):
         for setting in explanation.settings:
             if setting.place.config is not None and setting.value != {}:  # logger/none.yaml has no key
                 key, written = written_at(setting.place.text)
-                assert (key, written) == (path[-1], setting.value), setting
+                assert (key, written) == (setting.path[-1], setting.value), (
+                    setting
+                )  # it may be a null that has keys now
     if not found.problems:
         config = dict(flatten_paths(to_dict(to_config(cfg))))
         assert {".".join(path): value for path, value in config.items()} == {
