@@ -33,7 +33,8 @@ from llama_exp.experiments.request import BASES, Request
 from llama_exp.limits.protocol import MODELS, Half, find_places
 
 RUN_DIR = "hydra.run.dir"
-_OWN = ("protocol", "experiment")  # keys that are the experiment's, and no stage's
+# Where a mistake stands that is the experiment's, and no stage's.
+_OWN = ("protocol", "experiment", "configuration")
 _BASE_LETTERS = 16
 THREADS, JOBS = "runtime.threads", "hydra.launcher.n_jobs"
 

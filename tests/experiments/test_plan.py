@@ -136,6 +136,15 @@ def test_an_experiment_of_one_run_says_how_it_is_run(plan_of):
         plan_of("# @package _global_\nname: tiny\n")
 
 
+def test_files_that_do_not_compose_are_told_as_such(plan_of):
+    with pytest.raises(ConfigError, match="do not compose.*\\n.*defined before"):
+        plan_of(
+            TINY.replace(
+                "defaults:\n", "defaults:\n  - override /logger: none\n  - /dataset@evaluation.sets.a: python_docs\n"
+            )
+        )
+
+
 def test_a_half_that_there_is_not(plan_of):
     text = TINY[: TINY.index("    big:")] + "  claims: {}\n"
     with pytest.raises(ConfigError, match="no stage of this half"):
