@@ -18,7 +18,7 @@ from llama_exp.config.schema import Config, ModelConfig
 from llama_exp.console.progress import say_spent
 from llama_exp.lora.source import count_lora_parameters, ranks
 from llama_exp.run.plan_memory import FRAMEWORKS, VARIABLE_BYTES, count_memory_bytes, count_repeated_flops
-from llama_exp.run.plan_state import count_state_bytes
+from llama_exp.run.plan_state import count_state_bytes, count_trainable
 from llama_exp.run.room import count_disk_bytes
 
 
@@ -69,7 +69,7 @@ def make_plan(config: Config) -> Plan | None:
     tokens_per_step = config.trainer.batch_size * config.trainer.accumulation_steps * sequence_length
     return Plan(
         num_parameters=num_base + num_adapter,
-        num_trainable_parameters=num_adapter or num_base,
+        num_trainable_parameters=count_trainable(model, lora),
         tokens_per_step=tokens_per_step,
         total_tokens=tokens_per_step * config.trainer.max_steps,
         flops_per_token=count_flops_per_token(model, ranks(lora, model), sequence_length),

@@ -40,7 +40,7 @@ from llama_exp.formats.quantized import variable_parts
 from llama_exp.limits.runtime import Backend
 from llama_exp.limits.trainer import Remat
 from llama_exp.lora.source import count_lora_matrices_and_magnitudes
-from llama_exp.run.plan_state import count_state_bytes
+from llama_exp.run.plan_state import count_state_bytes, count_trainable
 
 FRAMEWORKS = "frameworks"
 # Measured: the largest resident set of runs less all other components. A third of TensorFlow's are pages of its
@@ -73,7 +73,7 @@ def count_memory_bytes(
         num_adapter: parameters of its adapters, which then train alone; 0: there are none.
     """
     policy, trainer = config.precision.policy.value, config.trainer
-    num_trainable = num_adapter or num_base
+    num_trainable = count_trainable(model, to_dict(config.lora))
     state_bytes = count_state_bytes(config, model)
     if state_bytes is None:
         state_bytes = num_trainable * 2 * FLOAT32_BYTES

@@ -1,4 +1,4 @@
-"""How many float32 numbers an optimizer of ours keeps of what trains. Imports no framework.
+"""What trains, and how many float32 numbers an optimizer of ours keeps of it. Imports no framework.
 
 adamw       two for each parameter
 lion        one
@@ -36,12 +36,26 @@ def count_state_bytes(config: Config, model: Mapping[str, Any]) -> int | None:
     return 4 * sum(_count_numbers(config.optimizer, path, shape) for path, shape in shapes.items())
 
 
+def count_trainable(model: Mapping[str, Any], lora: Mapping[str, Any]) -> int:
+    """Parameters that train: adapters alone where there are any, and scales of norms unless they are held.
+
+    Args:
+        model: its section, as plain data.
+        lora: the section `lora`, likewise.
+
+    Raises:
+        InputError: as `lora.source.ranks`.
+    """
+    return sum(map(math.prod, _list_trainable_shapes(model, lora).values()))
+
+
 def _list_trainable_shapes(model: Mapping[str, Any], lora: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     own = ranks(lora, model)
     if not own:
-        return variable_shapes(model)
+        shapes = variable_shapes(model)
+        return {path: shape for path, shape in shapes.items() if len(shape) > 1 or model["train_norms"]}
     linears = linear_shapes(model)
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes = {}
     for path, rank in own.items():
         inputs, outputs = linears[path]
         shapes |= {f"{path}/lora_a": (inputs, rank), f"{path}/lora_b": (rank, outputs)}

@@ -78,6 +78,16 @@ def test_what_saves_memory():
     assert planned("objective.chunk_tokens=512").memory_bytes["logits"] == LOGIT_ARRAYS * 512 * 512 * 4
 
 
+def test_scales_of_norms_that_are_held_train_no_more():
+    held, free = planned("model.train_norms=false"), planned()
+    model = to_dict(check_arguments([]).config.model)
+    scales = (2 * model["num_layers"] + 1) * model["hidden_dim"]
+    assert free.num_trainable_parameters - held.num_trainable_parameters == scales
+    assert free.num_parameters == held.num_parameters
+    for part, bytes_of_one in (("gradients", 4), ("optimizer", 8)):
+        assert free.memory_bytes[part] - held.memory_bytes[part] == bytes_of_one * scales
+
+
 def test_what_a_magnitude_multiplies_is_kept():
     plain = ("model=llama_15m", "lora.rank=4", "lora.targets=[query,value]")
     shape = to_dict(check_arguments(plain).config.model)
