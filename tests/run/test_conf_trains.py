@@ -14,10 +14,11 @@ from whole_runs import run_here
 
 from llama_exp.config.check import CONF, check_arguments
 
-# Those of several runs train in their quick variant.
-EXPERIMENTS = sorted(
-    path.stem for path in (CONF / "experiment").glob("*.yaml") if "\nprotocol:" not in path.read_text()
-)
+TEXT_OF = {path.stem: path.read_text() for path in (CONF / "experiment").glob("*.yaml")}
+OF_SEVERAL_RUNS = {name for name, text in TEXT_OF.items() if "\nprotocol:" in text}
+# What they begin with is theirs; all of that trains in their quick variants.
+BASES = {found for name in OF_SEVERAL_RUNS for found in re.findall(r"\[experiment=(\w+)", TEXT_OF[name])}
+EXPERIMENTS = sorted(TEXT_OF.keys() - OF_SEVERAL_RUNS - BASES)
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
 TINY = [
     *("model.num_layers=1", "model.hidden_dim=128", "model.intermediate_dim=64"),
