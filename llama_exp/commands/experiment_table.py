@@ -25,7 +25,8 @@ def show_experiments(entries: list[Entry], config_dir: str | None, console: Cons
     console.print(table)
     console.print("runs: of the first half, + of the half on a pre-trained model", style="dim")
     if sound := [entry.name for entry in entries if entry.protocol is not None]:
-        console.print(Text(f"llama-exp experiment {sound[0]} --quick", style="dim"))
+        command = ("llama-exp experiment", sound[0], "--quick")
+        console.print(Text(" ".join(command), style="dim"))
 
 
 def _row(entry: Entry, config_dir: str | None) -> list[Text]:

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 from tiny_configs import TINY_CONFIGS, as_tensors, random_arrays
 
-from llama_exp.backend import initial
+from llama_exp.architecture import draws
 from llama_exp.errors import InputError, StorageError
 from llama_exp.formats import open_checkpoint, writing
 from llama_exp.formats.keras_hub import checkpoint as keras_hub
@@ -76,7 +76,7 @@ def test_nothing_is_drawn_that_is_overwritten(preset, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("random weights")
 
-    monkeypatch.setattr(initial, "_generator", refuse)
+    monkeypatch.setattr(draws, "_generator", refuse)
     LlamaBackbone.from_preset(preset)
     with pytest.raises(AssertionError, match="random weights"):
         LlamaBackbone.from_preset(preset, load_weights=False)
