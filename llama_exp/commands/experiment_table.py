@@ -13,6 +13,9 @@ from llama_exp.limits.protocol import Half
 
 _LOOKS = {"confirmed": "green", "contradicted": "red"}
 
+# What a reader may type next.
+TRY = "llama-exp experiment {} --quick"
+
 
 def show_experiments(entries: list[Entry], config_dir: str | None, console: Console) -> None:
     """Prints the table, and how to run one."""
@@ -25,8 +28,7 @@ def show_experiments(entries: list[Entry], config_dir: str | None, console: Cons
     console.print(table)
     console.print("runs: of the first half, + of the half on a pre-trained model", style="dim")
     if sound := [entry.name for entry in entries if entry.protocol is not None]:
-        command = ("llama-exp experiment", sound[0], "--quick")
-        console.print(Text(" ".join(command), style="dim"))
+        console.print(Text(TRY.format(sound[0]), style="dim"))
 
 
 def _row(entry: Entry, config_dir: str | None) -> list[Text]:
