@@ -228,7 +228,8 @@ def _forbidden(key: str, old: object, new: object) -> Problem:
         # No key of this config, or none of that one: the version of this package decides it.
         action = "go on with the version of llama_exp that began it (see its run.json), or give resume=none"
     found = f"{_shown(new)}, begun with {_shown(old)}"
-    return Problem("a run cannot change this when it goes on", key, found, action)
+    where = key or '""'  # of a damaged file
+    return Problem("a run cannot change this when it goes on", where, found, action)
 
 
 def _shown(value: object) -> object:
