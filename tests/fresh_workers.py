@@ -12,7 +12,7 @@ from xdist.scheduler import LoadFileScheduling
 
 # Files whose tests have Numba compile the same kernels, which one worker does once.
 TOGETHER = re.compile(r"tests/models/test_cpu_\w+\.py")
-MOST_MIB = 1600  # with TensorFlow and the modules of all tests a worker begins with 850
+MOST_MIB = 4000  # with TensorFlow and the modules of all tests a worker begins with 1000; a fresh one costs 25 s
 
 
 def resident_mib(process="self"):
