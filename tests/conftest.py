@@ -27,15 +27,22 @@ KEPT_MIB = 30
 # What LLVM does for the speed of a program is half of the time that tiny ones take, and no part of the arithmetic that
 # XLA states. Programs as users run them are those of TensorFlow's tests and of the processes of `-m process`.
 COMPILED_AT_ONCE = "--xla_backend_optimization_level=0"
-LONGEST = ["test_cpu_decoder.py", "test_quantization.py", "test_loop.py", "test_generation.py", "test_job.py"]
+LONGEST = [
+    "test_quick_variants.py",
+    "test_cpu_decoder.py",
+    "test_quantization.py",
+    "test_loop.py",
+    "test_generation.py",
+    "test_job.py",
+]
 LONGEST += ["test_docs.py", "test_compilations.py", "test_wheel.py", "test_conf_trains.py", "test_gptq.py"]
 LONGEST += ["test_keras_methods.py", "test_convert_quantized.py", "test_step.py", "test_check.py"]
 ORACLES = {"keras_hub", "transformers", "peft", "torch"}
 MARKED = {
-    "process": "mark.process",
-    "oracle": "mark.oracle",
-    "jax": "mark.neutral",
-    "harness": "mark.harness",
+    "process": ["mark.process"],
+    "oracle": ["mark.oracle"],
+    "jax": ["mark.neutral", "mark.experiments"],
+    "harness": ["mark.harness"],
 }  # what a file with such tests says
 
 
@@ -75,9 +82,10 @@ def _load_torch_first():
 
 def pytest_ignore_collect(collection_path, config):
     """Files without a test of the chosen kind are not imported: that takes each worker seconds."""
-    mark = MARKED.get(config.option.markexpr.partition(" ")[0])
-    if mark and collection_path.match("test_*.py") and mark not in collection_path.read_text(encoding="utf-8"):
-        return True
+    marks = MARKED.get(config.option.markexpr.partition(" ")[0])
+    if marks and collection_path.match("test_*.py"):
+        text = collection_path.read_text(encoding="utf-8")
+        return True if not any(mark in text for mark in marks) else None
     return None
 
 

@@ -74,6 +74,7 @@ def stages(plan, tmp_path, monkeypatch):
     fake.plan = plan
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(conducting, "run_child", fake.run)
+    monkeypatch.setattr(signals, "received", lambda: None)  # another test may have had one
     monkeypatch.setattr(provenance, "git_state", lambda source: ({"commit": "0123"}, None))
     return fake
 

@@ -432,6 +432,7 @@ def test_order_is_build_load_quantize_adapt(mode, float_preset):
     assert np.array_equal(hidden(built), hidden(expected))  # B is zero
 
 
+@pytest.mark.slow  # test_gptq.py has the parts, in a fourth of the time
 def test_gptq_gives_other_integers_of_the_same_function(float_preset):
     kernels, outputs = [], []
     for options in ({}, {"gptq": True}):
@@ -544,7 +545,7 @@ def trained(name, **arguments):
     return backbone
 
 
-@pytest.mark.parametrize("use_dora", [False, True])
+@pytest.mark.parametrize("use_dora", one_a_day([True], [False]))
 @pytest.mark.parametrize("name", MODES)
 def test_merging_gives_a_float_model_of_the_same_function(name, use_dora):
     backbone = trained(name, use_dora=use_dora, rank_pattern={"query": 3})
@@ -605,6 +606,7 @@ def test_generation_with_a_cache_equals_whole_sequences(name):
     assert ids.tolist() == expected
 
 
+@pytest.mark.slow
 def test_float8_is_decoded_for_many_rows_too():
     """More of them than the kernels for a CPU serve: one compiled function."""
     backbone = make()
