@@ -20,7 +20,6 @@ from llama_exp.config.schema import Config, ModelConfig
 from llama_exp.errors import ConfigError, Problem
 from llama_exp.limits import LARGEST
 from llama_exp.limits.trainer import BUDGETS
-from llama_exp.lora.source import ranks
 
 FLOPS, TOKENS = BUDGETS
 UNITS = {FLOPS: "FLOP", TOKENS: "tokens"}
@@ -91,14 +90,19 @@ def make_budget(trainer: Mapping[str, Any], dataset: Any, model: Any, lora: Any)
         raise ConfigError(_unknown_cost(key, "dataset", "a data set without sequence_length", "trainer.max_steps"))
     if key == FLOPS and not isinstance(model, ModelConfig):
         raise ConfigError(_unknown_cost(key, "model", "a model of your own class", f"trainer.{TOKENS}"))
-    sizes, adapters = to_dict(model), to_dict(lora)
-    cost = 1 if key == TOKENS else count_flops_per_token(sizes, ranks(adapters, sizes), row_length)
+    cost = 1 if key == TOKENS else _count_flops(to_dict(model), to_dict(lora), row_length)
     budget = Budget(key, trainer[key], cost, trainer["batch_size"] * trainer["accumulation_steps"] * row_length)
     if budget.cost_per_step <= 0 or not 0 < budget.amount < math.inf:
         raise ValueError("a step that costs nothing, or a budget that is no amount")
     if not 1 <= budget.steps <= LARGEST:
         raise ConfigError(_out_of_reach(budget))
     return budget
+
+
+def _count_flops(sizes: dict[str, Any], adapters: dict[str, Any], row_length: int) -> int:
+    from llama_exp.lora.source import ranks  # it loads NumPy, which all other commands do without
+
+    return count_flops_per_token(sizes, ranks(adapters, sizes), row_length)
 
 
 def both_stated(trainer: Mapping[str, Any]) -> Problem:
