@@ -5,13 +5,13 @@ import json
 import keras
 import numpy as np
 import pytest
-from daily import with_others
+from daily import SLOW_ON_JAX, with_others
 from oracles import EXACT_TOLERANCE
 from tiny_configs import IGNORED_BY_KERAS_HUB, LLAMA_3_1, TINY_CONFIGS
 
 from llama_exp.models import LlamaBackbone
 
-pytestmark = [pytest.mark.neutral, pytest.mark.oracle]
+pytestmark = [pytest.mark.neutral, pytest.mark.oracle, *SLOW_ON_JAX]
 SHARD_GIB = 5e-6
 
 

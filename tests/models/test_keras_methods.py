@@ -8,14 +8,14 @@ import keras
 import numpy as np
 import oracles
 import pytest
-from daily import with_others
+from daily import SLOW_ON_JAX, with_others
 from keras import ops
 
 from llama_exp import backend, lora
 from llama_exp import tokenizer as tokenizers
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
 
-pytestmark = pytest.mark.neutral
+pytestmark = [pytest.mark.neutral, *SLOW_ON_JAX]
 
 TINY = {
     "vocabulary_size": 300,  # the byte tokenizer has fewer ids

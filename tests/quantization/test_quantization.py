@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import oracles
 import pytest
-from daily import one_a_day, with_others
+from daily import SLOW_ON_JAX, one_a_day, with_others
 from keras import ops
 from quantized_oracle import (
     FLOAT8,
@@ -44,7 +44,7 @@ from llama_exp.models.cpu import decoder as cpu_decoder
 from llama_exp.models.linear import Linear
 from llama_exp.objective import next_token_loss
 
-pytestmark = pytest.mark.neutral
+pytestmark = [pytest.mark.neutral, *SLOW_ON_JAX]
 
 NONE = dict.fromkeys(OPTIONS) | {"mode": "none"}
 AS_STORED = {"mode": "preset"}
