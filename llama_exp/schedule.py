@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 from keras import ops
@@ -78,26 +80,17 @@ class WarmupThenDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 def cosine(*, learning_rate: float, num_steps: int, warmup_steps: int, final_fraction: float) -> WarmupThenDecay:
     """Warm-up, then half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983) down to the last step."""
-    _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction)
-    curve = rates.cosine(
-        learning_rate=learning_rate, num_steps=num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction
-    )
-    return _follow(curve)
+    return _follow(rates.cosine, locals())
 
 
 def linear(*, learning_rate: float, num_steps: int, warmup_steps: int, final_fraction: float) -> WarmupThenDecay:
     """Warm-up, then a straight line down to the last step."""
-    _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction)
-    curve = rates.linear(
-        learning_rate=learning_rate, num_steps=num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction
-    )
-    return _follow(curve)
+    return _follow(rates.linear, locals())
 
 
 def constant(*, learning_rate: float, num_steps: int, warmup_steps: int) -> WarmupThenDecay:
     """Warm-up, then the peak for ever."""
-    _require(num_steps, warmup_steps=warmup_steps)
-    return _follow(rates.constant(learning_rate=learning_rate, num_steps=num_steps, warmup_steps=warmup_steps))
+    return _follow(rates.constant, locals())
 
 
 def wsd(
@@ -113,25 +106,17 @@ def wsd(
 
     The decay is linear, or falls as 1 - sqrt (Hägele et al. 2024, arXiv:2405.18392).
     """
-    _require(num_steps, warmup_steps=warmup_steps, final_fraction=final_fraction, decay_steps=decay_steps)
-    shape = choose(DecayShape, decay_shape, "schedule.decay_shape").value
-    return _follow(
-        rates.wsd(
-            learning_rate=learning_rate,
-            num_steps=num_steps,
-            warmup_steps=warmup_steps,
-            final_fraction=final_fraction,
-            decay_steps=decay_steps,
-            decay_shape=shape,
-        )
-    )
+    return _follow(rates.wsd, locals())
 
 
-def _follow(curve: Curve) -> WarmupThenDecay:
-    return WarmupThenDecay(**dataclasses.asdict(curve))
+def _follow(make: Callable[..., Curve], arguments: Mapping[str, Any]) -> WarmupThenDecay:
+    """The schedule of a curve of possible arguments.
 
-
-def _require(num_steps: int, **values: float) -> None:
-    """Raises ValueError for the first value that is impossible, or does not fit into `num_steps`."""
-    LIMITS.require(**values)
-    raise_first(check_steps(int(values["warmup_steps"]), int(values.get("decay_steps", 0)), num_steps))
+    Raises ValueError for the first value that is impossible, or does not fit into `num_steps`.
+    """
+    LIMITS.require(**{key: arguments[key] for key in LIMITS.values if key in arguments})
+    decay_steps = int(arguments.get("decay_steps", 0))
+    raise_first(check_steps(int(arguments["warmup_steps"]), decay_steps, arguments["num_steps"]))
+    if "decay_shape" in arguments:
+        choose(DecayShape, arguments["decay_shape"], "schedule.decay_shape")
+    return WarmupThenDecay(**dataclasses.asdict(make(**arguments)))

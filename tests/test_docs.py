@@ -72,7 +72,7 @@ NOT_HERE = {
     r"llama-exp verify (resume|invariances|coordinates)": "they train; see tests/commands/test_verify_*.py",
     r"parametrization=mup": "models of some width; see tests/verification/test_coordinates.py",
     r"train\.py trainer\.budget_": "as many steps as a budget has; see tests/config/test_budget.py",
-    r"outputs/experiments/": "some minutes; CI runs the quick variants",
+    r"outputs/experiments/": "some minutes; see tests/experiments/test_quick_variants.py",
     HARNESS: "the extra eval; see tests/evaluation/test_harness.py",
     r"runtime\.backend=jax": "a process of its own; see tests/run/test_job.py",
     PLUGIN: "a plug-in of an extra, which is named where it is missing; see tests/engines and tests/slurm",
@@ -200,7 +200,7 @@ def step_of(line):
     arguments = ["train", *words[2:]] if trains else words[1:]
     if reason and arguments[0] == "verify":
         return None
-    if arguments[0] == "experiment" and len(arguments) > 1:  # CI runs all of them; see .ci/run
+    if arguments[0] == "experiment" and len(arguments) > 1:  # see tests/experiments/test_quick_variants.py
         return {"ours": [*arguments, "--dry-run"], "code": 0}
     if "--harness" in words:
         return None if importlib.util.find_spec("lm_eval") else {"ours": arguments, "code": 2}

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 import numpy as np
 from keras import ops
 
+from llama_exp.files.digest import array_digest
+
 
 def weights_digest(variables: Iterable) -> str:
     """Hexadecimal SHA-256 over path, dtype, shape and bytes of Keras variables, in the order of their paths."""
-    digest = hashlib.sha256()
-    for variable in sorted(variables, key=lambda variable: variable.path):
-        array = np.ascontiguousarray(ops.convert_to_numpy(variable.value))
-        digest.update(f"{variable.path} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    in_order = sorted(variables, key=lambda variable: variable.path)
+    return array_digest((v.path, np.ascontiguousarray(ops.convert_to_numpy(v.value))) for v in in_order)

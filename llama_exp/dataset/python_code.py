@@ -26,11 +26,7 @@ class PythonCode(BuilderDataset):
 
     def generate(self) -> Iterator[dict[str, str]]:
         """By module, in the order of the source; `source` is the qualified name."""
-        seen = set()
-        for name, text in stdlib.find_code():
-            if len(text) >= recipe.PYTHON_CODE["min_characters"] and text not in seen and stdlib.is_unicode(text):
-                seen.add(text)
-                yield {"text": text, "source": name}
+        return stdlib.keep_texts(stdlib.find_code(), recipe.PYTHON_CODE["min_characters"])
 
     def record(self, example: dict[str, str]) -> Record:
         """The text as it is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from llama_exp import recipe
@@ -22,14 +23,9 @@ class PythonDocs(BuilderDataset):
 
     def generate(self) -> Iterator[dict[str, str]]:
         """Topics first, then docstrings by module; `source` is the qualified name."""
-        seen = set()
         docstrings = ((item.name, item.docstring) for item in stdlib.find_documented())
-        for texts in (stdlib.read_topics(), docstrings):
-            for name, text in texts:
-                text = text.strip()
-                if len(text) >= recipe.PYTHON_DOCS["min_characters"] and text not in seen and stdlib.is_unicode(text):
-                    seen.add(text)
-                    yield {"text": text, "source": name}
+        texts = ((name, text.strip()) for name, text in itertools.chain(stdlib.read_topics(), docstrings))
+        return stdlib.keep_texts(texts, recipe.PYTHON_DOCS["min_characters"])
 
     def record(self, example: dict[str, str]) -> Record:
         """The text as it is."""

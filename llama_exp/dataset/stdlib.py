@@ -17,7 +17,7 @@ import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,15 @@ def _built_in(kind: str, name: str, value: Any) -> Iterator[Documented]:
                 if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             )
     yield Documented(kind, name, signature, parameters, inspect.cleandoc(docstring))
+
+
+def keep_texts(texts: Iterable[tuple[str, str]], min_characters: int) -> Iterator[dict[str, str]]:
+    """Of (name, text) the texts that are long enough and can be written, exact copies once, as examples of builders."""
+    seen = set()
+    for name, text in texts:
+        if len(text) >= min_characters and text not in seen and is_unicode(text):
+            seen.add(text)
+            yield {"text": text, "source": name}
 
 
 def is_unicode(text: str) -> bool:

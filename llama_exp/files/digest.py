@@ -1,8 +1,9 @@
-"""Digests of files, and of texts as files."""
+"""Digests of files, of texts as files, and of arrays."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,15 @@ def size_and_digest(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         digest = digest_of(file)
         return {"bytes": file.tell(), "sha256": digest}
+
+
+def array_digest(arrays: Iterable[tuple[str, Any]]) -> str:
+    """Hexadecimal SHA-256 over path, dtype, shape and bytes of NumPy arrays, in their order, one at a time."""
+    digest = hashlib.sha256()
+    for path, array in arrays:
+        digest.update(f"{path} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view("uint8").data)
+    return digest.hexdigest()
 
 
 def text_digest(text: str | None) -> str | None:

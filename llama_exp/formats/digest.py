@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 import numpy as np
 
+from llama_exp.files.digest import array_digest
 from llama_exp.formats.checkpoint import Tensor
 
 
@@ -17,10 +17,9 @@ def digest_tensors(tensors: Iterable[tuple[str, Tensor]], dtype: np.dtype) -> st
         tensors: (path, tensor) in the order of the paths.
         dtype: of the model's floating-point variables; quantized weights and their scales keep their own.
     """
-    digest = hashlib.sha256()
-    for path, tensor in tensors:
-        is_part = tensor.dtype.itemsize == 1 or path.endswith(("_scale", "_zero"))
-        values = tensor.read(None if is_part else dtype)
-        digest.update(f"{path} {values.dtype} {values.shape}\n".encode())
-        digest.update(values.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    return array_digest((path, _read(path, tensor, dtype)) for path, tensor in tensors)
+
+
+def _read(path: str, tensor: Tensor, dtype: np.dtype) -> np.ndarray:
+    is_part = tensor.dtype.itemsize == 1 or path.endswith(("_scale", "_zero"))
+    return tensor.read(None if is_part else dtype)
