@@ -89,11 +89,16 @@ def offline_run(folder, finished=True):
 
 @pytest.fixture(autouse=True)
 def own_wandb(tmp_path, monkeypatch):
-    """Each test has a W&B service and a home of its own."""
+    """Each test has a W&B service and a home of its own, whatever earlier tests of other files set up."""
+    _end_service()
     for name in [name for name in os.environ if name.startswith("WANDB_") or name == "NETRC"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     yield
+    _end_service()
+
+
+def _end_service():
     if (wandb := sys.modules.get("wandb")) is not None:
         wandb.teardown()
