@@ -118,10 +118,10 @@ def the_next_module_finds_the_memory_free():
     """Models, traced functions and compiled programs of a module would stay until the process ends."""
     before = resident_mib()
     yield
-    if resident_mib() - before < KEPT_MIB:  # clearing takes a second
+    if resident_mib() - before < KEPT_MIB:  # clearing takes seconds
         return
     if "keras" in sys.modules:
-        sys.modules["keras"].backend.clear_session()
+        sys.modules["keras"].backend.clear_session(free_memory=False)
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
     gc.collect()

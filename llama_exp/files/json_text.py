@@ -7,10 +7,10 @@ import enum
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llama_exp.files.redact import MASK, is_secret_name, redact
+from llama_exp.files.redact import MASK, is_secret_name, list_secrets, redact
 
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -30,26 +30,7 @@ def plain(value: Any) -> Any:
     Raises:
         TypeError: for anything else.
     """
-    if isinstance(value, enum.Enum):
-        return plain(value.value)
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return float(value)
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, str | os.PathLike):
-        # Half a character is no text for strict readers, which would refuse the whole record.
-        return redact(str(value).encode("utf-8", "backslashreplace").decode())
-    if isinstance(value, datetime.datetime):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {str(key): MASK if _is_secret(key, entry) else plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(entry) for entry in (sorted(value) if isinstance(value, set | frozenset) else value)]
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        return plain(value.item())
-    raise TypeError(f"{type(value).__name__} has no place in JSON: {value!r}")
+    return _plain(value, list_secrets())
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:
@@ -60,3 +41,26 @@ def dump_json(value: Any, indent: int | None = None) -> str:
 def _is_secret(key: Any, value: Any) -> bool:
     """Whether a mapping's entry is a secret by its name. Only text can be one, so nested sections stay readable."""
     return isinstance(value, str) and is_secret_name(str(key))
+
+
+def _plain(value: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(value, enum.Enum):
+        return _plain(value.value, secrets)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, str | os.PathLike):
+        # Half a character is no text for strict readers, which would refuse the whole record.
+        return redact(str(value).encode("utf-8", "backslashreplace").decode(), secrets)
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): MASK if _is_secret(key, entry) else _plain(entry, secrets) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(entry, secrets) for entry in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return _plain(value.item(), secrets)
+    raise TypeError(f"{type(value).__name__} has no place in JSON: {value!r}")

@@ -54,12 +54,21 @@ _remembered: set[str] = set()
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
-def redact(text: str) -> str:
-    """The text with every known secret replaced by `***`."""
+def list_secrets() -> list[str]:
+    """Every value that is a secret by where it comes from, the longest first."""
     values = {value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name)} | _remembered
-    for value in sorted(values, key=len, reverse=True):
-        if len(value) >= _SHORTEST_SECRET:
-            text = text.replace(value, MASK)
+    return sorted((value for value in values if len(value) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+
+def redact(text: str, secrets: Sequence[str] | None = None) -> str:
+    """The text with every known secret replaced by `***`.
+
+    Args:
+        text: any.
+        secrets: `list_secrets()`, for who has many texts; None: asked for here.
+    """
+    for value in list_secrets() if secrets is None else secrets:
+        text = text.replace(value, MASK)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text

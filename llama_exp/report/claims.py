@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from llama_exp.console.live import format_seconds
 from llama_exp.protocol import ClaimResult, Experiment
 from llama_exp.report.contents import Cell, Column, Report, Table
+from llama_exp.report.grouping import format_setting
 from llama_exp.report.numbers import choose_decimals, show_interval, show_number
 from llama_exp.report.spending import Cost
 from llama_exp.results.statistics import Estimate
@@ -68,6 +70,11 @@ def show_expected(low: float | None, high: float | None) -> str:
     if low is not None and high is not None:
         return f"{low:g} to {high:g}"
     return f"≥ {low:g}" if low is not None else NOTHING if high is None else f"≤ {high:g}"
+
+
+def show_settings(settings: Mapping[str, Any]) -> str:
+    """`lora.rank=128, seed=[0, 1]`."""
+    return ", ".join(f"{key}={format_setting(value)}" for key, value in settings.items())
 
 
 def show_verdict(result: ClaimResult) -> str:

@@ -6,6 +6,8 @@ stands in the file is meant.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,10 +23,13 @@ from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 from llama_exp.config.check.spelling import list_texts
 
 GLOBAL = "_global_"
+_read: dict[tuple[str, str, str, bytes], ConfigResult] = {}  # by source, file and content
 
 
 class FileConfigSource(HydrasSource):
-    """Reads as its base class, and gives texts their spelling back.
+    """Reads as its base class, gives texts their spelling back, and parses the same text once.
+
+    Why once: Hydra composes each job of a sweep several times, of the same files.
 
     It has its base class' name because a launcher sends Hydra's registry to its processes, where it meets Hydra's own
     source, and two classes of one name count as the same.
@@ -32,11 +37,16 @@ class FileConfigSource(HydrasSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """See `ConfigSource.load_config`."""
-        result = super().load_config(config_path)
-        package = result.header.get("package") or os.path.dirname(config_path).replace("/", ".")
-        name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
-        _respell(result.config, Path(self.path) / name, "" if package == GLOBAL else package)
-        return result
+        path = Path(self.path) / (config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
+        content = path.read_bytes() if path.is_file() else b""
+        key = (self.provider, self.path, config_path, content)
+        if key not in _read:
+            result = super().load_config(config_path)
+            package = result.header.get("package") or os.path.dirname(config_path).replace("/", ".")
+            _respell(result.config, path, "" if package == GLOBAL else package)
+            _read[key] = result
+        kept = _read[key]  # Hydra takes the defaults list out of what it gets
+        return dataclasses.replace(kept, config=copy.deepcopy(kept.config), header=dict(kept.header))
 
 
 def install() -> None:

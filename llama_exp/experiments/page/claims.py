@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from llama_exp.experiments.page.clean import Cleaner
 from llama_exp.experiments.page.gather import Contents
@@ -10,7 +10,8 @@ from llama_exp.experiments.verdicts import NOTHING, name_verdict, show_answer
 from llama_exp.limits.protocol import Half
 from llama_exp.protocol import ClaimResult
 from llama_exp.protocol.estimators import ESTIMATORS
-from llama_exp.report.claims import show_expected
+from llama_exp.report.claims import show_expected, show_settings
+from llama_exp.report.grouping import format_setting
 from llama_exp.report.markdown import escape
 
 _HEAD = ("claim", "in the paper", "published", "expected", "obtained", "interval", "verdict")
@@ -59,7 +60,10 @@ def _list_facts(result: ClaimResult) -> Iterator[str]:
     claim = result.claim
     yield f"- Computed by `{claim.estimator}`: {tell_estimator(claim.estimator)}"
     settings = {**claim.arguments, **({"filter": claim.filter} if claim.filter else {})}
-    told = "; ".join(f"{key}: {value}" for key, value in settings.items())
+    told = "; ".join(
+        f"{key}: {show_settings(value) if isinstance(value, Mapping) else format_setting(value)}"
+        for key, value in settings.items()
+    )
     yield f"- With {escape(told) or 'nothing further'}, over the runs of stage {', '.join(claim.stages)}."
     if result.obtained is not None:
         unit = f" Unit: {escape(result.obtained.unit)}." if result.obtained.unit else ""
