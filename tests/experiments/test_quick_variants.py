@@ -1,7 +1,8 @@
 """The quick variant of every experiment, to the verdict on each of its claims. Which verdict does not matter.
 
 The stages' own command lines run in this process: a process for each takes six times as long, and is what
-test_whole_experiment.py tests. Every run is on JAX, as the experiments say: `KERAS_BACKEND=jax pytest -m experiments`.
+test_whole_experiment.py tests. Every run is on JAX, as the experiments say: `KERAS_BACKEND=jax pytest -m experiments`;
+all of them: `KERAS_BACKEND=jax pytest -m "slow or experiments" tests/experiments`.
 """
 
 import pytest
@@ -16,7 +17,10 @@ from llama_exp.protocol import judge
 
 TEXT_OF = {path.stem: path.read_text(encoding="utf-8") for path in (CONF / "experiment").glob("*.yaml")}
 EXPERIMENTS = sorted(name for name, text in TEXT_OF.items() if "\nprotocol:" in text)
-pytestmark = pytest.mark.experiments
+DAILY = ("compute_optimal", "learns_less_forgets_less", "rslora", "wsd_trunk")  # the others have twice as many runs
+MARKED = [
+    pytest.param(name, marks=pytest.mark.experiments if name in DAILY else pytest.mark.slow) for name in EXPERIMENTS
+]
 EXTRA = (HERE, "runtime.threads=0")  # this process has its threads
 
 
@@ -26,7 +30,7 @@ def playground(tmp_path_factory):
     return tmp_path_factory.mktemp("experiments")
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", MARKED)
 def test_every_claim_gets_its_verdict(playground, monkeypatch, name):
     monkeypatch.chdir(playground)
     plan = make_plan(Request(name, is_quick=True, extra=EXTRA), cores=2)

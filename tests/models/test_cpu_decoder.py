@@ -7,7 +7,7 @@ import numpy as np
 import oracles
 import pytest
 from adapted import fill, make
-from daily import one_a_day, slow_on_jax
+from daily import SLOW_ON_JAX, one_a_day
 
 from llama_exp import backend
 from llama_exp.models import LlamaBackbone, LlamaCausalLM
@@ -15,7 +15,7 @@ from llama_exp.models.cpu import decoder as cpu_decoder
 from llama_exp.models.cpu.decoder import CpuDecoder
 from llama_exp.models.generation import read_prompt
 
-pytestmark = pytest.mark.neutral
+pytestmark = [pytest.mark.neutral, *SLOW_ON_JAX]
 
 NUM_PROMPT = np.array([5, 3, 1], np.int32)
 IDS = np.random.default_rng(1).integers(0, 40, (3, 9)).astype("int32")
@@ -78,7 +78,6 @@ def test_adapters(lora):
     assert_adapts("float32", lora)
 
 
-@slow_on_jax
 @pytest.mark.parametrize("lora", one_a_day(LORA[3:], LORA[:3]))
 def test_adapters_over_integers(lora):
     assert_adapts("int4", lora)
@@ -131,7 +130,6 @@ def test_weights_are_not_copied(dtype, seen, two):
     assert backend.view(variable)[0, 0] == two
 
 
-@slow_on_jax
 def test_two_threads_at_once():
     """Numba's simplest pool of threads would end the process."""
     model = LlamaCausalLM(make())
