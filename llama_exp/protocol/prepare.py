@@ -96,7 +96,7 @@ def list_quantities(claim: ClaimConfig) -> dict[str, str]:
     known = ESTIMATORS[claim.estimator]
     names = {name: str(claim.arguments.get(name, default)) for name, default in known.quantities.items()}
     if claim.arguments.get(BEST_OVER) is not None:
-        names[BEST_BY] = split_direction(str(_argument(claim, BEST_BY)))[0]
+        names[BEST_BY] = split_direction(str(read_argument(claim, BEST_BY)))[0]
     return names
 
 
@@ -118,8 +118,8 @@ def prepare(claim: ClaimConfig, candidates: Sequence[Candidate]) -> Prepared:
     over = claim.arguments.get(BEST_OVER)
     if over is not None:
         settings = {one.number: one.run.values.get(over) for one in candidates}
-        direction = split_direction(str(_argument(claim, BEST_BY)))[1]
-        choice = Choice(str(over), direction, names, _list_pair_keys(claim))
+        direction = split_direction(str(read_argument(claim, BEST_BY)))[1]
+        choice = Choice(str(over), direction, names, list_pair_keys(claim))
         for arm, of_arm in observed.items():
             observed[arm], told = keep_best(arm, of_arm, choice, settings)
             notes += told
@@ -129,9 +129,8 @@ def prepare(claim: ClaimConfig, candidates: Sequence[Candidate]) -> Prepared:
         raise NotSeen(f"runs diverged that no rate comparison leaves out: {tell_some(diverged)}")
     known = ESTIMATORS[claim.estimator]
     counts = {name: int(claim.arguments.get(name, default)) for name, default in known.counts.items()}
-    question = Question(
-        {arm: tuple(members) for arm, members in observed.items()}, names, counts, float(_argument(claim, CONFIDENCE))
-    )
+    answering = {arm: tuple(members) for arm, members in observed.items()}
+    question = Question(answering, names, counts, float(read_argument(claim, CONFIDENCE)))
     return Prepared(question, tuple(sorted(used)), tuple(notes))
 
 
@@ -163,7 +162,8 @@ def _rank(one: Candidate) -> tuple[bool, str, int]:
     return one.run.status == _FINISHED, str(one.run.summary.get("finished", "")), one.number
 
 
-def _argument(claim: ClaimConfig, name: str) -> Any:
+def read_argument(claim: ClaimConfig, name: str) -> Any:
+    """An argument that every estimator takes, as the claim has it or by default."""
     return claim.arguments.get(name, {**COMMON, **AT_BEST}[name])
 
 
@@ -178,13 +178,14 @@ def _find_number(claim: ClaimConfig, run: RunResult, argument: str, name: str) -
 
 def _observe(claim: ClaimConfig, names: Mapping[str, str], one: Candidate) -> Observation:
     numbers = {argument: _find_number(claim, one.run, argument, name) for argument, name in names.items()}
-    keys = [SEED, *_list_pair_keys(claim)]
+    keys = [SEED, *list_pair_keys(claim)]
     block = tuple(_hashable(one.run.values.get(key)) for key in keys)
     return Observation(one.number, block, {name: math.nan if n is None else n for name, n in numbers.items()})
 
 
-def _list_pair_keys(claim: ClaimConfig) -> list[str]:
-    return [key for key in _argument(claim, PAIR_BY) if key != SEED]
+def list_pair_keys(claim: ClaimConfig) -> list[str]:
+    """The config keys besides the seed that runs of a pair share."""
+    return [key for key in read_argument(claim, PAIR_BY) if key != SEED]
 
 
 def _hashable(value: Any) -> Any:

@@ -524,6 +524,15 @@ def test_own_root_config(tmp_path):
     assert config(f"--config-dir={tmp_path}", "--config-name=mine").seed == 5
 
 
+def test_an_own_file_that_changes_is_read_again(tmp_path):
+    """Also where the text has the same length, and nothing but its content tells the two apart."""
+    for seed in (5, 6):
+        write(tmp_path, "experiment/mine.yaml", f"# @package _global_\nseed: {seed}\n")
+        assert config(f"--config-dir={tmp_path}", "experiment=mine").seed == seed
+    (tmp_path / "experiment" / "mine.yaml").unlink()
+    assert "experiment" in problems(f"--config-dir={tmp_path}", "experiment=mine")
+
+
 @pytest.mark.parametrize(
     "content",
     [

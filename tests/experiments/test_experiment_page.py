@@ -180,6 +180,14 @@ def test_the_program_on_the_page_prints_the_numbers_on_the_page(folder):
     )
 
 
+def test_the_page_says_how_its_interval_comes_about(folder):
+    make_experiment(folder)
+    write()
+    section = read_page().partition("## Check one number by hand")[2].partition("## Runs")[0]
+    assert "its interval \\[" in section and "The level of the interval is 95 percent." in section
+    assert "Interval: Student's t" in section and "Source:" not in section
+
+
 def test_a_page_of_runs_without_an_answer_says_so(folder):
     make_experiment(folder, claims={"on_a_model": CLAIMS["on_a_model"]}, starts=(start(0, 5.0),))
     assert [path.name for path in write()] == ["ranks.md", "ranks.json", "index.md"]

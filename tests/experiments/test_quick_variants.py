@@ -17,7 +17,7 @@ from llama_exp.protocol import judge
 
 TEXT_OF = {path.stem: path.read_text(encoding="utf-8") for path in (CONF / "experiment").glob("*.yaml")}
 EXPERIMENTS = sorted(name for name, text in TEXT_OF.items() if "\nprotocol:" in text)
-DAILY = ("compute_optimal", "learns_less_forgets_less", "rslora", "wsd_trunk")  # the others have twice as many runs
+DAILY = ("compute_optimal", "learns_less_forgets_less", "rslora", "wsd_trunk")  # the other three take longer than these
 MARKED = [
     pytest.param(name, marks=pytest.mark.experiments if name in DAILY else pytest.mark.slow) for name in EXPERIMENTS
 ]

@@ -38,8 +38,9 @@ class FileConfigSource(HydrasSource):
     def load_config(self, config_path: str) -> ConfigResult:
         """See `ConfigSource.load_config`."""
         path = Path(self.path) / (config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
-        content = path.read_bytes() if path.is_file() else b""
-        key = (self.provider, self.path, config_path, content)
+        if not path.is_file():
+            return super().load_config(config_path)  # says that it is not there
+        key = (self.provider, self.path, config_path, path.read_bytes())
         if key not in _read:
             result = super().load_config(config_path)
             package = result.header.get("package") or os.path.dirname(config_path).replace("/", ".")

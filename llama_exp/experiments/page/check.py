@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llama_exp.config.schema.protocol import ClaimConfig
 from llama_exp.experiments.page.claims import tell_estimator
 from llama_exp.experiments.page.clean import Cleaner
 from llama_exp.experiments.page.gather import Contents
 from llama_exp.experiments.verdicts import show_answer
-from llama_exp.limits.estimators import COMPUTED, split_statistic
+from llama_exp.limits.estimators import COMPUTED, CONFIDENCE, split_statistic
 from llama_exp.protocol import ClaimResult
-from llama_exp.protocol.prepare import list_filters, list_quantities
+from llama_exp.protocol.prepare import list_filters, list_pair_keys, list_quantities, read_argument
 from llama_exp.protocol.quantities import find_quantity
+from llama_exp.report.claims import show_settings
 from llama_exp.report.grouping import format_setting
 from llama_exp.report.markdown import escape
+from llama_exp.results.decisive import SEED
 
 _MOST_ROWS = 60
-_SEED = "seed"
 _HOW = {
     "mean": "sum({0}) / len({0})",
     "first": "{0}[0]",
     "last": "{0}[-1]",
     "max": "max({0})",
     "min": "min({0})",
+}
+# Name in the program -> the line that reads its file.
+_FILES = {
+    "summary": 'summary = json.load(open(folder + "/summary.json"))',
+    "rows": 'rows = [row for row in map(json.loads, open(folder + "/metrics.jsonl")) if row["split"] == "train"]',
 }
 
 
@@ -35,18 +42,29 @@ def write_check(contents: Contents, clean: Cleaner) -> str:
     keys, names = _list_keys(result), list(list_quantities(result.claim).values())
     table = "\n".join(_list_rows(contents, result, keys, names, clean))
     folders = [str(contents.request.folder / stage) for stage in result.claim.stages]
+    value, interval = show_answer(result)
     return (
-        f"`{result.name}` is {show_answer(result)[0]}. This program needs nothing but PyYAML, and prints for"
-        f" each run what the claim is computed from:\n\n```text\n{_write_program(folders, keys, names)}\n```\n\n"
-        f"The runs that count, here:\n\n{table}\n\n`{result.claim.estimator}` of these:"
-        f" {tell_estimator(result.claim.estimator)}"
+        f"`{result.name}` is {value}, its interval {escape(interval)}. This program needs nothing but PyYAML, starts in"
+        f" the folder where the experiment was started, and prints for each run what the claim is computed from:"
+        f"\n\n```text\n{_write_program(folders, keys, names)}\n```\n\n"
+        f"The runs that count, here:\n\n{table}\n\n{_tell_formula(result.claim)}"
     )
 
 
+def _tell_formula(claim: ClaimConfig) -> str:
+    """How value and interval come from the runs: which arm is which, what pairs them, the estimator's own words."""
+    arms = "".join(f" `{arm}` is {escape(show_settings(has))}." for arm, has in list_filters(claim).items() if has)
+    pairs = f" Pairs share {escape(', '.join([SEED, *list_pair_keys(claim)]))}." if arms else ""
+    told = tell_estimator(claim.estimator, before="Source:")
+    level = f" The level of the interval is {100 * read_argument(claim, CONFIDENCE):g} percent."
+    return f"`{claim.estimator}` of these: {told}{arms}{pairs}{level}"
+
+
 def _list_keys(result: ClaimResult) -> list[str]:
-    """The seed, and the config keys that say which arm a run is in."""
-    filters = list_filters(result.claim).values()
-    return list(dict.fromkeys([_SEED, *(key for asked in filters for key in asked), *result.claim.filter]))
+    """The seed, and the config keys that say which arm a run is in, and which pair."""
+    claim = result.claim
+    asked = (key for has in list_filters(claim).values() for key in has)
+    return list(dict.fromkeys([SEED, *list_pair_keys(claim), *asked, *claim.filter]))
 
 
 def _list_rows(
@@ -70,14 +88,13 @@ def _list_rows(
 def _write_program(folders: list[str], keys: list[str], names: list[str]) -> str:
     printed = [*(_of_config(key) for key in keys), *(_of_run(name) for name in names if name not in keys)]
     shown = ", ".join(text for text in printed if text)
+    files = [line for name, line in _FILES.items() if name in shown]
     patterns = ", ".join(f'"{folder}/*/config.yaml"' for folder in folders)
     return f"""import glob, json, yaml
 
 for path in sorted(path for pattern in [{patterns}] for path in glob.glob(pattern)):
     folder = path.rpartition("/")[0]
-    config = yaml.safe_load(open(path))
-    summary = json.load(open(folder + "/summary.json"))
-    rows = [row for row in map(json.loads, open(folder + "/metrics.jsonl")) if row["split"] == "train"]
+    {f"{chr(10)}    ".join(["config = yaml.safe_load(open(path))", *files])}
     print({shown})"""
 
 

@@ -70,7 +70,7 @@ def _list_facts(result: ClaimResult) -> Iterator[str]:
         yield f"- Runs in it: {len(result.runs)}. Interval: {escape(result.obtained.method)}.{unit}"
 
 
-def tell_estimator(name: str) -> str:
-    """The first sentences of an estimator's description: what it is, and its formula."""
-    text = (ESTIMATORS[name].__doc__ or "").strip().partition("Interval:")[0]
+def tell_estimator(name: str, before: str = "Interval:") -> str:
+    """An estimator's description as far as a word: what it is, its formula, and before `Source:` its interval too."""
+    text = (ESTIMATORS[name].__doc__ or "").strip().partition(before)[0]
     return " ".join(text.split())
